@@ -1,0 +1,38 @@
+# Each target makes the environment by itself. PYTHON names an interpreter, 3.11 or newer.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: run test check quick bench clean
+
+run: $(READY)  ## the main job: compare all searchers on the embedded problem, examine the winners, report
+	$(BIN)/bitcert compare --problem digits --budget w3a3 --seeds 0,1 --evaluations 40 \
+		--exam-n 500 --exam-n0 50 --directory runs/digits-w3a3
+
+test: check  ## everything that CI runs
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## format, lint, types, direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+quick: check  ## without the tests that take more than ten seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+bench: $(READY)  ## speed, as ratios measured in one run
+	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+clean:  ## remove what the targets made, results of runs excepted
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "bitcert needs Python 3.11 or newer; name one with make PYTHON=..."; exit 2; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	touch $(READY)

@@ -1,0 +1,33 @@
+"""The cheapest policy: every variable at its fewest bits, the floor that any use of the budget has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from suite.cost import cheapest
+from suite.problem import Problem, Trial
+from suite.searcher import Exhausted, Searcher
+from suite.space import Policy
+
+
+class Cheapest(Searcher):
+    """Proposes the policy with the fewest BOPs once, then is exhausted.
+
+    Args:
+        problem: What is searched.
+        seed: Not used: the method has no randomness.
+    """
+
+    def __init__(self, problem: Problem, seed: int) -> None:
+        super().__init__(problem, seed)
+        self._proposed = False
+
+    def ask(self, pending: Sequence[Trial] = ()) -> Policy:
+        """Propose the cheapest policy; raises Exhausted the second time."""
+        if self._proposed:
+            raise Exhausted("the cheapest policy has been proposed")
+        self._proposed = True
+        return cheapest(self.problem.space)
+
+    def tell(self, trial: Trial) -> None:
+        """Learn nothing."""

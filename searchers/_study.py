@@ -1,0 +1,123 @@
+"""An Optuna study behind the budget wall: what Optuna is asked, and what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+
+from searchers._proposals import Proposals, mutations
+from suite import cost
+from suite.problem import Problem, Trial
+from suite.space import Policy
+
+
+class WalledStudy:
+    """An in-memory Optuna study whose evaluated points are feasible policies that differ from each other.
+
+    One integer parameter, the index into ``choices``, stands for each variable of the space. What the sampler suggests
+    goes through the budget wall, and through mutation if it was proposed before. The study then holds the policy
+    *evaluated* as a running trial, told when its result is known. The point *suggested*, where it differs, is never
+    given a score: it is closed as failed, which every sampler ignores, or on request as pruned with its relative excess
+    of BOPs as a violated constraint.
+
+    The first ``startup`` results are those of random feasible policies: a walled uniform draw would have its last layers
+    at the fewest bits almost always.
+
+    Args:
+        problem: What is searched; fewer BOPs are the study's second objective if its objective says so.
+        sampler: The Optuna sampler.
+        rng: Source of the randomness outside the sampler.
+        startup: Number of successful trials before the sampler's suggestions are followed.
+        tell_excess: Whether over-budget suggestions stay in the study as violated constraints.
+
+    Attributes:
+        study: The Optuna study, to be read.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        sampler: optuna.samplers.BaseSampler,
+        rng: np.random.Generator,
+        *,
+        startup: int,
+        tell_excess: bool,
+    ) -> None:
+        self._problem = problem
+        self._rng = rng
+        self._startup = startup
+        self._tell_excess = tell_excess
+        self._proposals = Proposals(problem)
+        self._numbers: dict[Policy, int] = {}
+        self._finished = 0
+        self._distributions: dict[str, BaseDistribution] = {
+            f"{index:04d}": IntDistribution(0, len(problem.space.choices) - 1, log=False, step=1)
+            for index in range(len(problem.space.variables))
+        }
+        verbosity = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # creating a study logs, and nothing else used here does
+        try:
+            self.study = optuna.create_study(
+                storage=optuna.storages.InMemoryStorage(),
+                sampler=sampler,
+                pruner=optuna.pruners.NopPruner(),
+                study_name=problem.name,
+                directions=["maximize", "minimize"] if problem.objective.pareto else ["maximize"],
+            )
+        finally:
+            optuna.logging.set_verbosity(verbosity)
+
+    def propose(self, pending: Sequence[Trial] = ()) -> Policy:
+        """Ask the sampler and make of its suggestion a feasible policy that was not proposed before.
+
+        Raises:
+            Exhausted: If every feasible policy of the space has been proposed.
+        """
+        space, limit = self._problem.space, self._problem.budget.limit
+        suggestion = self.study.ask(self._distributions)
+        suggested = space.decode(list(suggestion.params.values()))
+        if self._finished < self._startup:
+            wanted = cost.random_feasible(space, limit, self._rng)
+        else:
+            wanted = cost.enforce_budget(space, suggested, limit)
+        policy = self._proposals.take(chain([wanted], mutations(self._problem, wanted, self._rng)), pending)
+        if policy == suggested:
+            self._numbers[policy] = suggestion.number
+            return policy
+        # Copied before the constraint is set: NSGA-II keeps the generation that the suggestion was made for in here.
+        attributes = dict(self.study.get_trials(deepcopy=False)[suggestion.number].system_attrs)
+        excess = cost.bops(space, suggested) / limit - 1
+        if self._tell_excess and excess > 0 and self._finished >= self._startup:
+            suggestion.set_constraint("excess BOPs", excess)
+            self.study.tell(suggestion, state=TrialState.PRUNED)
+        else:
+            self.study.tell(suggestion, state=TrialState.FAIL)
+        self._numbers[policy] = len(self.study.get_trials(deepcopy=False))
+        self.study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING,
+                params=dict(zip(self._distributions, space.encode(policy).tolist(), strict=True)),
+                distributions=self._distributions,
+                system_attrs=attributes,
+            )
+        )
+        return policy
+
+    def learn(self, trial: Trial) -> None:
+        """Tell the study the result of a policy it proposed; repeats and policies from elsewhere are passed over."""
+        number = self._numbers.pop(trial.policy, None)
+        if number is None:
+            return
+        if trial.metrics is None:
+            self.study.tell(number, state=TrialState.FAIL)
+            return
+        self._finished += 1
+        values = [self._problem.objective.score(trial.metrics)]
+        if self._problem.objective.pareto:
+            values.append(trial.metrics.bops / self._problem.budget.limit)
+        self.study.tell(number, values)

@@ -1,0 +1,41 @@
+"""The result of a certification: one row an image, and the averages that leaderboards show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+ABSTAIN = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Certificates:
+    """Certified predictions of a smoothed classifier; all arrays have shape ``(images,)``.
+
+    Attributes:
+        prediction: Predicted class; -1 where the method abstains.
+        radius: Certified L2 radius, in the units of the images; 0 where it abstains.
+        p_lower: Lower confidence bound of the predicted class's probability under noise.
+        forward_passes: Images pushed through the network for this row.
+    """
+
+    prediction: NDArray[np.int64]
+    radius: NDArray[np.float64]
+    p_lower: NDArray[np.float64]
+    forward_passes: NDArray[np.int64]
+
+    def scores(self, labels: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Radius where the prediction equals the label, else 0, shape ``(images,)``; their mean is the ACR."""
+        return np.where(self.prediction == labels, self.radius, 0.0)
+
+    def acr(self, labels: NDArray[np.integer]) -> float:
+        """Average certified radius (Zhai et al., ICLR 2020, section 5.1)."""
+        return float(self.scores(labels).mean())
+
+    def certified_accuracy(self, labels: NDArray[np.integer], radii: Sequence[float]) -> dict[float, float]:
+        """Share of images predicted right with a certified radius >= r, for each r."""
+        correct = self.prediction == labels
+        return {float(radius): float((correct & (self.radius >= radius)).mean()) for radius in radii}

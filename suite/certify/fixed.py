@@ -1,0 +1,112 @@
+"""Cohen's certificate with a fixed number of noise samples: the reference for every other method."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from suite.certify.bounds import certified_radius, check_alpha, check_sigma, clopper_pearson_lower, largest_radius
+from suite.certify.certificates import ABSTAIN, Certificates
+from suite.certify.noise import NoiseStream
+from suite.certify.sampling import Progress, count_classes, noisy_batches
+from suite.errors import BitcertError
+
+
+class CertificationWarning(UserWarning):
+    """The numbers asked for cannot certify what is wanted."""
+
+
+def certify(
+    network: nn.Module,
+    images: Tensor | NDArray[np.floating],
+    labels: ArrayLike,
+    *,
+    sigma: float,
+    n0: int = 100,
+    n: int = 10_000,
+    alpha: float = 1e-3,
+    seed: int = 0,
+    ids: ArrayLike | None = None,
+    batch: int = 250,
+    progress: Progress | None = None,
+) -> Certificates:
+    """Certify the smoothed classifier ``x -> argmax_c P(network(x + sigma * noise) = c)`` on images.
+
+    For each image, ``n0`` noise samples choose the class, ``n`` fresh ones count it, and the one-sided Clopper-Pearson
+    bound of its probability at confidence ``1 - alpha`` gives the radius; a bound of at most 1/2 abstains. With
+    probability at least ``1 - alpha`` for each image, the smoothed classifier's prediction is the returned one
+    everywhere within the returned radius. The noise is a pure function of ``(seed, image id, sample index)``.
+
+    Args:
+        network: Images to logits, normalization inside; evaluation mode is the caller's business.
+        images: Shape ``(images, C, H, W)``, float in [0, 1]; a tensor on the network's device, or an array.
+        labels: True classes, shape ``(images,)``; only checked for shape: no label enters a certificate.
+        sigma: Standard deviation of the noise, in the units of the images.
+        n0: Samples that choose the class.
+        n: Samples that enter the bound.
+        alpha: Probability of a wrong certificate, for each image.
+        seed: Root seed of the noise, non-negative.
+        ids: Ids that key the noise, shape ``(images,)``; positions by default.
+        batch: Rows pushed through the network at once; bounds the memory.
+        progress: Called with forward passes made since the last call.
+
+    Returns:
+        One row an image; ``prediction`` is -1 where it abstains.
+
+    Raises:
+        BitcertError: On n0, n or batch below 1, sigma <= 0, alpha outside (0, 1), shapes that disagree, or logits that are not
+            finite.
+
+    Warns:
+        CertificationWarning: If even ``n`` agreeing samples certify no radius above 0.
+
+    References:
+        Cohen, Rosenfeld, Kolter, Certified Adversarial Robustness via Randomized Smoothing, ICML 2019, algorithm CERTIFY.
+    """
+    check_sigma(sigma)
+    check_alpha(alpha)
+    for name, value in (("n0", n0), ("n", n), ("batch", batch)):
+        if value < 1:
+            raise BitcertError(f"{name} must be at least 1, got {value}")
+    if seed < 0:
+        raise BitcertError(f"seed must not be negative, got {seed}")
+    pixels = torch.as_tensor(images, dtype=torch.float32)
+    keys = np.arange(len(pixels)) if ids is None else np.asarray(ids, dtype=np.int64)
+    if pixels.dim() != 4 or len(pixels) == 0:
+        raise BitcertError(
+            f"images must have shape (images, C, H, W) with at least one image, got {tuple(pixels.shape)}"
+        )
+    if np.shape(labels) != (len(pixels),) or keys.shape != (len(pixels),):
+        raise BitcertError(f"{len(pixels)} images need as many labels and ids, got {np.shape(labels)} and {keys.shape}")
+    if largest_radius(n, alpha, sigma) == 0:
+        warnings.warn(
+            f"n = {n} cannot certify anything at alpha = {alpha:g}: even {n} agreeing samples give a probability of at most 1/2",
+            CertificationWarning,
+            stacklevel=2,
+        )
+
+    def counts(samples: int, purpose: str) -> Tensor:
+        stream = NoiseStream(seed, purpose)
+        batches = noisy_batches(pixels, keys, sigma=sigma, samples=samples, stream=stream, batch=batch)
+        return count_classes(network, batches, len(pixels), progress)
+
+    chosen = counts(n0, "select").argmax(dim=1)
+    successes = counts(n, "count").gather(1, chosen[:, None])[:, 0]
+    return bound_counts(chosen.cpu().numpy(), successes.cpu().numpy(), sigma=sigma, n0=n0, n=n, alpha=alpha)
+
+
+def bound_counts(
+    chosen: NDArray[np.int64], successes: NDArray[np.int64], *, sigma: float, n0: int, n: int, alpha: float
+) -> Certificates:
+    """Turn chosen classes and their counts among ``n`` fresh samples, shape ``(images,)`` each, into certificates."""
+    p_lower = clopper_pearson_lower(successes, n, alpha)
+    return Certificates(
+        prediction=np.where(p_lower > 0.5, chosen, ABSTAIN),
+        radius=certified_radius(p_lower, sigma),
+        p_lower=p_lower,
+        forward_passes=np.full(len(chosen), n0 + n, dtype=np.int64),
+    )

@@ -1,0 +1,62 @@
+"""Gaussian noise as a pure function of (seed, purpose, image, sample index)."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK = 32
+"""Noise samples of an image that are drawn together; a constant, so that no batch size can change the noise."""
+
+
+class NoiseStream:
+    """Standard normal float32 noise for images, addressed by image id and sample index.
+
+    Samples ``BLOCK * b`` to ``BLOCK * (b + 1) - 1`` of image ``i`` are one draw of a counter-based generator (Philox,
+    Salmon et al., SC 2011) whose key holds the seed and ``i`` and whose counter starts at ``b * 2^64``, so that streams of
+    different seeds, purposes, images and blocks never overlap.
+
+    Args:
+        seed: Non-negative root seed.
+        purpose: What the noise is for; different purposes give independent streams ("select" and "count" of a
+            certificate, "search" and "exam" of a problem).
+    """
+
+    def __init__(self, seed: int, purpose: str) -> None:
+        entropy = [seed, zlib.crc32(purpose.encode())]
+        self._key = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+        self._philox = np.random.Philox(key=0)
+        self._generator = np.random.Generator(self._philox)
+
+    def block(self, image_id: int, block: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Draw one block of samples of one image.
+
+        Args:
+            image_id: Id of the image in its dataset, non-negative.
+            block: Index of the block, non-negative.
+            shape: Shape of one image.
+
+        Returns:
+            Array of shape ``(BLOCK, *shape)``.
+        """
+        self._philox.state = {
+            "bit_generator": "Philox",
+            "state": {
+                "counter": np.array([0, block, 0, 0], dtype=np.uint64),
+                "key": np.array([self._key, image_id], dtype=np.uint64),
+            },
+            "buffer": np.zeros(4, dtype=np.uint64),
+            "buffer_pos": 4,
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
+        return self._generator.standard_normal((BLOCK, *shape), dtype=np.float32)
+
+    def draw(self, image_id: int, start: int, stop: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Draw samples ``start`` to ``stop - 1`` of one image, shape ``(stop - start, *shape)``."""
+        first, last = start // BLOCK, -(-stop // BLOCK)
+        blocks = [self.block(image_id, block, shape) for block in range(first, last)]
+        drawn = np.concatenate(blocks) if blocks else np.empty((0, *shape), dtype=np.float32)
+        return drawn[start - first * BLOCK : stop - first * BLOCK]

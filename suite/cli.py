@@ -1,0 +1,230 @@
+"""The command line: what can be asked for. How it is done stands in ``suite.commands``, imported when a command runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import metadata
+
+from suite.errors import BitcertError
+
+EXIT_OK, EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+_EPILOG = """exit status: 0 done, 1 something went wrong on the way, 2 a mistake in what was asked for, 130 interrupted
+(run the same command again to resume)."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit status."""
+    parsed = _parser().parse_args(arguments)
+    if parsed.command is None:
+        _parser().print_help()
+        return EXIT_MISTAKE
+    from suite import commands
+
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    try:
+        return int(getattr(commands, parsed.command)(parsed))
+    except BitcertError as error:
+        print(f"bitcert: {error}", file=sys.stderr)
+        return EXIT_MISTAKE
+    except OSError as error:
+        print(f"bitcert: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("bitcert: interrupted; run the same command again to resume", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    print(f"bitcert: warning: {message}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bitcert",
+        description="Search each layer's number of bits for the best certified robustness within a budget of bit operations.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("--version", action="version", version=f"bitcert {metadata.version('bitcert')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    parser.set_defaults(command=None)
+
+    def add(name: str, summary: str, description: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=summary, description=description, epilog=_EPILOG)
+        command.set_defaults(command=f"run_{name}")
+        command.add_argument(
+            "--json", action="store_true", help="print the result as JSON on standard output, nothing else"
+        )
+        return command
+
+    add("list", "problems, searchers, networks", "List problems, searchers and baselines, networks and post-steps.")
+
+    train = add(
+        "train",
+        "train a problem's float network",
+        "Train the float network of a problem under Gaussian noise. Resumable: run it again.",
+    )
+    train.add_argument("problem", help="problem whose network is trained, see 'bitcert list'")
+    train.add_argument("--sigma", type=float, help="standard deviation of the noise (default: the problem's)")
+    train.add_argument(
+        "--seed", type=int, default=0, help="seed of weights, order, noise and augmentation (default: 0)"
+    )
+    train.add_argument("--epochs", type=int, help="passes over the training images (default: the dataset's)")
+    train.add_argument("--out", metavar="FILE", help="checkpoint to write (default: PROBLEM-sigmaS.safetensors here)")
+    _add_data(train)
+
+    search = add(
+        "search", "run one searcher", "Run one searcher on a problem. A directory that holds the run is resumed."
+    )
+    _add_problem(search)
+    search.add_argument("--searcher", required=True, help="method, see 'bitcert list'")
+    search.add_argument("--seed", type=int, default=0, help="seed of the searcher (default: 0)")
+    search.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE", help="option of the searcher; may be repeated"
+    )
+    search.add_argument(
+        "--parallel",
+        type=int,
+        default=1,
+        help="most evaluations of this search under way at once; above 1 the order of results matters (default: 1)",
+    )
+    search.add_argument(
+        "--directory", metavar="DIR", help="where the journal goes (default: runs/PROBLEM-BUDGET-SEARCHER-SEED)"
+    )
+    _add_spend(search)
+    _add_executor(search, default="inline")
+
+    compare = add(
+        "compare",
+        "run many searchers, examine winners, report",
+        "Run searchers under equal spend, examine their winners on unseen images, and write leaderboard and plots. "
+        "A directory that holds the comparison is resumed.",
+    )
+    _add_problem(compare)
+    compare.add_argument("--searchers", metavar="A,B,...", help="methods (default: all), see 'bitcert list'")
+    compare.add_argument("--seeds", default="0,1", metavar="A,B,...", help="seeds of every searcher (default: 0,1)")
+    compare.add_argument("--directory", metavar="DIR", help="where everything goes (default: runs/PROBLEM-BUDGET)")
+    _add_spend(compare)
+    _add_exam(compare)
+    _add_executor(compare, default="ray")
+
+    examine = add(
+        "examine",
+        "certify one policy on exam images",
+        "Certify the best policy of a run, a given policy, or the float network on exam images with fresh noise.",
+    )
+    what = examine.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run", metavar="DIR", help="examine the best policy of this run; the problem is the run's")
+    what.add_argument(
+        "--policy", metavar="JSON", help='examine this policy: {"weights":[...],"activations":[...]} or a file with it'
+    )
+    what.add_argument("--float", action="store_true", help="examine the float network")
+    _add_problem(examine, required=False)
+    examine.add_argument("--out", metavar="FILE", help="also write the outcome, with one row an image, as JSON")
+    _add_exam(examine)
+
+    report = add(
+        "report",
+        "leaderboard and plots of a comparison",
+        "Write leaderboard, tables and plots of a finished comparison.",
+    )
+    report.add_argument("directory", metavar="DIR", help="directory of the comparison")
+    report.add_argument("--out", metavar="DIR", help="where the report goes (default: report/ in the directory)")
+    return parser
+
+
+def _add_problem(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    group = parser.add_argument_group("problem")
+    group.add_argument("--problem", required=required, help="see 'bitcert list'")
+    group.add_argument("--budget", help="limit on BOPs: w3a3, 1/64 of FP32, or an integer (default: the problem's)")
+    group.add_argument(
+        "--sigma",
+        type=float,
+        help="standard deviation of the smoothing noise, images in [0, 1] (default: the problem's)",
+    )
+    group.add_argument(
+        "--objective",
+        default="acr",
+        help="acr, clean, or certified@0.25,0.5; with +bops, fewer BOPs are a second objective (default: acr)",
+    )
+    group.add_argument("--certify", default="fixed", help="certification method of the search (default: fixed)")
+    group.add_argument(
+        "--alpha",
+        type=float,
+        default=1e-3,
+        help="failure probability of each certificate of the search (default: 0.001)",
+    )
+    group.add_argument(
+        "--problem-seed", type=int, default=0, help="seed of calibration, search and exam noise (default: 0)"
+    )
+    group.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="trained network, .safetensors or a PyTorch state dict (default: the shipped one)",
+    )
+    group.add_argument("--device", default="cpu", help="where evaluations run (default: cpu)")
+    _add_data(group)
+
+
+def _add_data(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--data", metavar="DIR", help="folder with the images (default: the environment variable BITCERT_DATA)"
+    )
+    group.add_argument("--download", action="store_true", help="fetch missing images, for MNIST and CIFAR-10")
+
+
+def _add_spend(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("spend")
+    group.add_argument(
+        "--evaluations", type=int, help="most trials of a search (default: 64, or no limit with --forward-passes)"
+    )
+    group.add_argument("--forward-passes", type=int, help="start no further trial once a search has spent these")
+    group.add_argument("--images", type=int, help="search images of an evaluation (default: the problem's)")
+    group.add_argument("--noise", type=int, help="noise samples that count, per image (default: the problem's)")
+    group.add_argument(
+        "--finetune-steps", type=int, help="finetuning steps in every evaluation (default: the problem's)"
+    )
+
+
+def _add_exam(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("exam")
+    group.add_argument("--post-step", default="none", help="finetuning before the exam: none or qat (default: none)")
+    group.add_argument(
+        "--post-step-steps",
+        type=int,
+        default=300,
+        metavar="STEPS",
+        help="optimizer steps of the post-step (default: 300)",
+    )
+    group.add_argument("--exam-images", type=int, help="exam images (default: the problem's, usually all)")
+    group.add_argument("--exam-n0", type=int, default=100, help="noise samples that choose a class (default: 100)")
+    group.add_argument("--exam-n", type=int, default=10_000, help="noise samples that enter a bound (default: 10000)")
+    group.add_argument(
+        "--exam-alpha", type=float, default=1e-3, help="failure probability of each certificate (default: 0.001)"
+    )
+
+
+def _add_executor(parser: argparse.ArgumentParser, default: str) -> None:
+    group = parser.add_argument_group("executor")
+    group.add_argument(
+        "--executor", default=default, help=f"inline (this process) or ray; equal results (default: {default})"
+    )
+    group.add_argument("--workers", type=int, help="evaluations at the same time (default: as many as fit)")
+    group.add_argument(
+        "--cpus-per-trial", type=float, default=1.0, help="CPUs of one evaluation, a fraction allowed (default: 1)"
+    )
+    group.add_argument(
+        "--gpus-per-trial", type=float, default=0.0, help="GPUs of one evaluation, a fraction allowed (default: 0)"
+    )
+    group.add_argument("--address", help="an existing Ray cluster, such as auto (default: start one on this machine)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,322 @@
+"""What the commands do, each a function from parsed arguments to an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from suite.errors import BitcertError
+from suite.problem import Fidelity, Problem
+
+
+def run_list(arguments: argparse.Namespace) -> int:
+    """List what can be named."""
+    from suite.problems import DEFINITIONS
+    from suite.run.post_step import POST_STEPS
+    from suite.run.registry import searcher_class, searcher_names
+
+    problems = {name: definition.summary for name, definition in DEFINITIONS.items()}
+    problems["separable"] = "a formula instead of a network: for trying searchers and measuring overhead"
+    searchers = {name: _first_line(searcher_class(name)) for name in searcher_names()}
+    networks = sorted({definition.network for definition in DEFINITIONS.values()})
+    listed = {"problems": problems, "searchers": searchers, "networks": networks, "post_steps": list(POST_STEPS)}
+    if arguments.json:
+        print(json.dumps(listed, indent=2))
+        return 0
+    for title, rows in (("problems", problems), ("searchers and baselines", searchers)):
+        print(f"{title}:")
+        width = max(len(name) for name in rows)
+        for name, summary in rows.items():
+            print(f"  {name:<{width}}  {summary}")
+    print(f"networks: {', '.join(networks)}")
+    print(f"post-steps: {', '.join(POST_STEPS)}")
+    return 0
+
+
+def run_train(arguments: argparse.Namespace) -> int:
+    """Train a problem's float network."""
+    from dataclasses import replace
+
+    from suite.data import load_dataset
+    from suite.errors import unknown_name
+    from suite.problems import DEFINITIONS
+    from suite.progress import epochs_shown
+    from suite.train.recipe import make_checkpoint, recipe_for
+
+    if arguments.problem not in DEFINITIONS:
+        raise unknown_name("problem", arguments.problem, DEFINITIONS)
+    definition = DEFINITIONS[arguments.problem]
+    sigma = definition.sigma if arguments.sigma is None else arguments.sigma
+    if sigma <= 0:
+        raise BitcertError(f"sigma must be positive, got {sigma}; it is the standard deviation of the smoothing noise")
+    recipe = replace(recipe_for(definition.dataset), network=definition.network)
+    if arguments.epochs is not None:
+        recipe = replace(recipe, settings=replace(recipe.settings, epochs=arguments.epochs))
+    out = Path(arguments.out or f"{definition.name}-sigma{sigma:g}.safetensors")
+    if out.exists():
+        raise BitcertError(f"{out} exists; choose another --out, or remove it to train again")
+    dataset = load_dataset(definition.dataset, arguments.data, download=arguments.download)
+    with epochs_shown(recipe.settings.epochs, quiet=arguments.json) as progress:
+        record = make_checkpoint(dataset, recipe, out, sigma=sigma, seed=arguments.seed, progress=progress)
+    if arguments.json:
+        print(json.dumps({"checkpoint": str(out), **record}))
+    else:
+        print(f"wrote {out}; use it with --checkpoint {out}")
+    return 0
+
+
+def run_search(arguments: argparse.Namespace) -> int:
+    """Run one searcher."""
+    from suite.progress import trials_shown
+    from suite.run.comparison import search
+    from suite.run.registry import make_searcher
+
+    problem = _problem(arguments)
+    searcher = make_searcher(arguments.searcher, problem, arguments.seed, **_options(arguments.option))
+    directory = arguments.directory or f"runs/{problem.name}-{_slug(problem)}-{arguments.searcher}-{arguments.seed}"
+    limits = _limits(arguments)
+    with trials_shown(problem, [(searcher.name, searcher.seed)], limits, quiet=arguments.json) as watcher:
+        run = search(
+            problem,
+            searcher,
+            evaluations=limits.evaluations,
+            forward_passes=limits.forward_passes,
+            directory=directory,
+            executor=arguments.executor,
+            fidelity=_fidelity(arguments, problem),
+            parallel=arguments.parallel,
+            resources=_resources(arguments),
+            on_trial=lambda trial: watcher.trial(searcher.name, searcher.seed, trial),
+        )
+    if run.best is None or run.best.metrics is None:
+        reason = run.trials[0].failure if run.trials else "the searcher proposed nothing"
+        print(f"bitcert: no trial succeeded; the first failure: {reason}", file=sys.stderr)
+        return 1
+    result: dict[str, Any] = {
+        "directory": str(directory),
+        "searcher": run.searcher,
+        "seed": run.seed,
+        "trials": len(run.trials),
+        "failed": sum(trial.failure is not None for trial in run.trials),
+        "stopped": run.stopped,
+        "forward_passes": run.forward_passes,
+        "best": {
+            "trial": run.best.number,
+            "search_score": run.score(run.best),
+            "metrics": run.best.metrics.to_dict(),
+            "policy": json.loads(run.best.policy.to_json()),
+        },
+        "front": [
+            {"trial": trial.number, "search_score": run.score(trial), "bops": trial.metrics.bops}
+            for trial in run.front
+            if trial.metrics is not None
+        ],
+    }
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        print(
+            f"{len(run.trials)} trials, {run.forward_passes:,} forward passes; stopped by: {run.stopped}; journal in {directory}"
+        )
+        print(
+            f"best search score ({problem.objective.text}) {run.score(run.best):.4f} at {run.best.metrics.bops:,} BOPs:"
+        )
+        print(f"  {run.best.policy.to_json()}")
+        print("a search score is an estimate on search images; examine the winner with:")
+        print(f"  bitcert examine --run {directory}")
+    return 0
+
+
+def run_compare(arguments: argparse.Namespace) -> int:
+    """Run searchers under equal spend, examine winners, report."""
+    from suite.problems.smoothed import SmoothedProblem
+    from suite.progress import trials_shown
+    from suite.run.comparison import ComparisonSettings, compare
+    from suite.run.registry import searcher_class, searcher_names
+
+    problem = _problem(arguments)
+    if not isinstance(problem, SmoothedProblem):
+        raise BitcertError(f"{problem.name} has no images to hold an exam on; search it with 'bitcert search'")
+    names = tuple(arguments.searchers.split(",")) if arguments.searchers else searcher_names()
+    if arguments.searchers is None and problem.objective.pareto:
+        names = tuple(name for name in names if searcher_class(name).supports_pareto)
+    settings = ComparisonSettings(
+        searchers=names,
+        seeds=_seeds(arguments.seeds),
+        limits=_limits(arguments),
+        fidelity=_fidelity(arguments, problem),
+        post_step=_post_step(arguments),
+        exam=_exam(arguments, problem),
+    )
+    directory = Path(arguments.directory or f"runs/{problem.name}-{_slug(problem)}")
+    runs = [(name, seed) for seed in settings.seeds for name in names]
+    with trials_shown(problem, runs, settings.limits, quiet=arguments.json) as watcher:
+        comparison = compare(
+            problem,
+            settings,
+            directory,
+            executor=arguments.executor,
+            resources=_resources(arguments),
+            watcher=watcher,
+        )
+    return _report(comparison, directory / "report", as_json=arguments.json)
+
+
+def run_examine(arguments: argparse.Namespace) -> int:
+    """Certify one policy, or the float network, on exam images."""
+    from suite.problems.smoothed import SmoothedProblem
+    from suite.progress import passes_shown
+    from suite.run.exam import examine, exam_forward_passes, write_outcome
+    from suite.run.loop import load_run
+    from suite.space import Policy
+
+    policy = None
+    if arguments.run:
+        run = load_run(arguments.run)
+        if run.best is None:
+            raise BitcertError(f"the run in {arguments.run} has no successful trial to examine")
+        policy = run.best.policy
+        for option, key in (("problem", "problem"), ("budget", "budget"), ("sigma", "sigma")):
+            if getattr(arguments, option) is None:
+                setattr(arguments, option, run.provenance[key])
+        arguments.objective, arguments.problem_seed = run.provenance["objective"], run.provenance.get("problem_seed", 0)
+    elif arguments.problem is None:
+        raise BitcertError("name the problem with --problem, or give a run with --run")
+    elif arguments.policy:
+        given = Path(arguments.policy)
+        policy = Policy.from_json(arguments.policy if "{" in arguments.policy else given.read_text(encoding="utf-8"))
+    problem = _problem(arguments)
+    if not isinstance(problem, SmoothedProblem):
+        raise BitcertError(f"{problem.name} has no images to hold an exam on")
+    exam, post_step = _exam(arguments, problem), _post_step(arguments)
+    with passes_shown("exam", exam_forward_passes(problem, exam), quiet=arguments.json) as progress:
+        outcome = examine(problem, policy, post_step, exam=exam, progress=progress)
+    if arguments.out:
+        write_outcome(outcome, Path(arguments.out))
+    if arguments.json:
+        print(
+            json.dumps(
+                {"post_step": outcome.post_step, "metrics": outcome.metrics.to_dict(), "provenance": outcome.provenance}
+            )
+        )
+        return 0
+    metrics = outcome.metrics
+    print(f"{'float network' if policy is None else policy.to_json()}")
+    print(
+        f"  exam of {len(outcome.labels)} images, n = {exam.n}, alpha = {exam.alpha:g}, post-step {outcome.post_step}"
+    )
+    print(f"  ACR {metrics.acr:.4f}   clean accuracy {metrics.clean_accuracy:.4f}   {metrics.bops:,} BOPs")
+    print(
+        "  certified accuracy "
+        + "  ".join(f"{share:.3f} at {radius:g}" for radius, share in metrics.certified_accuracy.items())
+    )
+    return 0
+
+
+def run_report(arguments: argparse.Namespace) -> int:
+    """Write leaderboard, tables and plots of a finished comparison."""
+    from suite.run.comparison import load_comparison
+
+    directory = Path(arguments.directory)
+    comparison = load_comparison(directory)
+    return _report(comparison, Path(arguments.out) if arguments.out else directory / "report", as_json=arguments.json)
+
+
+def _report(comparison: Any, directory: Path, *, as_json: bool) -> int:
+    from rich.console import Console
+
+    from suite.report import leaderboard, print_leaderboard, write_report
+
+    written = write_report(comparison, directory)
+    if as_json:
+        print((directory / "leaderboard.json").read_text(encoding="utf-8"))
+        return 0
+    print_leaderboard(leaderboard(comparison), Console())
+    print(f"{len(written)} files in {directory}; begin with {directory / 'index.html'}")
+    return 0
+
+
+def _problem(arguments: argparse.Namespace) -> Problem:
+    from suite.problems import load_problem
+
+    return load_problem(
+        arguments.problem,
+        budget=arguments.budget,
+        sigma=arguments.sigma,
+        seed=arguments.problem_seed,
+        objective=arguments.objective,
+        certify=arguments.certify,
+        alpha=arguments.alpha,
+        data=arguments.data,
+        download=arguments.download,
+        checkpoint=arguments.checkpoint,
+        device=arguments.device,
+    )
+
+
+def _fidelity(arguments: argparse.Namespace, problem: Problem) -> Fidelity:
+    from dataclasses import replace
+
+    asked = {name: getattr(arguments, name) for name in ("images", "noise", "finetune_steps")}
+    return replace(problem.fidelity, **{name: value for name, value in asked.items() if value is not None})
+
+
+def _limits(arguments: argparse.Namespace) -> Any:
+    from suite.run.loop import Limits
+
+    evaluations = arguments.evaluations
+    if evaluations is None and arguments.forward_passes is None:
+        evaluations = 64
+    return Limits(evaluations, arguments.forward_passes)
+
+
+def _post_step(arguments: argparse.Namespace) -> Any:
+    from suite.run.post_step import PostStep
+
+    return PostStep(arguments.post_step, arguments.post_step_steps)
+
+
+def _exam(arguments: argparse.Namespace, problem: Any) -> Any:
+    from suite.problems.definition import ExamSettings
+
+    images = arguments.exam_images
+    if images is None and hasattr(problem, "definition"):
+        images = problem.definition.exam.images
+    return ExamSettings(images, arguments.exam_n0, arguments.exam_n, arguments.exam_alpha)
+
+
+def _resources(arguments: argparse.Namespace) -> Any:
+    from suite.run.executors import Resources
+
+    return Resources(arguments.workers, arguments.cpus_per_trial, arguments.gpus_per_trial, arguments.address)
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise BitcertError(f"seeds are integers separated by commas, got {text!r}") from None
+
+
+def _options(given: list[str]) -> dict[str, Any]:
+    options = {}
+    for item in given:
+        name, separator, value = item.partition("=")
+        if not separator:
+            raise BitcertError(f"options of a searcher are given as NAME=VALUE, got {item!r}")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
+
+
+def _slug(problem: Problem) -> str:
+    return problem.budget.text.replace("/", "-of-")
+
+
+def _first_line(documented: type) -> str:
+    return (documented.__doc__ or "").strip().splitlines()[0]

@@ -1,0 +1,46 @@
+"""The datasets by name, and where their files are looked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from suite.data.digits import load_digits
+from suite.data.folders import load_image_folder
+from suite.data.images import ImageDataset
+from suite.data.official import load_cifar10, load_mnist
+from suite.errors import BitcertError, unknown_name
+
+FOLDER_VARIABLE = "BITCERT_DATA"
+
+_DOWNLOADABLE: Mapping[str, Callable[[Path, bool], ImageDataset]] = {"mnist": load_mnist, "cifar10": load_cifar10}
+DATASETS = ("digits", *_DOWNLOADABLE, "imagenet")
+
+
+def load_dataset(name: str, folder: str | Path | None = None, download: bool = False) -> ImageDataset:
+    """Load a dataset with its splits.
+
+    Args:
+        name: ``"digits"`` (comes with the package), ``"mnist"``, ``"cifar10"`` or ``"imagenet"`` (any folder with
+            ``train/CLASS/*`` and ``val/CLASS/*``).
+        folder: Where its files are; by default the environment variable ``BITCERT_DATA``.
+        download: Whether MNIST and CIFAR-10 are fetched into the folder when they are not there.
+
+    Raises:
+        BitcertError: If the name is unknown, or the data are absent or damaged.
+    """
+    if name not in DATASETS:
+        raise unknown_name("dataset", name, DATASETS)
+    if name == "digits":
+        return load_digits()
+    chosen = folder or os.environ.get(FOLDER_VARIABLE)
+    if not chosen:
+        fetch = ", and add --download to fetch it there" if name in _DOWNLOADABLE else ""
+        raise BitcertError(f"{name} needs a data folder: point to it with --data FOLDER or {FOLDER_VARIABLE}{fetch}")
+    path = Path(chosen).expanduser()
+    if name in _DOWNLOADABLE:
+        return _DOWNLOADABLE[name](path, download)
+    if download:
+        raise BitcertError(f"{name} cannot be downloaded by bitcert; put it at {path} as train/CLASS/* and val/CLASS/*")
+    return load_image_folder(path)

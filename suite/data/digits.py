@@ -1,0 +1,33 @@
+"""The digits that come with scikit-learn: 1,797 gray images of 8 x 8 pixels, always at hand."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from suite.data.images import ImageDataset, PixelArray, assemble, shuffled
+
+_EXAM, _SEARCH, _CALIBRATION = 400, 300, 100
+
+
+def load_digits() -> ImageDataset:
+    """Load the digits: 400 exam, 300 search, 100 calibration and 997 training images, disjoint and all different.
+
+    Pixels are 0..16 sixteenths. The images are the test part of the UCI set of handwritten digits (Alpaydin, Kaynak
+    1998), shuffled once and for all.
+    """
+    from sklearn.datasets import load_digits as load_bunch
+
+    bunch = load_bunch()
+    pixels = bunch.images.astype(np.uint8)[:, None]
+    order = shuffled(np.arange(len(pixels)), [f"digits/{position}" for position in range(len(pixels))])
+    bounds = np.cumsum([_EXAM, _SEARCH, _CALIBRATION])
+    exam, search, calibration, train = np.split(order, bounds)
+    return assemble(
+        name="digits",
+        shape=(1, 8, 8),
+        classes=10,
+        labels=bunch.target.astype(np.int64),
+        source=PixelArray(pixels, white=16),
+        members={"train": np.sort(train), "calibration": calibration, "search": search, "exam": exam},
+        content=[pixels.tobytes()],
+    )

@@ -1,0 +1,106 @@
+"""ImageNet and everything laid out like it: one folder of image files per class, decoded when they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suite.data.images import ImageDataset, assemble, shuffled
+from suite.errors import BitcertError
+
+if TYPE_CHECKING:
+    import torch
+
+_CALIBRATION, _SEARCH = 1_000, 5_000
+_RESIZE, _CROP = 256, 224
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageFiles:
+    """A source that decodes image files: shorter side to 256 pixels, then the central 224 x 224, RGB.
+
+    Attributes:
+        paths: The file of each id.
+    """
+
+    paths: Sequence[Path]
+
+    def read(self, ids: NDArray[np.int64]) -> torch.Tensor:
+        """Images as float32 in [0, 1], shape ``(len(ids), 3, 224, 224)``.
+
+        Raises:
+            BitcertError: If a file cannot be decoded.
+        """
+        import torch
+
+        if not len(ids):
+            return torch.empty(0, 3, _CROP, _CROP)
+        return torch.stack([_decode(self.paths[image]) for image in ids])
+
+
+def load_image_folder(folder: Path, name: str = "imagenet") -> ImageDataset:
+    """Load ``train/CLASS/*`` and ``val/CLASS/*`` below a folder; classes are numbered in the order of folder names.
+
+    The exam is ``val``. Out of ``train``, ranked by the SHA-256 of the relative path, the first 1,000 images (at most
+    an eighth of all) are for calibration and the next 5,000 (at most a quarter) for the search. The dataset's hash
+    covers relative paths, file sizes and classes, not the pixels.
+
+    Raises:
+        BitcertError: If the folders are absent or empty, or their classes differ.
+    """
+    from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+
+    files: dict[str, list[tuple[str, int]]] = {}
+    classes: dict[str, list[str]] = {}
+    for part in ("train", "val"):
+        try:
+            classes[part], index = find_classes(folder / part)
+            files[part] = make_dataset(str(folder / part), index, extensions=IMG_EXTENSIONS)
+        except OSError as error:
+            raise BitcertError(
+                f"no image folder at {folder / part} ({str(error).splitlines()[0]}); expected train/CLASS/* and "
+                f"val/CLASS/* below {folder}; point to it with --data FOLDER or BITCERT_DATA"
+            ) from error
+    if classes["train"] != classes["val"]:
+        differing = sorted(set(classes["train"]) ^ set(classes["val"]))
+        raise BitcertError(f"{folder}: train and val need the same classes; only one has {', '.join(differing[:5])}")
+
+    paths = [Path(path) for part in ("train", "val") for path, _ in files[part]]
+    keys = [path.relative_to(folder).as_posix() for path in paths]
+    training, count = len(files["train"]), len(paths)
+    ranked = shuffled(np.arange(training), keys[:training])
+    calibration = min(_CALIBRATION, training // 8)
+    search = min(_SEARCH, training // 4)
+    return assemble(
+        name=name,
+        shape=(3, _CROP, _CROP),
+        classes=len(classes["train"]),
+        labels=np.array([label for part in ("train", "val") for _, label in files[part]], dtype=np.int64),
+        source=ImageFiles(paths),
+        members={
+            "train": np.sort(ranked[calibration + search :]),
+            "calibration": ranked[:calibration],
+            "search": ranked[calibration : calibration + search],
+            "exam": shuffled(np.arange(training, count), keys[training:]),
+        },
+        content=(f"{key} {path.stat().st_size}\n".encode() for key, path in zip(keys, paths, strict=True)),
+    )
+
+
+def _decode(path: Path) -> torch.Tensor:
+    from PIL import Image
+    from torchvision.transforms import functional
+
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+    except OSError as error:
+        raise BitcertError(f"image {path} cannot be decoded ({error}); replace or remove it") from error
+    cropped = functional.center_crop(functional.resize(image, _RESIZE), _CROP)
+    decoded: torch.Tensor = functional.to_tensor(cropped)
+    return decoded

@@ -1,0 +1,20 @@
+"""Networks: residual networks for small images and torchvision's, their layers, and their checkpoints."""
+
+from suite.networks.build import NETWORKS, build_network, initialize
+from suite.networks.checkpoints import load_checkpoint, network_sha256, save_checkpoint, shipped_checkpoint
+from suite.networks.layers import shortcut_ties, trace_layers, untraced_layers
+from suite.networks.normalization import Normalization
+
+__all__ = [
+    "NETWORKS",
+    "Normalization",
+    "build_network",
+    "initialize",
+    "load_checkpoint",
+    "network_sha256",
+    "save_checkpoint",
+    "shipped_checkpoint",
+    "shortcut_ties",
+    "trace_layers",
+    "untraced_layers",
+]

@@ -1,0 +1,121 @@
+"""The networks by name, with weights drawn from a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from suite.errors import BitcertError, unknown_name
+from suite.networks.residual import ResidualNetwork
+
+Statistics = Sequence[float]
+
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_CIFAR = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+_GRAY = ((0.5,), (0.5,))
+
+
+def _resnet18(classes: int, mean: Statistics, std: Statistics) -> nn.Module:
+    from suite.networks.imagenet import ImageNetResNet
+
+    return ImageNetResNet(bottleneck=False, blocks=(2, 2, 2, 2), classes=classes, mean=mean, std=std)
+
+
+def _resnet50(classes: int, mean: Statistics, std: Statistics) -> nn.Module:
+    from suite.networks.imagenet import ImageNetResNet
+
+    return ImageNetResNet(bottleneck=True, blocks=(3, 4, 6, 3), classes=classes, mean=mean, std=std)
+
+
+def _mobilenet_v2(classes: int, mean: Statistics, std: Statistics) -> nn.Module:
+    from suite.networks.imagenet import ImageNetMobileNet
+
+    return ImageNetMobileNet(classes, mean, std)
+
+
+_SMALL: Mapping[str, Callable[[int, Statistics, Statistics], nn.Module]] = {
+    "resnet8": lambda classes, mean, std: ResidualNetwork(1, classes, mean, std, shortcut="projection"),
+    "resnet20": lambda classes, mean, std: ResidualNetwork(3, classes, mean, std),
+    "resnet32": lambda classes, mean, std: ResidualNetwork(5, classes, mean, std),
+    "resnet56": lambda classes, mean, std: ResidualNetwork(9, classes, mean, std),
+}
+_LARGE: Mapping[str, Callable[[int, Statistics, Statistics], nn.Module]] = {
+    "resnet18": _resnet18,
+    "resnet50": _resnet50,
+    "mobilenet_v2": _mobilenet_v2,
+}
+NETWORKS = (*_SMALL, *_LARGE)
+
+
+def build_network(
+    name: str,
+    classes: int,
+    channels: int = 3,
+    *,
+    mean: Statistics | None = None,
+    std: Statistics | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> nn.Module:
+    """Build a network that takes images in [0, 1] and gives logits, in eval mode, the normalization inside.
+
+    No module works in place, so that hooks may keep what they see.
+
+    Args:
+        name: ``"resnet8"`` (the digits network: 1x1 shortcuts), ``"resnet20"``, ``"resnet32"``, ``"resnet56"`` (CIFAR,
+            padding shortcuts), or torchvision's ``"resnet18"``, ``"resnet50"``, ``"mobilenet_v2"``.
+        classes: Number of classes.
+        channels: Channels of an image, 1 or 3; torchvision's networks take 3.
+        mean: Normalization, one number per channel. By default ImageNet's statistics for torchvision's networks,
+            CIFAR-10's for the others, and 0.5 for gray images.
+        std: Likewise, the deviations.
+        seed: Seed of the weights.
+        device: Where the network lives; on ``"meta"`` it has shapes but no weights and takes no memory.
+
+    Raises:
+        BitcertError: If the name is unknown, or the normalization does not fit the channels.
+    """
+    if name not in NETWORKS:
+        raise unknown_name("network", name, NETWORKS)
+    if channels not in ((1, 3) if name in _SMALL else (3,)):
+        raise BitcertError(f"{name} takes images of {'1 or 3' if name in _SMALL else '3'} channels, not {channels}")
+    usual_mean, usual_std = _IMAGENET if name in _LARGE else _CIFAR if channels == 3 else _GRAY
+    mean, std = mean or usual_mean, std or usual_std
+    if len(mean) != channels:
+        raise BitcertError(f"{name} with {channels} channels needs as many means and deviations, got {list(mean)}")
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        network = (_LARGE if name in _LARGE else _SMALL)[name](classes, mean, std)
+    for module in network.modules():
+        if isinstance(module, nn.ReLU | nn.ReLU6):
+            module.inplace = False
+    if device != "meta":
+        initialize(network, seed)
+    return network.eval()
+
+
+def initialize(network: nn.Module, seed: int) -> None:
+    """Draw all weights anew, as a function of the seed alone.
+
+    Convolutions are normal with variance 2 / fan-out, linear layers normal with deviation 0.01, biases zero (He et al.,
+    ICCV 2015; torchvision's defaults); batch norms start at the identity.
+
+    Raises:
+        BitcertError: If a module of another kind has parameters: its weights would not come from the seed.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.01, generator=generator)
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.reset_parameters()
+        elif next(module.parameters(recurse=False), None) is not None:
+            kind = type(module).__name__
+            raise BitcertError(
+                f"{name or 'the network'} is a {kind}; weights are drawn for Conv2d, Linear, batch norm only"
+            )
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)

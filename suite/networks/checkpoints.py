@@ -1,0 +1,179 @@
+"""Checkpoints: the weights of a network in a file, with a record of how they were made beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from suite.errors import BitcertError
+from suite.files import write_bytes, write_text
+
+_SHIPPED = Path(__file__).parent / "checkpoints"
+_HASH = "network_sha256"
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "1.")
+_OPTIONAL = ("num_batches_tracked", "normalization.mean", "normalization.std")
+
+State = dict[str, torch.Tensor]
+
+
+def save_checkpoint(network: nn.Module, path: Path, record: Mapping[str, Any]) -> None:
+    """Write the network's state to ``path`` and the record, with the network's hash, to the same name with ``.json``.
+
+    The record goes first: a crash in between leaves one that the weights do not match, which loading finds out.
+
+    Args:
+        network: Any network.
+        path: A name that ends in ``.safetensors``.
+        record: How the network was made, JSON-ready.
+
+    Raises:
+        BitcertError: If the name has another ending.
+    """
+    if path.suffix != ".safetensors":
+        raise BitcertError(f"checkpoints are written as .safetensors, not as {path.name}")
+    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
+    write_text(path.with_suffix(".json"), json.dumps({**record, _HASH: _state_sha256(state)}, indent=2) + "\n")
+    write_bytes(path, save(state))
+
+
+def load_checkpoint(network: nn.Module, path: Path) -> dict[str, Any]:
+    """Read a network's state from a file; the network changes only if everything fits.
+
+    Reads ``.safetensors``, and ``.pt``, ``.pth`` or ``.tar`` as PyTorch writes them, but never runs code from a file.
+    A ``{"state_dict": ...}`` around the state and prefixes that wrappers leave on all names (``module.``) are removed.
+    Normalization and batch counters may be missing, as they are in published files: then the network keeps its own.
+
+    Returns:
+        The record from the ``.json`` beside it; empty if there is none.
+
+    Raises:
+        BitcertError: If a file is missing or damaged, holds code, does not fit the network or its record, or holds a
+            weight that is not finite.
+    """
+    if not path.is_file():
+        raise BitcertError(f"no checkpoint at {path}; `bitcert train` makes one")
+    expected: State = network.state_dict()
+    state = _unwrapped(_read(path), expected)
+    _check_fit(path, state, expected)
+    record = _read_record(path.with_suffix(".json"))
+    state = {name: state.get(name, own).to(own.dtype) for name, own in expected.items()}
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise BitcertError(f"checkpoint {path}: {name} holds values that are not finite; train at a lower rate")
+    if record.get(_HASH, found := _state_sha256(state)) != found:
+        raise BitcertError(
+            f"checkpoint {path} is not the one its record describes (hash {found[:12]}, recorded "
+            f"{str(record[_HASH])[:12]}); restore it, or remove {path.with_suffix('.json').name} to use it without a record"
+        )
+    network.load_state_dict(state)
+    return record
+
+
+def shipped_checkpoint(dataset: str, sigma: float) -> Path:
+    """Path of the checkpoint that comes with the package for a dataset and a noise level.
+
+    Raises:
+        BitcertError: If none does; those that do are listed.
+    """
+    path = _SHIPPED / f"{dataset}-sigma{sigma:g}.safetensors"
+    if not path.is_file():
+        shipped = ", ".join(sorted(other.stem for other in _SHIPPED.glob("*.safetensors")))
+        raise BitcertError(
+            f"no checkpoint for {dataset} at sigma {sigma:g} comes with bitcert (only {shipped}); "
+            f"make one with `bitcert train {dataset} --sigma {sigma:g}`"
+        )
+    return path
+
+
+def network_sha256(network: nn.Module) -> str:
+    """SHA-256 of the names, dtypes, shapes and bytes of a network's state, in the order of names."""
+    return _state_sha256(network.state_dict())
+
+
+def _state_sha256(state: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> State:
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        if path.suffix in (".pt", ".pth", ".tar"):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            raise BitcertError(f"checkpoint {path.name} is of no known kind; give .safetensors, .pt, .pth or .tar")
+    except pickle.UnpicklingError as error:
+        if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise BitcertError(
+                f"checkpoint {path} is refused: it holds the Python object {named[1]}, which could run code, and only "
+                "tensors are read; save its state dict alone"
+            ) from error
+        raise _damaged(path, "no PyTorch file") from error
+    except (SafetensorError, RuntimeError, OSError, EOFError, KeyError) as error:
+        raise _damaged(path, str(error)) from error
+    if isinstance(content, Mapping):
+        content = content.get("state_dict", content)
+    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise BitcertError(f"checkpoint {path} holds no state dict: names with tensors, or these under 'state_dict'")
+    return dict(content)
+
+
+def _damaged(path: Path, reason: str) -> BitcertError:
+    brief = (reason.splitlines() or ["it ends too soon"])[0]
+    return BitcertError(f"checkpoint {path} is damaged or not a checkpoint ({brief}); make or fetch it again")
+
+
+def _unwrapped(state: State, expected: State) -> State:
+    while state and not state.keys() & expected.keys():
+        first = next(iter(state))
+        prefix = next((wrapper for wrapper in _WRAPPERS if first.startswith(wrapper)), None)
+        if prefix is None or not all(name.startswith(prefix) for name in state):
+            break
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
+
+
+def _check_fit(path: Path, state: State, expected: State) -> None:
+    missing = [name for name in expected if name not in state and not name.endswith(_OPTIONAL)]
+    unexpected = [name for name in state if name not in expected]
+    shapes = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(own.shape)}"
+        for name, own in expected.items()
+        if name in state and state[name].shape != own.shape
+    ]
+    faults = (("lacks", missing), ("has unknown", unexpected), ("has other shapes:", shapes))
+    told = [f"{what} {_first_few(names)}" for what, names in faults if names]
+    if told:
+        raise BitcertError(f"checkpoint {path} does not fit the network: it {'; it '.join(told)}")
+
+
+def _first_few(names: Iterable[str], shown: int = 3) -> str:
+    listed = list(names)
+    return ", ".join(listed[:shown]) + (f" and {len(listed) - shown} more" if len(listed) > shown else "")
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BitcertError(f"record {path} is not JSON ({error}); restore or remove it") from error
+    if not isinstance(record, dict):
+        raise BitcertError(f"record {path} must be a JSON object; restore or remove it")
+    return record

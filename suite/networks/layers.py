@@ -1,0 +1,109 @@
+"""The layers of a network in execution order, found by watching one image pass through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from suite.errors import BitcertError
+from suite.space import Layer
+
+_SHORTCUT, _FIRST_CONVOLUTION = ".downsample.0", ".conv1"
+
+
+def trace_layers(network: nn.Module, shape: tuple[int, int, int]) -> tuple[Layer, ...]:
+    """Find every Conv2d and Linear that a forward pass executes, in order of first execution, with its cost.
+
+    MACs are counted from the outputs that the layer really produces, hence exact for strides, dilation, groups and
+    any padding; calls of the same module add up. One image passes in eval mode without gradients; the network is left
+    as it was found. It may live on the meta device.
+
+    Args:
+        network: The network; its training flags are restored.
+        shape: Channels, height and width of an image.
+
+    Raises:
+        BitcertError: If the network cannot take such an image, or executes no Conv2d or Linear.
+    """
+    calls: dict[nn.Module, list[tuple[torch.Size, torch.Size]]] = {}
+
+    def record(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        calls.setdefault(module, []).append((inputs[0].shape, output.shape))
+
+    with _watched(network, record), torch.no_grad():
+        some = next(network.parameters(), torch.empty(0))
+        try:
+            network(torch.zeros((1, *shape), device=some.device, dtype=some.dtype))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise BitcertError(f"the network cannot take an image of shape {shape}: {reason}") from error
+    if not calls:
+        raise BitcertError("the network executes no Conv2d or Linear module, and bitcert quantizes no other")
+    names = {module: name for name, module in network.named_modules()}
+    return tuple(_describe(names[module], module, seen) for module, seen in calls.items())
+
+
+def untraced_layers(network: nn.Module, layers: Sequence[Layer]) -> tuple[str, ...]:
+    """Names of the Conv2d and Linear modules that are not among the traced layers: the forward pass bypasses them."""
+    traced = {layer.name for layer in layers}
+    return tuple(name for name, module in network.named_modules() if _is_layer(module) and name not in traced)
+
+
+def shortcut_ties(layers: Sequence[Layer]) -> tuple[tuple[str, ...], ...]:
+    """Pair each block's first convolution with its 1x1 shortcut: both read the same input (HAWQ-v3, Yao et al. 2021).
+
+    Goes by torchvision's names, ``BLOCK.conv1`` and ``BLOCK.downsample.0``. The result fits ``SearchSpace(ties=...)``.
+    """
+    names = {layer.name for layer in layers}
+    blocks = [layer.name.removesuffix(_SHORTCUT) for layer in layers if layer.name.endswith(_SHORTCUT)]
+    pairs = ((block + _FIRST_CONVOLUTION, block + _SHORTCUT) for block in blocks)
+    return tuple(pair for pair in pairs if pair[0] in names)
+
+
+def _is_layer(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d | nn.Linear)
+
+
+@contextmanager
+def _watched(network: nn.Module, record: Callable[..., None]) -> Iterator[None]:
+    """Call ``record`` after every layer's forward, the network in eval mode, until the end of the block."""
+    training = {module: module.training for module in network.modules()}
+    hooks = [module.register_forward_hook(record) for module in training if _is_layer(module)]
+    try:
+        network.eval()
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, flag in training.items():
+            module.training = flag
+
+
+def _describe(name: str, module: nn.Module, calls: Sequence[tuple[torch.Size, torch.Size]]) -> Layer:
+    assert isinstance(module, nn.Conv2d | nn.Linear)
+    macs = sum(output.numel() for _, output in calls) * module.weight[0].numel()
+    parameters = module.weight.numel()
+    biases = 0 if module.bias is None else module.bias.numel()
+    if isinstance(module, nn.Linear):
+        return Layer(name, "linear", macs, parameters, biases, module.in_features, module.out_features)
+    return Layer(
+        name=name,
+        kind="conv",
+        macs=macs,
+        parameters=parameters,
+        biases=biases,
+        in_channels=module.in_channels,
+        out_channels=module.out_channels,
+        kernel=_pair(module.kernel_size),
+        stride=_pair(module.stride),
+        groups=module.groups,
+        input_size=(calls[0][0][-2], calls[0][0][-1]),
+    )
+
+
+def _pair(size: tuple[int, ...]) -> tuple[int, int]:
+    height, width = size
+    return height, width

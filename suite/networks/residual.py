@@ -1,0 +1,98 @@
+"""Residual networks for small images: CIFAR's ResNet-20/32/56 and the digits network (He et al., CVPR 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from suite.networks.normalization import Normalization
+
+_WIDTHS = (16, 32, 64)
+
+Shortcut = Literal["padding", "projection"]
+
+
+class ResidualNetwork(nn.Module):
+    """A 3x3 convolution, three stages of residual blocks with 16, 32 and 64 channels, global average pooling, linear.
+
+    Each stage but the first halves height and width in its first block.
+
+    Args:
+        blocks: Blocks per stage, two convolutions each; n blocks make a ResNet-(6n + 2).
+        classes: Number of classes.
+        mean: Normalization, one number per channel of the image.
+        std: Likewise, the deviations.
+        shortcut: How a block that changes the shape passes its input on: ``"padding"`` takes every other pixel and
+            pads with zero channels (option A), ``"projection"`` is a 1x1 convolution with batch norm (option B).
+    """
+
+    def __init__(
+        self, blocks: int, classes: int, mean: Sequence[float], std: Sequence[float], shortcut: Shortcut = "padding"
+    ) -> None:
+        super().__init__()
+        self.normalization = Normalization(mean, std)
+        self.conv1 = nn.Conv2d(len(mean), _WIDTHS[0], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(_WIDTHS[0])
+        self.relu = nn.ReLU()
+        self.layer1 = _stage(blocks, _WIDTHS[0], _WIDTHS[0], shortcut)
+        self.layer2 = _stage(blocks, _WIDTHS[0], _WIDTHS[1], shortcut)
+        self.layer3 = _stage(blocks, _WIDTHS[1], _WIDTHS[2], shortcut)
+        self.linear = nn.Linear(_WIDTHS[2], classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits, shape ``(images, classes)``, of images in [0, 1], shape ``(images, channels, height, width)``."""
+        features = self.relu(self.bn1(self.conv1(self.normalization(images))))
+        features = self.layer3(self.layer2(self.layer1(features)))
+        logits: torch.Tensor = self.linear(features.mean(dim=(2, 3)))
+        return logits
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm, added to what the shortcut passes on."""
+
+    def __init__(self, in_channels: int, out_channels: int, shortcut: Shortcut) -> None:
+        super().__init__()
+        stride = 1 if in_channels == out_channels else 2
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.downsample = _shortcut(in_channels, out_channels, stride, shortcut)
+        self.relu2 = nn.ReLU()
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features of the block, with the channels and stride it was made for."""
+        residual = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(features)))))
+        passed: torch.Tensor = self.relu2(residual + self.downsample(features))
+        return passed
+
+
+class PaddingShortcut(nn.Module):
+    """Every other pixel, with as many zero channels before and after as the output lacks: no weights, no MACs."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features with twice the channels and half the height and width."""
+        return functional.pad(features[:, :, ::2, ::2], (0, 0, 0, 0, self.channels // 2, self.channels // 2))
+
+
+def _shortcut(in_channels: int, out_channels: int, stride: int, shortcut: Shortcut) -> nn.Module:
+    if in_channels == out_channels:
+        return nn.Identity()
+    if shortcut == "padding":
+        return PaddingShortcut(in_channels)
+    projection = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+    return nn.Sequential(projection, nn.BatchNorm2d(out_channels))
+
+
+def _stage(blocks: int, in_channels: int, out_channels: int, shortcut: Shortcut) -> nn.Sequential:
+    widths = [in_channels] + [out_channels] * blocks
+    return nn.Sequential(*(ResidualBlock(widths[i], widths[i + 1], shortcut) for i in range(blocks)))

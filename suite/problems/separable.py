@@ -1,0 +1,109 @@
+"""A problem that costs nothing: every layer loses accuracy on its own, by a closed formula.
+
+It has no network and no data. Searchers are tested on it (the optimum of small instances is found by enumeration), and
+benchmarks use it to see what everything but the evaluation costs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import numpy as np
+
+from suite.cost import parse_budget
+from suite.errors import BitcertError
+from suite.objective import Objective, check_radii, parse_objective
+from suite.problem import Fidelity, Meter, Metrics, Problem
+from suite.space import Layer, Policy, SearchSpace
+
+
+class SeparableProblem(Problem):
+    """Minimize a sum of per-layer losses, each falling fourfold with every bit, under a BOPs budget.
+
+    The loss of a policy is ``sum_i s_i * (4^-w_i + 4^-a_i)``, with sensitivities ``s_i`` drawn log-normally from the seed
+    and scaled to sum to 8; it is 1 at 2/2 bits everywhere. The average certified radius is ``sigma * max(0, 1 - loss)``
+    and the certified accuracy at r falls linearly from ``1 - loss`` to 0 at ``r = 2 * sigma``.
+
+    Args:
+        layers: Number of layers; MACs are drawn from the seed, within a factor of four.
+        budget: As for every problem.
+        sigma: Scale of the radius.
+        objective: As for every problem.
+        radii: Radii at which certified accuracy is reported.
+        seed: Draws sensitivities and MACs.
+    """
+
+    def __init__(
+        self,
+        *,
+        layers: int = 10,
+        choices: tuple[int, ...] = tuple(range(2, 9)),
+        budget: str | int = "w3a3",
+        sigma: float = 0.25,
+        objective: str = "acr",
+        radii: tuple[float, ...] = (0.0, 0.25, 0.5),
+        seed: int = 0,
+    ) -> None:
+        if not 0 < sigma < np.inf:
+            raise BitcertError(f"sigma must be positive and finite, got {sigma}")
+        rng = np.random.default_rng([seed, 0x5E9A])
+        macs = (rng.uniform(1, 4, layers) * 100_000).astype(int)
+        sensitivity = rng.lognormal(0.0, 1.0, layers)
+        self.name = "separable"
+        self.space = SearchSpace(
+            tuple(
+                Layer(f"layer{i}", "conv", int(count), int(count) // 64, in_channels=16, out_channels=16, kernel=(3, 3))
+                for i, count in enumerate(macs)
+            ),
+            choices=choices,
+            pins={},
+        )
+        self.budget = parse_budget(budget, self.space)
+        self.sigma = sigma
+        self.objective: Objective = parse_objective(objective)
+        self.radii = check_radii(tuple(sorted({*radii, *self.objective.radii})))
+        self.seed = seed
+        self.fidelity = Fidelity(images=1, noise=1)
+        self.meter = Meter()
+        self._sensitivity = 8.0 * sensitivity / sensitivity.sum()
+
+    @property
+    def network(self) -> NoReturn:
+        """There is none."""
+        raise BitcertError("the separable problem has no network: its losses are a formula")
+
+    def loss(self, policy: Policy) -> float:
+        """The sum that is to be minimized."""
+        weights, activations = np.array(policy.weights), np.array(policy.activations)
+        return float(self._sensitivity @ (4.0**-weights + 4.0**-activations))
+
+    def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
+        """Apply the formula; charges images x noise forward passes."""
+        self.check_feasible(policy)
+        accuracy = max(0.0, 1.0 - self.loss(policy))
+        forward_passes = fidelity.images * fidelity.noise
+        self.meter.charge(forward_passes)
+        return Metrics(
+            clean_accuracy=accuracy,
+            acr=self.sigma * accuracy,
+            certified_accuracy={radius: accuracy * max(0.0, 1 - radius / (2 * self.sigma)) for radius in self.radii},
+            bops=self.bops(policy),
+            forward_passes=forward_passes,
+            seconds=0.0,
+            alpha=0.0,
+            method="formula",
+        )
+
+    def provenance(self) -> dict[str, Any]:
+        """Name, size, budget and seed."""
+        return {
+            "problem": self.name,
+            "layers": len(self.space.layers),
+            "choices": list(self.space.choices),
+            "budget": self.budget.text,
+            "budget_bops": self.budget.limit,
+            "sigma": self.sigma,
+            "objective": self.objective.text,
+            "radii": list(self.radii),
+            "seed": self.seed,
+        }

@@ -1,0 +1,303 @@
+"""The real problem: a network, images, and the certified accuracy of its quantized, smoothed classifier."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from suite.certify.bounds import check_alpha, check_sigma
+from suite.certify.certificates import Certificates
+from suite.certify.fixed import certify
+from suite.certify.noise import NoiseStream
+from suite.certify.sampling import Progress, noisy_batches, predict
+from suite.cost import parse_budget
+from suite.data import ImageDataset, ImageSplit, load_dataset
+from suite.errors import BitcertError, unknown_name
+from suite.networks import (
+    build_network,
+    load_checkpoint,
+    network_sha256,
+    shipped_checkpoint,
+    shortcut_ties,
+    trace_layers,
+)
+from suite.objective import check_radii, parse_objective
+from suite.problem import Fidelity, Meter, Metrics, Problem
+from suite.problems.definition import Definition
+from suite.quantize import Calibration, QuantizedNetwork, TrainableNetwork, calibrate
+from suite.seeds import derive_seed
+from suite.space import Policy, SearchSpace
+from suite.train.finetune import FinetuneSettings, finetune
+
+CERTIFICATION_METHODS = ("fixed",)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Loaded:
+    """Everything that is read from disk or computed once, at the first use of the network."""
+
+    dataset: ImageDataset
+    network: nn.Module
+    calibration: Calibration
+    quantized: QuantizedNetwork
+    network_sha256: str
+
+
+class SmoothedProblem(Problem):
+    """Find the policy whose smoothed classifier has the best certificates within a BOPs budget.
+
+    Space, budget and BOPs are known at once; images and checkpoint are read when the network is first needed. An evaluation
+    certifies the first ``fidelity.images`` search images with ``fidelity.noise`` counting samples each and
+    ``select_samples(fidelity.noise)`` choosing ones, and classifies the images once without noise. Calibration is the
+    set-up all searchers share and is not charged.
+
+    Args:
+        definition: What the named problem fixes.
+        budget: Limit on BOPs; the definition's by default.
+        sigma: Noise level; the definition's by default.
+        seed: Root seed of calibration, search and exam noise.
+        objective: ``"acr"``, ``"clean"`` or ``"certified@r,..."``, optionally with ``"+bops"``.
+        certify: Certification method of the search.
+        alpha: Failure probability of each certificate of the search.
+        data: Folder with the images, for datasets that are not embedded.
+        download: Whether missing images may be downloaded, for MNIST and CIFAR-10.
+        checkpoint: Trained network; the shipped one by default.
+        finetuning: How ``fidelity.finetune_steps`` are done.
+        device: Where evaluations run, such as ``"cpu"`` or ``"cuda"``.
+
+    Raises:
+        BitcertError: On arguments out of range or an infeasible budget.
+    """
+
+    def __init__(
+        self,
+        definition: Definition,
+        *,
+        budget: str | int | None = None,
+        sigma: float | None = None,
+        seed: int = 0,
+        objective: str = "acr",
+        certify: str = "fixed",
+        alpha: float = 1e-3,
+        data: str | Path | None = None,
+        download: bool = False,
+        checkpoint: str | Path | None = None,
+        finetuning: FinetuneSettings | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.definition = definition
+        self.name = definition.name
+        self.sigma = definition.sigma if sigma is None else float(sigma)
+        check_sigma(self.sigma)
+        check_alpha(alpha)
+        if seed < 0:
+            raise BitcertError(f"seed must not be negative, got {seed}")
+        if certify not in CERTIFICATION_METHODS:
+            raise unknown_name("certification method", certify, CERTIFICATION_METHODS)
+        self.seed = seed
+        self.alpha = alpha
+        self.certify = certify
+        self.device = torch.device(device)
+        self.space = _space(definition)
+        self.budget = parse_budget(definition.budget if budget is None else budget, self.space)
+        self.objective = parse_objective(objective)
+        self.radii = check_radii(tuple(sorted({*definition.radii, *self.objective.radii})))
+        self.fidelity = definition.fidelity
+        self.finetuning = finetuning or FinetuneSettings()
+        self.meter = Meter()
+        self._data = data
+        self._download = download
+        self._checkpoint = None if checkpoint is None else Path(checkpoint)
+        self._evaluated: dict[tuple[Policy, Fidelity, int], Metrics] = {}
+
+    @property
+    def network(self) -> nn.Module:
+        """The float network, normalization inside, in evaluation mode."""
+        return self._loaded.network
+
+    @property
+    def dataset(self) -> ImageDataset:
+        """The images, in their four splits."""
+        return self._loaded.dataset
+
+    def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
+        """Measure a feasible policy on search images; answered from memory when asked again, and charged all the same."""
+        self.check_feasible(policy)
+        key = policy, fidelity, seed
+        if key not in self._evaluated:
+            self._evaluated[key] = self._measure(policy, fidelity, seed)
+        metrics = self._evaluated[key]
+        self.meter.charge(metrics.forward_passes)
+        return metrics
+
+    def quantized(
+        self, policy: Policy, finetune_steps: int = 0, seed: int = 0, progress: Progress | None = None
+    ) -> nn.Module:
+        """The network quantized to a policy, after ``finetune_steps`` of finetuning on training images."""
+        if finetune_steps == 0:
+            self._loaded.quantized.set_policy(policy)
+            return self._loaded.quantized
+        trainable = TrainableNetwork(
+            self.network, self.space.layers, policy, self._loaded.calibration, self.finetuning.quantizer
+        )
+        finetune(
+            trainable,
+            self.dataset.splits["train"],
+            steps=finetune_steps,
+            sigma=self.sigma,
+            settings=self.finetuning,
+            seed=derive_seed(self.seed, "finetune", seed),
+            progress=progress,
+        )
+        return trainable.freeze()
+
+    def measure(
+        self,
+        network: nn.Module,
+        split: ImageSplit,
+        *,
+        n0: int,
+        n: int,
+        alpha: float,
+        seed: int,
+        progress: Progress | None = None,
+    ) -> tuple[float, Certificates]:
+        """Clean accuracy and certificates of a network on a split, in the problem's fixed batches."""
+        images = split.images(0, len(split)).to(self.device)
+        clean = predict(network, images, batch=self.definition.batch).cpu().numpy()
+        certificates = certify(
+            network,
+            images,
+            split.labels,
+            sigma=self.sigma,
+            n0=n0,
+            n=n,
+            alpha=alpha,
+            seed=seed,
+            ids=split.ids,
+            batch=self.definition.batch,
+            progress=progress,
+        )
+        return float((clean == split.labels).mean()), certificates
+
+    @contextmanager
+    def fixed_threads(self) -> Iterator[None]:
+        """Run a block with the number of threads that the definition fixes."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.definition.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def provenance(self) -> dict[str, Any]:
+        """Settings and hashes; reads data and checkpoint."""
+        return {
+            "problem": self.name,
+            "network": self.definition.network,
+            "dataset": self.definition.dataset,
+            "budget": self.budget.text,
+            "budget_bops": self.budget.limit,
+            "sigma": self.sigma,
+            "objective": self.objective.text,
+            "certify": self.certify,
+            "alpha": self.alpha,
+            "radii": list(self.radii),
+            "choices": list(self.space.choices),
+            "pins": {name: list(precision) for name, precision in self.space.pinned.items()},
+            "ties": [list(group) for group in self.space.ties],
+            "tie_weight_activation": self.space.tie_weight_activation,
+            "batch": self.definition.batch,
+            "threads": self.definition.threads,
+            "calibration_images": self.definition.calibration_images,
+            "finetuning": asdict(self.finetuning),
+            "device": str(self.device),
+            "problem_seed": self.seed,
+            "data_sha256": self.dataset.sha256,
+            "network_sha256": self._loaded.network_sha256,
+        }
+
+    def _measure(self, policy: Policy, fidelity: Fidelity, seed: int) -> Metrics:
+        search = self.dataset.splits["search"]
+        if fidelity.images > len(search):
+            raise BitcertError(
+                f"{fidelity.images} images asked for, but the search split of {self.definition.dataset} has {len(search)}"
+            )
+        started = time.perf_counter()
+        n0 = select_samples(fidelity.noise)
+        split = search.subset(np.arange(fidelity.images))
+        with self.fixed_threads():
+            network = self.quantized(policy, fidelity.finetune_steps, seed)
+            clean_accuracy, certificates = self.measure(
+                network, split, n0=n0, n=fidelity.noise, alpha=self.alpha, seed=derive_seed(self.seed, "search", seed)
+            )
+        return Metrics(
+            clean_accuracy=clean_accuracy,
+            acr=certificates.acr(split.labels),
+            certified_accuracy=certificates.certified_accuracy(split.labels, self.radii),
+            bops=self.bops(policy),
+            forward_passes=len(split)
+            + int(certificates.forward_passes.sum())
+            + self.finetuning.forward_passes(fidelity.finetune_steps),
+            seconds=time.perf_counter() - started,
+            alpha=self.alpha,
+            method=self.certify,
+        )
+
+    @cached_property
+    def _loaded(self) -> _Loaded:
+        dataset = load_dataset(self.definition.dataset, self._data, download=self._download)
+        if dataset.shape != self.definition.shape or dataset.classes > self.definition.classes:
+            raise BitcertError(
+                f"{self.name} takes images of shape {self.definition.shape} in at most {self.definition.classes} classes; "
+                f"the data have shape {dataset.shape} and {dataset.classes} classes"
+            )
+        network = build_network(self.definition.network, self.definition.classes, self.definition.shape[0])
+        load_checkpoint(network, self._checkpoint or shipped_checkpoint(self.name, self.sigma))
+        network = network.to(self.device).eval().requires_grad_(False)
+        with self.fixed_threads():
+            calibration = calibrate(
+                network, [layer.name for layer in self.space.layers], self._calibration_batches(dataset)
+            )
+        return _Loaded(
+            dataset=dataset,
+            network=network,
+            calibration=calibration,
+            quantized=QuantizedNetwork(network, self.space.layers, calibration),
+            network_sha256=network_sha256(network),
+        )
+
+    def _calibration_batches(self, dataset: ImageDataset) -> list[Tensor]:
+        split = dataset.splits["calibration"]
+        count = min(self.definition.calibration_images, len(split))
+        stream = NoiseStream(derive_seed(self.seed, "calibration"), "calibration")
+        images = split.images(0, count).to(self.device)
+        batches = noisy_batches(
+            images, split.ids[:count], sigma=self.sigma, samples=1, stream=stream, batch=self.definition.batch
+        )
+        return [batch.inputs for batch in batches]
+
+
+def select_samples(noise: int) -> int:
+    """Noise samples that choose the class (n0) when ``noise`` samples count it: a tenth, at least 8 and at most 100."""
+    return min(100, max(8, noise // 10))
+
+
+def _space(definition: Definition) -> SearchSpace:
+    network = build_network(definition.network, definition.classes, definition.shape[0], device="meta")
+    layers = trace_layers(network, definition.shape)
+    return SearchSpace(
+        layers,
+        choices=definition.choices,
+        ties=shortcut_ties(layers) if definition.tie_shortcuts else (),
+        tie_weight_activation=definition.tie_weight_activation,
+    )

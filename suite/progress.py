@@ -1,0 +1,110 @@
+"""Progress bars for the command line, on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from suite.problem import Problem, Trial
+from suite.run.comparison import Watcher
+from suite.run.loop import Limits
+from suite.run.records import Outcome
+
+
+class TrialBars(Watcher):
+    """One bar a search, showing its best score so far, and one for the exams."""
+
+    def __init__(self, problem: Problem, progress: Progress, runs: Sequence[tuple[str, int]], limits: Limits) -> None:
+        self._objective = problem.objective
+        self._progress = progress
+        self._limits = limits
+        total = limits.evaluations or limits.forward_passes
+        self._bars: dict[tuple[str, int], TaskID] = {
+            (searcher, seed): progress.add_task(f"{searcher} {seed}", total=total, best="") for searcher, seed in runs
+        }
+        self._best: dict[tuple[str, int], float] = {}
+        self._exams: TaskID | None = None
+
+    def trial(self, searcher: str, seed: int, trial: Trial) -> None:
+        """Advance the search's bar."""
+        key = searcher, seed
+        if trial.metrics is not None:
+            score = self._objective.score(trial.metrics)
+            self._best[key] = max(score, self._best.get(key, score))
+        best = f"search best {self._best[key]:.4f}" if key in self._best else ""
+        if trial.failure is not None:
+            self._progress.console.print(
+                f"trial {trial.number} of {searcher} {seed} failed: {trial.failure}", highlight=False
+            )
+        self._progress.update(self._bars[key], advance=1 if self._limits.evaluations else trial.spend, best=best)
+
+    def exams(self, count: int) -> None:
+        """Searches are over: fill their bars, begin one for the exams."""
+        for bar in self._bars.values():
+            self._progress.update(bar, total=max(self._progress.tasks[bar].completed, 1))
+        if count:
+            self._exams = self._progress.add_task("exams", total=count, best="")
+
+    def exam(self, outcome: Outcome) -> None:
+        """Advance the bar of the exams."""
+        if self._exams is not None:
+            self._progress.update(self._exams, advance=1)
+
+
+@contextmanager
+def trials_shown(
+    problem: Problem, runs: Sequence[tuple[str, int]], limits: Limits, *, quiet: bool
+) -> Iterator[Watcher]:
+    """Show searches as they go on; nothing if ``quiet``."""
+    if quiet:
+        yield Watcher()
+        return
+    with _progress(TextColumn("{task.fields[best]}")) as progress:
+        yield TrialBars(problem, progress, runs, limits)
+
+
+@contextmanager
+def passes_shown(title: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None] | None]:
+    """Show a count of forward passes; nothing if ``quiet``."""
+    if quiet:
+        yield None
+        return
+    with _progress() as progress:
+        bar = progress.add_task(title, total=total)
+        yield lambda passes: progress.update(bar, advance=passes)
+
+
+@contextmanager
+def epochs_shown(epochs: int, *, quiet: bool) -> Iterator[Callable[[int, int, float, float], None] | None]:
+    """Show the epochs of a training with loss and accuracy; nothing if ``quiet``."""
+    if quiet:
+        yield None
+        return
+    with _progress(TextColumn("{task.fields[state]}")) as progress:
+        bar = progress.add_task("training", total=epochs, state="")
+        yield lambda epoch, _, loss, accuracy: progress.update(
+            bar, completed=epoch, state=f"loss {loss:.3f}  accuracy under noise {accuracy:.3f}"
+        )
+
+
+def _progress(*more: TextColumn) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        *more,
+        console=Console(stderr=True),
+    )

@@ -1,0 +1,129 @@
+"""Calibration: what a float network's layers see under noise, and the quantizer steps that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from suite.errors import BitcertError
+from suite.quantize.steps import activation_grid, fit_steps, weight_grid
+
+SAMPLE = 2**16
+"""Activation values kept per layer."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SeenInputs:
+    """Inputs of one layer during calibration.
+
+    Attributes:
+        signed: Whether any input was negative.
+        values: An evenly spaced sample of the non-zero inputs, shape ``(1, at most SAMPLE)``.
+    """
+
+    signed: bool
+    values: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Quantizer steps of a network for every layer and number of bits, each solved when first asked for.
+
+    Attributes:
+        weights: Float weights by layer name.
+        inputs: Inputs seen, by layer name.
+        per_channel: Whether weights get one step an output channel rather than one a layer.
+    """
+
+    weights: dict[str, Tensor]
+    inputs: dict[str, SeenInputs]
+    per_channel: bool = True
+    _weight_steps: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    _activation_steps: dict[tuple[str, int], float] = field(default_factory=dict)
+
+    def weight_step(self, name: str, bits: int) -> Tensor:
+        """Least-squares step of a layer's weights, shaped to broadcast with them: ``(C_out, 1, ...)`` or ``(1, 1, ...)``."""
+        key = name, bits
+        if key not in self._weight_steps:
+            weight = self.weights[name]
+            rows = weight.flatten(1) if self.per_channel else weight.flatten()[None]
+            self._weight_steps[key] = fit_steps(rows, weight_grid(bits)).reshape(-1, *[1] * (weight.dim() - 1))
+        return self._weight_steps[key]
+
+    def activation_step(self, name: str, bits: int) -> float:
+        """Least-squares step of a layer's inputs."""
+        key = name, bits
+        if key not in self._activation_steps:
+            seen = self.inputs[name]
+            self._activation_steps[key] = float(fit_steps(seen.values, activation_grid(bits, seen.signed))[0])
+        return self._activation_steps[key]
+
+
+def quantizable_modules(network: nn.Module, names: Sequence[str]) -> dict[str, nn.Conv2d | nn.Linear]:
+    """The network's modules of the given names; raises BitcertError if one is no Conv2d or Linear, or is not finite."""
+    modules: dict[str, nn.Conv2d | nn.Linear] = {}
+    for name in names:
+        module = network.get_submodule(name)
+        if not isinstance(module, nn.Conv2d | nn.Linear):
+            raise BitcertError(f"layer {name!r} is a {type(module).__name__}; only Conv2d and Linear are quantized")
+        if not torch.isfinite(module.weight).all():
+            raise BitcertError(f"the weights of layer {name!r} are not finite; load another checkpoint or train again")
+        modules[name] = module
+    return modules
+
+
+@torch.no_grad()
+def calibrate(
+    network: nn.Module, names: Sequence[str], batches: Iterable[Tensor], *, per_channel: bool = True
+) -> Calibration:
+    """Run noisy calibration images through the float network and record what each layer sees.
+
+    Args:
+        network: Float network, in evaluation mode; it is not changed.
+        names: Layers to calibrate.
+        batches: Images with the problem's noise already added, each of shape ``(images, C, H, W)``.
+        per_channel: Whether weights get one step an output channel.
+
+    Raises:
+        BitcertError: On non-finite weights or activations, naming the layer, or if there are no images.
+    """
+    modules = quantizable_modules(network, names)
+    collected: dict[str, list[Tensor]] = {name: [] for name in names}
+    signed = dict.fromkeys(names, False)
+    batches = list(batches)
+    if not batches:
+        raise BitcertError("calibration needs at least one image")
+    share = -(-SAMPLE // len(batches))
+
+    def record(name: str, inputs: Tensor) -> None:
+        if not torch.isfinite(inputs).all():
+            raise BitcertError(f"layer {name!r} sees inputs that are not finite; check the checkpoint and the images")
+        signed[name] = signed[name] or bool((inputs < 0).any())
+        values = inputs[inputs != 0]
+        collected[name].append(values[:: max(1, -(-values.numel() // share))].clone())
+
+    handles = [
+        module.register_forward_pre_hook(lambda _, arguments, name=name: record(name, arguments[0]))
+        for name, module in modules.items()
+    ]
+    try:
+        for batch in batches:
+            network(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name in names:
+        if not collected[name]:
+            raise BitcertError(f"layer {name!r} was never executed during calibration")
+    return Calibration(
+        weights={name: module.weight.detach() for name, module in modules.items()},
+        inputs={name: SeenInputs(signed[name], _row(torch.cat(collected[name]))) for name in names},
+        per_channel=per_channel,
+    )
+
+
+def _row(values: Tensor) -> Tensor:
+    return values[None] if values.numel() else torch.zeros(1, 1, device=values.device)

@@ -1,0 +1,221 @@
+"""Quantizers that learn: LSQ, PACT and DoReFa behind straight-through gradients, and the network they train."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from suite.errors import BitcertError
+from suite.quantize.calibration import Calibration, quantizable_modules
+from suite.quantize.network import QuantizedLayer, apply_layer
+from suite.quantize.steps import Grid, activation_grid, weight_grid
+from suite.space import Layer, Policy
+
+Scheme = Literal["lsq", "pact", "dorefa"]
+SCHEMES: tuple[Scheme, ...] = ("lsq", "pact", "dorefa")
+
+
+def straight_through(quantized: Tensor, values: Tensor) -> Tensor:
+    """The quantized numbers forward, the gradient of ``values`` backward (Bengio et al., arXiv 1308.3432)."""
+    return values + (quantized - values).detach()
+
+
+class LearnedStep(nn.Module):
+    """LSQ: uniform quantizer whose step is trained (Esser et al., ICLR 2020, equations 1 to 5).
+
+    Args:
+        step: Starting step; any shape that broadcasts with the values.
+        grid: Levels.
+        values_per_step: How many numbers share one step; scales the step's gradient by ``1 / sqrt(values * high)``.
+    """
+
+    def __init__(self, step: Tensor, grid: Grid, values_per_step: int) -> None:
+        super().__init__()
+        self.step = nn.Parameter(step.detach().clone())
+        self.grid = grid
+        self._gradient_scale = 1.0 / math.sqrt(values_per_step * grid.high)
+
+    @staticmethod
+    def initial_step(values: Tensor, grid: Grid) -> Tensor:
+        """LSQ's own start, ``2 * mean|v| / sqrt(high)``, a scalar."""
+        return 2 * values.abs().mean() / math.sqrt(grid.high)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Quantize; same shape."""
+        step = self.positive_step()
+        step = straight_through(step, step * self._gradient_scale)
+        scaled = torch.div(values, step).clamp(self.grid.low, self.grid.high)
+        return straight_through(scaled.round(), scaled) * step
+
+    def positive_step(self) -> Tensor:
+        """The step, kept away from zero and below."""
+        return self.step.clamp(min=1e-8)
+
+
+class LearnedClip(nn.Module):
+    """PACT: inputs are clipped at a trained level, then quantized uniformly (Choi et al., arXiv 1805.06085, equations 1 to 3).
+
+    Args:
+        clip: Starting clipping level, positive.
+        grid: Levels; a signed grid clips at ``+-clip`` (PACT itself is defined for unsigned inputs).
+    """
+
+    def __init__(self, clip: float, grid: Grid) -> None:
+        super().__init__()
+        self.clip = nn.Parameter(torch.tensor(clip))
+        self.grid = grid
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Quantize; same shape. The clip's gradient is 1 above the clip (-1 below ``-clip``), 0 inside."""
+        clip = self.clip.clamp(min=1e-8)
+        clipped = torch.minimum(values, clip)
+        clipped = torch.maximum(clipped, -clip) if self.grid.low < 0 else clipped.clamp(min=0)
+        step = self.positive_step().detach()
+        quantized = torch.div(clipped, step).round().clamp(self.grid.low, self.grid.high) * step
+        return straight_through(quantized, clipped)
+
+    def positive_step(self) -> Tensor:
+        """The step between levels."""
+        return self.clip.clamp(min=1e-8) / self.grid.high
+
+
+class FixedStep(nn.Module):
+    """Uniform quantizer with a constant step and the clipped straight-through gradient."""
+
+    def __init__(self, step: float, grid: Grid) -> None:
+        super().__init__()
+        self.register_buffer("step", torch.tensor(step))
+        self.step: Tensor
+        self.grid = grid
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Quantize; same shape."""
+        scaled = torch.div(values, self.step).clamp(self.grid.low, self.grid.high)
+        return straight_through(scaled.round(), scaled) * self.step
+
+    def positive_step(self) -> Tensor:
+        """The step."""
+        return self.step
+
+
+class TanhWeights(nn.Module):
+    """DoReFa: tanh-normalized weights on ``2^bits`` levels in [-1, 1], none of them 0 (Zhou et al., arXiv 1606.06160, section 2.3).
+
+    The levels are multiplied by ``<w, v> / <v, v>``, so that a trained network starts close to where it was; DoReFa itself
+    trains from scratch and leaves the scale to batch norm.
+    """
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self._intervals = 2**bits - 1
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Quantize; same shape."""
+        squashed = torch.tanh(weight)
+        unit = squashed / (2 * squashed.abs().max().clamp(min=1e-8)) + 0.5
+        levels = 2 * straight_through((unit * self._intervals).round() / self._intervals, unit) - 1
+        with torch.no_grad():
+            scale = (weight * levels).sum() / levels.square().sum()
+        return levels * scale
+
+
+class TrainableLayer(nn.Module):
+    """A Conv2d or Linear with float master weights that computes with quantized ones."""
+
+    def __init__(
+        self, layer: nn.Conv2d | nn.Linear, weights: nn.Module, inputs: LearnedStep | LearnedClip | FixedStep
+    ) -> None:
+        super().__init__()
+        self._layer = [layer]  # in a list: its parameters would be counted twice
+        self.weight = nn.Parameter(layer.weight.detach().clone())
+        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
+        self.quantize_weights = weights
+        self.quantize_inputs = inputs
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Apply the layer; shapes as for the float layer."""
+        return apply_layer(self._layer[0], self.quantize_inputs(inputs), self.quantize_weights(self.weight), self.bias)
+
+    @torch.no_grad()
+    def freeze(self) -> QuantizedLayer:
+        """The layer as it is executed in inference."""
+        frozen = QuantizedLayer(self._layer[0])
+        frozen.bias = None if self.bias is None else nn.Parameter(self.bias.detach().clone(), requires_grad=False)
+        step = float(self.quantize_inputs.positive_step())
+        frozen.load(self.quantize_weights(self.weight), step, self.quantize_inputs.grid)
+        return frozen
+
+
+class TrainableNetwork(nn.Module):
+    """A copy of a float network, quantized to one policy, that can be finetuned and then frozen.
+
+    Starts where post-training quantization ends (least-squares steps of the calibration), so that zero finetuning
+    steps change nothing with ``lsq``.
+
+    Args:
+        network: Float network; it is not changed.
+        layers: Its quantizable layers in execution order.
+        policy: The precision of each.
+        calibration: Steps to start from.
+        scheme: ``"lsq"`` (learned steps for both), ``"pact"`` (learned clip for inputs, DoReFa weights) or ``"dorefa"``
+            (DoReFa weights, inputs as calibrated).
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        layers: Sequence[Layer],
+        policy: Policy,
+        calibration: Calibration,
+        scheme: Scheme = "lsq",
+    ) -> None:
+        super().__init__()
+        if scheme not in SCHEMES:
+            raise BitcertError(f"unknown quantizer {scheme!r}; known: {', '.join(SCHEMES)}")
+        self.network = copy.deepcopy(network)
+        self.scheme = scheme
+        modules = quantizable_modules(self.network, [layer.name for layer in layers])
+        for layer, precision in zip(layers, policy.precisions, strict=True):
+            module = modules[layer.name]
+            grid = activation_grid(precision.activation, calibration.inputs[layer.name].signed)
+            step = calibration.activation_step(layer.name, precision.activation)
+            inputs: LearnedStep | LearnedClip | FixedStep
+            if scheme == "lsq":
+                inputs = LearnedStep(torch.tensor(step), grid, _input_size(layer))
+            elif scheme == "pact":
+                inputs = LearnedClip(step * grid.high, grid)
+            else:
+                inputs = FixedStep(step, grid)
+            weights: nn.Module
+            if scheme == "lsq":
+                steps = calibration.weight_step(layer.name, precision.weight)
+                weights = LearnedStep(steps, weight_grid(precision.weight), module.weight.numel() // steps.numel())
+            else:
+                weights = TanhWeights(precision.weight)
+            self.network.set_submodule(layer.name, TrainableLayer(module, weights, inputs))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images in [0, 1], shape ``(batch, C, H, W)``, to logits, shape ``(batch, classes)``."""
+        logits: Tensor = self.network(images)
+        return logits
+
+    def clips(self) -> list[nn.Parameter]:
+        """PACT's clipping levels, on which an L2 penalty belongs; empty for the other schemes."""
+        return [module.clip for module in self.modules() if isinstance(module, LearnedClip)]
+
+    def freeze(self) -> nn.Module:
+        """A network for inference, in evaluation mode, with weights quantized once and for all."""
+        frozen = copy.deepcopy(self.network)
+        for name, module in list(frozen.named_modules()):
+            if isinstance(module, TrainableLayer):
+                frozen.set_submodule(name, module.freeze())
+        return frozen.eval().requires_grad_(False)
+
+
+def _input_size(layer: Layer) -> int:
+    return layer.in_channels * layer.input_size[0] * layer.input_size[1]

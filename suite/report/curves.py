@@ -1,0 +1,68 @@
+"""The step curves that figures show, as arrays: certified accuracy by radius, best search estimate by spend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suite.run.records import Entry, Outcome, Run
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Band:
+    """A curve averaged over seeds, with the range over seeds; all arrays have the same shape ``(points,)``."""
+
+    x: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    least: NDArray[np.float64]
+    most: NDArray[np.float64]
+
+    @classmethod
+    def over(cls, x: NDArray[np.float64], curves: Sequence[NDArray[np.float64]]) -> Band:
+        """Average the curves of all seeds, each sampled at ``x``."""
+        stacked = np.stack(curves)
+        return cls(x, stacked.mean(axis=0), stacked.min(axis=0), stacked.max(axis=0))
+
+
+def certified_curve(outcome: Outcome, radii: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of exam images predicted right with a certified radius >= r, for each r; shape ``(len(radii),)``."""
+    right = np.sort(outcome.certificates.radius[outcome.certificates.prediction == outcome.labels])
+    return (len(right) - np.searchsorted(right, radii, side="left")) / len(outcome.labels)
+
+
+def certified_band(entries: Sequence[Entry], radii: NDArray[np.float64]) -> Band:
+    """Certified accuracy by radius over the winners of one searcher."""
+    return Band.over(radii, [certified_curve(entry.outcome, radii) for entry in entries])
+
+
+def best_so_far(run: Run) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Forward passes spent after each successful trial, and the best search estimate by then.
+
+    Runs record the sum of the searcher's own probes, not their times; they are counted before the first trial, which is
+    when sensitivities are measured. Both arrays have shape ``(successful trials,)``.
+    """
+    spent, best = run.probe_spend, -np.inf
+    passes, estimates = [], []
+    for trial in run.trials:
+        spent += trial.spend
+        if trial.metrics is not None:
+            best = max(best, run.score(trial))
+            passes.append(float(spent))
+            estimates.append(best)
+    return np.array(passes), np.array(estimates)
+
+
+def best_band(runs: Sequence[Run]) -> Band:
+    """Best search estimate by forward passes over the runs of one searcher.
+
+    It starts where every run has a first estimate and ends where the longest run ends; a run that ended before keeps
+    its last.
+    """
+    histories = [best_so_far(run) for run in runs]
+    first = max(passes[0] for passes, _ in histories)
+    steps = np.unique(np.concatenate([passes for passes, _ in histories]))
+    x = steps[steps >= first]
+    return Band.over(x, [estimates[np.searchsorted(passes, x, side="right") - 1] for passes, estimates in histories])

@@ -1,0 +1,147 @@
+"""The leaderboard: searchers ranked by what their winners score on the exam."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from suite.report.checks import FLOAT, check_comparison
+from suite.report.intervals import average_images
+from suite.report.rows import certified_column, certified_radii, recorded, search_seconds, tidy_rows
+from suite.report.scores import by_searcher
+from suite.report.statistics import Difference, Summary, compare_searchers, summarize
+from suite.run.records import Comparison, Entry
+
+TRIVIAL = ("random", "uniform", "cheapest")
+NOT_COMPARED = "not compared"
+
+
+def leaderboard(comparison: Comparison, against: str = "random") -> pd.DataFrame:
+    """Rank the searchers by their run's objective, measured on the exam; search scores have no part in it.
+
+    Columns (shares are 0..1; means are over seeds):
+        rank: From 1, equal scores share one; missing for the float network, which is the last row.
+        searcher, seeds: The name; how many seeds.
+        problem, budget, sigma, objective, post_step, exam_images: What was compared; ``score`` is the objective.
+        score, score_sd, score_least, score_most: Exam score: mean, standard deviation and range over seeds.
+        image_low, image_high: 95 % interval of ``score`` over exam images, seeds held fixed.
+        acr, ``certified@r``, clean_accuracy: Exam means.
+        bops_share: BOPs of the winners as a share of the float network's.
+        forward_passes, seconds: Spend of a search.
+        to_float, to_float_low, to_float_high: Score less that of the float network, with its interval over images.
+        against, difference, p_adjusted, verdict: The test against ``against``, see :class:`.statistics.Difference`.
+        seeds_paired: Seeds in that test.
+        beats_trivial: ``yes`` if better than every trivial method, ``no`` if tested and not, ``underpowered`` if only
+            more seeds could tell, ``trivial`` for these methods themselves, ``not compared`` if there are none.
+        unbeaten: The trivial methods that it is not better than, each with the verdict.
+
+    Args:
+        comparison: What to rank.
+        against: The searcher all others are tested against; where it has no run, verdicts are ``not compared``.
+
+    Raises:
+        BitcertError: If the comparison does not compare like with like.
+    """
+    check_comparison(comparison)
+    entries = by_searcher(comparison)
+    tests = {name: _test(comparison, name) for name in {against, *TRIVIAL} if name in entries}
+    trivial = [name for name in TRIVIAL if name in entries]
+    rows = [
+        {
+            **_describe(summary, entries[summary.searcher], comparison),
+            **_describe_test(tests.get(against, {}).get(summary.searcher), against),
+            **_describe_trivial(summary.searcher, {name: tests[name] for name in trivial}),
+        }
+        for summary in summarize(comparison)
+    ]
+    frame = pd.DataFrame(rows).sort_values("score", ascending=False, kind="stable")
+    frame.insert(0, "rank", frame["score"].rank(method="min", ascending=False))
+    frame = pd.DataFrame([*frame.to_dict("records"), _describe_float(comparison)], columns=frame.columns)
+    return frame.astype(dict.fromkeys(("rank", "seeds", "seeds_paired", "forward_passes"), "Int64"))
+
+
+def _test(comparison: Comparison, against: str) -> dict[str, Difference]:
+    return {difference.searcher: difference for difference in compare_searchers(comparison, against)}
+
+
+def _describe(summary: Summary, entries: Sequence[Entry], comparison: Comparison) -> dict[str, Any]:
+    outcomes = [entry.outcome for entry in entries]
+    objective = entries[0].run.objective
+    to_float = average_images(outcomes, objective, baseline=comparison.reference)
+    radii = certified_radii(comparison)
+    certified = [outcome.certificates.certified_accuracy(outcome.labels, radii) for outcome in outcomes]
+    return {
+        "searcher": summary.searcher,
+        "seeds": len(summary.seeds),
+        **_describe_setting(comparison),
+        "score": summary.mean,
+        "score_sd": summary.sd,
+        "score_least": summary.least,
+        "score_most": summary.most,
+        "image_low": summary.images.low,
+        "image_high": summary.images.high,
+        "acr": _mean([outcome.metrics.acr for outcome in outcomes]),
+        **{certified_column(radius): _mean([shares[radius] for shares in certified]) for radius in radii},
+        "clean_accuracy": _mean([outcome.metrics.clean_accuracy for outcome in outcomes]),
+        "bops_share": _mean([outcome.metrics.bops / comparison.float_bops for outcome in outcomes]),
+        "forward_passes": round(_mean([entry.run.forward_passes for entry in entries])),
+        "seconds": _mean([search_seconds(entry.run) for entry in entries]),
+        "to_float": to_float.mean,
+        "to_float_low": to_float.images.low,
+        "to_float_high": to_float.images.high,
+    }
+
+
+def _describe_setting(comparison: Comparison) -> dict[str, Any]:
+    first = comparison.entries[0]
+    return {
+        **{name: recorded(comparison, name) for name in ("problem", "budget", "sigma")},
+        "objective": first.run.objective.text,
+        "post_step": first.outcome.post_step,
+        "exam_images": len(comparison.reference.labels),
+    }
+
+
+def _describe_test(test: Difference | None, against: str) -> dict[str, Any]:
+    return {
+        "against": against,
+        "seeds_paired": None if test is None else len(test.seeds),
+        "difference": None if test is None else test.mean,
+        "p_adjusted": None if test is None else test.p_adjusted,
+        "verdict": NOT_COMPARED if test is None else test.verdict,
+    }
+
+
+def _describe_trivial(searcher: str, tests: Mapping[str, Mapping[str, Difference]]) -> dict[str, str]:
+    if searcher in TRIVIAL or not tests:
+        return {"beats_trivial": "trivial" if searcher in TRIVIAL else NOT_COMPARED, "unbeaten": ""}
+    unbeaten = {name: test[searcher].verdict for name, test in tests.items() if test[searcher].verdict != "better"}
+    tested = [verdict for verdict in unbeaten.values() if verdict != "underpowered"]
+    return {
+        "beats_trivial": "no" if tested else "underpowered" if unbeaten else "yes",
+        "unbeaten": ", ".join(f"{name} ({verdict})" for name, verdict in unbeaten.items()),
+    }
+
+
+def _describe_float(comparison: Comparison) -> dict[str, Any]:
+    row = tidy_rows(comparison).iloc[-1]
+    images = average_images([comparison.reference], comparison.entries[0].run.objective).images
+    return {
+        "searcher": FLOAT,
+        **_describe_setting(comparison),
+        "post_step": row["post_step"],
+        "score": row["exam_score"],
+        "image_low": images.low,
+        "image_high": images.high,
+        "acr": row["exam_acr"],
+        **{name: row[name] for name in map(certified_column, certified_radii(comparison))},
+        "clean_accuracy": row["exam_clean_accuracy"],
+        "bops_share": row["bops_share"],
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))

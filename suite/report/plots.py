@@ -1,0 +1,166 @@
+"""Figures of a comparison: certified accuracy by radius, exam score by BOPs, best search estimate by spend."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+
+from suite.report.appearance import Look, assign_looks, figure_style, place_legend, place_title
+from suite.report.checks import check_comparison
+from suite.report.curves import Band, best_band, certified_band, certified_curve
+from suite.report.rows import recorded
+from suite.report.scores import by_searcher, exam_score, name_objective
+from suite.run.records import Comparison, Entry
+
+_SIZE = (6.4, 3.6)
+_RADII = 400
+_MARKS = 8
+
+
+@figure_style()
+def plot_certified_accuracy(comparison: Comparison) -> Figure:
+    """Certified accuracy against radius, and beneath it the difference to the float network, enlarged.
+
+    One curve per searcher: the mean over seeds of the step curve over exam images; the band is the range over seeds.
+    The lower panel leaves out the cheapest policy, next to which the others could not be told apart.
+    """
+    check_comparison(comparison)
+    searchers, looks = by_searcher(comparison), assign_looks(by_searcher(comparison))
+    outcomes = [comparison.reference, *(entry.outcome for entry in comparison.entries)]
+    largest = max(float(np.max(outcome.scores)) for outcome in outcomes)
+    radii = np.linspace(0.0, largest * 1.02 if largest > 0 else 1.0, _RADII)
+    reference = certified_curve(comparison.reference, radii)
+    figure = _figure(comparison, height=5.2)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    place_title(figure, comparison)
+    enlarged, shade = _without_cheapest(searchers), _shade(len(searchers))
+    for place, (searcher, entries) in enumerate(searchers.items()):
+        band = certified_band(entries, radii)
+        less = Band(radii, band.mean - reference, band.least - reference, band.most - reference)
+        marks = _spread_marks(place, len(searchers))
+        _draw_band(upper, band, looks[searcher], searcher, marks, shade)
+        if searcher in enlarged:
+            _draw_band(lower, less, looks[searcher], searcher, marks, shade)
+    upper.plot(radii, reference, color="black", linestyle="--", label="float network")
+    lower.axhline(0.0, color="black", linestyle="--")
+    upper.set(ylabel="certified accuracy", ylim=(0, None), xlim=(0, radii[-1]))
+    lower.set(ylabel="difference to float", xlabel="certified L2 radius r")
+    _name_enlarged(lower, enlarged, searchers)
+    place_legend(figure, upper)
+    return figure
+
+
+@figure_style()
+def plot_score_by_bops(comparison: Comparison) -> Figure:
+    """Exam score against BOPs: one marker per winner, the float network's score and the budget as lines.
+
+    A second panel enlarges all winners but the cheapest policy, which stretches both axes.
+    """
+    check_comparison(comparison)
+    looks, objective = assign_looks(by_searcher(comparison)), comparison.entries[0].run.objective
+    searchers = by_searcher(comparison)
+    enlarged = _without_cheapest(searchers)
+    figure = _figure(comparison, width=8.4 if len(enlarged) < len(searchers) else _SIZE[0])
+    panels = figure.subplots(1, 2 if len(enlarged) < len(searchers) else 1, squeeze=False)[0]
+    reference, share = exam_score(comparison.reference, objective), comparison.budget_bops / comparison.float_bops
+    budget = recorded(comparison, "budget")
+    limit = f"budget{'' if budget is None else f' {budget}'}: {100 * share:.3g} %"
+    for axes, shown in zip(panels, (searchers, enlarged), strict=False):
+        for searcher, entries in shown.items():
+            points = [(entry.outcome.metrics.bops, exam_score(entry.outcome, objective)) for entry in entries]
+            distinct = dict.fromkeys(points)  # equal winners would add up to an opaque marker
+            axes.scatter(
+                [bops / comparison.float_bops for bops, _ in distinct],
+                [score for _, score in distinct],
+                facecolors=[(*looks[searcher].color, 0.25)],
+                edgecolors=[looks[searcher].color],
+                marker=looks[searcher].marker,
+                linewidths=1.2,
+                s=34,
+                label=searcher,
+                zorder=3,
+            )
+        axes.axvline(share, color="0.35", linestyle=":", label=limit)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.xaxis.set_major_formatter(PercentFormatter(xmax=1.0, symbol=""))
+        axes.set_xlabel("BOPs, % of the float network")
+        axes.margins(0.06)
+    panels[0].axhline(reference, color="black", linestyle="--", label=f"float network: {reference:.4f}")
+    panels[0].set(ylabel=f"exam {name_objective(objective)}", title="all winners")
+    place_title(figure, comparison)
+    _name_enlarged(panels[-1], enlarged, searchers)
+    place_legend(figure, panels[0])
+    return figure
+
+
+@figure_style()
+def plot_best_so_far(comparison: Comparison) -> Figure:
+    """Best search estimate against forward passes: what searches saw, not what the exam found.
+
+    One step curve per searcher, averaged over seeds, with the range over seeds; a dotted line carries the last value of
+    a method that stopped on to the largest spend of all.
+    """
+    check_comparison(comparison)
+    looks, objective = assign_looks(by_searcher(comparison)), comparison.entries[0].run.objective
+    figure = _figure(comparison)
+    axes = figure.subplots()
+    place_title(figure, comparison, exam=False)
+    bands = {name: best_band([entry.run for entry in entries]) for name, entries in by_searcher(comparison).items()}
+    largest = max(float(band.x[-1]) for band in bands.values())
+    for place, (searcher, band) in enumerate(bands.items()):
+        look, step = looks[searcher], max(1, len(band.x) // _MARKS)
+        shade = _shade(len(bands))
+        axes.fill_between(band.x, band.least, band.most, step="post", color=look.color, alpha=shade, linewidth=0)
+        axes.step(
+            band.x,
+            band.mean,
+            where="post",
+            color=look.color,
+            linestyle=look.dashes,
+            marker=look.marker,
+            markevery=(place % step, step),
+            label=searcher,
+        )
+        if band.x[-1] < largest:
+            axes.plot([band.x[-1], largest], [band.mean[-1]] * 2, color=look.color, linestyle=":")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlabel("forward passes of the search")
+    axes.set_ylabel(f"best search estimate of {name_objective(objective)}\n(not an exam score)")
+    axes.set_xlim(0, largest * 1.02)
+    place_legend(figure, axes)
+    return figure
+
+
+def _figure(comparison: Comparison, width: float = _SIZE[0], height: float = _SIZE[1]) -> Figure:
+    labels = len(by_searcher(comparison)) + 2
+    return Figure(figsize=(width, max(height, 0.2 * labels + 0.4)), layout="constrained")
+
+
+def _without_cheapest(searchers: dict[str, list[Entry]]) -> dict[str, list[Entry]]:
+    """All but the cheapest policy, if there is anything else."""
+    return {name: entries for name, entries in searchers.items() if name != "cheapest"} or searchers
+
+
+def _name_enlarged(axes: Axes, enlarged: dict[str, list[Entry]], searchers: dict[str, list[Entry]]) -> None:
+    if len(enlarged) < len(searchers):
+        axes.set_title("enlarged, without cheapest")
+
+
+def _shade(searchers: int) -> float:
+    """Opacity of the bands: the more of them, the lighter."""
+    return min(0.15, 1.0 / searchers)
+
+
+def _draw_band(axes: Axes, band: Band, look: Look, label: str, marks: list[int], shade: float) -> None:
+    axes.fill_between(band.x, band.least, band.most, color=look.color, alpha=shade, linewidth=0)
+    axes.plot(
+        band.x, band.mean, color=look.color, linestyle=look.dashes, marker=look.marker, markevery=marks, label=label
+    )
+
+
+def _spread_marks(place: int, count: int) -> list[int]:
+    """Points at which the curve at ``place`` of ``count`` bears its marker, so that equal curves show all of theirs."""
+    step = _RADII // _MARKS
+    return list(range(place * step // count, _RADII, step))

@@ -1,0 +1,126 @@
+"""The figure of the winners' policies: bits by layer, one row a winner."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+
+from suite.report.appearance import figure_style, place_title
+from suite.report.checks import check_comparison
+from suite.report.scores import by_searcher
+from suite.run.records import Comparison, Entry
+from suite.space import MAX_BITS, MIN_BITS
+
+_MOST_NUMBERED_CELLS = 2_400
+_MOST_NAMED_LAYERS = 30
+_MOST_ROOMY_ROWS = 45
+_MOST_NAMED_ROWS = 150
+
+
+@figure_style()
+def plot_policies(comparison: Comparison) -> Figure:
+    """Bits of every winner by layer, weights on the left and activations on the right.
+
+    Seeds of a searcher that ended with the same policy share a row. Bits are written into the cells, and layers named,
+    where there are few enough to be read.
+    """
+    check_comparison(comparison)
+    groups = {searcher: _distinct(entries) for searcher, entries in by_searcher(comparison).items()}
+    rows = [(searcher, seeds, entry) for searcher, group in groups.items() for seeds, entry in group]
+    layers = len(comparison.layer_names)
+    numbered = 2 * layers * len(rows) <= _MOST_NUMBERED_CELLS and layers <= _MOST_NAMED_LAYERS
+    colors = ListedColormap(sns.color_palette("viridis", MAX_BITS - MIN_BITS + 1))
+    width, height = (
+        (0.19, 0.19) if numbered else (max(0.08, 4.5 / layers), 0.13 if len(rows) > _MOST_ROOMY_ROWS else 0.19)
+    )
+    names_inches = 0.075 * max(map(len, comparison.layer_names)) if layers <= _MOST_NAMED_LAYERS else 0.3
+    size = (max(6.4, 2 * layers * width + 2.6), height * len(rows) + names_inches + 1.3)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, part in zip(panels, ("weights", "activations"), strict=True):
+        bits = pd.DataFrame(
+            [getattr(entry.outcome.policy, part) for _, _, entry in rows], columns=list(comparison.layer_names)
+        )
+        sns.heatmap(
+            bits,
+            ax=axes,
+            cmap=colors,
+            vmin=MIN_BITS - 0.5,
+            vmax=MAX_BITS + 0.5,
+            annot=numbered,
+            fmt="d",
+            annot_kws={"size": 6.5},
+            cbar=False,
+            xticklabels=False,
+            yticklabels=False,
+        )
+        for text in axes.texts:
+            text.set_in_layout(False)  # hundreds of numbers inside their cells need not be measured
+        axes.set(title=part, xlabel="layer")
+        _label_layers(axes, comparison.layer_names)
+        for edge in np.cumsum([len(group) for group in groups.values()])[:-1]:
+            axes.axhline(edge, color="white", linewidth=1.8)
+    place_title(figure, comparison, exam=False)
+    _label_rows(panels[0], groups)
+    panels[1].tick_params(left=False)
+    bounds = np.arange(MIN_BITS - 0.5, MAX_BITS + 1)
+    scale = ScalarMappable(BoundaryNorm(bounds, colors.N), colors)
+    bar = figure.colorbar(
+        scale,
+        ax=panels,
+        ticks=range(MIN_BITS, MAX_BITS + 1),
+        label="bits",
+        pad=0.01,
+        aspect=14,
+        shrink=min(1.0, 2.5 / size[1]),
+        anchor=(0, 1),
+    )
+    bar.ax.minorticks_off()
+    return figure
+
+
+def _distinct(entries: list[Entry]) -> list[tuple[str, Entry]]:
+    """One entry for each policy of a searcher, with the seeds that found it."""
+    seeds: dict[object, list[int]] = {}
+    first: dict[object, Entry] = {}
+    for entry in entries:
+        seeds.setdefault(entry.outcome.policy, []).append(entry.run.seed)
+        first.setdefault(entry.outcome.policy, entry)
+    return [(_name_seeds(found), first[policy]) for policy, found in seeds.items()]
+
+
+def _name_seeds(seeds: list[int]) -> str:
+    ordered = sorted(seeds)
+    if len(ordered) > 2 and all(later - earlier == 1 for earlier, later in pairwise(ordered)):
+        return f"{ordered[0]}..{ordered[-1]}"
+    return ", ".join(map(str, ordered))
+
+
+def _label_rows(axes: Axes, groups: dict[str, list[tuple[str, Entry]]]) -> None:
+    total = sum(len(group) for group in groups.values())
+    if total <= _MOST_NAMED_ROWS:
+        labels = [f"{searcher} · {seeds}" for searcher, group in groups.items() for seeds, _ in group]
+        places = np.arange(total) + 0.5
+    else:
+        edges = np.cumsum([0, *(len(group) for group in groups.values())])
+        places, labels = (edges[:-1] + edges[1:]) / 2, list(groups)
+    axes.set_yticks(places, labels, rotation=0)
+    if _MOST_ROOMY_ROWS < total <= _MOST_NAMED_ROWS:
+        axes.tick_params(axis="y", labelsize=6)
+    axes.set_ylabel("searcher · seed" if total <= _MOST_NAMED_ROWS else "searcher, one row a policy")
+
+
+def _label_layers(axes: Axes, names: tuple[str, ...]) -> None:
+    if len(names) <= _MOST_NAMED_LAYERS:
+        axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=90)
+    else:
+        places = np.arange(0, len(names), 5)
+        axes.set_xticks(places + 0.5, [str(place) for place in places], rotation=0)
+        axes.set_xlabel("layer, counted from 0")

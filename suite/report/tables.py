@@ -1,0 +1,209 @@
+"""The leaderboard for human eyes: the same columns on a console, in Markdown and on a page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from suite.objective import parse_objective
+from suite.report.checks import FLOAT
+from suite.report.leaderboard import NOT_COMPARED
+from suite.report.scores import name_objective
+from suite.report.statistics import SIGNIFICANCE, seeds_needed
+
+_NOTHING = "—"
+_MARKS = {"no": "†", "underpowered": "‡", "trivial": "°"}
+
+Row = pd.Series  # of one searcher, by column of the leaderboard
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column as people see it.
+
+    Attributes:
+        header: Its title, short.
+        show: Turns a row of the leaderboard into text.
+        priority: Where space is short, columns of the highest number go first; 0 always stays.
+        align: Side on which the text stands.
+    """
+
+    header: str
+    show: Callable[[Row], str]
+    priority: float
+    align: Literal["left", "right"] = "right"
+
+
+def columns(frame: pd.DataFrame) -> list[Column]:
+    """List the columns of a leaderboard in their order, made for its objective and radii."""
+    score = name_objective(parse_objective(str(frame["objective"].iloc[0])))
+    against = str(frame["against"].iloc[0])
+    certified = [name for name in frame.columns if name.startswith("certified@")]
+    shares = [
+        Column(name.removeprefix("certified"), _share_of(name), 6 + place / 10) for place, name in enumerate(certified)
+    ]
+    return [
+        Column("#", lambda row: _integer(row["rank"]), 0),
+        Column("searcher", lambda row: f"{row['searcher']}{_MARKS.get(row['beats_trivial'], '')}", 0, "left"),
+        Column("seeds", lambda row: _integer(row["seeds"]), 9),
+        Column(f"exam {score}", _score, 0),
+        Column("95 % images", lambda row: _interval(row["image_low"], row["image_high"]), 5),
+        *([] if score == "ACR" else [Column("exam ACR", lambda row: _number(row["acr"], ".4f"), 4)]),
+        *shares,
+        Column("clean", _share_of("clean_accuracy"), 4),
+        Column("BOPs", lambda row: _number(100 * row["bops_share"], ".3g"), 3),
+        Column("passes", lambda row: _count(row["forward_passes"]), 2),
+        Column("time", lambda row: _duration(row["seconds"]), 8),
+        Column(f"Δ {against}", lambda row: _number(row["difference"], "+.4f"), 1),
+        Column("verdict", _verdict, 0, "left"),
+    ]
+
+
+def cells(frame: pd.DataFrame, shown: Iterable[Column]) -> list[list[str]]:
+    """Write the text of every cell, one list a row."""
+    shown = list(shown)
+    return [[column.show(row) for column in shown] for _, row in frame.iterrows()]
+
+
+def notes(frame: pd.DataFrame) -> list[str]:
+    """Say what a reader has to know about the marks and numbers of this leaderboard, a paragraph each."""
+    against = str(frame["against"].iloc[0])
+    ranked = frame[frame["searcher"] != FLOAT]
+    found = [
+        f"{_seeds(ranked)} Exam: images and noise that no search has seen. ± is the standard deviation over seeds, "
+        "'95 % images' the interval over exam images for these very policies, @r the certified accuracy at L2 radius r in %; "
+        "clean accuracy in %; BOPs in % of the float network's; passes and time of one search.",
+        f"Δ {against}: mean exam difference paired by seed; verdict by sign-flip test, Holm-corrected, at "
+        f"{SIGNIFICANCE:g}.",
+    ]
+    if "underpowered" in set(ranked["verdict"]):
+        comparisons = len(ranked) - 1
+        found.append(
+            f"underpowered: too few seeds to tell, which is not a tie; {comparisons} comparisons need "
+            f"{seeds_needed(comparisons)} seeds or more."
+        )
+    if NOT_COMPARED in set(ranked.loc[ranked["searcher"] != against, "verdict"]):
+        found.append(f"{NOT_COMPARED}: no run of {against!r} is in this comparison.")
+    for state, meaning in {
+        "trivial": "trivial method",
+        "no": "does not beat every trivial method",
+        "underpowered": "too few seeds to tell whether it beats every trivial method",
+    }.items():
+        marked = ranked[ranked["beats_trivial"] == state]
+        alike: dict[str, list[str]] = {}
+        for searcher, unbeaten in zip(marked["searcher"], marked["unbeaten"], strict=True):
+            alike.setdefault(str(unbeaten), []).append(str(searcher))
+        listed = "; ".join(f"{', '.join(names)}: {unbeaten}" for unbeaten, names in alike.items() if unbeaten)
+        if len(marked):
+            found.append(f"{_MARKS[state]} {meaning}.{f' {listed}.' if listed else ''}")
+    return found
+
+
+def title(frame: pd.DataFrame) -> str:
+    """Say in one line what the leaderboard is about."""
+    row = frame.iloc[0]
+    problem = [str(row["problem"])] if pd.notna(row["problem"]) else []
+    named = [f"{name} {row[name]}" for name in ("budget", "sigma") if pd.notna(row[name])]
+    return ", ".join([*problem, *named, f"post-step {row['post_step']}", f"{row['exam_images']} exam images"])
+
+
+def print_leaderboard(frame: pd.DataFrame, console: Console) -> None:
+    """Print a leaderboard; columns that the console is too narrow for are left out, the least important first."""
+    shown = columns(frame)
+    table = _table(frame, shown)
+    while Measurement.get(console, console.options.update(width=10_000), table).maximum > console.width:
+        least = max(column.priority for column in shown)
+        if least == 0:
+            break
+        drop = next(index for index in reversed(range(len(shown))) if shown[index].priority == least)
+        shown = shown[:drop] + shown[drop + 1 :]
+        table = _table(frame, shown)
+    console.print(table)
+    for note in notes(frame):
+        console.print(note, style="dim", highlight=False, markup=False)
+
+
+def to_markdown(frame: pd.DataFrame) -> str:
+    """Write a leaderboard as a Markdown table, with its notes beneath."""
+    shown = columns(frame)
+    rule = ["---:" if column.align == "right" else ":---" for column in shown]
+    lines = [[column.header for column in shown], rule, *cells(frame, shown)]
+    table = "\n".join(" | ".join(["", *(cell.replace("|", "&#124;") for cell in line), ""]).strip() for line in lines)
+    return "\n\n".join([f"**{title(frame)}**", table, *notes(frame)]) + "\n"
+
+
+def _table(frame: pd.DataFrame, shown: list[Column]) -> Table:
+    table = Table(
+        box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, title=title(frame), title_justify="left"
+    )
+    for column in shown:
+        table.add_column(column.header, justify=column.align, no_wrap=True)
+    lines = cells(frame, shown)
+    for line, searcher in zip(lines, frame["searcher"], strict=True):
+        if searcher == FLOAT:
+            table.add_section()
+        table.add_row(*line, style="dim" if searcher == FLOAT else None)
+    return table
+
+
+def _seeds(ranked: pd.DataFrame) -> str:
+    counts: dict[int, list[str]] = {}
+    for searcher, seeds in zip(ranked["searcher"], ranked["seeds"], strict=True):
+        counts.setdefault(int(seeds), []).append(str(searcher))
+    if len(counts) == 1:
+        (count,) = counts
+        return f"{count} seed{'' if count == 1 else 's'} each."
+    listed = "; ".join(f"{', '.join(names)} {count}" for count, names in counts.items())
+    return f"Seeds: {listed}."
+
+
+def _score(row: Row) -> str:
+    spread = "" if pd.isna(row["score_sd"]) else f"±{row['score_sd']:.4f}"
+    return _number(row["score"], ".4f") + spread
+
+
+def _verdict(row: Row) -> str:
+    if row["searcher"] == FLOAT:
+        return ""
+    return _NOTHING if row["searcher"] == row["against"] else str(row["verdict"])
+
+
+def _share_of(name: str) -> Callable[[Row], str]:
+    return lambda row: _number(100 * row[name], ".1f")
+
+
+def _number(value: Any, form: str) -> str:
+    return _NOTHING if pd.isna(value) else format(value, form)
+
+
+def _integer(value: Any) -> str:
+    return _NOTHING if pd.isna(value) else str(int(value))
+
+
+def _interval(low: Any, high: Any) -> str:
+    return _NOTHING if pd.isna(low) else f"{low:.3f}..{high:.3f}"
+
+
+def _count(value: Any) -> str:
+    if pd.isna(value):
+        return _NOTHING
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= 0.9995 * size:
+            return f"{value / size:.3g}{unit}"
+    return str(int(value))
+
+
+def _duration(seconds: Any) -> str:
+    if pd.isna(seconds):
+        return _NOTHING
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"

@@ -1,0 +1,1 @@
+"""Running searches and exams: journals, executors, and the records they leave."""

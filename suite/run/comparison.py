@@ -1,0 +1,270 @@
+"""Searches: one, or many under equal spend whose winners are examined."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from suite.cost import float_bops
+from suite.errors import BitcertError
+from suite.files import write_text
+from suite.problem import Fidelity, Problem, Trial
+from suite.problems.definition import ExamSettings
+from suite.problems.smoothed import SmoothedProblem
+from suite.run.exam import examine, read_outcome, write_outcome
+from suite.run.executors import Executor, Resources, check_executor, make_executor
+from suite.run.loop import Limits, SearchLoop, load_run
+from suite.run.post_step import PostStep
+from suite.run.provenance import software
+from suite.run.records import Comparison, Entry, Outcome, Run
+from suite.run.registry import make_searcher
+from suite.searcher import Searcher
+from suite.space import Policy
+
+COMPARISON_VERSION = 1
+COMPARISON_FILE = "comparison.json"
+
+
+def search(
+    problem: Problem,
+    searcher: Searcher,
+    *,
+    evaluations: int | None = 64,
+    forward_passes: int | None = None,
+    directory: str | Path,
+    executor: str = "inline",
+    fidelity: Fidelity | None = None,
+    seed: int = 0,
+    parallel: int = 1,
+    resources: Resources | None = None,
+    on_trial: Callable[[Trial], None] | None = None,
+) -> Run:
+    """Run a searcher on a problem; a directory that already holds the run is resumed.
+
+    Args:
+        problem: What is searched.
+        searcher: A fresh searcher for it.
+        evaluations: Most trials; None for no limit.
+        forward_passes: No further trial once this many are spent; None for no limit.
+        directory: Folder of the run's journal.
+        executor: ``"inline"`` or ``"ray"``; with ``parallel`` = 1 both give the same trials, bit for bit.
+        fidelity: Of every evaluation; the problem's default if None.
+        seed: Seed of every evaluation.
+        parallel: Most trials under way at once.
+        resources: For the Ray executor.
+        on_trial: Called with every finished trial, replayed ones included.
+
+    Raises:
+        BitcertError: On arguments out of range, or if the directory holds something else or is in use.
+    """
+    runner = make_executor(executor, resources)
+    limits = Limits(evaluations, forward_passes)
+    loop = SearchLoop(
+        problem, searcher, Path(directory), limits, fidelity=fidelity, seed=seed, parallel=parallel, on_trial=on_trial
+    )
+    _drive(runner, problem, [loop])
+    return load_run(directory)
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonSettings:
+    """What a comparison does; two comparisons with equal settings on equal problems are the same one.
+
+    Attributes:
+        searchers: Registered names.
+        seeds: Searcher seeds, the same for every searcher.
+        limits: Of every search.
+        fidelity: Of every evaluation.
+        post_step: What winners go through before the exam.
+        exam: How winners are certified.
+    """
+
+    searchers: tuple[str, ...]
+    seeds: tuple[int, ...]
+    limits: Limits
+    fidelity: Fidelity
+    post_step: PostStep
+    exam: ExamSettings
+
+    def __post_init__(self) -> None:
+        for name, values in (("searchers", self.searchers), ("seeds", self.seeds)):
+            if not values or len(set(values)) < len(values):
+                raise BitcertError(f"a comparison needs {name} without repetition, got {list(values)}")
+
+
+class Watcher:
+    """Hears how a comparison goes on; a subclass shows it. Every method does nothing here."""
+
+    def trial(self, searcher: str, seed: int, trial: Trial) -> None:
+        """A trial has finished, or was found in the journal."""
+
+    def exams(self, count: int) -> None:
+        """That many exams are to be held; those on file are left out."""
+
+    def exam(self, outcome: Outcome) -> None:
+        """An exam has finished."""
+
+
+def compare(
+    problem: SmoothedProblem,
+    settings: ComparisonSettings,
+    directory: str | Path,
+    *,
+    executor: str = "ray",
+    resources: Resources | None = None,
+    watcher: Watcher | None = None,
+) -> Comparison:
+    """Search with every searcher and seed, then examine every winner and the float network.
+
+    Each search runs one trial at a time, many searches side by side: the results are the same for every executor and
+    number of workers. Identical winners share one exam. A directory that holds the same comparison is resumed.
+
+    Args:
+        problem: What is searched.
+        settings: Searchers, seeds, limits, fidelity, post-step and exam.
+        directory: Folder of the comparison.
+        executor: ``"ray"`` or ``"inline"``.
+        resources: For the Ray executor.
+        watcher: Hears about the progress.
+
+    Raises:
+        BitcertError: If the directory holds something else, or a search ends without a single successful trial.
+    """
+    folder, watching = Path(directory), watcher or Watcher()
+    check_executor(executor)
+    searchers = [make_searcher(name, problem, seed) for seed in settings.seeds for name in settings.searchers]
+    _open_folder(folder, problem, settings)
+    loops: list[SearchLoop] = []
+    try:
+        for searcher in searchers:
+            loops.append(
+                SearchLoop(
+                    problem,
+                    searcher,
+                    _search_folder(folder, searcher.name, searcher.seed),
+                    settings.limits,
+                    fidelity=settings.fidelity,
+                    on_trial=lambda trial, searcher=searcher: watching.trial(searcher.name, searcher.seed, trial),  # type: ignore[misc]
+                )
+            )
+    except BaseException:
+        for loop in loops:
+            loop.close()
+        raise
+    unfinished = any(not loop.finished for loop in loops)
+    runner = make_executor(executor, resources) if unfinished else None
+    if runner is not None:
+        _drive(runner, problem, loops)
+    else:
+        for loop in loops:
+            loop.close()
+    winners = [_winner(load_run(_search_folder(folder, searcher.name, searcher.seed))) for searcher in searchers]
+    missing = [policy for policy in dict.fromkeys([None, *winners]) if not _exam_file(folder, policy).exists()]
+    watching.exams(len(missing))
+    if missing:
+        runner = runner or make_executor(executor, resources)
+        for position, outcome in runner.map(_examine, (problem, settings), missing):
+            write_outcome(outcome, _exam_file(folder, missing[position]))
+            watching.exam(outcome)
+    return load_comparison(folder)
+
+
+def load_comparison(directory: str | Path) -> Comparison:
+    """Read a finished comparison back.
+
+    Raises:
+        BitcertError: If the directory holds none, or searches or exams are missing.
+    """
+    folder = Path(directory)
+    content = _read_settings(folder)
+    entries = []
+    for seed in content["settings"]["seeds"]:
+        for name in content["settings"]["searchers"]:
+            run = load_run(_search_folder(folder, name, seed))
+            entries.append(Entry(run, read_outcome(_exam_file(folder, _winner(run)))))
+    return Comparison(
+        directory=folder,
+        entries=tuple(entries),
+        reference=read_outcome(_exam_file(folder, None)),
+        layer_names=tuple(content["layers"]),
+        budget_bops=content["problem"]["budget_bops"],
+        float_bops=content["float_bops"],
+        provenance={**content["problem"], **content["settings"], **content["software"]},
+    )
+
+
+def _drive(runner: Executor, problem: Problem, loops: Sequence[SearchLoop]) -> None:
+    try:
+        runner.run(problem, loops)
+    finally:
+        for loop in loops:
+            loop.close()
+
+
+def _examine(shared: tuple[SmoothedProblem, ComparisonSettings], policy: Policy | None) -> Outcome:
+    problem, settings = shared
+    return examine(problem, policy, settings.post_step, exam=settings.exam)
+
+
+def _winner(run: Run) -> Policy:
+    if run.best is None:
+        reason = run.trials[0].failure if run.trials else "it proposed nothing"
+        raise BitcertError(
+            f"the search of {run.searcher} with seed {run.seed} has no successful trial; the first failure: {reason}"
+        )
+    return run.best.policy
+
+
+def _search_folder(folder: Path, searcher: str, seed: int) -> Path:
+    return folder / "searches" / f"{searcher}-{seed}"
+
+
+def _exam_file(folder: Path, policy: Policy | None) -> Path:
+    name = "float" if policy is None else hashlib.sha256(policy.to_json().encode()).hexdigest()[:16]
+    return folder / "exams" / f"{name}.json"
+
+
+def _open_folder(folder: Path, problem: SmoothedProblem, settings: ComparisonSettings) -> None:
+    """Write down what the folder holds, or check that it already holds just that (more evaluations may be asked for)."""
+    wanted: dict[str, Any] = json.loads(
+        json.dumps(
+            {
+                "version": COMPARISON_VERSION,
+                "problem": problem.provenance(),
+                "settings": asdict(settings),
+                "layers": [layer.name for layer in problem.space.layers],
+                "float_bops": float_bops(problem.space),
+                "software": software(),
+            }
+        )
+    )
+    if (folder / COMPARISON_FILE).exists():
+        found = _read_settings(folder)
+        for part in ("problem", "settings"):
+            different = [key for key in wanted[part] if key != "limits" and found[part].get(key) != wanted[part][key]]
+            if different:
+                raise BitcertError(
+                    f"{folder} holds another comparison: it differs in {', '.join(different)}; choose another directory"
+                )
+    elif folder.exists() and any(folder.iterdir()):
+        raise BitcertError(f"{folder} is not empty and holds no comparison; choose another directory")
+    write_text(folder / COMPARISON_FILE, json.dumps(wanted, indent=1) + "\n")
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    path = folder / COMPARISON_FILE
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BitcertError(f"{folder} holds no comparison: there is no {COMPARISON_FILE} in it") from None
+    except ValueError:
+        raise BitcertError(f"{path} is damaged: it is not JSON") from None
+    if content.get("version") != COMPARISON_VERSION:
+        raise BitcertError(
+            f"{path} is of version {content.get('version')!r}, this bitcert reads version {COMPARISON_VERSION}"
+        )
+    return content

@@ -1,0 +1,24 @@
+"""One evaluation, wherever it runs: a trial goes in, the same trial with metrics or a failure comes out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from suite.problem import Metrics, Problem, Trial
+
+
+def evaluate_trial(problem: Problem, trial: Trial) -> Trial:
+    """Evaluate a trial; whatever goes wrong becomes its failure, so that the run goes on."""
+    try:
+        metrics = problem.evaluate(trial.policy, trial.fidelity, trial.seed)
+        _check_finite(metrics)
+    except Exception as error:
+        return replace(trial, failure=f"{type(error).__name__}: {error}")
+    return replace(trial, metrics=metrics)
+
+
+def _check_finite(metrics: Metrics) -> None:
+    numbers = [metrics.clean_accuracy, metrics.acr, *metrics.certified_accuracy.values()]
+    if not all(math.isfinite(number) for number in numbers):
+        raise FloatingPointError(f"the evaluation measured numbers that are not finite: {numbers}")

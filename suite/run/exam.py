@@ -1,0 +1,163 @@
+"""The exam: winners certified on images and noise that no search has seen."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from suite.certify.certificates import Certificates
+from suite.certify.sampling import Progress
+from suite.cost import float_bops
+from suite.errors import BitcertError
+from suite.files import write_text
+from suite.problem import Metrics
+from suite.problems.definition import ExamSettings
+from suite.problems.smoothed import SmoothedProblem
+from suite.run.post_step import PostStep
+from suite.run.provenance import software
+from suite.run.records import Outcome
+from suite.seeds import derive_seed
+from suite.space import Policy
+
+OUTCOME_VERSION = 1
+
+
+def examine(
+    problem: SmoothedProblem,
+    policy: Policy | None,
+    post_step: str | PostStep = "none",
+    *,
+    exam: ExamSettings | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Certify a policy, or the float network, on exam images with the exam's own noise stream.
+
+    All exams of a problem see the same images and the same noise, so that two outcomes can be compared image by image.
+
+    Args:
+        problem: Where network, images, sigma and seed come from.
+        policy: A feasible policy; None for the float network, which takes no post-step.
+        post_step: Finetuning before the exam, by name or in full.
+        exam: Images, n0, n and alpha; the problem's default if None.
+        progress: Called with forward passes made since the last call.
+
+    Raises:
+        BitcertError: If the policy is not feasible, the post-step unknown, or the split has fewer images than asked for.
+    """
+    step = PostStep(post_step) if isinstance(post_step, str) else post_step
+    settings = exam or problem.definition.exam
+    split = problem.dataset.splits["exam"]
+    if settings.images is not None:
+        if settings.images > len(split):
+            raise BitcertError(
+                f"{settings.images} exam images asked for, but {problem.definition.dataset} has {len(split)}"
+            )
+        split = split.subset(np.arange(settings.images))
+    started = time.perf_counter()
+    finetune_steps = step.finetune_steps if step.name == "qat" and policy is not None else 0
+    with problem.fixed_threads():
+        if policy is None:
+            network = problem.network
+        else:
+            problem.check_feasible(policy)
+            network = problem.quantized(policy, finetune_steps, step.seed)
+        clean_accuracy, certificates = problem.measure(
+            network,
+            split,
+            n0=settings.n0,
+            n=settings.n,
+            alpha=settings.alpha,
+            seed=derive_seed(problem.seed, "exam"),
+            progress=progress,
+        )
+    metrics = Metrics(
+        clean_accuracy=clean_accuracy,
+        acr=certificates.acr(split.labels),
+        certified_accuracy=certificates.certified_accuracy(split.labels, problem.radii),
+        bops=float_bops(problem.space) if policy is None else problem.bops(policy),
+        forward_passes=len(split)
+        + int(certificates.forward_passes.sum())
+        + problem.finetuning.forward_passes(finetune_steps),
+        seconds=time.perf_counter() - started,
+        alpha=settings.alpha,
+        method="fixed",
+    )
+    provenance = problem.provenance() | {"exam": asdict(settings), "post_step": asdict(step), **software()}
+    return Outcome(
+        policy=policy,
+        post_step="none" if policy is None else step.name,
+        metrics=metrics,
+        certificates=certificates,
+        labels=split.labels,
+        image_ids=split.ids,
+        provenance=provenance,
+    )
+
+
+def exam_forward_passes(problem: SmoothedProblem, exam: ExamSettings) -> int:
+    """Forward passes under noise that an exam makes; reads the data."""
+    images = len(problem.dataset.splits["exam"]) if exam.images is None else exam.images
+    return images * (exam.n0 + exam.n)
+
+
+def write_outcome(outcome: Outcome, path: Path) -> None:
+    """Write an outcome as JSON, in one step."""
+    certificates = outcome.certificates
+    content = {
+        "version": OUTCOME_VERSION,
+        "policy": None if outcome.policy is None else json.loads(outcome.policy.to_json()),
+        "post_step": outcome.post_step,
+        "metrics": outcome.metrics.to_dict(),
+        "provenance": dict(outcome.provenance),
+        "images": {
+            "id": outcome.image_ids.tolist(),
+            "label": outcome.labels.tolist(),
+            "prediction": certificates.prediction.tolist(),
+            "radius": certificates.radius.tolist(),
+            "p_lower": certificates.p_lower.tolist(),
+            "forward_passes": certificates.forward_passes.tolist(),
+        },
+    }
+    write_text(path, json.dumps(content, allow_nan=False) + "\n")
+
+
+def read_outcome(path: Path) -> Outcome:
+    """Read what :func:`write_outcome` wrote.
+
+    Raises:
+        BitcertError: If the file is missing, damaged or of another version.
+    """
+    try:
+        content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if content["version"] != OUTCOME_VERSION:
+            raise BitcertError(
+                f"{path} is an exam of version {content['version']}, this bitcert reads version {OUTCOME_VERSION}"
+            )
+        images = content["images"]
+        policy = None if content["policy"] is None else Policy.from_bits(**content["policy"])
+        return Outcome(
+            policy=policy,
+            post_step=content["post_step"],
+            metrics=Metrics.from_dict(content["metrics"]),
+            certificates=Certificates(
+                prediction=np.array(images["prediction"], dtype=np.int64),
+                radius=np.array(images["radius"], dtype=np.float64),
+                p_lower=np.array(images["p_lower"], dtype=np.float64),
+                forward_passes=np.array(images["forward_passes"], dtype=np.int64),
+            ),
+            labels=np.array(images["label"], dtype=np.int64),
+            image_ids=np.array(images["id"], dtype=np.int64),
+            provenance=content["provenance"],
+        )
+    except FileNotFoundError:
+        raise BitcertError(f"there is no exam at {path}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, BitcertError):
+            raise
+        raise BitcertError(f"{path} is not an exam of bitcert, or it is damaged: {error}") from None

@@ -1,0 +1,77 @@
+"""Where evaluations run: in this process, or on the workers of a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from suite.errors import unknown_name
+from suite.problem import Problem
+from suite.run.evaluation import evaluate_trial
+from suite.run.loop import SearchLoop
+
+EXECUTORS = ("inline", "ray")
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What the Ray executor may use.
+
+    Attributes:
+        workers: Evaluations at the same time; as many as fit if None.
+        cpus: CPUs of one evaluation, a fraction allowed.
+        gpus: GPUs of one evaluation, a fraction allowed.
+        address: An existing cluster, such as ``"auto"``; None starts one on this machine.
+    """
+
+    workers: int | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
+    address: str | None = None
+
+
+class Executor(Protocol):
+    """Runs searches to their end and maps functions over inputs; results do not depend on which one does."""
+
+    def run(self, problem: Problem, loops: Sequence[SearchLoop]) -> None:
+        """Drive all loops until they are finished."""
+
+    def map(self, function: Callable[..., Any], shared: Any, inputs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """Yield ``(position, function(shared, input))`` as they finish; ``shared`` is sent once."""
+
+
+class InlineExecutor:
+    """Everything in this process, one after the other; loops take turns."""
+
+    def run(self, problem: Problem, loops: Sequence[SearchLoop]) -> None:
+        """Drive all loops until they are finished."""
+        active = list(loops)
+        while active:
+            for loop in list(active):
+                trial = loop.propose()
+                if trial is None:
+                    active.remove(loop)
+                else:
+                    loop.complete(evaluate_trial(problem, trial))
+
+    def map(self, function: Callable[..., Any], shared: Any, inputs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """Yield ``(position, function(shared, input))`` in order."""
+        for position, item in enumerate(inputs):
+            yield position, function(shared, item)
+
+
+def check_executor(name: str) -> None:
+    """Raise BitcertError, listing the known ones, if there is no executor of that name."""
+    if name not in EXECUTORS:
+        raise unknown_name("executor", name, EXECUTORS)
+
+
+def make_executor(name: str, resources: Resources | None = None) -> Executor:
+    """Make an executor by name; raises BitcertError listing the known ones if there is none of that name."""
+    check_executor(name)
+    if name == "inline":
+        return InlineExecutor()
+    from suite.run.ray_executor import RayExecutor
+
+    return RayExecutor(resources or Resources())

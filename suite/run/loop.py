@@ -1,0 +1,308 @@
+"""One search as a state machine: what to evaluate next, and what to do with a result.
+
+Executors decide where and when evaluations run; everything that makes a run reproducible is here.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from suite.errors import BitcertError
+from suite.objective import parse_objective
+from suite.problem import Fidelity, Metrics, Problem, Trial
+from suite.run.journal import JOURNAL_VERSION, Journal, JournalWarning, read_journal
+from suite.run.provenance import software
+from suite.run.records import Run
+from suite.searcher import Exhausted, Searcher
+from suite.space import Policy
+
+STALLED_AFTER = 100
+"""A run ends after this many proposals in a row that repeat earlier ones: they are free, so no other limit would."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a search ends.
+
+    Attributes:
+        evaluations: Most trials, repeats included; None for no limit.
+        forward_passes: No further trial once this many are spent, probes included; None for no limit.
+    """
+
+    evaluations: int | None = 64
+    forward_passes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("evaluations", "forward_passes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BitcertError(f"{name} must be at least 1, got {value}")
+        if self.evaluations is None and self.forward_passes is None:
+            raise BitcertError("a search needs a limit: evaluations, forward_passes or both")
+
+
+class SearchLoop:
+    """A search that is journaled and can be resumed.
+
+    With ``parallel`` = 1 the trajectory is a function of (problem, searcher, seed, fidelity) alone, whatever executes it.
+    On opening a directory that already holds the run, the journal is replayed through the fresh searcher: each recorded
+    proposal must come out again, results are told from the record, and trials that were under way are handed out again.
+
+    Args:
+        problem: What is searched.
+        searcher: A fresh searcher.
+        directory: Folder of the run.
+        limits: When to stop; a finished run goes on if they have been raised.
+        fidelity: Of every evaluation; the problem's default if None.
+        seed: Seed of every evaluation (common random numbers).
+        parallel: Most trials under way at once.
+        on_trial: Called with every finished trial, replayed ones included.
+
+    Raises:
+        BitcertError: If the directory holds another run, or the replay does not reproduce the journal.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        searcher: Searcher,
+        directory: Path,
+        limits: Limits,
+        *,
+        fidelity: Fidelity | None = None,
+        seed: int = 0,
+        parallel: int = 1,
+        on_trial: Callable[[Trial], None] | None = None,
+    ) -> None:
+        if parallel < 1:
+            raise BitcertError(f"parallel must be at least 1, got {parallel}")
+        self.problem = problem
+        self.searcher = searcher
+        self._limits = limits
+        self._fidelity = fidelity or problem.fidelity
+        self._seed = seed
+        self._parallel = parallel
+        self._on_trial = on_trial
+        self._trials: dict[int, Trial] = {}
+        self._first_with: dict[Policy, Trial] = {}
+        self._pending: dict[int, Trial] = {}
+        self._again: list[Trial] = []
+        self._asked = 0
+        self._spend = 0
+        self._probe_spend = 0
+        self._uncharged_probes = 0
+        self._repeats_in_a_row = 0
+        self._exhausted = False
+        self._header = {
+            "event": "start",
+            "version": JOURNAL_VERSION,
+            "searcher": searcher.name,
+            "searcher_seed": searcher.seed,
+            "searcher_options": dict(searcher.options),
+            "fidelity": asdict(self._fidelity),
+            "evaluation_seed": seed,
+            "parallel": parallel,
+            "provenance": problem.provenance(),
+            "software": software(),
+        }
+        self._journal = Journal(directory)
+        try:
+            if self._journal.events:
+                self._replay(self._journal.events)
+            else:
+                self._journal.append(self._header)
+        except BaseException:
+            self._journal.close()
+            raise
+
+    @property
+    def spend(self) -> int:
+        """Forward passes spent so far, probes included."""
+        return self._spend + self._probe_spend
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to propose and nothing is under way."""
+        return not self._pending and not self._again and self._stop_reason() is not None
+
+    def propose(self) -> Trial | None:
+        """The next trial to evaluate, on record before it is returned; None if finished or if results must come first."""
+        while self._again or (self._stop_reason() is None and len(self._pending) < self._parallel):
+            trial = self._again.pop(0) if self._again else self._ask_and_record()
+            if trial is None:
+                continue
+            if trial.policy in self._first_with:
+                first = self._first_with[trial.policy]
+                self.complete(replace(trial, metrics=first.metrics, repeat_of=first.number))
+                continue
+            return trial
+        return None
+
+    def complete(self, trial: Trial) -> None:
+        """Record a trial's metrics or failure, then tell the searcher."""
+        event: dict[str, Any] = {"event": "tell", "number": trial.number}
+        if trial.metrics is not None:
+            event["metrics"] = trial.metrics.to_dict()
+        else:
+            event["failure"] = trial.failure
+        if trial.repeat_of is not None:
+            event["repeat_of"] = trial.repeat_of
+        self._journal.append(event)
+        self._tell(trial)
+
+    def close(self) -> None:
+        """Record why the run ended, if it did, and give up the journal."""
+        if self.finished:
+            reason = self._stop_reason()
+            if self._journal.events[-1]["event"] != "stop":
+                self._journal.append({"event": "stop", "reason": reason, "probes": self._take_probes()})
+        self._journal.close()
+
+    def _stop_reason(self) -> str | None:
+        if self._exhausted:
+            return "exhausted"
+        if self._limits.evaluations is not None and self._asked >= self._limits.evaluations:
+            return "evaluations"
+        if self._limits.forward_passes is not None and self.spend >= self._limits.forward_passes:
+            return "forward_passes"
+        if self._repeats_in_a_row >= STALLED_AFTER:
+            return "stalled"
+        return None
+
+    def _ask(self) -> Trial | None:
+        try:
+            with self._probing():
+                policy = self.searcher.ask(pending=tuple(self._pending.values()))
+        except Exhausted:
+            self._exhausted = True
+            return None
+        self.problem.check_feasible(policy)
+        trial = Trial(self._asked, policy, self._fidelity, self._seed)
+        self._asked += 1
+        self._pending[trial.number] = trial
+        return trial
+
+    def _ask_and_record(self) -> Trial | None:
+        trial = self._ask()
+        if trial is not None:
+            policy = json.loads(trial.policy.to_json())
+            self._journal.append(
+                {"event": "ask", "number": trial.number, "policy": policy, "probes": self._take_probes()}
+            )
+        return trial
+
+    def _tell(self, trial: Trial) -> None:
+        del self._pending[trial.number]
+        self._trials[trial.number] = trial
+        self._spend += trial.spend
+        self._repeats_in_a_row = self._repeats_in_a_row + 1 if trial.repeat_of is not None else 0
+        if trial.metrics is not None:
+            self._first_with.setdefault(trial.policy, trial)
+        with self._probing():
+            self.searcher.tell(trial)
+        if self._on_trial is not None:
+            self._on_trial(trial)
+
+    @contextmanager
+    def _probing(self) -> Iterator[None]:
+        before = self.problem.meter.forward_passes
+        try:
+            yield
+        finally:
+            self._uncharged_probes += self.problem.meter.forward_passes - before
+
+    def _take_probes(self) -> int:
+        probes, self._uncharged_probes = self._uncharged_probes, 0
+        self._probe_spend += probes
+        return probes
+
+    def _replace_probes(self, event: dict[str, Any]) -> None:
+        """Count what the record says instead of what the replay measured: probes are charged once."""
+        self._uncharged_probes = 0
+        self._probe_spend += event["probes"]
+
+    def _replay(self, events: list[dict[str, Any]]) -> None:
+        self._check_header(events[0])
+        for event in events[1:]:
+            if event["event"] == "ask":
+                trial = self._ask()
+                if (
+                    trial is None
+                    or json.loads(trial.policy.to_json()) != event["policy"]
+                    or trial.number != event["number"]
+                ):
+                    raise BitcertError(
+                        f"{self._journal.path}: replaying trial {event['number']} gave another proposal than the recorded one; "
+                        "the searcher has changed or is not deterministic, so the run cannot be resumed"
+                    )
+                self._replace_probes(event)
+            elif event["event"] == "tell":
+                self._tell(_told(self._pending[event["number"]], event))
+            elif event["event"] == "stop":
+                self._replace_probes(event)
+        self._again = list(self._pending.values())
+
+    def _check_header(self, found: dict[str, Any]) -> None:
+        wanted = json.loads(json.dumps(self._header))
+        different = [key for key in wanted if key != "software" and found.get(key) != wanted[key]]
+        if different:
+            inner = [
+                key for key in wanted["provenance"] if found.get("provenance", {}).get(key) != wanted["provenance"][key]
+            ]
+            named = [key for key in different if key != "provenance"] + inner
+            raise BitcertError(
+                f"{self._journal.path.parent} holds another run: it differs in {', '.join(named)}; choose another directory"
+            )
+        if found.get("software") != wanted["software"]:
+            warnings.warn(
+                f"{self._journal.path}: begun with other versions of the software; equal scores are not guaranteed",
+                JournalWarning,
+                stacklevel=2,
+            )
+            self._journal.append({"event": "resume", "software": wanted["software"]})
+
+
+def _told(trial: Trial, event: dict[str, Any]) -> Trial:
+    metrics = Metrics.from_dict(event["metrics"]) if "metrics" in event else None
+    return replace(trial, metrics=metrics, failure=event.get("failure"), repeat_of=event.get("repeat_of"))
+
+
+def load_run(directory: str | Path) -> Run:
+    """Read a run back from its journal, finished or not; pending trials are left out.
+
+    Raises:
+        BitcertError: If the directory holds no run, or its journal is damaged or of another version.
+    """
+    events = read_journal(Path(directory))
+    if not events:
+        raise BitcertError(f"{directory} holds a run that has recorded nothing yet")
+    header = events[0]
+    fidelity, seed = Fidelity(**header["fidelity"]), header["evaluation_seed"]
+    asked: dict[int, Trial] = {}
+    told: dict[int, Trial] = {}
+    probe_spend = 0
+    for event in events[1:]:
+        probe_spend += event.get("probes", 0)
+        if event["event"] == "ask":
+            policy = Policy.from_bits(event["policy"]["weights"], event["policy"]["activations"])
+            asked[event["number"]] = Trial(event["number"], policy, fidelity, seed)
+        elif event["event"] == "tell":
+            told[event["number"]] = _told(asked[event["number"]], event)
+    provenance = {
+        key: value for key, value in header.items() if key not in ("event", "provenance", "searcher", "searcher_seed")
+    }
+    return Run(
+        searcher=header["searcher"],
+        seed=header["searcher_seed"],
+        trials=tuple(told[number] for number in sorted(told)),
+        probe_spend=probe_spend,
+        objective=parse_objective(header["provenance"]["objective"]),
+        provenance={**header["provenance"], **provenance},
+        stopped=events[-1]["reason"] if events[-1]["event"] == "stop" else None,
+    )

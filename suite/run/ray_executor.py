@@ -1,0 +1,210 @@
+"""Evaluations on the workers of a Ray cluster, through Ray Tune.
+
+One Tune experiment drives any number of searches. Workers are long-lived: each receives the problem once through Ray's
+object store and then evaluates trial after trial (class ``Trainable`` with ``reuse_actors``), so that no process starts
+for a trial. Tune's own experiment files go to a temporary folder; the record is bitcert's journals.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+# Ray reads its settings from the environment, most of them when it is imported.
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anyone
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # workers without GPUs keep the environment; avoids a warning
+    "RAY_AIR_NEW_OUTPUT": "0",  # the command line has its own progress bars
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no files for every trial
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # no snapshots of what the journals hold
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches bitcert
+}
+for _name, _value in _SETTINGS.items():
+    os.environ.setdefault(_name, _value)
+
+import ray
+from ray import tune
+from ray.tune.result import DONE
+from ray.tune.search import Searcher as TuneSearcher
+
+from suite.errors import BitcertError
+from suite.problem import Fidelity, Metrics, Problem, Trial
+from suite.run.evaluation import evaluate_trial
+from suite.run.executors import Resources
+from suite.run.loop import SearchLoop
+from suite.space import Policy
+
+
+class PolicyTrainable(tune.Trainable):
+    """A worker: holds the problem, evaluates one trial a step."""
+
+    def setup(self, config: dict[str, Any], problem: Problem) -> None:  # type: ignore[override]
+        """Take over the problem, once in the worker's life."""
+        self._problem = problem
+        self._config = config
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Go on with another trial in the same process."""
+        self._config = new_config
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Evaluate the trial of the current configuration."""
+        trial = evaluate_trial(self._problem, _trial_of(self._config))
+        metrics = None if trial.metrics is None else json.dumps(trial.metrics.to_dict())
+        return {"metrics": metrics, "failure": trial.failure, DONE: True}
+
+
+class LoopSearcher(TuneSearcher):
+    """Shows many :class:`SearchLoop` objects to Tune as one search algorithm.
+
+    The loop that has spent least goes next, so that all progress alike; a loop whose own pending trials have to come
+    first is skipped.
+    """
+
+    def __init__(self, loops: Sequence[SearchLoop]) -> None:
+        super().__init__(metric=None, mode=None)
+        self._loops = list(loops)
+        self._under_way: dict[str, tuple[SearchLoop, Trial]] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        """The next trial as a configuration; None if results must come first; FINISHED when all loops are."""
+        for loop in sorted(self._loops, key=lambda loop: loop.spend):
+            trial = loop.propose()
+            if trial is not None:
+                self._under_way[trial_id] = loop, trial
+                return _config_of(trial)
+        finished: str = TuneSearcher.FINISHED
+        return finished if all(loop.finished for loop in self._loops) else None
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Hand the result to the loop that proposed the trial."""
+        loop, trial = self._under_way.pop(trial_id)
+        if error or result is None:
+            loop.complete(_with_result(trial, None, "the worker died or raised an error outside the evaluation"))
+        else:
+            loop.complete(_with_result(trial, result.get("metrics"), result.get("failure")))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing of it enters Tune's own files: the journals are the record."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the journals are the record."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: runs are resumed from their journals."""
+
+
+class RayExecutor:
+    """Runs evaluations and exams on Ray workers.
+
+    Args:
+        resources: Workers, CPUs and GPUs of one evaluation, and the cluster.
+
+    Raises:
+        BitcertError: If the cluster cannot be reached, or an evaluation asks for more than it has.
+    """
+
+    def __init__(self, resources: Resources) -> None:
+        if resources.cpus < 0 or resources.gpus < 0 or resources.cpus + resources.gpus == 0:
+            raise BitcertError(f"an evaluation needs CPUs or GPUs, got {resources.cpus} and {resources.gpus}")
+        self._resources = resources
+        _connect(resources.address)
+        available = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        for name, wanted in (("CPU", resources.cpus), ("GPU", resources.gpus)):
+            if wanted > available.get(name, 0):
+                raise BitcertError(
+                    f"an evaluation asks for {wanted:g} {name}s, the Ray cluster has {available.get(name, 0):g}; "
+                    "ask for less or add nodes"
+                )
+
+    def run(self, problem: Problem, loops: Sequence[SearchLoop]) -> None:
+        """Drive all loops until they are finished."""
+        trainable = tune.with_resources(
+            tune.with_parameters(PolicyTrainable, problem=problem),
+            {"cpu": self._resources.cpus, "gpu": self._resources.gpus},
+        )
+        with tempfile.TemporaryDirectory(prefix="bitcert-tune-") as folder:
+            tuner = tune.Tuner(
+                trainable,
+                tune_config=tune.TuneConfig(
+                    search_alg=LoopSearcher(loops),
+                    num_samples=-1,
+                    reuse_actors=True,
+                    max_concurrent_trials=self._resources.workers,
+                ),
+                run_config=tune.RunConfig(
+                    storage_path=folder,
+                    name="search",
+                    verbose=0,
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                ),
+            )
+            tuner.fit()
+        unfinished = [loop for loop in loops if not loop.finished]
+        if unfinished:
+            raise RuntimeError(
+                f"Ray Tune ended with {len(unfinished)} searches unfinished; run the same command again to resume"
+            )
+
+    def map(self, function: Callable[..., Any], shared: Any, inputs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """Yield ``(position, function(shared, input))`` as they finish; ``shared`` is sent once."""
+        remote = ray.remote(num_cpus=self._resources.cpus, num_gpus=self._resources.gpus)(function)
+        placed = ray.put(shared)
+        running = {remote.remote(placed, item): position for position, item in enumerate(inputs)}
+        while running:
+            (done,), _ = ray.wait(list(running))
+            yield running.pop(done), ray.get(done)
+
+
+def _connect(address: str | None) -> None:
+    """Join the cluster at ``address``, or start one on this machine.
+
+    Starting one is tried three times: on a busy machine Ray gives up when one of its daemons takes long to come up.
+    """
+    if ray.is_initialized():
+        return
+    for attempts_left in (2, 1, 0):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ray.init(
+                    address=address or "local",
+                    include_dashboard=None if address else False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+        except Exception as error:
+            ray.shutdown()
+            if address is None and attempts_left:
+                continue
+            reason = str(error).splitlines()[0]
+            raise BitcertError(f"no Ray cluster at {address or 'this machine'}: {reason}") from error
+        return
+
+
+def _config_of(trial: Trial) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "policy": trial.policy.to_json(),
+        "images": trial.fidelity.images,
+        "noise": trial.fidelity.noise,
+        "finetune_steps": trial.fidelity.finetune_steps,
+        "seed": trial.seed,
+    }
+
+
+def _trial_of(config: dict[str, Any]) -> Trial:
+    fidelity = Fidelity(config["images"], config["noise"], config["finetune_steps"])
+    return Trial(config["number"], Policy.from_json(config["policy"]), fidelity, config["seed"])
+
+
+def _with_result(trial: Trial, metrics: str | None, failure: str | None) -> Trial:
+    return replace(trial, metrics=None if metrics is None else Metrics.from_dict(json.loads(metrics)), failure=failure)

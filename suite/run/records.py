@@ -1,0 +1,120 @@
+"""What runs and exams leave behind, read back into memory: runs, outcomes, and comparisons of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suite.certify.certificates import Certificates
+from suite.objective import Objective
+from suite.problem import Metrics, Trial, nondominated
+from suite.space import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One finished search.
+
+    Attributes:
+        searcher: Registered name of the method.
+        seed: Seed of the searcher.
+        trials: All trials in order of their numbers, failed ones included.
+        probe_spend: Forward passes the searcher itself spent, beside its trials.
+        objective: What was maximized.
+        provenance: Problem, fidelity, seeds, versions and commit, JSON-ready.
+        stopped: Why the run ended: ``"evaluations"``, ``"forward_passes"``, ``"exhausted"`` or ``"stalled"``; None if it goes on.
+    """
+
+    searcher: str
+    seed: int
+    trials: tuple[Trial, ...]
+    probe_spend: int
+    objective: Objective
+    provenance: Mapping[str, Any]
+    stopped: str | None
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial with the highest score, the earliest among equals; None if no trial succeeded."""
+        finished = [trial for trial in self.trials if trial.metrics is not None]
+        return max(finished, key=lambda trial: (self.score(trial), -trial.number), default=None)
+
+    @property
+    def front(self) -> list[Trial]:
+        """The trials that no other one beats in both score and BOPs, by ascending BOPs."""
+        return nondominated(self.trials, self.objective)
+
+    @property
+    def forward_passes(self) -> int:
+        """Everything the run spent: evaluations and probes."""
+        return self.probe_spend + sum(trial.spend for trial in self.trials)
+
+    def score(self, trial: Trial) -> float:
+        """The trial's objective; raises ValueError if it failed."""
+        if trial.metrics is None:
+            raise ValueError(f"trial {trial.number} has no metrics: {trial.failure}")
+        return self.objective.score(trial.metrics)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """One exam: a policy, or the float network, certified on images and noise that no search has seen.
+
+    Attributes:
+        policy: What was examined; None for the float network.
+        post_step: The finetuning before the exam.
+        metrics: Averages over the exam images.
+        certificates: One row an exam image.
+        labels: True classes, shape ``(images,)``.
+        image_ids: Ids of the exam images in their dataset, shape ``(images,)``.
+        provenance: Problem, n0, n, alpha, seeds, hashes, versions and commit, JSON-ready.
+    """
+
+    policy: Policy | None
+    post_step: str
+    metrics: Metrics
+    certificates: Certificates
+    labels: NDArray[np.int64]
+    image_ids: NDArray[np.int64]
+    provenance: Mapping[str, Any]
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """Certified radius where the prediction is right, else 0, shape ``(images,)``."""
+        return self.certificates.scores(self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One search and the exam of its winner."""
+
+    run: Run
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Everything a leaderboard is made from.
+
+    Attributes:
+        directory: Where it was read from.
+        entries: One for each (searcher, seed), in the order they were asked for.
+        reference: The exam of the float network on the same images and noise.
+        layer_names: Names of the layers, in execution order.
+        budget_bops: The limit on BOPs.
+        float_bops: BOPs of the float network.
+        provenance: Problem, fidelity, exam, versions and commit, JSON-ready.
+    """
+
+    directory: Path
+    entries: tuple[Entry, ...]
+    reference: Outcome
+    layer_names: tuple[str, ...]
+    budget_bops: int
+    float_bops: int
+    provenance: Mapping[str, Any]

@@ -1,0 +1,215 @@
+"""Base training: a float network learns images under Gaussian noise, the same that smoothing will add."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from suite.data import ImageSplit
+from suite.errors import BitcertError
+from suite.networks import initialize, network_sha256
+from suite.seeds import derive_seed
+from suite.train.resume import Progress, read_progress, write_progress
+
+Report = Callable[[int, int, float, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """How a network is trained.
+
+    Attributes:
+        epochs: Passes over the training images.
+        batch: Images per step; what an epoch leaves over is dropped.
+        rate: Highest learning rate of the one-cycle schedule.
+        momentum: Nesterov momentum.
+        weight_decay: L2 penalty on all parameters.
+        flip: Whether half of the images are mirrored.
+        shift: Most pixels by which an image is moved along each axis; zeros move in.
+        threads: CPU threads. Sums depend on them, so they are part of the settings.
+    """
+
+    epochs: int
+    batch: int = 128
+    rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    flip: bool = False
+    shift: int = 0
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch", 2), ("shift", 0), ("threads", 1)):
+            if getattr(self, name) < least:
+                raise BitcertError(f"training setting {name} must be at least {least}, got {getattr(self, name)}")
+        if not 0 < self.rate < math.inf:
+            raise BitcertError(f"training setting rate must be a positive number, got {self.rate}")
+
+
+def train_base(
+    network: nn.Module,
+    split: ImageSplit,
+    *,
+    sigma: float,
+    settings: TrainSettings,
+    seed: int,
+    resume: Path | None = None,
+    progress: Report | None = None,
+) -> dict[str, Any]:
+    """Train a network in place, from weights drawn from the seed, on images with Gaussian noise.
+
+    Noise is added to images in [0, 1], before the network's own normalization (Cohen et al., ICML 2019). Cross-entropy,
+    stochastic gradient descent with Nesterov momentum, one-cycle rate. On a CPU the result is a function of the
+    arguments, bit for bit, whether or not the training was interrupted; the network is left in eval mode.
+
+    Args:
+        network: The network; its weights are drawn anew.
+        split: Training images.
+        sigma: Standard deviation of the noise, in the units of the images; 0 trains without noise.
+        settings: Epochs, rate and augmentation.
+        seed: Seed of weights, order, noise and augmentation, which are drawn independently.
+        resume: File that keeps the state after each epoch; a training that finds it goes on from there. The caller
+            removes it when the network is safe.
+        progress: Called after each epoch with its number from 1, the number of epochs, and the mean loss and the
+            accuracy over the epoch's noisy images.
+
+    Returns:
+        A JSON-ready record: settings, seed, sigma, number of images, last loss and accuracy, versions, and the
+        network's hash.
+
+    Raises:
+        BitcertError: If the loss stops being finite, or ``resume`` holds another training.
+    """
+    if not 0 <= sigma < math.inf:
+        raise BitcertError(f"sigma must be a number >= 0, got {sigma}")
+    initialize(network, seed)
+    identity = {"settings": asdict(settings), "seed": seed, "sigma": sigma, "images": len(split)}
+    optimizer = torch.optim.SGD(
+        network.parameters(), settings.rate, settings.momentum, weight_decay=settings.weight_decay, nesterov=True
+    )
+    done = read_progress(resume, identity, network, optimizer) if resume else Progress()
+    network.train()
+    with _threads(settings.threads):
+        for epoch in range(done.epochs, settings.epochs):
+            loss, accuracy = _train_epoch(network, optimizer, split, sigma, settings, seed, epoch)
+            done = Progress(epoch + 1, loss, accuracy)
+            if resume:
+                write_progress(resume, identity, network, optimizer, done)
+            if progress:
+                progress(done.epochs, settings.epochs, loss, accuracy)
+    network.eval()
+    return identity | {
+        "loss": done.loss,
+        "noisy_accuracy": done.accuracy,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "network_sha256": network_sha256(network),
+    }
+
+
+class _Stream(IntEnum):
+    """What random numbers are for; each has its own generator in each epoch."""
+
+    ORDER = 0
+    NOISE = 1
+    AUGMENTATION = 2
+    NETWORK = 3
+
+
+def _generator(seed: int, epoch: int, stream: _Stream) -> torch.Generator:
+    return torch.Generator().manual_seed(derive_seed(seed, epoch, stream))
+
+
+def _train_epoch(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    split: ImageSplit,
+    sigma: float,
+    settings: TrainSettings,
+    seed: int,
+    epoch: int,
+) -> tuple[float, float]:
+    """Run one epoch; return the mean loss and the accuracy on its noisy images."""
+    device = next(network.parameters()).device
+    order, noise, augmentation, own = (_generator(seed, epoch, stream) for stream in _Stream)
+    batch = min(settings.batch, len(split))
+    steps = len(split) // batch
+    shuffled = torch.randperm(len(split), generator=order).numpy()
+    losses, hits = 0.0, 0
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.set_state(own.get_state())
+        for step in range(steps):
+            chosen = split.subset(shuffled[step * batch : (step + 1) * batch])
+            images = augment(chosen.images(), settings.flip, settings.shift, augmentation)
+            images = (images + sigma * torch.randn(images.shape, generator=noise)).to(device)
+            labels = torch.from_numpy(chosen.labels).to(device)
+            for group in optimizer.param_groups:
+                group["lr"] = one_cycle(epoch * steps + step, settings.epochs * steps, settings.rate)
+            logits = network(images)
+            loss = functional.cross_entropy(logits, labels)
+            if not math.isfinite(loss.item()):
+                raise BitcertError(
+                    f"the training loss became {loss.item()} in epoch {epoch + 1}; "
+                    f"train at a lower rate than {settings.rate}"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses += loss.item()
+            hits += int((logits.argmax(dim=1) == labels).sum())
+    return losses / steps, hits / (steps * batch)
+
+
+def one_cycle(step: int, steps: int, highest: float) -> float:
+    """Learning rate of a step: a cosine up from 1/25 of the highest over 30 % of the steps, then one down to nothing.
+
+    Smith and Topin 2019, with the shape and the defaults of ``torch.optim.lr_scheduler.OneCycleLR``.
+    """
+    summit = 0.3 * steps - 1
+    lowest, last = highest / 25, highest / 25e4
+    if step <= summit:
+        return highest + (lowest - highest) * (1 + math.cos(math.pi * step / summit)) / 2
+    return last + (highest - last) * (1 + math.cos(math.pi * (step - summit) / (steps - 1 - summit))) / 2
+
+
+def augment(images: torch.Tensor, flip: bool, shift: int, generator: torch.Generator) -> torch.Tensor:
+    """Mirror half of the images and move each by up to ``shift`` pixels along each axis; zeros move in.
+
+    Args:
+        images: Shape ``(images, channels, height, width)``.
+        flip: Whether to mirror.
+        shift: Most pixels to move by, >= 0.
+        generator: Source of randomness.
+    """
+    count, _, height, width = images.shape
+    if flip:
+        mirrored = torch.rand(count, generator=generator) < 0.5
+        images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+    if not shift:
+        return images
+    padded = functional.pad(images, (shift, shift, shift, shift))
+    offsets = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator)
+    rows, columns = offsets[0] + torch.arange(height), offsets[1] + torch.arange(width)
+    everyone = torch.arange(count)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[everyone, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,104 @@
+"""Quantization-aware finetuning of one policy, under the problem's noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from suite.data import ImageSplit
+from suite.errors import BitcertError
+from suite.quantize.trainable import SCHEMES, Scheme, TrainableNetwork
+
+PASSES_PER_IMAGE = 3
+"""Forward passes charged for one image of one finetuning step: a backward pass costs about two forward ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneSettings:
+    """How a quantized network is finetuned.
+
+    Attributes:
+        batch: Images a step.
+        learning_rate: Adam's rate at the start; it falls to zero along a half cosine.
+        clip_decay: L2 penalty on PACT's clipping levels.
+        quantizer: ``"lsq"``, ``"pact"`` or ``"dorefa"``.
+    """
+
+    batch: int = 64
+    learning_rate: float = 1e-3
+    clip_decay: float = 2e-4
+    quantizer: Scheme = "lsq"
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.learning_rate <= 0 or self.clip_decay < 0:
+            raise BitcertError(f"finetuning needs batch >= 1, learning_rate > 0 and clip_decay >= 0, got {self}")
+        if self.quantizer not in SCHEMES:
+            raise BitcertError(f"unknown quantizer {self.quantizer!r}; known: {', '.join(SCHEMES)}")
+
+    def forward_passes(self, steps: int) -> int:
+        """What ``steps`` steps are charged."""
+        return PASSES_PER_IMAGE * self.batch * steps
+
+
+def finetune(
+    network: TrainableNetwork,
+    split: ImageSplit,
+    *,
+    steps: int,
+    sigma: float,
+    settings: FinetuneSettings,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Train the network in place on noisy training images with cross-entropy.
+
+    Images are visited in a fresh random order each epoch; Gaussian noise is added in [0, 1] before normalization. Order
+    and noise depend on ``seed`` alone. The network is left in evaluation mode.
+
+    Args:
+        network: Quantized network with float masters.
+        split: Training images.
+        steps: Optimizer steps.
+        sigma: Standard deviation of the noise.
+        settings: Batch size, rate, penalty.
+        seed: Seed of order and noise.
+        progress: Called with the number of finished steps.
+
+    Raises:
+        BitcertError: If the loss stops being finite.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    device = next(network.parameters()).device
+    clips = network.clips()
+    clip_ids = {id(clip) for clip in clips}
+    groups = [{"params": [p for p in network.parameters() if id(p) not in clip_ids]}]
+    if clips:
+        groups.append({"params": clips})
+    optimizer = torch.optim.Adam(groups, lr=settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
+    labels = torch.tensor(split.labels)
+    order = torch.empty(0, dtype=torch.int64)
+    network.train()
+    for step in range(steps):
+        if len(order) < min(settings.batch, len(split)):
+            order = torch.randperm(len(split), generator=generator)
+        chosen, order = order[: settings.batch], order[settings.batch :]
+        images = split.subset(chosen.numpy()).images()
+        images = images + sigma * torch.randn(images.shape, generator=generator)
+        loss = nn.functional.cross_entropy(network(images.to(device)), labels[chosen].to(device))
+        if clips:
+            loss = loss + settings.clip_decay * torch.stack([clip.square() for clip in clips]).sum()
+        if not torch.isfinite(loss):
+            raise BitcertError(
+                f"finetuning diverged at step {step + 1} of {steps}; lower the learning rate ({settings.learning_rate})"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if progress is not None:
+            progress(step + 1)
+    network.eval()

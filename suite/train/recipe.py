@@ -1,0 +1,105 @@
+"""From a dataset's name to a checkpoint on disk: the recipes behind `bitcert train` and the shipped checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from suite.data import ImageDataset, ImageSplit
+from suite.errors import unknown_name
+from suite.networks import build_network, save_checkpoint
+from suite.train.base import Report, TrainSettings, train_base
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is trained on a dataset unless told otherwise.
+
+    Attributes:
+        network: Name of the network.
+        settings: How it is trained.
+    """
+
+    network: str
+    settings: TrainSettings
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "digits": Recipe("resnet8", TrainSettings(epochs=150, weight_decay=2e-3)),
+    "mnist": Recipe("resnet8", TrainSettings(epochs=6, threads=2)),
+    "cifar10": Recipe("resnet20", TrainSettings(epochs=12, rate=0.2, flip=True, shift=4, threads=2)),
+}
+
+
+def recipe_for(dataset: str) -> Recipe:
+    """The recipe of a dataset.
+
+    Raises:
+        BitcertError: If there is none; ImageNet networks are not trained here but loaded from published checkpoints.
+    """
+    if dataset not in RECIPES:
+        raise unknown_name("recipe", dataset, RECIPES)
+    return RECIPES[dataset]
+
+
+def make_checkpoint(
+    dataset: ImageDataset,
+    recipe: Recipe,
+    path: Path,
+    *,
+    sigma: float,
+    seed: int,
+    progress: Report | None = None,
+) -> dict[str, Any]:
+    """Train a network on a dataset and save it with its record; an interrupted call goes on where it stopped.
+
+    The state between epochs is kept beside ``path``, with the ending ``.resume``, until the checkpoint is safe.
+
+    Args:
+        dataset: The dataset; the exam split is not touched.
+        recipe: Network and settings.
+        path: Where the checkpoint goes, ending in ``.safetensors``.
+        sigma: Standard deviation of the noise, in the units of the images.
+        seed: Seed of the training.
+        progress: Called after each epoch, see :func:`train_base`.
+
+    Returns:
+        The record: that of :func:`train_base`, with the dataset and its hash, the network's name, the accuracy on
+        search images without noise and, for the dataset's own recipe, the command that makes the checkpoint again.
+
+    Raises:
+        BitcertError: If the training fails, or a state left beside ``path`` belongs to another one.
+    """
+    network = build_network(recipe.network, dataset.classes, dataset.shape[0])
+    resume = path.with_suffix(".resume")
+    record = {"dataset": dataset.name, "data_sha256": dataset.sha256, "network": recipe.network} | train_base(
+        network,
+        dataset.splits["train"],
+        sigma=sigma,
+        settings=recipe.settings,
+        seed=seed,
+        resume=resume,
+        progress=progress,
+    )
+    record["search_accuracy"] = accuracy(network, dataset.splits["search"])
+    if recipe == RECIPES.get(dataset.name):
+        record["command"] = f"bitcert train {dataset.name} --sigma {sigma:g} --seed {seed}"
+    save_checkpoint(network, path, record)
+    resume.unlink(missing_ok=True)
+    return record
+
+
+def accuracy(network: nn.Module, split: ImageSplit, batch: int = 500) -> float:
+    """Share of a split's images, without noise, that the network, in eval mode, gets right."""
+    hits = 0
+    device = next(network.parameters()).device
+    with torch.no_grad():
+        for start in range(0, len(split), batch):
+            predicted = network(split.images(start, start + batch).to(device)).argmax(dim=1).cpu()
+            hits += int((predicted == torch.from_numpy(split.labels[start : start + batch])).sum())
+    return hits / len(split)

@@ -1,0 +1,214 @@
+"""The real problem: pure evaluations, honest counts, no leak from search to exam."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+import suite
+from suite.certify import certify
+from suite.errors import BitcertError
+from suite.problem import Fidelity
+from suite.problems import DEFINITIONS, load_problem
+from suite.problems.definition import ExamSettings
+from suite.problems.smoothed import SmoothedProblem, select_samples
+from suite.run.exam import examine, read_outcome, write_outcome
+from suite.run.post_step import PostStep
+from suite.seeds import derive_seed
+from suite.train.finetune import FinetuneSettings
+
+SMALL = Fidelity(images=20, noise=16)
+
+
+def digits(**settings: object) -> SmoothedProblem:
+    problem = load_problem("digits", **settings)  # type: ignore[arg-type]
+    assert isinstance(problem, SmoothedProblem)
+    return problem
+
+
+@pytest.fixture(scope="module")
+def problem() -> SmoothedProblem:
+    return digits()
+
+
+def without_seconds(metrics: suite.Metrics) -> suite.Metrics:
+    return replace(metrics, seconds=0.0)
+
+
+def test_space_budget_and_bops_need_neither_data_nor_checkpoint(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("BITCERT_DATA", raising=False)
+    for name in DEFINITIONS:
+        unread = load_problem(name, data=tmp_path / "absent", checkpoint=tmp_path / "absent.safetensors", budget="w4a4")
+        policy = unread.space.uniform(4)
+        assert unread.bops(policy) == unread.budget.limit
+        assert unread.is_feasible(policy)
+
+
+def test_an_evaluation_is_a_pure_function_of_its_arguments(problem: SmoothedProblem) -> None:
+    policy = problem.space.uniform(2, 3)
+    first = problem.evaluate(policy, SMALL, seed=1)
+    other = digits()
+    other.evaluate(problem.space.uniform(2), SMALL, seed=1)  # what was evaluated before must not matter
+    torch.manual_seed(99)
+    np.random.seed(99)  # noqa: NPY002
+    assert without_seconds(other.evaluate(policy, SMALL, seed=1)) == without_seconds(first)
+    assert without_seconds(other.evaluate(policy, SMALL, seed=2)) != without_seconds(first)
+
+
+def test_threads_of_the_caller_do_not_matter_and_are_restored(problem: SmoothedProblem) -> None:
+    policy = problem.space.uniform(2)
+    before = torch.get_num_threads()
+    try:
+        measured = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            measured.append(without_seconds(digits().evaluate(policy, SMALL)))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert measured[0] == measured[1]
+
+
+def test_metrics_equal_a_certification_done_by_hand(problem: SmoothedProblem) -> None:
+    policy = problem.space.uniform(3)
+    metrics = problem.evaluate(policy, SMALL, seed=4)
+    split = problem.dataset.splits["search"].subset(range(SMALL.images))
+    certificates = certify(
+        problem.quantized(policy),
+        split.images(),
+        split.labels,
+        sigma=problem.sigma,
+        n0=select_samples(SMALL.noise),
+        n=SMALL.noise,
+        alpha=1e-3,
+        seed=derive_seed(problem.seed, "search", 4),
+        ids=split.ids,
+        batch=problem.definition.batch,
+    )
+    right = certificates.prediction == split.labels
+    assert metrics.acr == pytest.approx(float(np.where(right, certificates.radius, 0).mean()))
+    assert metrics.certified_accuracy[0.25] == pytest.approx(float((right & (certificates.radius >= 0.25)).mean()))
+    assert metrics.bops == problem.bops(policy)
+
+
+def test_no_radius_exceeds_what_the_samples_can_certify(problem: SmoothedProblem) -> None:
+    metrics = problem.evaluate(problem.space.uniform(3), SMALL)
+    most = problem.sigma * norm.ppf(0.001 ** (1 / SMALL.noise))
+    assert 0 < metrics.acr <= most
+    assert metrics.certified_accuracy[0.25] == 0.0
+
+
+def test_forward_passes_are_images_times_clean_choosing_and_counting(problem: SmoothedProblem) -> None:
+    metrics = problem.evaluate(problem.space.uniform(3), SMALL)
+    assert metrics.forward_passes == 20 * (1 + 8 + 16)
+
+
+def test_finetuning_counts_three_passes_an_image_and_changes_the_network() -> None:
+    problem = digits(finetuning=FinetuneSettings(batch=32))
+    policy = problem.space.uniform(2)
+    plain = problem.evaluate(policy, SMALL)
+    tuned = problem.evaluate(policy, replace(SMALL, finetune_steps=20))
+    assert tuned.forward_passes - plain.forward_passes == 3 * 20 * 32
+    assert tuned.acr > plain.acr
+    assert without_seconds(
+        digits(finetuning=FinetuneSettings(batch=32)).evaluate(policy, replace(SMALL, finetune_steps=20))
+    ) == (without_seconds(tuned))
+
+
+def test_the_meter_charges_what_the_cache_answers() -> None:
+    problem = digits()
+    policy = problem.space.uniform(3)
+    first = problem.evaluate(policy, SMALL)
+    again = problem.evaluate(policy, SMALL)
+    assert again is first
+    assert problem.meter.forward_passes == 2 * first.forward_passes
+
+
+def test_the_float_network_is_left_as_it_was(problem: SmoothedProblem) -> None:
+    before = {name: tensor.clone() for name, tensor in problem.network.state_dict().items()}
+    problem.evaluate(problem.space.uniform(2), replace(SMALL, finetune_steps=2))
+    problem.evaluate(problem.space.uniform(3), SMALL)
+    for name, tensor in problem.network.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_infeasible_policies_are_not_evaluated(problem: SmoothedProblem) -> None:
+    with pytest.raises(BitcertError, match="over the budget"):
+        problem.evaluate(problem.space.uniform(8), SMALL)
+    with pytest.raises(BitcertError, match="does not belong"):
+        problem.evaluate(suite.Policy.from_bits([3], [3]), SMALL)
+
+
+def test_more_images_than_the_split_has_is_refused(problem: SmoothedProblem) -> None:
+    with pytest.raises(BitcertError, match="search split"):
+        problem.evaluate(problem.space.uniform(3), Fidelity(images=10_000, noise=16))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sigma": 0.0}, "sigma"),
+        ({"sigma": float("nan")}, "sigma"),
+        ({"seed": -1}, "seed"),
+        ({"alpha": 1.0}, "alpha"),
+        ({"budget": "w9"}, "not understood"),
+        ({"budget": 10}, "below the cheapest policy"),
+        ({"certify": "magic"}, "known: fixed"),
+        ({"objective": "certified@0.5,0.25"}, "ascending"),
+    ],
+)
+def test_settings_out_of_range_are_refused_at_once(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(BitcertError, match=message):
+        digits(**settings)
+
+
+def test_search_and_exam_share_no_image_and_no_noise(problem: SmoothedProblem) -> None:
+    search, exam = problem.dataset.splits["search"], problem.dataset.splits["exam"]
+    assert not set(search.ids.tolist()) & set(exam.ids.tolist())
+    assert derive_seed(0, "exam") not in {derive_seed(0, "search", seed) for seed in range(100)}
+
+
+def test_an_exam_is_reproducible_and_survives_its_file(problem: SmoothedProblem, tmp_path: Path) -> None:
+    settings = ExamSettings(images=30, n0=20, n=50)
+    policy = problem.space.uniform(3)
+    outcome = examine(problem, policy, exam=settings)
+    write_outcome(outcome, tmp_path / "exam.json")
+    read = read_outcome(tmp_path / "exam.json")
+    again = examine(digits(), policy, exam=settings)
+    for other in (read, again):
+        np.testing.assert_array_equal(other.scores, outcome.scores)
+        np.testing.assert_array_equal(other.image_ids, outcome.image_ids)
+        assert without_seconds(other.metrics) == without_seconds(outcome.metrics)
+    assert outcome.metrics.forward_passes == 30 * (1 + 20 + 50)
+
+
+def test_the_float_network_is_examined_on_the_same_images(problem: SmoothedProblem) -> None:
+    outcome = examine(problem, None, exam=ExamSettings(images=30, n0=20, n=50))
+    assert outcome.policy is None
+    assert outcome.metrics.bops == sum(layer.macs for layer in problem.space.layers) * 1024
+    assert outcome.metrics.acr > 0.2
+
+
+def test_a_post_step_of_finetuning_helps_a_two_bit_policy() -> None:
+    problem = digits(budget="w2a2")
+    settings = ExamSettings(images=60, n0=20, n=100)
+    plain = examine(problem, problem.space.uniform(2), "none", exam=settings)
+    tuned = examine(problem, problem.space.uniform(2), PostStep("qat", finetune_steps=60), exam=settings)
+    assert tuned.metrics.acr > plain.metrics.acr
+
+
+def test_unknown_post_steps_list_the_known_ones(problem: SmoothedProblem) -> None:
+    with pytest.raises(BitcertError, match="known: qat, none|known: none, qat"):
+        examine(problem, problem.space.uniform(3), "sqwa")
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"version": 99}', '{"version": 1, "images": 3}'])
+def test_a_file_that_is_no_exam_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "exam.json").write_text(content)
+    with pytest.raises(BitcertError, match="exam"):
+        read_outcome(tmp_path / "exam.json")

@@ -1,0 +1,72 @@
+"""A comparison that does not compare like with like is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from suite.errors import BitcertError
+from suite.objective import parse_objective
+from suite.report.checks import check_comparison
+from suite.run.records import Comparison, Entry, Outcome, Run
+from suite.space import Policy
+
+
+def change_run(comparison: Comparison, change: Callable[[Run], Run]) -> Comparison:
+    first, *rest = comparison.entries
+    return replace(comparison, entries=(Entry(change(first.run), first.outcome), *rest))
+
+
+def change_outcome(comparison: Comparison, change: Callable[[Outcome], Outcome]) -> Comparison:
+    first, *rest = comparison.entries
+    return replace(comparison, entries=(Entry(first.run, change(first.outcome)), *rest))
+
+
+def test_sound_comparison_passes(small: Comparison, large: Comparison) -> None:
+    check_comparison(small)
+    check_comparison(large)
+
+
+def test_empty_comparison_is_refused(small: Comparison) -> None:
+    with pytest.raises(BitcertError, match="has no entries"):
+        check_comparison(replace(small, entries=()))
+
+
+def test_repeated_seed_is_refused(small: Comparison) -> None:
+    with pytest.raises(BitcertError, match="'random' with seed 0 occurs 2 times"):
+        check_comparison(replace(small, entries=(*small.entries, small.entries[0])))
+
+
+def test_name_of_the_float_network_is_reserved(small: Comparison) -> None:
+    with pytest.raises(BitcertError, match="stands for the float network"):
+        check_comparison(change_run(small, lambda run: replace(run, searcher="float")))
+
+
+def test_different_objectives_are_refused(small: Comparison) -> None:
+    with pytest.raises(BitcertError, match="different objectives: acr, clean"):
+        check_comparison(change_run(small, lambda run: replace(run, objective=parse_objective("clean"))))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda outcome: replace(outcome, post_step="sqwa"), "different post-steps: none, sqwa"),
+        (lambda outcome: replace(outcome, image_ids=outcome.image_ids[::-1]), "different images"),
+        (lambda outcome: replace(outcome, provenance={"exam": {"n": 7}}), "different n: 7 and 1000"),
+        (
+            lambda outcome: replace(outcome, metrics=replace(outcome.metrics, alpha=0.5)),
+            "different alpha: 0.5 and 0.001",
+        ),
+        (lambda outcome: replace(outcome, metrics=replace(outcome.metrics, bops=10**12)), "over the budget"),
+        (lambda outcome: replace(outcome, metrics=replace(outcome.metrics, acr=9.0)), "records ACR 9.0"),
+        (lambda outcome: replace(outcome, policy=Policy.from_bits([2], [2])), "not of the best policy"),
+        (lambda outcome: replace(outcome, policy=None), "not of the best policy"),
+    ],
+)
+def test_exam_that_stands_apart_is_refused(
+    small: Comparison, change: Callable[[Outcome], Outcome], message: str
+) -> None:
+    with pytest.raises(BitcertError, match=message):
+        check_comparison(change_outcome(small, change))

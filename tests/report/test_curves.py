@@ -1,0 +1,71 @@
+"""Curves agree with brute force."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from suite.problem import Fidelity, Metrics, Trial
+from suite.report.curves import best_band, best_so_far, certified_band, certified_curve
+from suite.run.records import Comparison, Run
+from suite.space import Policy
+
+
+def test_certified_curve_counts_images(small: Comparison) -> None:
+    outcome = small.entries[0].outcome
+    radii = np.unique([0.0, *outcome.certificates.radius, 9.0])  # the steps themselves, and beyond
+    expected = outcome.certificates.certified_accuracy(outcome.labels, list(radii))
+    assert certified_curve(outcome, radii) == pytest.approx(list(expected.values()))
+
+
+def test_area_under_the_certified_curve_is_the_acr(small: Comparison) -> None:
+    radii = np.linspace(0.0, 1.0, 20_001)
+    for outcome in (small.reference, small.entries[0].outcome):
+        assert np.trapezoid(certified_curve(outcome, radii), radii) == pytest.approx(outcome.metrics.acr, abs=1e-4)
+
+
+def test_certified_band_holds_all_seeds(small: Comparison) -> None:
+    entries, radii = small.entries[:2], np.linspace(0, 0.5, 50)
+    band = certified_band(entries, radii)
+    curves = [certified_curve(entry.outcome, radii) for entry in entries]
+    assert band.mean == pytest.approx((curves[0] + curves[1]) / 2)
+    assert np.array_equal(band.least, np.minimum(*curves))
+    assert np.array_equal(band.most, np.maximum(*curves))
+
+
+def make_run(run: Run, scores: list[float | None], probe_spend: int = 0, repeat: int | None = None) -> Run:
+    """Trials of 10 forward passes each; None is a failure, ``repeat`` the trial that repeats the first."""
+    policy = Policy.from_bits([2], [2])
+    trials = [
+        Trial(
+            number,
+            policy,
+            Fidelity(),
+            0,
+            None if score is None else Metrics(0.5, score, {}, 1, 10, 1.0, 0.001, "fixed"),
+            "loss became nan" if score is None else None,
+            0 if number == repeat else None,
+        )
+        for number, score in enumerate(scores)
+    ]
+    return replace(run, trials=tuple(trials), probe_spend=probe_spend)
+
+
+def test_best_so_far_counts_probes_first_and_repeats_never(small: Comparison) -> None:
+    run = make_run(small.entries[0].run, [0.2, None, 0.2, 0.1, 0.5], probe_spend=100, repeat=2)
+    passes, best = best_so_far(run)
+    assert passes.tolist() == [110, 110, 120, 130]
+    assert best.tolist() == [0.2, 0.2, 0.2, 0.5]
+    assert passes[-1] == run.forward_passes
+
+
+def test_best_band_starts_when_every_run_has_an_estimate(small: Comparison) -> None:
+    first = small.entries[0].run
+    runs = [make_run(first, [0.1, 0.3, 0.2, 0.6]), make_run(first, [0.2, 0.4], probe_spend=15)]
+    band = best_band(runs)
+    assert band.x.tolist() == [25, 30, 35, 40]
+    assert band.mean == pytest.approx([0.25, 0.25, 0.35, 0.5])
+    assert band.least.tolist() == [0.2, 0.2, 0.3, 0.4]
+    assert band.most.tolist() == [0.3, 0.3, 0.4, 0.6]

@@ -1,0 +1,130 @@
+"""The leaderboard ranks by exam scores alone and shows what does not beat trivial methods."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from suite.objective import parse_objective
+from suite.problem import Trial
+from suite.report.leaderboard import leaderboard
+from suite.run.records import Comparison, Entry, Run
+from tests.report.fabricated import make_comparison
+
+
+def by_name(frame: pd.DataFrame) -> dict[str, pd.Series]:
+    return {str(row["searcher"]): row for _, row in frame.iterrows()}
+
+
+def test_searchers_are_ranked_by_mean_exam_score() -> None:
+    frame = leaderboard(
+        make_comparison({"random": [0.2, 0.3], "tpe": [0.5, 0.4], "uniform": [0.1, 0.1]}, reference=0.6)
+    )
+    assert list(frame["searcher"]) == ["tpe", "random", "uniform", "float"]
+    assert list(frame["rank"].fillna(0)) == [1, 2, 3, 0]
+    assert list(frame["score"]) == pytest.approx([0.45, 0.25, 0.1, 0.6])
+    assert list(frame["score_sd"].iloc[:3]) == pytest.approx([np.std([0.5, 0.4], ddof=1)] * 2 + [0.0])
+
+
+def test_equal_scores_share_a_rank() -> None:
+    frame = leaderboard(make_comparison({"random": [0.2], "a": [0.4], "b": [0.4], "c": [0.3]}))
+    assert dict(zip(frame["searcher"], frame["rank"].fillna(0), strict=True)) == {
+        "a": 1,
+        "b": 1,
+        "c": 3,
+        "random": 4,
+        "float": 0,
+    }
+
+
+def test_search_scores_never_reach_the_leaderboard(small: Comparison, small_board: pd.DataFrame) -> None:
+    def boast(trial: Trial) -> Trial:
+        metrics = trial.metrics
+        return trial if metrics is None else replace(trial, metrics=replace(metrics, acr=100 * metrics.acr + 7))
+
+    def boasting(run: Run) -> Run:
+        return replace(run, trials=tuple(boast(trial) for trial in run.trials))
+
+    entries = tuple(Entry(boasting(entry.run), entry.outcome) for entry in small.entries)
+    pd.testing.assert_frame_equal(leaderboard(replace(small, entries=entries)), small_board)
+
+
+def test_averages_are_over_seeds(small: Comparison, small_board: pd.DataFrame) -> None:
+    row = by_name(small_board)["tpe"]
+    entries = [entry for entry in small.entries if entry.run.searcher == "tpe"]
+    metrics = [entry.outcome.metrics for entry in entries]
+    assert row["acr"] == row["score"] == pytest.approx(np.mean([m.acr for m in metrics]))
+    assert row["certified@0.25"] == pytest.approx(np.mean([m.certified_accuracy[0.25] for m in metrics]))
+    assert row["clean_accuracy"] == pytest.approx(np.mean([m.clean_accuracy for m in metrics]))
+    assert row["bops_share"] == pytest.approx(np.mean([m.bops for m in metrics]) / small.float_bops)
+    assert row["forward_passes"] == round(np.mean([entry.run.forward_passes for entry in entries]))
+    assert row["to_float"] == pytest.approx(row["score"] - small.reference.metrics.acr)
+    assert row["to_float_low"] < row["to_float"] < row["to_float_high"] < 0
+
+
+def test_float_network_is_a_row_without_rank_or_verdict(small: Comparison, small_board: pd.DataFrame) -> None:
+    row = small_board.iloc[-1]
+    assert row["searcher"] == "float"
+    assert row["score"] == small.reference.metrics.acr
+    assert row["image_low"] < row["score"] < row["image_high"]
+    assert row[["rank", "seeds", "difference", "verdict", "beats_trivial"]].isna().all()
+
+
+def test_scores_follow_the_objective_of_the_runs(small: Comparison) -> None:
+    objective = parse_objective("certified@0.25,0.5")
+    entries = tuple(
+        Entry(replace(entry.run, objective=objective, trials=entry.run.trials), entry.outcome)
+        for entry in small.entries
+        if entry.run.searcher in ("uniform", "cheapest")
+    )
+    frame = leaderboard(replace(small, entries=entries))
+    expected = (frame["certified@0.25"] + frame["certified@0.5"]) / 2
+    assert list(frame["score"]) == pytest.approx(list(expected))
+    assert set(frame["objective"]) == {"certified@0.25,0.5"}
+
+
+def test_two_seeds_are_underpowered_never_a_tie(small_board: pd.DataFrame) -> None:
+    verdicts = {name: row["verdict"] for name, row in by_name(small_board).items() if name not in ("random", "float")}
+    assert set(verdicts.values()) == {"underpowered"}
+    beats = {name: row["beats_trivial"] for name, row in by_name(small_board).items()}
+    assert [beats[name] for name in ("tpe", "evolution", "haq")] == ["underpowered"] * 3
+    assert [beats[name] for name in ("random", "uniform", "cheapest")] == ["trivial"] * 3
+
+
+def test_learned_methods_that_do_not_beat_trivial_ones_are_shown() -> None:
+    rng = np.random.default_rng(0)
+    frame = leaderboard(
+        make_comparison(
+            {
+                "random": rng.uniform(0.30, 0.31, 8),
+                "uniform": [0.35] * 8,
+                "cheapest": [0.1] * 8,
+                "tpe": rng.uniform(0.40, 0.41, 8),
+                "haq": rng.uniform(0.32, 0.34, 8),
+                "arq": np.where(np.arange(8) % 2, 0.34, 0.36),
+            }
+        )
+    )
+    found = {name: (row["beats_trivial"], row["unbeaten"]) for name, row in by_name(frame).items()}
+    assert found["tpe"] == ("yes", "")
+    assert found["haq"] == ("no", "uniform (worse)")
+    assert found["arq"] == ("no", "uniform (not distinguishable)")
+    assert found["uniform"] == ("trivial", "")
+
+
+def test_without_the_opponent_nothing_is_compared() -> None:
+    frame = leaderboard(make_comparison({"tpe": [0.2, 0.3], "haq": [0.1, 0.1]}))
+    assert set(frame["verdict"].iloc[:2]) == {"not compared"}
+    assert set(frame["beats_trivial"].iloc[:2]) == {"not compared"}
+    assert frame["difference"].isna().all()
+
+
+def test_another_opponent_can_be_chosen(large: Comparison) -> None:
+    frame = leaderboard(large, against="uniform")
+    rows = by_name(frame)
+    assert set(frame["against"].iloc[:-1]) == {"uniform"}
+    assert rows["uniform"]["verdict"] == "not compared"
+    assert rows["random"]["difference"] == pytest.approx(rows["random"]["score"] - rows["uniform"]["score"])

@@ -1,0 +1,144 @@
+"""Comparisons: searches, shared exams of distinct winners, resumption, equal results from both executors."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from suite.errors import BitcertError
+from suite.problem import Fidelity, Trial
+from suite.problems import load_problem
+from suite.problems.definition import ExamSettings
+from suite.problems.smoothed import SmoothedProblem
+from suite.run.comparison import ComparisonSettings, Watcher, compare, load_comparison
+from suite.run.loop import Limits
+from suite.run.post_step import PostStep
+from suite.run.records import Comparison, Outcome, Run
+
+SETTINGS = ComparisonSettings(
+    searchers=("random", "evolution", "uniform", "cheapest"),
+    seeds=(0, 1),
+    limits=Limits(5),
+    fidelity=Fidelity(images=20, noise=16),
+    post_step=PostStep(),
+    exam=ExamSettings(images=30, n0=20, n=50),
+)
+
+
+def digits() -> SmoothedProblem:
+    problem = load_problem("digits", budget="w3a3")
+    assert isinstance(problem, SmoothedProblem)
+    return problem
+
+
+class Counting(Watcher):
+    def __init__(self) -> None:
+        self.trials = 0
+        self.exam_files = 0
+
+    def trial(self, searcher: str, seed: int, trial: Trial) -> None:
+        self.trials += 1
+
+    def exam(self, outcome: Outcome) -> None:
+        self.exam_files += 1
+
+
+def timeless(run: Run) -> Run:
+    """The run without wall times."""
+    trials = [replace(trial, metrics=trial.metrics and replace(trial.metrics, seconds=0.0)) for trial in run.trials]
+    return replace(run, trials=tuple(trials))
+
+
+def assert_equal(first: Comparison, second: Comparison) -> None:
+    assert len(first.entries) == len(second.entries)
+    for one, other in zip(first.entries, second.entries, strict=True):
+        assert timeless(one.run) == timeless(other.run)
+        np.testing.assert_array_equal(one.outcome.scores, other.outcome.scores)
+    np.testing.assert_array_equal(first.reference.scores, second.reference.scores)
+
+
+@pytest.fixture(scope="module")
+def inline(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    return compare(digits(), SETTINGS, tmp_path_factory.mktemp("inline") / "comparison", executor="inline")
+
+
+def test_there_is_an_entry_for_every_searcher_and_seed(inline: Comparison) -> None:
+    assert [(entry.run.searcher, entry.run.seed) for entry in inline.entries] == [
+        (searcher, seed) for seed in SETTINGS.seeds for searcher in SETTINGS.searchers
+    ]
+
+
+def test_winners_are_feasible_and_examined_on_the_same_unseen_images(inline: Comparison) -> None:
+    problem = digits()
+    searched = set(problem.dataset.splits["search"].ids.tolist())
+    for entry in inline.entries:
+        assert entry.run.best is not None
+        assert entry.outcome.policy == entry.run.best.policy
+        assert problem.is_feasible(entry.run.best.policy)
+        np.testing.assert_array_equal(entry.outcome.image_ids, inline.reference.image_ids)
+        assert not searched & set(entry.outcome.image_ids.tolist())
+
+
+def test_identical_winners_share_one_exam(inline: Comparison) -> None:
+    distinct = {entry.outcome.policy for entry in inline.entries}
+    assert len(list((inline.directory / "exams").iterdir())) == len(distinct) + 1
+    assert len(distinct) < len(inline.entries)
+
+
+def test_a_finished_comparison_is_read_back_without_work(inline: Comparison) -> None:
+    counting = Counting()
+    again = compare(digits(), SETTINGS, inline.directory, executor="inline", watcher=counting)
+    assert_equal(again, inline)
+    assert counting.exam_files == 0
+    assert_equal(load_comparison(inline.directory), inline)
+
+
+def test_a_lost_exam_and_a_cut_journal_are_made_up_for(inline: Comparison, tmp_path: Path) -> None:
+    partial = compare(digits(), SETTINGS, tmp_path / "partial", executor="inline")
+    (partial.directory / "exams" / "float.json").unlink()
+    journal = partial.directory / "searches" / "evolution-1" / "journal.jsonl"
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:4]))
+    counting = Counting()
+    assert_equal(compare(digits(), SETTINGS, partial.directory, executor="inline", watcher=counting), inline)
+    assert counting.exam_files == 1
+
+
+def test_a_directory_with_another_comparison_is_refused(inline: Comparison) -> None:
+    before = (inline.directory / "comparison.json").read_bytes()
+    with pytest.raises(BitcertError, match="differs in seeds"):
+        compare(digits(), replace(SETTINGS, seeds=(0, 2)), inline.directory, executor="inline")
+    problem = load_problem("digits", budget="w4a4")
+    assert isinstance(problem, SmoothedProblem)
+    with pytest.raises(BitcertError, match="differs in budget"):
+        compare(problem, SETTINGS, inline.directory, executor="inline")
+    assert (inline.directory / "comparison.json").read_bytes() == before
+
+
+def test_a_directory_with_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(BitcertError, match="holds no comparison"):
+        compare(digits(), SETTINGS, tmp_path, executor="inline")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("content", ["{broken", json.dumps({"version": 0})])
+def test_a_damaged_or_foreign_comparison_file_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "comparison.json").write_text(content)
+    with pytest.raises(BitcertError, match=r"comparison\.json"):
+        load_comparison(tmp_path)
+
+
+def test_searchers_and_seeds_may_not_repeat() -> None:
+    with pytest.raises(BitcertError, match="without repetition"):
+        replace(SETTINGS, searchers=("random", "random"))
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_comparison_as_inline(inline: Comparison, tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    try:
+        assert_equal(compare(digits(), SETTINGS, tmp_path / "ray", executor="ray"), inline)
+    finally:
+        ray.shutdown()

@@ -1,0 +1,244 @@
+"""Runs: resumed runs equal uninterrupted ones, spend is counted once, other runs are refused."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import suite
+from suite.cost import random_feasible
+from suite.errors import BitcertError
+from suite.problem import Fidelity, Metrics, Problem, Trial
+from suite.problems.separable import SeparableProblem
+from suite.run.comparison import search
+from suite.run.evaluation import evaluate_trial
+from suite.run.journal import FILE_NAME, JournalWarning
+from suite.run.loop import STALLED_AFTER, Limits, SearchLoop, load_run
+from suite.run.records import Run
+from suite.run.registry import make_searcher, searcher_names
+from suite.searcher import Exhausted, Searcher
+from suite.space import Policy
+
+
+class Probing(Searcher):
+    """Random policies, and one metered probe of the problem in every call."""
+
+    def __init__(self, problem: Problem, seed: int) -> None:
+        super().__init__(problem, seed)
+        self._rng = np.random.default_rng(seed)
+
+    def ask(self, pending: Sequence[Trial] = ()) -> Policy:
+        self.problem.meter.charge(10)
+        return random_feasible(self.problem.space, self.problem.budget.limit, self._rng)
+
+    def tell(self, trial: Trial) -> None:
+        self.problem.meter.charge(3)
+
+
+class Repeating(Searcher):
+    """Two policies in turn, forever."""
+
+    def __init__(self, problem: Problem, seed: int) -> None:
+        super().__init__(problem, seed)
+        self._asked = 0
+
+    def ask(self, pending: Sequence[Trial] = ()) -> Policy:
+        self._asked += 1
+        return self.problem.space.uniform(2 + self._asked % 2)
+
+    def tell(self, trial: Trial) -> None:
+        pass
+
+
+class Failing(SeparableProblem):
+    """A problem on which every third evaluation goes wrong."""
+
+    calls = 0
+
+    def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
+        self.calls += 1
+        if self.calls % 3 == 0:
+            raise RuntimeError("out of memory")
+        metrics = super().evaluate(policy, fidelity, seed)
+        return replace(metrics, acr=float("nan")) if self.calls % 3 == 1 and self.calls > 6 else metrics
+
+
+def run_all(make: Callable[[Problem], Searcher], directory: Path, evaluations: int = 12, parallel: int = 1) -> Run:
+    problem = SeparableProblem()
+    return search(problem, make(problem), evaluations=evaluations, directory=directory, parallel=parallel)
+
+
+@pytest.mark.parametrize("name", searcher_names())
+def test_a_run_cut_anywhere_and_resumed_equals_the_uninterrupted_one(name: str, tmp_path: Path) -> None:
+    whole = run_all(lambda problem: make_searcher(name, problem, 3), tmp_path / "whole")
+    content = (tmp_path / "whole" / FILE_NAME).read_bytes()
+    ends = [position + 1 for position, byte in enumerate(content) if byte == ord("\n")]
+    for number, end in enumerate([*ends[::3], ends[-2]]):
+        cut = tmp_path / f"cut{number}"
+        cut.mkdir()
+        (cut / FILE_NAME).write_bytes(content[:end])
+        resumed = run_all(lambda problem: make_searcher(name, problem, 3), cut)
+        assert resumed == whole
+        assert (cut / FILE_NAME).read_bytes() == content
+
+
+def test_a_run_cut_inside_a_line_is_mended_and_equal(tmp_path: Path) -> None:
+    whole = run_all(lambda problem: make_searcher("random", problem, 3), tmp_path / "whole")
+    content = (tmp_path / "whole" / FILE_NAME).read_bytes()
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / FILE_NAME).write_bytes(content[: len(content) // 2 + 7])
+    with pytest.warns(JournalWarning, match="torn"):
+        assert run_all(lambda problem: make_searcher("random", problem, 3), tmp_path / "cut") == whole
+
+
+def test_probes_are_charged_once_whether_or_not_the_run_was_interrupted(tmp_path: Path) -> None:
+    whole = run_all(lambda problem: Probing(problem, 0), tmp_path / "whole")
+    assert whole.probe_spend == 12 * 13
+    assert whole.forward_passes == 12 * 13 + 12
+    content = (tmp_path / "whole" / FILE_NAME).read_bytes()
+    for number, line_end in enumerate(position + 1 for position, byte in enumerate(content) if byte == ord("\n")):
+        cut = tmp_path / f"cut{number}"
+        cut.mkdir()
+        (cut / FILE_NAME).write_bytes(content[:line_end])
+        assert run_all(lambda problem: Probing(problem, 0), cut) == whole
+
+
+def test_a_finished_run_is_read_back_without_evaluating(tmp_path: Path) -> None:
+    whole = run_all(lambda problem: make_searcher("random", problem, 0), tmp_path)
+
+    class Closed(SeparableProblem):
+        def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
+            raise AssertionError("evaluated again")
+
+    problem = Closed()
+    assert search(problem, make_searcher("random", problem, 0), evaluations=12, directory=tmp_path) == whole
+
+
+def test_a_finished_run_goes_on_when_more_evaluations_are_asked_for(tmp_path: Path) -> None:
+    long = run_all(lambda problem: make_searcher("evolution", problem, 0), tmp_path / "long", evaluations=20)
+    run_all(lambda problem: make_searcher("evolution", problem, 0), tmp_path / "short", evaluations=8)
+    extended = run_all(lambda problem: make_searcher("evolution", problem, 0), tmp_path / "short", evaluations=20)
+    assert extended == long
+
+
+def test_the_best_trial_is_the_earliest_of_the_highest_score(tmp_path: Path) -> None:
+    run = run_all(lambda problem: make_searcher("random", problem, 1), tmp_path, evaluations=30)
+    scores = [trial.metrics.acr for trial in run.trials if trial.metrics is not None]
+    assert run.best is not None
+    assert run.best.number == scores.index(max(scores))
+
+
+def test_repeats_are_free_and_a_run_of_nothing_else_stalls(tmp_path: Path) -> None:
+    problem = SeparableProblem()
+    run = search(problem, Repeating(problem, 0), evaluations=None, forward_passes=10, directory=tmp_path)
+    assert run.stopped == "stalled"
+    assert len(run.trials) == 2 + STALLED_AFTER
+    assert run.forward_passes == 2
+    assert [trial.repeat_of for trial in run.trials[:5]] == [None, None, 0, 1, 0]
+    assert run.trials[2].metrics == run.trials[0].metrics
+
+
+def test_a_spend_limit_counts_probes_and_stops_the_run(tmp_path: Path) -> None:
+    problem = SeparableProblem()
+    run = search(problem, Probing(problem, 0), evaluations=None, forward_passes=100, directory=tmp_path)
+    assert run.stopped == "forward_passes"
+    assert 100 <= run.forward_passes < 100 + 14
+
+
+def test_exhausted_searchers_end_their_run(tmp_path: Path) -> None:
+    run = run_all(lambda problem: make_searcher("cheapest", problem, 0), tmp_path)
+    assert (run.stopped, len(run.trials)) == ("exhausted", 1)
+
+
+def test_failures_are_recorded_with_their_reason_and_the_run_goes_on(tmp_path: Path) -> None:
+    problem = Failing()
+    run = search(problem, make_searcher("tpe", problem, 0), evaluations=12, directory=tmp_path)
+    failures = [trial.failure for trial in run.trials if trial.failure is not None]
+    assert len(run.trials) == 12
+    assert "RuntimeError: out of memory" in failures
+    assert any("not finite" in failure for failure in failures)
+    assert run.best is not None
+
+
+def test_an_infeasible_proposal_is_refused(tmp_path: Path) -> None:
+    class Cheating(Repeating):
+        def ask(self, pending: Sequence[Trial] = ()) -> Policy:
+            return self.problem.space.uniform(8)
+
+    problem = SeparableProblem()
+    with pytest.raises(BitcertError, match="over the budget"):
+        search(problem, Cheating(problem, 0), evaluations=4, directory=tmp_path)
+
+
+def test_parallel_trials_are_pending_and_may_finish_out_of_order(tmp_path: Path) -> None:
+    problem = SeparableProblem()
+    loop = SearchLoop(problem, make_searcher("tpe", problem, 0), tmp_path, Limits(6), parallel=3)
+    trials = [loop.propose() for _ in range(4)]
+    assert trials[3] is None
+    assert not loop.finished
+    for trial in reversed(trials[:3]):
+        assert trial is not None
+        loop.complete(evaluate_trial(problem, trial))
+    while (trial := loop.propose()) is not None:
+        loop.complete(evaluate_trial(problem, trial))
+    assert loop.finished
+    loop.close()
+    assert [trial.number for trial in load_run(tmp_path).trials] == list(range(6))
+
+
+def test_trials_under_way_at_a_crash_are_handed_out_again(tmp_path: Path) -> None:
+    problem = SeparableProblem()
+    loop = SearchLoop(problem, make_searcher("random", problem, 0), tmp_path, Limits(6), parallel=3)
+    before = [loop.propose() for _ in range(3)]
+    assert before[1] is not None
+    loop.complete(evaluate_trial(problem, before[1]))
+    loop.close()
+    again = SearchLoop(problem, make_searcher("random", problem, 0), tmp_path, Limits(6), parallel=3)
+    assert [again.propose(), again.propose()] == [before[0], before[2]]
+    again.close()
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"seed": 5}, "searcher_seed"),
+        ({"searcher": "tpe"}, "searcher"),
+        ({"budget": "w4a4"}, "budget"),
+        ({"fidelity": Fidelity(2, 2)}, "fidelity"),
+    ],
+)
+def test_a_directory_with_another_run_is_refused(tmp_path: Path, changed: dict[str, object], named: str) -> None:
+    def go(searcher: str = "random", seed: int = 0, budget: str = "w3a3", fidelity: Fidelity | None = None) -> None:
+        problem = SeparableProblem(budget=budget)
+        search(problem, make_searcher(searcher, problem, seed), evaluations=3, directory=tmp_path, fidelity=fidelity)
+
+    go()
+    content = (tmp_path / FILE_NAME).read_bytes()
+    with pytest.raises(BitcertError, match=rf"another run.*{named}"):
+        go(**changed)  # type: ignore[arg-type]
+    assert (tmp_path / FILE_NAME).read_bytes() == content
+
+
+def test_a_searcher_that_changed_is_refused(tmp_path: Path) -> None:
+    run_all(lambda problem: make_searcher("random", problem, 0), tmp_path)
+    problem = SeparableProblem()
+    changed = make_searcher("random", problem, 0)
+    changed.ask()
+    with pytest.raises(BitcertError, match="not deterministic"):
+        search(problem, changed, evaluations=12, directory=tmp_path)
+
+
+def test_the_facade_reads_runs(tmp_path: Path) -> None:
+    run = run_all(lambda problem: make_searcher("random", problem, 0), tmp_path)
+    assert suite.load_run(tmp_path) == run
+
+
+def test_exhausted_is_an_exception_of_the_facade() -> None:
+    problem = SeparableProblem()
+    searcher = suite.make_searcher("cheapest", problem, seed=0)
+    searcher.ask()
+    with pytest.raises(suite.Exhausted):
+        searcher.ask()
+    assert suite.Exhausted is Exhausted

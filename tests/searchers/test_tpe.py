@@ -1,0 +1,53 @@
+"""TPE conforms, and its study holds the policies evaluated and, unscored, the suggestions over the budget."""
+
+import pytest
+from optuna.trial import TrialState
+
+from searchers.random_search import RandomSearch
+from searchers.tpe import TPE
+from suite.errors import BitcertError
+from suite.problem import Problem
+from suite.searcher import Searcher
+from tests.conformance import SearcherConformance
+from tests.toys import drive, hypervolume, toy_problem
+
+
+class TestTPE(SearcherConformance):
+    def make(self, problem: Problem, seed: int) -> Searcher:
+        return TPE(problem, seed)
+
+
+def test_suggestions_over_the_budget_are_told_as_violated_constraints_without_a_score() -> None:
+    problem = toy_problem(budget="w2.2a2.2")
+    searcher = TPE(problem, seed=0)
+    drive(searcher, problem, 48)
+    pruned = searcher.walled.study.get_trials(states=[TrialState.PRUNED])
+    assert pruned
+    for trial in pruned:
+        suggested = problem.space.decode(list(trial.params.values()))
+        assert trial.values is None
+        assert trial.constraints["excess BOPs"] == problem.bops(suggested) / problem.budget.limit - 1 > 0
+
+
+def test_every_repelling_pending_trial_is_the_policy_that_was_proposed() -> None:
+    problem = toy_problem()
+    searcher = TPE(problem, seed=0)
+    drive(searcher, problem, 30)
+    proposed = [searcher.ask() for _ in range(4)]
+    running = searcher.walled.study.get_trials(states=[TrialState.RUNNING])
+    assert [problem.space.decode(list(trial.params.values())) for trial in running] == proposed
+
+
+def test_two_objectives_dominate_more_than_random_search() -> None:
+    gains = []
+    for seed in range(3):
+        problem = toy_problem(budget="w4a4", objective="acr+bops", seed=seed)
+        searched, drawn = (drive(method(problem, seed), problem, 48) for method in (TPE, RandomSearch))
+        gains.append(hypervolume(problem, searched) - hypervolume(problem, drawn))
+    assert min(gains) > 0
+
+
+@pytest.mark.parametrize("options", [{"startup": 0}, {"candidates": 0}, {"startup": 2.5}])
+def test_options_out_of_range_are_refused(options: dict[str, int]) -> None:
+    with pytest.raises(BitcertError, match=rf"{next(iter(options))} must be an integer >= 1"):
+        TPE(toy_problem(), seed=0, **options)

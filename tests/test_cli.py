@@ -1,0 +1,192 @@
+"""The command line: machine-readable results, exit codes, and one clear line for every mistake."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from suite.cli import main
+from suite.run.journal import FILE_NAME
+
+SEARCH = ["search", "--problem", "separable", "--searcher", "random", "--evaluations", "4"]
+SMALL = [
+    "--images",
+    "20",
+    "--noise",
+    "16",
+    "--evaluations",
+    "3",
+    "--exam-images",
+    "20",
+    "--exam-n0",
+    "20",
+    "--exam-n",
+    "50",
+]
+COMPARE = ["compare", "--problem", "digits", "--searchers", "random,cheapest", "--executor", "inline", *SMALL]
+
+
+def mistake(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command that must end with status 2 and one line; return the line."""
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if line.startswith("bitcert: ") and "warning" not in line]
+    assert len(lines) == 1
+    assert "Traceback" not in captured.err
+    return lines[0]
+
+
+def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert {"digits", "cifar10-resnet20", "imagenet-resnet50"} <= set(listed["problems"])
+    assert {"random", "tpe", "nsga2", "evolution", "uniform", "cheapest"} <= set(listed["searchers"])
+    assert main(["list"]) == 0
+    assert "handwritten digits" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["list", "train", "search", "compare", "examine", "report"])
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert "exit status" in capsys.readouterr().out
+
+
+def test_search_resumes_and_answers_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*SEARCH, "--directory", str(tmp_path / "run"), "--json"]
+    assert main(arguments) == 0
+    first = json.loads(capsys.readouterr().out)
+    journal = (tmp_path / "run" / FILE_NAME).read_bytes()
+    assert main(arguments) == 0
+    assert json.loads(capsys.readouterr().out) == first
+    assert (tmp_path / "run" / FILE_NAME).read_bytes() == journal
+    assert first["trials"] == 4
+    assert set(first["best"]["policy"]) == {"weights", "activations"}
+
+
+def test_search_shows_progress_and_says_what_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SEARCH, "--directory", str(tmp_path / "run")]) == 0
+    captured = capsys.readouterr()
+    assert "bitcert examine --run" in captured.out
+    assert "random 0" in captured.err
+
+
+def test_a_search_without_a_success_ends_with_status_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("the disk is on fire")
+
+    monkeypatch.setattr("suite.problems.separable.SeparableProblem.evaluate", fail)
+    assert main([*SEARCH, "--directory", str(tmp_path / "run")]) == 1
+    assert "the disk is on fire" in capsys.readouterr().err
+
+
+def test_compare_examine_and_report_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = tmp_path / "comparison"
+    assert main([*COMPARE, "--directory", str(directory)]) == 0
+    assert "random" in capsys.readouterr().out
+    report = directory / "report"
+    for name in ("leaderboard.csv", "leaderboard.json", "rows.csv", "index.html"):
+        assert (report / name).stat().st_size > 0
+    assert len(list(report.rglob("*.png"))) == 4
+    assert len(list(report.rglob("*.svg"))) == 4
+    assert main(["report", str(directory), "--out", str(tmp_path / "again"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((report / "leaderboard.json").read_text())
+    run = directory / "searches" / "random-0"
+    small = ["--exam-images", "20", "--exam-n0", "20", "--exam-n", "50"]
+    assert main(["examine", "--run", str(run), "--json", "--out", str(tmp_path / "exam.json"), *small]) == 0
+    examined = json.loads(capsys.readouterr().out)["metrics"]
+    filed = [json.loads(path.read_text()) for path in (directory / "exams").iterdir()]
+    assert examined["acr"] in [exam["metrics"]["acr"] for exam in filed]
+    assert (tmp_path / "exam.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([*SEARCH, "--budget", "w9z"], "not understood"),
+        ([*SEARCH, "--budget", "12"], "below the cheapest policy"),
+        (["search", "--problem", "digtis", "--searcher", "random"], "known: digits"),
+        (["search", "--problem", "separable", "--searcher", "tpee"], "known: tpe"),
+        ([*SEARCH, "--option", "wings=2"], "unknown option of random"),
+        ([*SEARCH, "--option", "wings"], "NAME=VALUE"),
+        ([*SEARCH, "--executor", "cloud"], "known: "),
+        ([*SEARCH, "--evaluations", "0"], "at least 1"),
+        ([*SEARCH, "--objective", "certified@0.5,0.25"], "ascending"),
+        ([*SEARCH, "--sigma", "-1"], "sigma"),
+        ([*SEARCH, "--seed", "-1"], "seed"),
+        (["search", "--problem", "digits", "--searcher", "random", "--sigma", "0"], "sigma"),
+        (["search", "--problem", "digits", "--searcher", "random", "--noise", "0"], "noise"),
+        (["search", "--problem", "digits", "--searcher", "random", "--sigma", "0.33"], "no checkpoint"),
+        (["search", "--problem", "digits", "--searcher", "random", "--checkpoint", "absent.pt"], "no checkpoint"),
+        (["search", "--problem", "mnist", "--searcher", "random"], "--data"),
+        (["search", "--problem", "evolution", "--searcher", "evolution", "--objective", "acr+bops"], "unknown problem"),
+        (["compare", "--problem", "separable"], "no images"),
+        ([*COMPARE, "--exam-n", "0"], "at least 1"),
+        ([*COMPARE, "--seeds", "0,x"], "integers"),
+        ([*COMPARE, "--post-step", "magic"], "known: "),
+        (["examine", "--policy", "{}", "--problem", "digits"], "a policy is JSON"),
+        (["examine", "--run", "nowhere"], "holds no run"),
+        (["examine", "--float"], "--problem"),
+        (["report", "nowhere"], "holds no comparison"),
+        (["train", "digits", "--sigma", "0"], "sigma"),
+        (["train", "imagenet-resnet50"], "recipe"),
+    ],
+)
+def test_mistakes_are_one_clear_line_and_leave_nothing_behind(
+    arguments: list[str],
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BITCERT_DATA", raising=False)
+    assert expected in mistake(arguments, capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_argument_is_status_2() -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["search", "--problem", "digits"])
+    assert stopped.value.code == 2
+
+
+def test_a_directory_with_another_run_is_refused_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = ["--directory", str(tmp_path / "run")]
+    assert main([*SEARCH, *directory]) == 0
+    before = (tmp_path / "run" / FILE_NAME).read_bytes()
+    assert "another run" in mistake([*SEARCH, "--seed", "4", *directory], capsys)
+    assert (tmp_path / "run" / FILE_NAME).read_bytes() == before
+
+
+def test_a_journal_of_another_version_is_refused_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / FILE_NAME).write_text('{"event":"start","version":0}\n')
+    assert "version 0" in mistake([*SEARCH, "--directory", str(tmp_path)], capsys)
+    assert (tmp_path / FILE_NAME).read_text() == '{"event":"start","version":0}\n'
+
+
+class _Malicious:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (Path("executed"),)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("kind", ["pickle", "torch", "garbage", "empty"])
+def test_checkpoints_that_are_damaged_or_hold_code_are_refused(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint = tmp_path / "network.pt"
+    if kind == "pickle":
+        checkpoint.write_bytes(pickle.dumps(_Malicious()))
+    elif kind == "torch":
+        torch.save({"conv1.weight": _Malicious()}, checkpoint)
+    else:
+        checkpoint.write_bytes(b"\x80garbage" if kind == "garbage" else b"")
+    arguments = ["search", "--problem", "digits", "--searcher", "random", "--checkpoint", str(checkpoint)]
+    assert "checkpoint" in mistake(arguments, capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["network.pt"]

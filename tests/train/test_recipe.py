@@ -1,0 +1,86 @@
+"""From a dataset to a checkpoint on disk."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from suite.data import ImageDataset, load_dataset
+from suite.errors import BitcertError
+from suite.networks import build_network, load_checkpoint, network_sha256, shipped_checkpoint
+from suite.train.base import TrainSettings
+from suite.train.recipe import RECIPES, Recipe, accuracy, make_checkpoint, recipe_for
+
+_QUICK = Recipe("resnet8", TrainSettings(epochs=2, batch=50))
+
+
+@pytest.fixture(scope="module")
+def dataset() -> ImageDataset:
+    whole = load_dataset("digits")
+    return replace(whole, splits={**whole.splits, "train": whole.splits["train"].subset(range(150))})
+
+
+def test_a_checkpoint_loads_with_a_complete_record(dataset: ImageDataset, tmp_path: Path) -> None:
+    path = tmp_path / "digits-sigma0.25.safetensors"
+    record = make_checkpoint(dataset, _QUICK, path, sigma=0.25, seed=3)
+    network = build_network("resnet8", 10, 1)
+    assert load_checkpoint(network, path) == record
+    assert record["network_sha256"] == network_sha256(network)
+    assert (record["dataset"], record["data_sha256"]) == ("digits", dataset.sha256)
+    assert (record["network"], record["sigma"], record["seed"]) == ("resnet8", 0.25, 3)
+    assert record["settings"]["epochs"] == 2
+    assert record["search_accuracy"] == accuracy(network, dataset.splits["search"])
+    assert "command" not in record
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["digits-sigma0.25.json", "digits-sigma0.25.safetensors"]
+
+
+class _StoppedError(Exception):
+    """Stands for a killed process."""
+
+
+def test_an_interrupted_call_goes_on_and_ends_the_same(dataset: ImageDataset, tmp_path: Path) -> None:
+    def stop(*report: object) -> None:
+        raise _StoppedError
+
+    whole = make_checkpoint(dataset, _QUICK, tmp_path / "whole.safetensors", sigma=0.25, seed=0)
+    path = tmp_path / "net.safetensors"
+    with pytest.raises(_StoppedError):
+        make_checkpoint(dataset, _QUICK, path, sigma=0.25, seed=0, progress=stop)
+    assert not path.exists()
+    epochs: list[int] = []
+    resumed = make_checkpoint(
+        dataset, _QUICK, path, sigma=0.25, seed=0, progress=lambda epoch, *rest: epochs.append(epoch)
+    )
+    assert (resumed, epochs) == (whole, [2])
+    assert path.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+
+
+def test_accuracy_counts_every_image_once(dataset: ImageDataset) -> None:
+    network = build_network("resnet8", 10, 1, seed=1)
+    split = dataset.splits["calibration"]
+    with torch.no_grad():
+        right = sum(
+            int(network(split.images(i, i + 1)).argmax()) == label for i, label in enumerate(split.labels.tolist())
+        )
+    assert accuracy(network, split, batch=7) == right / 100
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_recipes_name_networks_that_exist(name: str) -> None:
+    build_network(recipe_for(name).network, 10, 3 if name == "cifar10" else 1, device="meta")
+
+
+def test_a_dataset_without_recipe_lists_those_with_one() -> None:
+    with pytest.raises(BitcertError, match=r"unknown recipe 'imagenet'; known: .*digits"):
+        recipe_for("imagenet")
+
+
+@pytest.mark.parametrize(("sigma", "least"), [(0.25, 0.98), (0.5, 0.96)])
+def test_shipped_networks_are_as_good_as_recorded(sigma: float, least: float) -> None:
+    dataset = load_dataset("digits")
+    network = build_network("resnet8", 10, 1)
+    record = load_checkpoint(network, shipped_checkpoint("digits", sigma))
+    assert record["data_sha256"] == dataset.sha256
+    assert record["settings"]["epochs"] == RECIPES["digits"].settings.epochs
+    assert accuracy(network, dataset.splits["search"]) == record["search_accuracy"] > least
