@@ -24,7 +24,7 @@ quick: check  ## without the tests that take more than ten seconds
 	$(BIN)/python -m pytest -m "not slow"
 
 bench: $(READY)  ## speed, as ratios measured in one run
-	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+	for file in benchmarks/bench_*.py; do $(BIN)/python -m $$(echo $${file%.py} | tr / .) || exit 1; done
 
 clean:  ## remove what the targets made, results of runs excepted
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

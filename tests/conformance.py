@@ -54,7 +54,7 @@ class SearcherConformance(ABC):
         """What is proposed on the toy problem with two trials pending and every fifth one failing, as JSON."""
         problem = toy_problem()
         searcher = self.make(problem, seed)
-        trials = drive(searcher, problem, 40, width=2, fails=lambda number: number % 5 == 4, between=between)
+        trials = drive(searcher, problem, 32, width=2, fails=lambda number: number % 5 == 4, between=between)
         return [trial.policy.to_json() for trial in trials]
 
     @pytest.mark.parametrize("limit", ["cheapest", "one step", "half", "top"])

@@ -1,6 +1,6 @@
 """Networks: residual networks for small images and torchvision's, their layers, and their checkpoints."""
 
-from suite.networks.build import NETWORKS, build_network, initialize
+from suite.networks.build import NETWORKS, build_network, initialize, network_layers
 from suite.networks.checkpoints import load_checkpoint, network_sha256, save_checkpoint, shipped_checkpoint
 from suite.networks.layers import shortcut_ties, trace_layers, untraced_layers
 from suite.networks.normalization import Normalization
@@ -11,6 +11,7 @@ __all__ = [
     "build_network",
     "initialize",
     "load_checkpoint",
+    "network_layers",
     "network_sha256",
     "save_checkpoint",
     "shipped_checkpoint",

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from suite.errors import BitcertError, unknown_name
+from suite.networks.layers import trace_layers
 from suite.networks.residual import ResidualNetwork
+from suite.space import Layer
 
 Statistics = Sequence[float]
 
@@ -93,6 +95,23 @@ def build_network(
     if device != "meta":
         initialize(network, seed)
     return network.eval()
+
+
+def network_layers(name: str, classes: int, shape: tuple[int, int, int]) -> tuple[Layer, ...]:
+    """Layers of a network by name, in execution order, without its weights if they are large.
+
+    torchvision's networks are traced on the meta device. The small ones are not: the first convolution there makes
+    PyTorch load a hundred times more code than they take to run.
+
+    Args:
+        name: Name of the network.
+        classes: Number of classes.
+        shape: Channels, height and width of an image.
+
+    Raises:
+        BitcertError: If the name is unknown, or the network cannot take such an image.
+    """
+    return trace_layers(build_network(name, classes, shape[0], device="meta" if name in _LARGE else "cpu"), shape)
 
 
 def initialize(network: nn.Module, seed: int) -> None:

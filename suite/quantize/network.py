@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from suite.quantize.calibration import Calibration, quantizable_modules
+from suite.quantize.folding import followed_by_batch_norm, scale_and_shift
 from suite.quantize.steps import Grid, activation_grid, quantize, weight_grid
 from suite.space import Layer, Policy, Precision
 
@@ -17,21 +18,32 @@ class QuantizedLayer(nn.Module):
     """A Conv2d or Linear whose inputs are rounded to a grid and whose weights already are.
 
     Inputs become integers ``clip(round(x / step), low, high)``; the step that turns them back into activations is a
-    factor of the stored weight, so that no multiplication is spent on it.
+    factor of the stored weight, so that no multiplication is spent on it. So is the scale of a batch norm that follows.
     """
 
     def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
         super().__init__()
         self._layer = [layer]  # in a list: the float layer is no submodule, its weights are not this network's state
-        self.bias = layer.bias
-        self.register_buffer("weight", torch.empty(0), persistent=True)
+        self.register_buffer("weight", torch.empty(0))
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach())
         self.weight: Tensor
+        self.bias: Tensor | None
+        self._scale: Tensor | None = None
         self.step = 1.0
         self.grid = Grid(0, 0)
 
+    @torch.no_grad()
+    def fold(self, norm: nn.BatchNorm2d) -> None:
+        """Take over the work of a batch norm in evaluation mode that follows; before :meth:`load`."""
+        self._scale, shift = scale_and_shift(norm)
+        self.bias = shift if self.bias is None else self.bias * self._scale + shift
+
     def load(self, weight: Tensor, step: float, grid: Grid) -> None:
         """Take over quantized weights (in units of the float weights), and the step and grid of the inputs."""
-        self.weight = weight * step
+        scaled = weight * step
+        if self._scale is not None:
+            scaled *= self._scale.reshape(-1, 1, 1, 1)
+        self.weight = scaled.contiguous(memory_format=torch.channels_last) if scaled.dim() == 4 else scaled
         self.step, self.grid = step, grid
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -58,12 +70,18 @@ class QuantizedNetwork(nn.Module):
         network: Float network in evaluation mode.
         layers: Its quantizable layers in execution order.
         calibration: Steps for every layer and number of bits.
+        fold: Whether batch norms are folded into the quantized layers before them, which leaves the function as it is
+            (quantization comes first) and saves time; without it their statistics can be recalibrated.
     """
 
-    def __init__(self, network: nn.Module, layers: Sequence[Layer], calibration: Calibration) -> None:
+    def __init__(
+        self, network: nn.Module, layers: Sequence[Layer], calibration: Calibration, *, fold: bool = True
+    ) -> None:
         super().__init__()
         self.calibration = calibration
         self.network, self._layers = replace_layers(network, [layer.name for layer in layers])
+        if fold:
+            fold_batch_norms(self.network, self._layers, followed_by_batch_norm(network))
         self._current: dict[str, Precision] = {}
         self.eval()
 
@@ -83,6 +101,16 @@ class QuantizedNetwork(nn.Module):
         """Images in [0, 1], shape ``(batch, C, H, W)``, to logits, shape ``(batch, classes)``."""
         logits: Tensor = self.network(images)
         return logits
+
+
+def fold_batch_norms(network: nn.Module, layers: Mapping[str, QuantizedLayer], pairs: Mapping[str, str]) -> None:
+    """Fold batch norms into quantized layers, in place; ``pairs`` as ``followed_by_batch_norm`` finds them."""
+    for name, norm in pairs.items():
+        if name in layers:
+            module = network.get_submodule(norm)
+            assert isinstance(module, nn.BatchNorm2d)
+            layers[name].fold(module)
+            network.set_submodule(norm, nn.Identity())
 
 
 def replace_layers(network: nn.Module, names: Sequence[str]) -> tuple[nn.Module, dict[str, QuantizedLayer]]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from suite.errors import BitcertError
 from suite.quantize.calibration import Calibration, quantizable_modules
+from suite.quantize.folding import followed_by_batch_norm
 from suite.quantize.network import QuantizedLayer, apply_layer
 from suite.quantize.steps import Grid, activation_grid, weight_grid
 from suite.space import Layer, Policy
@@ -142,10 +143,12 @@ class TrainableLayer(nn.Module):
         return apply_layer(self._layer[0], self.quantize_inputs(inputs), self.quantize_weights(self.weight), self.bias)
 
     @torch.no_grad()
-    def freeze(self) -> QuantizedLayer:
-        """The layer as it is executed in inference."""
+    def freeze(self, norm: nn.BatchNorm2d | None = None) -> QuantizedLayer:
+        """The layer as it is executed in inference, with the batch norm that follows folded in if it is given."""
         frozen = QuantizedLayer(self._layer[0])
-        frozen.bias = None if self.bias is None else nn.Parameter(self.bias.detach().clone(), requires_grad=False)
+        frozen.bias = None if self.bias is None else self.bias.detach().clone()
+        if norm is not None:
+            frozen.fold(norm)
         step = float(self.quantize_inputs.positive_step())
         frozen.load(self.quantize_weights(self.weight), step, self.quantize_inputs.grid)
         return frozen
@@ -179,6 +182,7 @@ class TrainableNetwork(nn.Module):
             raise BitcertError(f"unknown quantizer {scheme!r}; known: {', '.join(SCHEMES)}")
         self.network = copy.deepcopy(network)
         self.scheme = scheme
+        self._norms = followed_by_batch_norm(network)
         modules = quantizable_modules(self.network, [layer.name for layer in layers])
         for layer, precision in zip(layers, policy.precisions, strict=True):
             module = modules[layer.name]
@@ -212,8 +216,12 @@ class TrainableNetwork(nn.Module):
         """A network for inference, in evaluation mode, with weights quantized once and for all."""
         frozen = copy.deepcopy(self.network)
         for name, module in list(frozen.named_modules()):
-            if isinstance(module, TrainableLayer):
-                frozen.set_submodule(name, module.freeze())
+            if not isinstance(module, TrainableLayer):
+                continue
+            norm = frozen.get_submodule(self._norms[name]) if name in self._norms else None
+            frozen.set_submodule(name, module.freeze(norm if isinstance(norm, nn.BatchNorm2d) else None))
+            if name in self._norms:
+                frozen.set_submodule(self._norms[name], nn.Identity())
         return frozen.eval().requires_grad_(False)
 
 

@@ -88,7 +88,7 @@ def plot_score_by_bops(comparison: Comparison) -> Figure:
         axes.set_xlabel("BOPs, % of the float network")
         axes.margins(0.06)
     panels[0].axhline(reference, color="black", linestyle="--", label=f"float network: {reference:.4f}")
-    panels[0].set(ylabel=f"exam {name_objective(objective)}", title="all winners")
+    panels[0].set(ylabel=f"exam {name_objective(objective)}", title="all winners" if len(panels) > 1 else "")
     place_title(figure, comparison)
     _name_enlarged(panels[-1], enlarged, searchers)
     place_legend(figure, panels[0])
@@ -127,7 +127,7 @@ def plot_best_so_far(comparison: Comparison) -> Figure:
             axes.plot([band.x[-1], largest], [band.mean[-1]] * 2, color=look.color, linestyle=":")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlabel("forward passes of the search")
-    axes.set_ylabel(f"best search estimate of {name_objective(objective)}\n(not an exam score)")
+    axes.set_ylabel(f"best search estimate (not an exam score)\n{name_objective(objective)}")
     axes.set_xlim(0, largest * 1.02)
     place_legend(figure, axes)
     return figure

@@ -53,7 +53,7 @@ def columns(frame: pd.DataFrame) -> list[Column]:
         Column("#", lambda row: _integer(row["rank"]), 0),
         Column("searcher", lambda row: f"{row['searcher']}{_MARKS.get(row['beats_trivial'], '')}", 0, "left"),
         Column("seeds", lambda row: _integer(row["seeds"]), 9),
-        Column(f"exam {score}", _score, 0),
+        Column("exam ACR" if score == "ACR" else "exam score", _score, 0),
         Column("95 % images", lambda row: _interval(row["image_low"], row["image_high"]), 5),
         *([] if score == "ACR" else [Column("exam ACR", lambda row: _number(row["acr"], ".4f"), 4)]),
         *shares,
@@ -84,10 +84,10 @@ def notes(frame: pd.DataFrame) -> list[str]:
         f"{SIGNIFICANCE:g}.",
     ]
     if "underpowered" in set(ranked["verdict"]):
-        comparisons = len(ranked) - 1
+        count = len(ranked) - 1
         found.append(
-            f"underpowered: too few seeds to tell, which is not a tie; {comparisons} comparisons need "
-            f"{seeds_needed(comparisons)} seeds or more."
+            "underpowered: too few seeds to tell, which is not a tie; with "
+            f"{count} comparison{'' if count == 1 else 's'} at least {seeds_needed(count)} seeds are needed."
         )
     if NOT_COMPARED in set(ranked.loc[ranked["searcher"] != against, "verdict"]):
         found.append(f"{NOT_COMPARED}: no run of {against!r} is in this comparison.")
@@ -111,6 +111,8 @@ def title(frame: pd.DataFrame) -> str:
     row = frame.iloc[0]
     problem = [str(row["problem"])] if pd.notna(row["problem"]) else []
     named = [f"{name} {row[name]}" for name in ("budget", "sigma") if pd.notna(row[name])]
+    objective = name_objective(parse_objective(str(row["objective"])))
+    named.append(f"ranked by {objective}")
     return ", ".join([*problem, *named, f"post-step {row['post_step']}", f"{row['exam_images']} exam images"])
 
 

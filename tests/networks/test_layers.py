@@ -8,7 +8,7 @@ from torch import nn
 
 from suite import cost
 from suite.errors import BitcertError
-from suite.networks import build_network, shortcut_ties, trace_layers, untraced_layers
+from suite.networks import build_network, network_layers, shortcut_ties, trace_layers, untraced_layers
 from suite.space import SearchSpace
 
 _CIFAR, _IMAGENET = (3, 32, 32), (3, 224, 224)
@@ -33,7 +33,7 @@ def test_published_costs_are_reproduced(
     w8a8: str,
     w4a4: str,
 ) -> None:
-    layers = trace_layers(build_network(name, classes, device="meta"), shape)
+    layers = network_layers(name, classes, shape)
     space = SearchSpace(layers)
     assert sum(layer.macs for layer in layers) == macs
     assert layers[0].macs + layers[-1].macs == first_and_last
@@ -59,7 +59,7 @@ def test_mobilenet_counts_grouped_convolutions_as_grouped() -> None:
 def test_meta_and_cpu_networks_give_the_same_layers() -> None:
     for name, channels, shape in (("resnet8", 1, (1, 8, 8)), ("resnet20", 3, _CIFAR)):
         on_meta = trace_layers(build_network(name, 10, channels, device="meta"), shape)
-        assert on_meta == trace_layers(build_network(name, 10, channels), shape)
+        assert on_meta == trace_layers(build_network(name, 10, channels), shape) == network_layers(name, 10, shape)
 
 
 def test_layers_come_in_execution_order_with_all_fields() -> None:

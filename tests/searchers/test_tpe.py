@@ -42,7 +42,7 @@ def test_two_objectives_dominate_more_than_random_search() -> None:
     gains = []
     for seed in range(3):
         problem = toy_problem(budget="w4a4", objective="acr+bops", seed=seed)
-        searched, drawn = (drive(method(problem, seed), problem, 48) for method in (TPE, RandomSearch))
+        searched, drawn = (drive(method(problem, seed), problem, 40) for method in (TPE, RandomSearch))
         gains.append(hypervolume(problem, searched) - hypervolume(problem, drawn))
     assert min(gains) > 0
 
