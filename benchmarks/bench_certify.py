@@ -73,7 +73,9 @@ def main() -> None:
     )
     print(f"digits at w3a3, {IMAGES} images, n0 = {N0}, n = {N}: equal predictions and counts")
     print(f"  straightforward / suite: {ratio(seconds, 'straightforward', 'suite')}   target >= 1.5")
-    print(f"  straightforward / suite with the very same module: {ratio(seconds, 'straightforward', 'suite, same module')}")
+    print(
+        f"  straightforward / suite with the very same module: {ratio(seconds, 'straightforward', 'suite, same module')}"
+    )
 
 
 if __name__ == "__main__":

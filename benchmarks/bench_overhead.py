@@ -20,7 +20,9 @@ def main() -> None:
         problem = SeparableProblem()
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
-            run = search(problem, make_searcher(name, problem, 0), evaluations=EVALUATIONS[name], directory=Path(folder) / "run")
+            run = search(
+                problem, make_searcher(name, problem, 0), evaluations=EVALUATIONS[name], directory=Path(folder) / "run"
+            )
             per_trial = (time.perf_counter() - started) / len(run.trials)
         target = "   target <= 1 ms" if name == "random" else ""
         print(f"{name:<10} {per_trial * 1e3:7.2f} ms an evaluation over {len(run.trials)}{target}")

@@ -27,7 +27,13 @@ def main() -> None:
     problem = SeparableProblem()
     with tempfile.TemporaryDirectory() as folder:
         loops = [
-            SearchLoop(problem, make_searcher("random", problem, seed), Path(folder) / str(seed), Limits(EVALUATIONS), on_trial=note)
+            SearchLoop(
+                problem,
+                make_searcher("random", problem, seed),
+                Path(folder) / str(seed),
+                Limits(EVALUATIONS),
+                on_trial=note,
+            )
             for seed in range(SEARCHES)
         ]
         started = time.perf_counter()
@@ -37,7 +43,9 @@ def main() -> None:
     print(f"start of the workers, to the first result: {finished[0] - started:.1f} s")
     settled = finished[10:]
     per_trial = (settled[-1] - settled[0]) / (len(settled) - 1)
-    print(f"afterwards: {per_trial * 1e3:.0f} ms a trial over {len(settled)} trials of {SEARCHES} searches   target < 200 ms")
+    print(
+        f"afterwards: {per_trial * 1e3:.0f} ms a trial over {len(settled)} trials of {SEARCHES} searches   target < 200 ms"
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 
 
-def measure(alternatives: Mapping[str, Callable[[], object]], rounds: int = 15, warmup: int = 2) -> dict[str, list[float]]:
+def measure(
+    alternatives: Mapping[str, Callable[[], object]], rounds: int = 15, warmup: int = 2
+) -> dict[str, list[float]]:
     """Seconds of every alternative in every round, after ``warmup`` rounds that do not count."""
     seconds: dict[str, list[float]] = {name: [] for name in alternatives}
     for round_number in range(warmup + rounds):

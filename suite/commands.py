@@ -169,7 +169,7 @@ def run_examine(arguments: argparse.Namespace) -> int:
     """Certify one policy, or the float network, on exam images."""
     from suite.problems.smoothed import SmoothedProblem
     from suite.progress import passes_shown
-    from suite.run.exam import examine, exam_forward_passes, write_outcome
+    from suite.run.exam import exam_forward_passes, examine, write_outcome
     from suite.run.loop import load_run
     from suite.space import Policy
 

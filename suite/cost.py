@@ -125,7 +125,7 @@ def enforce_budget(space: SearchSpace, policy: Policy, limit: int) -> Policy:
                 return Policy.from_bits(bits[:layers], bits[layers:])
 
 
-def random_feasible(space: SearchSpace, limit: int, rng: np.random.Generator, sweeps: int = 12) -> Policy:
+def random_feasible(space: SearchSpace, limit: int, rng: np.random.Generator, sweeps: int = 8) -> Policy:
     """Draw a policy within ``limit``, close to uniformly among all of them, in a fixed number of steps.
 
     A Gibbs sampler: starting from the cheapest policy, each sweep visits the variables in order and redraws each

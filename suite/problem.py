@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from suite import cost
@@ -64,9 +64,9 @@ class Metrics:
 
     def to_dict(self) -> dict[str, Any]:
         """As a JSON-ready dictionary; radii become text."""
-        return asdict(self) | {
-            "certified_accuracy": {_radius_text(radius): share for radius, share in self.certified_accuracy.items()}
-        }
+        content = {name: getattr(self, name) for name in self.__slots__}
+        content["certified_accuracy"] = {f"{radius:g}": share for radius, share in self.certified_accuracy.items()}
+        return content
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Metrics:

@@ -10,7 +10,7 @@ from suite.problem import Problem, Trial
 from suite.space import Policy
 
 
-class Exhausted(Exception):
+class Exhausted(Exception):  # noqa: N818 (no error: it ends a search)
     """Raised by :meth:`Searcher.ask` when a method has no more to propose."""
 
 

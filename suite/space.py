@@ -67,11 +67,7 @@ class Policy:
             raise BitcertError(
                 f"a policy needs as many weight bits as activation bits, got {len(weights)} and {len(activations)}"
             )
-        return cls(
-            tuple(
-                Precision(int(weight), int(activation)) for weight, activation in zip(weights, activations, strict=True)
-            )
-        )
+        return cls(tuple(map(Precision, map(int, weights), map(int, activations))))
 
     @property
     def weights(self) -> tuple[int, ...]:
@@ -214,6 +210,16 @@ class SearchSpace:
             costs.append(VariableCost(tuple(flat), tuple(partners), quadratic))
         return tuple(costs)
 
+    @cached_property
+    def _fixed(self) -> tuple[tuple[int, int], ...]:
+        """(flat number, bits) of every pinned slot."""
+        return tuple(
+            (position + part * len(self.layers), bits)
+            for position, layer in enumerate(self.layers)
+            if layer.name in self.pinned
+            for part, bits in enumerate(self.pinned[layer.name])
+        )
+
     @property
     def cardinality(self) -> int:
         """Number of policies in the space, whatever they cost."""
@@ -222,11 +228,11 @@ class SearchSpace:
     def __contains__(self, policy: object) -> bool:
         if not isinstance(policy, Policy) or len(policy.precisions) != len(self.layers):
             return False
-        try:
-            self.encode(policy)
-        except BitcertError:
-            return False
-        return True
+        bits = policy.weights + policy.activations
+        return all(bits[number] == fixed for number, fixed in self._fixed) and all(
+            bits[slots[0]] in self.choices and all(bits[slot] == bits[slots[0]] for slot in slots[1:])
+            for slots, _, _ in self.variable_costs
+        )
 
     def encode(self, policy: Policy) -> NDArray[np.int64]:
         """Turn a policy into one index into ``choices`` per variable, shape ``(len(variables),)``.
@@ -236,14 +242,12 @@ class SearchSpace:
         """
         if len(policy.precisions) != len(self.layers):
             raise BitcertError(f"the policy has {len(policy.precisions)} layers, the space {len(self.layers)}")
-        position_of = {bits: position for position, bits in enumerate(self.choices)}
-        bits = [getattr(policy.precisions[slots[0].layer], slots[0].part) for slots in self.variables]
-        if not all(value in position_of for value in bits):
-            raise BitcertError(f"the policy holds bits outside the choices {self.choices}: {policy.to_json()}")
-        vector = np.array([position_of[value] for value in bits], dtype=np.int64)
-        if self.decode(vector) != policy:
-            raise BitcertError(f"the policy does not respect the space's pins and ties: {policy.to_json()}")
-        return vector
+        if policy not in self:
+            raise BitcertError(
+                f"the policy holds bits outside the choices {self.choices} or breaks a pin or a tie: {policy.to_json()}"
+            )
+        bits = policy.weights + policy.activations
+        return np.array([self.choices.index(bits[cost.slots[0]]) for cost in self.variable_costs], dtype=np.int64)
 
     def decode(self, vector: Sequence[int] | NDArray[np.integer]) -> Policy:
         """Turn one index into ``choices`` per variable into a policy; pinned slots are filled in.
@@ -253,14 +257,15 @@ class SearchSpace:
         """
         if len(vector) != len(self.variables):
             raise BitcertError(f"expected {len(self.variables)} indices, got {len(vector)}")
-        start = [self.pinned.get(layer.name, Precision(0, 0)) for layer in self.layers]
-        weights, activations = [fixed.weight for fixed in start], [fixed.activation for fixed in start]
-        for slots, position in zip(self.variables, vector, strict=True):
+        bits = [0] * (2 * len(self.layers))
+        for number, fixed in self._fixed:
+            bits[number] = fixed
+        for (slots, _, _), position in zip(self.variable_costs, map(int, vector), strict=True):
             if not 0 <= position < len(self.choices):
                 raise BitcertError(f"index {position} is outside 0..{len(self.choices) - 1}")
             for slot in slots:
-                (weights if slot.part == "weight" else activations)[slot.layer] = self.choices[position]
-        return Policy.from_bits(weights, activations)
+                bits[slot] = self.choices[position]
+        return Policy.from_bits(bits[: len(self.layers)], bits[len(self.layers) :])
 
     def uniform(self, bits: int, activation: int | None = None) -> Policy:
         """The policy with ``bits`` for every free weight and ``activation`` (default ``bits``) for every free input."""

@@ -42,9 +42,11 @@ def belongs(space: SearchSpace, policy: Policy) -> bool:
         if name in pins:
             if (weight, activation) != pins[name]:
                 return False
-        elif weight not in space.choices or activation not in space.choices:
-            return False
-        elif space.tie_weight_activation and weight != activation:
+        elif (
+            weight not in space.choices
+            or activation not in space.choices
+            or (space.tie_weight_activation and weight != activation)
+        ):
             return False
     return all(len({precision[name] for name in group}) == 1 for group in space.ties)
 

@@ -239,7 +239,7 @@ def test_uniform_refuses_what_the_space_does_not_hold() -> None:
 
 @each_small_space
 def test_random_policies_are_uniform_on_the_space(space: SearchSpace) -> None:
-    members = {policy: 0 for policy in all_policies(space)}
+    members = dict.fromkeys(all_policies(space), 0)
     rng = np.random.default_rng(5)
     for _ in range(20 * len(members)):
         members[space.random(rng)] += 1

@@ -7,8 +7,8 @@ from suite.certify.noise import NoiseStream
 
 __all__ = [
     "ABSTAIN",
-    "CertificationWarning",
     "Certificates",
+    "CertificationWarning",
     "NoiseStream",
     "certified_radius",
     "certify",

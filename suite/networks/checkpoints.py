@@ -20,6 +20,8 @@ from suite.files import write_bytes, write_text
 
 _SHIPPED = Path(__file__).parent / "checkpoints"
 _HASH = "network_sha256"
+_PICKLES = (".pt", ".pth", ".tar")
+_HOLDERS = ("state_dict", "model", "net")
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "1.")
 _OPTIONAL = ("num_batches_tracked", "normalization.mean", "normalization.std")
 
@@ -50,8 +52,9 @@ def load_checkpoint(network: nn.Module, path: Path) -> dict[str, Any]:
     """Read a network's state from a file; the network changes only if everything fits.
 
     Reads ``.safetensors``, and ``.pt``, ``.pth`` or ``.tar`` as PyTorch writes them, but never runs code from a file.
-    A ``{"state_dict": ...}`` around the state and prefixes that wrappers leave on all names (``module.``) are removed.
-    Normalization and batch counters may be missing, as they are in published files: then the network keeps its own.
+    A ``{"state_dict": ...}`` (or model, net) around the state is taken off, as are the prefixes that wrappers leave on
+    all names (``module.``). Normalization and batch counters may be missing, as they are in published files: then the
+    network keeps its own.
 
     Returns:
         The record from the ``.json`` beside it; empty if there is none.
@@ -110,32 +113,29 @@ def _state_sha256(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def _read(path: Path) -> State:
+    if path.suffix not in (".safetensors", *_PICKLES):
+        raise BitcertError(f"checkpoint {path.name} is of no known kind; give .safetensors, {', '.join(_PICKLES)}")
     try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        if path.suffix in (".pt", ".pth", ".tar"):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            raise BitcertError(f"checkpoint {path.name} is of no known kind; give .safetensors, .pt, .pth or .tar")
-    except pickle.UnpicklingError as error:
-        if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        content: object = torch.load(path, "cpu", weights_only=True) if path.suffix in _PICKLES else load_file(path)
+    except Exception as error:  # parsers fail on damaged files in every possible way
+        if isinstance(error, pickle.UnpicklingError) and (named := re.search(r"GLOBAL ([\w.]+)", str(error))):
             raise BitcertError(
                 f"checkpoint {path} is refused: it holds the Python object {named[1]}, which could run code, and only "
                 "tensors are read; save its state dict alone"
             ) from error
-        raise _damaged(path, "no PyTorch file") from error
-    except (SafetensorError, RuntimeError, OSError, EOFError, KeyError) as error:
-        raise _damaged(path, str(error)) from error
-    if isinstance(content, Mapping):
-        content = content.get("state_dict", content)
+        raise _damaged(path, error) from error
+    for holder in _HOLDERS:
+        if isinstance(content, Mapping) and isinstance(content.get(holder), Mapping):
+            content = content[holder]
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise BitcertError(f"checkpoint {path} holds no state dict: names with tensors, or these under 'state_dict'")
-    return dict(content)
+    return {str(name): tensor for name, tensor in content.items()}
 
 
-def _damaged(path: Path, reason: str) -> BitcertError:
-    brief = (reason.splitlines() or ["it ends too soon"])[0]
-    return BitcertError(f"checkpoint {path} is damaged or not a checkpoint ({brief}); make or fetch it again")
+def _damaged(path: Path, error: Exception) -> BitcertError:
+    told = isinstance(error, SafetensorError | OSError)
+    reason = str(error).splitlines()[0] if told else type(error).__name__
+    return BitcertError(f"checkpoint {path} is damaged or not a checkpoint ({reason}); make or fetch it again")
 
 
 def _unwrapped(state: State, expected: State) -> State:

@@ -43,7 +43,7 @@ class QuantizedLayer(nn.Module):
         scaled = weight * step
         if self._scale is not None:
             scaled *= self._scale.reshape(-1, 1, 1, 1)
-        self.weight = scaled.contiguous(memory_format=torch.channels_last) if scaled.dim() == 4 else scaled
+        self.weight = scaled
         self.step, self.grid = step, grid
 
     def forward(self, inputs: Tensor) -> Tensor:

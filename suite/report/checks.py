@@ -7,12 +7,13 @@ from collections import Counter
 import numpy as np
 
 from suite.errors import BitcertError
-from suite.report.provenance import find
+from suite.report.provenance import find_in, flatten
 from suite.run.records import Comparison, Entry, Outcome
 
 FLOAT = "float"
 """What the row of the float network is called where others bear the name of a searcher."""
 
+_SHARED = ("n0", "n", "sigma", "problem_seed", "data_sha256", "network_sha256")
 _TOLERANCE = 1e-9
 
 
@@ -20,8 +21,8 @@ def check_comparison(comparison: Comparison) -> None:
     """Check that all exams of a comparison can stand in one table.
 
     Raises:
-        BitcertError: If there is no entry, a (searcher, seed) occurs twice, objectives differ, exams differ in
-            images, labels, alpha, n0, n or post-step, a winner is over budget or is not the best of its search, or
+        BitcertError: If there is no entry, a (searcher, seed) occurs twice, objectives or post-steps differ, exams are
+            not the same (see :func:`check_same_exam`), a winner is over budget or is not the best of its search, or
             averages do not follow from the certificates.
     """
     if not comparison.entries:
@@ -62,14 +63,15 @@ def _check_entry(entry: Entry, comparison: Comparison) -> None:
 
 
 def check_same_exam(first: Outcome, second: Outcome) -> None:
-    """Raise BitcertError if two exams differ in images, labels, alpha, n0 or n."""
+    """Raise BitcertError if two exams differ in images, labels, alpha, n0, n, sigma, seed of the noise, data or network."""
     if not (np.array_equal(first.image_ids, second.image_ids) and np.array_equal(first.labels, second.labels)):
         raise BitcertError("two exams are on different images or labels; examine both on the same images")
     if first.metrics.alpha != second.metrics.alpha:
         alphas = f"{first.metrics.alpha} and {second.metrics.alpha}"
         raise BitcertError(f"two exams have different alpha: {alphas}; repeat one of them")
-    for name in ("n0", "n"):
-        given, expected = find(first.provenance, name), find(second.provenance, name)
+    flat, other = flatten(first.provenance), flatten(second.provenance)
+    for name in _SHARED:
+        given, expected = find_in(flat, name), find_in(other, name)
         if given is not None and expected is not None and given != expected:
             raise BitcertError(f"two exams have different {name}: {given} and {expected}; repeat one of them")
 

@@ -127,7 +127,7 @@ def plot_best_so_far(comparison: Comparison) -> Figure:
             axes.plot([band.x[-1], largest], [band.mean[-1]] * 2, color=look.color, linestyle=":")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlabel("forward passes of the search")
-    axes.set_ylabel(f"best search estimate (not an exam score)\n{name_objective(objective)}")
+    axes.set_ylabel(f"{name_objective(objective)}\nbest search estimate (not an exam score)")
     axes.set_xlim(0, largest * 1.02)
     place_legend(figure, axes)
     return figure

@@ -20,6 +20,10 @@ def flatten(provenance: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def find(provenance: Mapping[str, Any], name: str) -> Any:
     """Look up the key ``name``, which may hold dots, at whatever depth, the shallowest first; None if there is none."""
-    flat = flatten(provenance)
+    return find_in(flatten(provenance), name)
+
+
+def find_in(flat: Mapping[str, Any], name: str) -> Any:
+    """Look up ``name`` like :func:`find` in what :func:`flatten` made."""
     named = [key for key in flat if key == name or key.endswith(f".{name}")]
     return flat[min(named, key=lambda key: key.count("."))] if named else None

@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from suite.objective import parse_objective
 from suite.report.checks import FLOAT
@@ -127,6 +128,7 @@ def print_leaderboard(frame: pd.DataFrame, console: Console) -> None:
         drop = next(index for index in reversed(range(len(shown))) if shown[index].priority == least)
         shown = shown[:drop] + shown[drop + 1 :]
         table = _table(frame, shown)
+    console.print(title(frame), style="bold", highlight=False, markup=False)
     console.print(table)
     for note in notes(frame):
         console.print(note, style="dim", highlight=False, markup=False)
@@ -142,16 +144,14 @@ def to_markdown(frame: pd.DataFrame) -> str:
 
 
 def _table(frame: pd.DataFrame, shown: list[Column]) -> Table:
-    table = Table(
-        box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, title=title(frame), title_justify="left"
-    )
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for column in shown:
         table.add_column(column.header, justify=column.align, no_wrap=True)
     lines = cells(frame, shown)
     for line, searcher in zip(lines, frame["searcher"], strict=True):
         if searcher == FLOAT:
             table.add_section()
-        table.add_row(*line, style="dim" if searcher == FLOAT else None)
+        table.add_row(*map(Text, line), style="dim" if searcher == FLOAT else None)
     return table
 
 

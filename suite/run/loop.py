@@ -23,7 +23,7 @@ from suite.searcher import Exhausted, Searcher
 from suite.space import Policy
 
 STALLED_AFTER = 100
-"""A run ends after this many proposals in a row that repeat earlier ones: they are free, so no other limit would."""
+"""A run ends after this many trials in a row that spent nothing, repeats or failures: a limit on spend never would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class SearchLoop:
         self._spend = 0
         self._probe_spend = 0
         self._uncharged_probes = 0
-        self._repeats_in_a_row = 0
+        self._free_in_a_row = 0
         self._exhausted = False
         self._header = {
             "event": "start",
@@ -171,7 +171,7 @@ class SearchLoop:
             return "evaluations"
         if self._limits.forward_passes is not None and self.spend >= self._limits.forward_passes:
             return "forward_passes"
-        if self._repeats_in_a_row >= STALLED_AFTER:
+        if self._free_in_a_row >= STALLED_AFTER:
             return "stalled"
         return None
 
@@ -201,7 +201,7 @@ class SearchLoop:
         del self._pending[trial.number]
         self._trials[trial.number] = trial
         self._spend += trial.spend
-        self._repeats_in_a_row = self._repeats_in_a_row + 1 if trial.repeat_of is not None else 0
+        self._free_in_a_row = self._free_in_a_row + 1 if trial.spend == 0 else 0
         if trial.metrics is not None:
             self._first_with.setdefault(trial.policy, trial)
         with self._probing():

@@ -117,7 +117,7 @@ class RayExecutor:
             raise BitcertError(f"an evaluation needs CPUs or GPUs, got {resources.cpus} and {resources.gpus}")
         self._resources = resources
         _connect(resources.address)
-        available = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        available = ray.cluster_resources()
         for name, wanted in (("CPU", resources.cpus), ("GPU", resources.gpus)):
             if wanted > available.get(name, 0):
                 raise BitcertError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import platform
 from collections.abc import Callable, Iterator
@@ -89,12 +90,16 @@ def train_base(
         network's hash.
 
     Raises:
-        BitcertError: If the loss stops being finite, or ``resume`` holds another training.
+        BitcertError: If sigma or seed is out of range, the loss stops being finite, or ``resume`` holds another training.
     """
     if not 0 <= sigma < math.inf:
         raise BitcertError(f"sigma must be a number >= 0, got {sigma}")
+    if seed < 0:
+        raise BitcertError(f"seed must not be negative, got {seed}")
     initialize(network, seed)
-    identity = {"settings": asdict(settings), "seed": seed, "sigma": sigma, "images": len(split)}
+    record = {"settings": asdict(settings), "seed": seed, "sigma": sigma, "images": len(split)}
+    images = hashlib.sha256(split.ids.tobytes() + split.labels.tobytes()).hexdigest()
+    identity = record | {"start_sha256": network_sha256(network), "split_sha256": images}
     optimizer = torch.optim.SGD(
         network.parameters(), settings.rate, settings.momentum, weight_decay=settings.weight_decay, nesterov=True
     )
@@ -109,7 +114,7 @@ def train_base(
             if progress:
                 progress(done.epochs, settings.epochs, loss, accuracy)
     network.eval()
-    return identity | {
+    return record | {
         "loss": done.loss,
         "noisy_accuracy": done.accuracy,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
@@ -164,7 +169,7 @@ def _train_epoch(
                     f"train at a lower rate than {settings.rate}"
                 )
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             losses += loss.item()
             hits += int((logits.argmax(dim=1) == labels).sum())

@@ -75,7 +75,7 @@ def read_progress(
     if metadata["identity"] != _as_json(identity):
         raise BitcertError(
             f"training state {path} belongs to another training ({metadata['identity']}); "
-            "remove it, or train with its settings"
+            "remove it, or train with the same network, images and settings"
         )
     network.load_state_dict(
         {name.removeprefix(_NETWORK): tensor for name, tensor in tensors.items() if name.startswith(_NETWORK)}

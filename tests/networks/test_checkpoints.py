@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -68,8 +69,10 @@ def test_the_hash_sees_values_names_shapes_and_dtypes() -> None:
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".pth.tar"])
 @pytest.mark.parametrize("prefix", ["", "module.", "1.module."])
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_pytorch_files_as_commonly_published_are_read(tmp_path: Path, suffix: str, prefix: str, wrapped: bool) -> None:
+@pytest.mark.parametrize("holder", [None, "state_dict", "model"])
+def test_pytorch_files_as_commonly_published_are_read(
+    tmp_path: Path, suffix: str, prefix: str, holder: str | None
+) -> None:
     path = tmp_path / f"public{suffix}"
     left_out = ("normalization.", "num_batches_tracked")
     state = {
@@ -77,7 +80,7 @@ def test_pytorch_files_as_commonly_published_are_read(tmp_path: Path, suffix: st
         for name, tensor in _network(1).state_dict().items()
         if not any(part in name for part in left_out)
     }
-    torch.save({"state_dict": state, "epoch": 90, "arch": "resnet8"} if wrapped else state, path)
+    torch.save({holder: state, "epoch": 90, "arch": "resnet8"} if holder else state, path)
     network = _network(2)
     assert load_checkpoint(network, path) == {}
     assert network_sha256(network) == network_sha256(_network(1))
@@ -145,6 +148,26 @@ def test_a_truncated_file_is_one_clear_error(saved: Path, suffix: str, share: fl
         load_checkpoint(_network(), path)
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_changed_bytes_are_an_error_or_other_weights_but_never_a_crash(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"net{suffix}"
+    state = nn.Linear(3, 2).state_dict()
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(150):
+        changed = bytearray(whole)
+        for position in rng.integers(0, len(whole), 3):
+            changed[position] = rng.integers(256)
+        path.write_bytes(changed)
+        try:
+            load_checkpoint(nn.Linear(3, 2), path)
+        except BitcertError:
+            refused += 1
+    assert refused > 10
+
+
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(BitcertError, match=r"no checkpoint at .*net\.pt; `bitcert train` makes one"):
         load_checkpoint(_network(), tmp_path / "net.pt")
@@ -201,7 +224,7 @@ def test_what_does_not_fit_is_named_and_the_network_stays(saved: Path, change: s
 
 
 def test_weights_of_another_network_are_not_mistaken_for_wrapped_ones(tmp_path: Path) -> None:
-    save_checkpoint(build_network("mobilenet_v2", 10), tmp_path / "net.safetensors", {})
+    save_checkpoint(build_network("resnet20", 10), tmp_path / "net.safetensors", {})
     with pytest.raises(BitcertError, match="does not fit the network"):
         load_checkpoint(_network(), tmp_path / "net.safetensors")
 

@@ -79,8 +79,9 @@ def fabricate_outcome(problem: SeparableProblem, policy: Policy | None, labels: 
         provenance={
             "problem": problem.name,
             **_exam(len(labels)),
-            "network": {"sha256": "ab" * 32},
-            "data": {"sha256": "cd" * 32},
+            "sigma": problem.sigma,
+            "network_sha256": "ab" * 32,
+            "data_sha256": "cd" * 32,
         },
     )
 

@@ -54,6 +54,8 @@ def test_different_objectives_are_refused(small: Comparison) -> None:
     [
         (lambda outcome: replace(outcome, post_step="sqwa"), "different post-steps: none, sqwa"),
         (lambda outcome: replace(outcome, image_ids=outcome.image_ids[::-1]), "different images"),
+        (lambda outcome: replace(outcome, provenance={"sigma": 0.5}), "different sigma: 0.5 and 0.25"),
+        (lambda outcome: replace(outcome, provenance={"network_sha256": "x"}), "different network_sha256"),
         (lambda outcome: replace(outcome, provenance={"exam": {"n": 7}}), "different n: 7 and 1000"),
         (
             lambda outcome: replace(outcome, metrics=replace(outcome.metrics, alpha=0.5)),

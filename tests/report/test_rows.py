@@ -71,7 +71,7 @@ def test_every_row_says_what_was_searched_and_where_it_came_from(rows: pd.DataFr
     assert set(rows["problem"]) == {"separable"}
     assert set(rows["budget"]) == {"w3a3"}
     assert set(rows["sigma"]) == {0.25}
-    assert set(rows["exam.network.sha256"]) == {"ab" * 32}
+    assert set(rows["exam.network_sha256"]) == {"ab" * 32}
     assert set(rows["run.commit"].iloc[:-1]) == {"0" * 40}
     assert not [name for name in rows.columns if rows[name].isna().all()]
 

@@ -14,6 +14,7 @@ from suite.problem import Fidelity, Metrics, Problem, Trial
 from suite.problems.separable import SeparableProblem
 from suite.run.comparison import search
 from suite.run.evaluation import evaluate_trial
+from suite.run.executors import InlineExecutor
 from suite.run.journal import FILE_NAME, JournalWarning
 from suite.run.loop import STALLED_AFTER, Limits, SearchLoop, load_run
 from suite.run.records import Run
@@ -140,6 +141,18 @@ def test_repeats_are_free_and_a_run_of_nothing_else_stalls(tmp_path: Path) -> No
     assert run.trials[2].metrics == run.trials[0].metrics
 
 
+def test_failures_are_free_too_and_a_run_of_nothing_else_stalls(tmp_path: Path) -> None:
+    class Broken(SeparableProblem):
+        def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
+            raise RuntimeError("out of memory")
+
+    problem = Broken()
+    run = search(
+        problem, make_searcher("random", problem, 0), evaluations=None, forward_passes=10, directory=tmp_path / "run"
+    )
+    assert (run.stopped, run.best) == ("stalled", None)
+
+
 def test_a_spend_limit_counts_probes_and_stops_the_run(tmp_path: Path) -> None:
     problem = SeparableProblem()
     run = search(problem, Probing(problem, 0), evaluations=None, forward_passes=100, directory=tmp_path)
@@ -181,9 +194,7 @@ def test_parallel_trials_are_pending_and_may_finish_out_of_order(tmp_path: Path)
     for trial in reversed(trials[:3]):
         assert trial is not None
         loop.complete(evaluate_trial(problem, trial))
-    while (trial := loop.propose()) is not None:
-        loop.complete(evaluate_trial(problem, trial))
-    assert loop.finished
+    InlineExecutor().run(problem, [loop])
     loop.close()
     assert [trial.number for trial in load_run(tmp_path).trials] == list(range(6))
 

@@ -41,7 +41,7 @@ def test_parents_are_the_best_of_all_generations() -> None:
     assert isinstance(study.sampler, NSGAIISampler)
     parents = study.sampler.get_parent_population(study, 3)
     best = sorted((trial.metrics.acr for trial in trials if trial.metrics is not None), reverse=True)[:POPULATION]
-    assert sorted((trial.value for trial in parents), reverse=True) == best
+    assert sorted((trial.values[0] for trial in parents), reverse=True) == best
 
 
 @pytest.mark.parametrize(

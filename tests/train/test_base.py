@@ -100,14 +100,14 @@ def test_a_resumed_training_equals_an_uninterrupted_one(split: ImageSplit, tmp_p
     assert epochs == list(range(last + 1, 4))
 
 
-@pytest.mark.parametrize("change", ["seed", "sigma", "settings"])
+@pytest.mark.parametrize("change", ["seed", "sigma", "settings", "network", "images"])
 def test_the_state_of_another_training_is_refused(split: ImageSplit, tmp_path: Path, change: str) -> None:
     state = tmp_path / "training.resume"
     train_base(_small(), split, sigma=0.25, settings=_SETTINGS, seed=0, resume=state)
     with pytest.raises(BitcertError, match="belongs to another training"):
         train_base(
-            _small(),
-            split,
+            build_network("resnet8", 10, 1) if change == "network" else _small(),
+            split.subset(range(95, -1, -1)) if change == "images" else split,
             sigma=0.5 if change == "sigma" else 0.25,
             settings=replace(_SETTINGS, rate=0.05) if change == "settings" else _SETTINGS,
             seed=1 if change == "seed" else 0,
@@ -193,6 +193,11 @@ def test_the_number_of_threads_is_restored(split: ImageSplit) -> None:
 def test_settings_out_of_range_are_refused(name: str, value: Any) -> None:
     with pytest.raises(BitcertError, match=f"training setting {name} must be"):
         replace(_SETTINGS, **{name: value})
+
+
+def test_a_negative_seed_is_refused(split: ImageSplit) -> None:
+    with pytest.raises(BitcertError, match="seed must not be negative, got -1"):
+        train_base(_small(), split, sigma=0.25, settings=_SETTINGS, seed=-1)
 
 
 @pytest.mark.parametrize("sigma", [-0.1, math.nan, math.inf])
