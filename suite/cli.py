@@ -169,6 +169,12 @@ def _add_problem(parser: argparse.ArgumentParser, required: bool = True) -> None
         metavar="FILE",
         help="trained network, .safetensors or a PyTorch state dict (default: the shipped one)",
     )
+    group.add_argument("--quantizer", default="lsq", help="quantizer of finetuning: lsq, pact or dorefa (default: lsq)")
+    group.add_argument(
+        "--recalibrate",
+        action="store_true",
+        help="measure batch-norm statistics anew for every policy that is not finetuned",
+    )
     group.add_argument("--device", default="cpu", help="where evaluations run (default: cpu)")
     _add_data(group)
 

@@ -183,6 +183,7 @@ def run_examine(arguments: argparse.Namespace) -> int:
             if getattr(arguments, option) is None:
                 setattr(arguments, option, run.provenance[key])
         arguments.objective, arguments.problem_seed = run.provenance["objective"], run.provenance.get("problem_seed", 0)
+        arguments.recalibrate = run.provenance.get("recalibrate", False)
     elif arguments.problem is None:
         raise BitcertError("name the problem with --problem, or give a run with --run")
     elif arguments.policy:
@@ -241,6 +242,7 @@ def _report(comparison: Any, directory: Path, *, as_json: bool) -> int:
 
 def _problem(arguments: argparse.Namespace) -> Problem:
     from suite.problems import load_problem
+    from suite.train.finetune import FinetuneSettings
 
     return load_problem(
         arguments.problem,
@@ -253,6 +255,8 @@ def _problem(arguments: argparse.Namespace) -> Problem:
         data=arguments.data,
         download=arguments.download,
         checkpoint=arguments.checkpoint,
+        finetuning=FinetuneSettings(quantizer=arguments.quantizer),
+        recalibrate=arguments.recalibrate,
         device=arguments.device,
     )
 

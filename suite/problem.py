@@ -65,7 +65,7 @@ class Metrics:
     def to_dict(self) -> dict[str, Any]:
         """As a JSON-ready dictionary; radii become text."""
         content = {name: getattr(self, name) for name in self.__slots__}
-        content["certified_accuracy"] = {f"{radius:g}": share for radius, share in self.certified_accuracy.items()}
+        content["certified_accuracy"] = {_radius_text(radius): share for radius, share in self.certified_accuracy.items()}
         return content
 
     @classmethod
@@ -129,7 +129,7 @@ class Meter:
 class Problem(ABC):
     """A space, a budget, a network and data: what a searcher is run on.
 
-    Subclasses define :meth:`evaluate` and :meth:`provenance`; whatever the network is used for goes through
+    Subclasses define the abstract methods; whatever the network is used for goes through
     ``meter``, also what a cache answers, so that what a run spent does not depend on who ran before it.
 
     Attributes:
@@ -183,6 +183,10 @@ class Problem(ABC):
         Raises:
             BitcertError: If the policy is not feasible.
         """
+
+    @abstractmethod
+    def check_fidelity(self, fidelity: Fidelity) -> None:
+        """Raise BitcertError if evaluations cannot spend that much; warn if they cannot measure the objective with it."""
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:

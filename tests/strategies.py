@@ -16,14 +16,16 @@ def spaces(draw: st.DrawFn, most_layers: int = 6, most_choices: int = 7) -> Sear
     """Spaces with random MACs, choices, pins and ties."""
     count = draw(st.integers(1, most_layers))
     names = [f"layer{position}" for position in range(count)]
+    sizes = draw(st.lists(st.integers(1, 10**9), min_size=count, max_size=count))
     layers = tuple(
-        Layer(name, "conv", draw(st.integers(1, 10**9)), draw(st.integers(1, 10**6)), draw(st.integers(0, 64)))
-        for name in names
+        Layer(name, "conv", macs=size, parameters=1 + size % 1009, biases=size % 11)
+        for name, size in zip(names, sizes, strict=True)
     )
     choices = tuple(sorted(draw(st.sets(BITS, min_size=1, max_size=most_choices))))
     pins = draw(st.none() | st.dictionaries(st.sampled_from(names), st.builds(Precision, BITS, BITS), max_size=2))
     pinned = {names[0], names[-1]} if pins is None else set(pins)
-    group = {name: draw(st.integers(0, count)) for name in names if name not in pinned}
+    labels = draw(st.lists(st.integers(0, count), min_size=count, max_size=count))
+    group = {name: label for name, label in zip(names, labels, strict=True) if name not in pinned}
     ties = tuple(
         tuple(name for name in group if group[name] == label)
         for label in sorted(set(group.values()))

@@ -249,12 +249,12 @@ SMALL = {
 }
 
 
-def _counts(space: SearchSpace, limit: int, seed: int, sweeps: int = 12) -> list[int]:
+def _counts(space: SearchSpace, limit: int, seed: int, **options: int) -> list[int]:
     """How often each feasible policy is drawn, 20 draws for each on average."""
     counts = {policy: 0 for policy in all_policies(space) if naive_bops(space, policy) <= limit}
     rng = np.random.default_rng(seed)
     for _ in range(20 * len(counts)):
-        counts[random_feasible(space, limit, rng, sweeps)] += 1
+        counts[random_feasible(space, limit, rng, **options)] += 1
     return list(counts.values())
 
 

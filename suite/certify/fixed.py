@@ -50,7 +50,7 @@ def certify(
         n: Samples that enter the bound.
         alpha: Probability of a wrong certificate, for each image.
         seed: Root seed of the noise, non-negative.
-        ids: Ids that key the noise, shape ``(images,)``; positions by default.
+        ids: Ids that key the noise, non-negative, shape ``(images,)``; positions by default.
         batch: Rows pushed through the network at once; bounds the memory.
         progress: Called with forward passes made since the last call.
 
@@ -58,8 +58,8 @@ def certify(
         One row an image; ``prediction`` is -1 where it abstains.
 
     Raises:
-        BitcertError: On n0, n or batch below 1, sigma <= 0, alpha outside (0, 1), shapes that disagree, or logits that are not
-            finite.
+        BitcertError: On n0, n or batch below 1, sigma <= 0, alpha outside (0, 1), negative seeds or ids, shapes that
+            disagree, or logits that are not finite.
 
     Warns:
         CertificationWarning: If even ``n`` agreeing samples certify no radius above 0.
@@ -82,6 +82,8 @@ def certify(
         )
     if np.shape(labels) != (len(pixels),) or keys.shape != (len(pixels),):
         raise BitcertError(f"{len(pixels)} images need as many labels and ids, got {np.shape(labels)} and {keys.shape}")
+    if keys.min() < 0:
+        raise BitcertError(f"ids must not be negative, got {keys.min()}")
     if largest_radius(n, alpha, sigma) == 0:
         warnings.warn(
             f"n = {n} cannot certify anything at alpha = {alpha:g}: even {n} agreeing samples give a probability of at most 1/2",

@@ -81,6 +81,7 @@ def load_problem(
     download: bool = False,
     checkpoint: str | Path | None = None,
     finetuning: FinetuneSettings | None = None,
+    recalibrate: bool = False,
     device: str = "cpu",
 ) -> Problem:
     """Make a problem by name; images and checkpoint are read at the first evaluation.
@@ -97,6 +98,7 @@ def load_problem(
         download: Whether missing images may be downloaded, for MNIST and CIFAR-10.
         checkpoint: Trained network (.safetensors, or a PyTorch state dict); the shipped one if None.
         finetuning: How the fidelity's finetuning steps are done.
+        recalibrate: Whether batch-norm statistics are measured anew for every policy.
         device: Where evaluations run, such as ``"cuda"``.
 
     Raises:
@@ -127,5 +129,6 @@ def load_problem(
         download=download,
         checkpoint=checkpoint,
         finetuning=finetuning,
+        recalibrate=recalibrate,
         device=device,
     )

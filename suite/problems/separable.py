@@ -94,6 +94,9 @@ class SeparableProblem(Problem):
             method="formula",
         )
 
+    def check_fidelity(self, fidelity: Fidelity) -> None:
+        """Any will do: the formula is exact."""
+
     def provenance(self) -> dict[str, Any]:
         """Name, size, budget and seed."""
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from suite.certify.bounds import check_alpha, check_sigma
+from suite.certify.bounds import check_alpha, check_sigma, largest_radius
 from suite.certify.certificates import Certificates
-from suite.certify.fixed import certify
+from suite.certify.fixed import CertificationWarning, certify
 from suite.certify.noise import NoiseStream
 from suite.certify.sampling import Progress, noisy_batches, predict
 from suite.cost import parse_budget
@@ -33,7 +34,7 @@ from suite.networks import (
 from suite.objective import check_radii, parse_objective
 from suite.problem import Fidelity, Meter, Metrics, Problem
 from suite.problems.definition import Definition
-from suite.quantize import Calibration, QuantizedNetwork, TrainableNetwork, calibrate
+from suite.quantize import Calibration, QuantizedNetwork, TrainableNetwork, calibrate, recalibrate_batch_norm
 from suite.seeds import derive_seed
 from suite.space import Policy, SearchSpace
 from suite.train.finetune import FinetuneSettings, finetune
@@ -48,6 +49,7 @@ class _Loaded:
     dataset: ImageDataset
     network: nn.Module
     calibration: Calibration
+    calibration_batches: list[Tensor]
     quantized: QuantizedNetwork
     network_sha256: str
 
@@ -72,6 +74,7 @@ class SmoothedProblem(Problem):
         download: Whether missing images may be downloaded, for MNIST and CIFAR-10.
         checkpoint: Trained network; the shipped one by default.
         finetuning: How ``fidelity.finetune_steps`` are done.
+        recalibrate: Whether batch-norm statistics are measured anew for every policy, on the calibration images.
         device: Where evaluations run, such as ``"cpu"`` or ``"cuda"``.
 
     Raises:
@@ -92,6 +95,7 @@ class SmoothedProblem(Problem):
         download: bool = False,
         checkpoint: str | Path | None = None,
         finetuning: FinetuneSettings | None = None,
+        recalibrate: bool = False,
         device: str = "cpu",
     ) -> None:
         self.definition = definition
@@ -113,6 +117,7 @@ class SmoothedProblem(Problem):
         self.radii = check_radii(tuple(sorted({*definition.radii, *self.objective.radii})))
         self.fidelity = definition.fidelity
         self.finetuning = finetuning or FinetuneSettings()
+        self.recalibrate = recalibrate
         self.meter = Meter()
         self._data = data
         self._download = download
@@ -144,8 +149,11 @@ class SmoothedProblem(Problem):
     ) -> nn.Module:
         """The network quantized to a policy, after ``finetune_steps`` of finetuning on training images."""
         if finetune_steps == 0:
-            self._loaded.quantized.set_policy(policy)
-            return self._loaded.quantized
+            network = self._loaded.quantized
+            network.set_policy(policy)
+            if self.recalibrate:
+                recalibrate_batch_norm(network, self._loaded.calibration_batches)
+            return network
         trainable = TrainableNetwork(
             self.network, self.space.layers, policy, self._loaded.calibration, self.finetuning.quantizer
         )
@@ -220,18 +228,46 @@ class SmoothedProblem(Problem):
             "threads": self.definition.threads,
             "calibration_images": self.definition.calibration_images,
             "finetuning": asdict(self.finetuning),
+            "recalibrate": self.recalibrate,
             "device": str(self.device),
             "problem_seed": self.seed,
             "data_sha256": self.dataset.sha256,
             "network_sha256": self._loaded.network_sha256,
         }
 
+    def preparation_passes(self, finetune_steps: int) -> int:
+        """Forward passes that making a policy's network costs: finetuning, or recalibration without it."""
+        if finetune_steps == 0 and self.recalibrate:
+            return sum(len(batch) for batch in self._loaded.calibration_batches)
+        return self.finetuning.forward_passes(finetune_steps)
+
+    def check_fidelity(self, fidelity: Fidelity) -> None:
+        """Raise BitcertError if there are too few images; warn if the samples cannot certify what the objective asks for."""
+        self._check_images(fidelity)
+        self.warn_if_unreachable(fidelity.noise, self.alpha)
+
+    def warn_if_unreachable(self, n: int, alpha: float) -> None:
+        """Warn if ``n`` agreeing samples do not certify the objective's largest radius, or nothing at all."""
+        most = largest_radius(n, alpha, self.sigma)
+        wanted = max(self.objective.radii, default=0.0)
+        if (self.objective.measure != "clean" and most <= 0) or most < wanted:
+            warnings.warn(
+                f"{n} noise samples at alpha = {alpha:g} and sigma = {self.sigma:g} certify no radius above {most:.3g}, "
+                f"and the objective is {self.objective.text}; raise the number of samples",
+                CertificationWarning,
+                stacklevel=2,
+            )
+
+    def _check_images(self, fidelity: Fidelity) -> None:
+        available = len(self.dataset.splits["search"])
+        if fidelity.images > available:
+            raise BitcertError(
+                f"{fidelity.images} images asked for, but the search split of {self.definition.dataset} has {available}"
+            )
+
     def _measure(self, policy: Policy, fidelity: Fidelity, seed: int) -> Metrics:
         search = self.dataset.splits["search"]
-        if fidelity.images > len(search):
-            raise BitcertError(
-                f"{fidelity.images} images asked for, but the search split of {self.definition.dataset} has {len(search)}"
-            )
+        self._check_images(fidelity)
         started = time.perf_counter()
         n0 = select_samples(fidelity.noise)
         split = search.subset(np.arange(fidelity.images))
@@ -247,7 +283,7 @@ class SmoothedProblem(Problem):
             bops=self.bops(policy),
             forward_passes=len(split)
             + int(certificates.forward_passes.sum())
-            + self.finetuning.forward_passes(fidelity.finetune_steps),
+            + self.preparation_passes(fidelity.finetune_steps),
             seconds=time.perf_counter() - started,
             alpha=self.alpha,
             method=self.certify,
@@ -265,14 +301,14 @@ class SmoothedProblem(Problem):
         load_checkpoint(network, self._checkpoint or shipped_checkpoint(self.name, self.sigma))
         network = network.to(self.device).eval().requires_grad_(False)
         with self.fixed_threads():
-            calibration = calibrate(
-                network, [layer.name for layer in self.space.layers], self._calibration_batches(dataset)
-            )
+            batches = self._calibration_batches(dataset)
+            calibration = calibrate(network, [layer.name for layer in self.space.layers], batches)
         return _Loaded(
             dataset=dataset,
             network=network,
             calibration=calibration,
-            quantized=QuantizedNetwork(network, self.space.layers, calibration),
+            calibration_batches=batches,
+            quantized=QuantizedNetwork(network, self.space.layers, calibration, fold=not self.recalibrate),
             network_sha256=network_sha256(network),
         )
 

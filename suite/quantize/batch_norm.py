@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+
+from suite.errors import BitcertError
+from suite.quantize.network import QuantizedLayer
 
 
 @torch.no_grad()
@@ -15,13 +19,22 @@ def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> Non
     Every batch counts the same. Dropout and everything else stays in evaluation mode.
 
     Args:
-        network: Network whose batch-norm layers are updated.
+        network: Network whose batch-norm layers are updated; a quantized one that was built with ``fold=False``.
         batches: Images with the problem's noise already added, each of shape ``(images, C, H, W)``; at least one.
+
+    Raises:
+        BitcertError: If there is no batch, or batch norms were folded away.
     """
+    if any(isinstance(module, QuantizedLayer) and module.folded for module in network.modules()):
+        raise BitcertError("the batch norms of this network were folded into its layers; build it with fold=False")
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     norms = [norm for norm in norms if norm.track_running_stats]
     if not norms:
         return
+    batches = iter(batches)
+    first = next(batches, None)
+    if first is None:
+        raise BitcertError("batch-norm recalibration needs at least one batch")
     momenta = [norm.momentum for norm in norms]
     network.eval()
     for norm in norms:
@@ -29,12 +42,8 @@ def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> Non
         norm.momentum = None  # cumulative average
         norm.train()
     try:
-        seen = False
-        for batch in batches:
+        for batch in itertools.chain([first], batches):
             network(batch)
-            seen = True
-        if not seen:
-            raise ValueError("batch-norm recalibration needs at least one batch")
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

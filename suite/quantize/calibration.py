@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from suite.errors import BitcertError
 from suite.quantize.steps import activation_grid, fit_steps, weight_grid
 
-SAMPLE = 2**16
+SAMPLE = 2**14
 """Activation values kept per layer."""
 
 
@@ -21,7 +22,8 @@ class SeenInputs:
 
     Attributes:
         signed: Whether any input was negative.
-        values: An evenly spaced sample of the non-zero inputs, shape ``(1, at most SAMPLE)``.
+        values: An evenly spaced sample of the non-zero inputs, shape ``(1, at most SAMPLE)``; as many again for each
+            further call of a layer that is called more than once.
     """
 
     signed: bool
@@ -94,16 +96,17 @@ def calibrate(
     collected: dict[str, list[Tensor]] = {name: [] for name in names}
     signed = dict.fromkeys(names, False)
     batches = list(batches)
-    if not batches:
+    images = sum(len(batch) for batch in batches)
+    if images == 0:
         raise BitcertError("calibration needs at least one image")
-    share = -(-SAMPLE // len(batches))
+    share = SAMPLE
 
     def record(name: str, inputs: Tensor) -> None:
         if not torch.isfinite(inputs).all():
             raise BitcertError(f"layer {name!r} sees inputs that are not finite; check the checkpoint and the images")
         signed[name] = signed[name] or bool((inputs < 0).any())
         values = inputs[inputs != 0]
-        collected[name].append(values[:: max(1, -(-values.numel() // share))].clone())
+        collected[name].append(values[:: max(1, math.ceil(values.numel() / share))].clone())
 
     handles = [
         module.register_forward_pre_hook(lambda _, arguments, name=name: record(name, arguments[0]))
@@ -111,6 +114,7 @@ def calibrate(
     ]
     try:
         for batch in batches:
+            share = max(1, SAMPLE * len(batch) // images)
             network(batch)
     finally:
         for handle in handles:

@@ -32,6 +32,11 @@ class QuantizedLayer(nn.Module):
         self.step = 1.0
         self.grid = Grid(0, 0)
 
+    @property
+    def folded(self) -> bool:
+        """Whether it does the work of a batch norm."""
+        return self._scale is not None
+
     @torch.no_grad()
     def fold(self, norm: nn.BatchNorm2d) -> None:
         """Take over the work of a batch norm in evaluation mode that follows; before :meth:`load`."""
@@ -110,7 +115,7 @@ def fold_batch_norms(network: nn.Module, layers: Mapping[str, QuantizedLayer], p
             module = network.get_submodule(norm)
             assert isinstance(module, nn.BatchNorm2d)
             layers[name].fold(module)
-            network.set_submodule(norm, nn.Identity())
+            substitute(network, module, nn.Identity())
 
 
 def replace_layers(network: nn.Module, names: Sequence[str]) -> tuple[nn.Module, dict[str, QuantizedLayer]]:
@@ -120,5 +125,12 @@ def replace_layers(network: nn.Module, names: Sequence[str]) -> tuple[nn.Module,
     replaced = {}
     for name, module in quantizable_modules(duplicate, names).items():
         replaced[name] = QuantizedLayer(module)
-        duplicate.set_submodule(name, replaced[name])
+        substitute(duplicate, module, replaced[name])
     return duplicate, replaced
+
+
+def substitute(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put a module in the place of another one, under every name that it has in the network."""
+    for name, module in list(network.named_modules(remove_duplicate=False)):
+        if module is old:
+            network.set_submodule(name, new)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from suite.errors import BitcertError
 from suite.quantize.calibration import Calibration, quantizable_modules
 from suite.quantize.folding import followed_by_batch_norm
-from suite.quantize.network import QuantizedLayer, apply_layer
+from suite.quantize.network import QuantizedLayer, apply_layer, substitute
 from suite.quantize.steps import Grid, activation_grid, weight_grid
 from suite.space import Layer, Policy
 
@@ -63,13 +63,14 @@ class LearnedClip(nn.Module):
 
     Args:
         clip: Starting clipping level, positive.
-        grid: Levels; a signed grid clips at ``+-clip`` (PACT itself is defined for unsigned inputs).
+        grid: Levels; a signed grid clips at ``+-clip`` and leaves its lowest level out (PACT itself is defined for
+            unsigned inputs).
     """
 
     def __init__(self, clip: float, grid: Grid) -> None:
         super().__init__()
         self.clip = nn.Parameter(torch.tensor(clip))
-        self.grid = grid
+        self.grid = Grid(-grid.high, grid.high) if grid.low < 0 else grid
 
     def forward(self, values: Tensor) -> Tensor:
         """Quantize; same shape. The clip's gradient is 1 above the clip (-1 below ``-clip``), 0 inside."""
@@ -180,7 +181,7 @@ class TrainableNetwork(nn.Module):
         super().__init__()
         if scheme not in SCHEMES:
             raise BitcertError(f"unknown quantizer {scheme!r}; known: {', '.join(SCHEMES)}")
-        self.network = copy.deepcopy(network)
+        self.network = copy.deepcopy(network).requires_grad_(True)
         self.scheme = scheme
         self._norms = followed_by_batch_norm(network)
         modules = quantizable_modules(self.network, [layer.name for layer in layers])
@@ -201,7 +202,7 @@ class TrainableNetwork(nn.Module):
                 weights = LearnedStep(steps, weight_grid(precision.weight), module.weight.numel() // steps.numel())
             else:
                 weights = TanhWeights(precision.weight)
-            self.network.set_submodule(layer.name, TrainableLayer(module, weights, inputs))
+            substitute(self.network, module, TrainableLayer(module, weights, inputs))
 
     def forward(self, images: Tensor) -> Tensor:
         """Images in [0, 1], shape ``(batch, C, H, W)``, to logits, shape ``(batch, classes)``."""
@@ -216,12 +217,12 @@ class TrainableNetwork(nn.Module):
         """A network for inference, in evaluation mode, with weights quantized once and for all."""
         frozen = copy.deepcopy(self.network)
         for name, module in list(frozen.named_modules()):
-            if not isinstance(module, TrainableLayer):
-                continue
-            norm = frozen.get_submodule(self._norms[name]) if name in self._norms else None
-            frozen.set_submodule(name, module.freeze(norm if isinstance(norm, nn.BatchNorm2d) else None))
-            if name in self._norms:
-                frozen.set_submodule(self._norms[name], nn.Identity())
+            if isinstance(module, TrainableLayer):
+                norm = frozen.get_submodule(self._norms[name]) if name in self._norms else None
+                assert norm is None or isinstance(norm, nn.BatchNorm2d)
+                substitute(frozen, module, module.freeze(norm))
+                if norm is not None:
+                    substitute(frozen, norm, nn.Identity())
         return frozen.eval().requires_grad_(False)
 
 

@@ -59,6 +59,7 @@ def examine(
                 f"{settings.images} exam images asked for, but {problem.definition.dataset} has {len(split)}"
             )
         split = split.subset(np.arange(settings.images))
+    problem.warn_if_unreachable(settings.n, settings.alpha)
     started = time.perf_counter()
     finetune_steps = step.finetune_steps if step.name == "qat" and policy is not None else 0
     with problem.fixed_threads():
@@ -83,7 +84,7 @@ def examine(
         bops=float_bops(problem.space) if policy is None else problem.bops(policy),
         forward_passes=len(split)
         + int(certificates.forward_passes.sum())
-        + problem.finetuning.forward_passes(finetune_steps),
+        + (0 if policy is None else problem.preparation_passes(finetune_steps)),
         seconds=time.perf_counter() - started,
         alpha=settings.alpha,
         method="fixed",

@@ -99,6 +99,7 @@ class SearchLoop:
         self._uncharged_probes = 0
         self._free_in_a_row = 0
         self._exhausted = False
+        problem.check_fidelity(self._fidelity)
         self._header = {
             "event": "start",
             "version": JOURNAL_VERSION,

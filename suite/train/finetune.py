@@ -55,8 +55,8 @@ def finetune(
 ) -> None:
     """Train the network in place on noisy training images with cross-entropy.
 
-    Images are visited in a fresh random order each epoch; Gaussian noise is added in [0, 1] before normalization. Order
-    and noise depend on ``seed`` alone. The network is left in evaluation mode.
+    Images are visited in a fresh random order each epoch; Gaussian noise is added in [0, 1] before normalization. Order,
+    noise and what the network draws itself (dropout) depend on ``seed`` alone. The network is left in evaluation mode.
 
     Args:
         network: Quantized network with float masters.
@@ -82,23 +82,25 @@ def finetune(
     labels = torch.tensor(split.labels)
     order = torch.empty(0, dtype=torch.int64)
     network.train()
-    for step in range(steps):
-        if len(order) < min(settings.batch, len(split)):
-            order = torch.randperm(len(split), generator=generator)
-        chosen, order = order[: settings.batch], order[settings.batch :]
-        images = split.subset(chosen.numpy()).images()
-        images = images + sigma * torch.randn(images.shape, generator=generator)
-        loss = nn.functional.cross_entropy(network(images.to(device)), labels[chosen].to(device))
-        if clips:
-            loss = loss + settings.clip_decay * torch.stack([clip.square() for clip in clips]).sum()
-        if not torch.isfinite(loss):
-            raise BitcertError(
-                f"finetuning diverged at step {step + 1} of {steps}; lower the learning rate ({settings.learning_rate})"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if progress is not None:
-            progress(step + 1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for step in range(steps):
+            if len(order) < min(settings.batch, len(split)):
+                order = torch.randperm(len(split), generator=generator)
+            chosen, order = order[: settings.batch], order[settings.batch :]
+            images = split.subset(chosen.numpy()).images()
+            images = images + sigma * torch.randn(images.shape, generator=generator)
+            loss = nn.functional.cross_entropy(network(images.to(device)), labels[chosen].to(device))
+            if clips:
+                loss = loss + settings.clip_decay * torch.stack([clip.square() for clip in clips]).sum()
+            if not torch.isfinite(loss):
+                raise BitcertError(
+                    f"finetuning diverged at step {step + 1} of {steps}; lower the learning rate ({settings.learning_rate})"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            if progress is not None:
+                progress(step + 1)
     network.eval()

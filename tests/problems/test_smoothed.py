@@ -9,7 +9,7 @@ import torch
 from scipy.stats import norm
 
 import suite
-from suite.certify import certify
+from suite.certify import CertificationWarning, certify
 from suite.errors import BitcertError
 from suite.problem import Fidelity
 from suite.problems import DEFINITIONS, load_problem
@@ -212,3 +212,23 @@ def test_a_file_that_is_no_exam_is_refused(content: str, tmp_path: Path) -> None
     (tmp_path / "exam.json").write_text(content)
     with pytest.raises(BitcertError, match="exam"):
         read_outcome(tmp_path / "exam.json")
+
+
+def test_recalibration_is_an_option_that_is_charged_and_pure() -> None:
+    plain, fresh = digits(), digits(recalibrate=True)
+    policy, other = plain.space.uniform(2), plain.space.uniform(3)
+    metrics = fresh.evaluate(policy, SMALL)
+    assert metrics.forward_passes - plain.evaluate(policy, SMALL).forward_passes == plain.definition.calibration_images
+    assert metrics.acr != plain.evaluate(policy, SMALL).acr
+    again = digits(recalibrate=True)
+    again.evaluate(other, SMALL)
+    assert without_seconds(again.evaluate(policy, SMALL)) == without_seconds(metrics)
+
+
+def test_samples_that_cannot_reach_the_objective_are_warned_of() -> None:
+    problem = digits(objective="certified@0.5")
+    with pytest.warns(CertificationWarning, match="certify no radius above"):
+        problem.check_fidelity(SMALL)
+    with pytest.warns(CertificationWarning, match="no radius above 0,"):
+        digits().check_fidelity(Fidelity(images=20, noise=9))
+    digits().check_fidelity(SMALL)
