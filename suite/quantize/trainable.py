@@ -213,6 +213,10 @@ class TrainableNetwork(nn.Module):
         """PACT's clipping levels, on which an L2 penalty belongs; empty for the other schemes."""
         return [module.clip for module in self.modules() if isinstance(module, LearnedClip)]
 
+    def scales(self) -> list[nn.Parameter]:
+        """All learned steps and clipping levels."""
+        return self.clips() + [module.step for module in self.modules() if isinstance(module, LearnedStep)]
+
     def freeze(self) -> nn.Module:
         """A network for inference, in evaluation mode, with weights quantized once and for all."""
         frozen = copy.deepcopy(self.network)

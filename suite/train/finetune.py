@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +23,8 @@ class FinetuneSettings:
 
     Attributes:
         batch: Images a step.
-        learning_rate: Adam's rate at the start; it falls to zero along a half cosine.
+        learning_rate: Adam's rate at the start; it falls to zero along a half cosine. For learned steps and clipping levels
+            it is relative to their size: Adam moves every number by about its rate, whatever the gradient.
         clip_decay: L2 penalty on PACT's clipping levels.
         quantizer: ``"lsq"``, ``"pact"`` or ``"dorefa"``.
     """
@@ -72,17 +74,17 @@ def finetune(
     """
     generator = torch.Generator().manual_seed(seed)
     device = next(network.parameters()).device
-    clips = network.clips()
-    clip_ids = {id(clip) for clip in clips}
-    groups = [{"params": [p for p in network.parameters() if id(p) not in clip_ids]}]
-    if clips:
-        groups.append({"params": clips})
+    clips, scales = network.clips(), network.scales()
+    others = [parameter for parameter in network.parameters() if all(parameter is not scale for scale in scales)]
+    groups: list[dict[str, Any]] = [{"params": others}]
+    for scale in scales:
+        groups.append({"params": [scale], "lr": settings.learning_rate * float(scale.detach().abs().mean())})
     optimizer = torch.optim.Adam(groups, lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     labels = torch.tensor(split.labels)
     order = torch.empty(0, dtype=torch.int64)
     network.train()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         for step in range(steps):
             if len(order) < min(settings.batch, len(split)):

@@ -11,24 +11,24 @@ from tests.toys import drive, toy_problem
 
 
 @pytest.fixture
-def optuna_records(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord]]:
+def optuna_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """What Optuna logs at its default verbosity; its logger does not propagate, so it is listened to directly."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.INFO)
     logging.getLogger("optuna").addHandler(caplog.handler)
-    yield caplog.records
+    yield caplog
     logging.getLogger("optuna").removeHandler(caplog.handler)
     optuna.logging.set_verbosity(verbosity)
 
 
 @pytest.mark.parametrize("objective", ["acr", "acr+bops"])
 def test_nothing_is_logged_and_the_verbosity_is_left_alone(
-    objective: str, optuna_records: list[logging.LogRecord]
+    objective: str, optuna_log: pytest.LogCaptureFixture
 ) -> None:
     problem = toy_problem(objective=objective)
     drive(TPE(problem, seed=0, startup=4), problem, 12, width=2, fails=lambda number: number == 5)
     assert optuna.logging.get_verbosity() == optuna.logging.INFO
-    assert not optuna_records
+    assert not optuna_log.records
 
 
 def test_a_result_told_twice_counts_once() -> None:
