@@ -65,7 +65,9 @@ class Metrics:
     def to_dict(self) -> dict[str, Any]:
         """As a JSON-ready dictionary; radii become text."""
         content = {name: getattr(self, name) for name in self.__slots__}
-        content["certified_accuracy"] = {_radius_text(radius): share for radius, share in self.certified_accuracy.items()}
+        content["certified_accuracy"] = {
+            _radius_text(radius): share for radius, share in self.certified_accuracy.items()
+        }
         return content
 
     @classmethod

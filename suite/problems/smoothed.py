@@ -26,10 +26,10 @@ from suite.errors import BitcertError, unknown_name
 from suite.networks import (
     build_network,
     load_checkpoint,
+    network_layers,
     network_sha256,
     shipped_checkpoint,
     shortcut_ties,
-    trace_layers,
 )
 from suite.objective import check_radii, parse_objective
 from suite.problem import Fidelity, Meter, Metrics, Problem
@@ -329,8 +329,7 @@ def select_samples(noise: int) -> int:
 
 
 def _space(definition: Definition) -> SearchSpace:
-    network = build_network(definition.network, definition.classes, definition.shape[0], device="meta")
-    layers = trace_layers(network, definition.shape)
+    layers = network_layers(definition.network, definition.classes, definition.shape)
     return SearchSpace(
         layers,
         choices=definition.choices,

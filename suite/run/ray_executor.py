@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import tempfile
 import warnings
@@ -116,8 +117,16 @@ class RayExecutor:
         if resources.cpus < 0 or resources.gpus < 0 or resources.cpus + resources.gpus == 0:
             raise BitcertError(f"an evaluation needs CPUs or GPUs, got {resources.cpus} and {resources.gpus}")
         self._resources = resources
-        _connect(resources.address)
+        _connect(resources)
         available = ray.cluster_resources()
+        fitting = [
+            int(available.get(name, 0) // wanted)
+            for name, wanted in (("CPU", resources.cpus), ("GPU", resources.gpus))
+            if wanted
+        ]
+        # Tune stops a worker that finishes while no trial is waiting. Several trials are therefore kept waiting for each
+        # worker; by default it would be one altogether, and of two workers that finish at once one would be lost.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(4, 2 * min(fitting)))
         for name, wanted in (("CPU", resources.cpus), ("GPU", resources.gpus)):
             if wanted > available.get(name, 0):
                 raise BitcertError(
@@ -138,7 +147,7 @@ class RayExecutor:
                     search_alg=LoopSearcher(loops),
                     num_samples=-1,
                     reuse_actors=True,
-                    max_concurrent_trials=self._resources.workers,
+                    max_concurrent_trials=self._resources.workers if self._resources.address else None,
                 ),
                 run_config=tune.RunConfig(
                     storage_path=folder,
@@ -164,19 +173,22 @@ class RayExecutor:
             yield running.pop(done), ray.get(done)
 
 
-def _connect(address: str | None) -> None:
-    """Join the cluster at ``address``, or start one on this machine.
+def _connect(resources: Resources) -> None:
+    """Join the cluster at ``address``, or start one on this machine, just large enough for the workers if these are given.
 
     Starting one is tried three times: on a busy machine Ray gives up when one of its daemons takes long to come up.
     """
     if ray.is_initialized():
         return
+    address = resources.address
+    cpus = math.ceil(resources.workers * resources.cpus) if resources.workers and not address else None
     for attempts_left in (2, 1, 0):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 ray.init(
                     address=address or "local",
+                    num_cpus=cpus,
                     include_dashboard=None if address else False,
                     log_to_driver=False,
                     logging_level=logging.ERROR,

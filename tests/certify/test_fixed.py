@@ -158,7 +158,8 @@ class _HalfSpace(nn.Module):
         """Images on the side of class 1 at these distances from the border."""
         unit = self.weight / self.weight.norm()
         feet = unit / self.weight.norm()
-        return (feet + torch.from_numpy(distances).float()[:, None] * unit).reshape(-1, *SHAPE)
+        points: Tensor = feet + torch.from_numpy(distances).float()[:, None] * unit
+        return points.reshape(-1, *SHAPE)
 
 
 SIGMA, N, ALPHA = 0.25, 100, 0.05

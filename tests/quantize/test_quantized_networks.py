@@ -169,7 +169,7 @@ def test_no_float_weight_is_copied() -> None:
     quantized = QuantizedNetwork(network, layers, calibration)
     assert not list(quantized.parameters())
     for layer in layers:
-        assert calibration.weights[layer.name].data_ptr() == network.get_submodule(layer.name).weight.data_ptr()  # type: ignore[union-attr, operator]
+        assert calibration.weights[layer.name].data_ptr() == network.get_parameter(f"{layer.name}.weight").data_ptr()
 
 
 def test_weights_take_at_most_as_many_values_a_channel_as_the_grid_has() -> None:
@@ -245,7 +245,7 @@ def test_torchvisions_networks_work_unchanged(name: str) -> None:
 
 def test_weights_that_are_not_finite_are_refused_by_the_layers_name() -> None:
     network, layers, images = resnet20()
-    network.get_submodule("layer2.0.conv1").weight.data[0, 0, 0, 0] = torch.nan  # type: ignore[union-attr, index, operator]
+    network.get_parameter("layer2.0.conv1.weight")[0, 0, 0, 0] = torch.nan
     with pytest.raises(BitcertError, match=r"layer2\.0\.conv1"):
         calibrate(network, [layer.name for layer in layers], [images])
 
