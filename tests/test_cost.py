@@ -88,9 +88,9 @@ def test_a_budget_in_bits_is_the_uniform_policy_with_the_same_pins(space: Search
 
 
 def test_a_budget_between_the_integers_is_exact_and_rounded_down() -> None:
-    space = SearchSpace(_layers(1000, 10_001, 2000))
-    assert parse_budget("w2.5a2.5", space).limit == 64 * 3000 + 62_506  # 6.25 * 10,001 = 62,506.25
-    assert parse_budget("w2.1a3", space).limit == 64 * 3000 + 63_006  # 6.3 * 10,001 = 63,006.3
+    space = SearchSpace(_layers(1000, 10_003, 2000))
+    assert parse_budget("w2.5a2.5", space).limit == 64 * 3000 + 62_518  # 6.25 * 10,003 = 62,518.75
+    assert parse_budget("w2.1a3", space).limit == 64 * 3000 + 63_018  # 6.3 * 10,003 = 63,018.9
     huge = SearchSpace(_layers(1, 10**18 + 1, 1))
     assert parse_budget("w2.5a2.5", huge).limit == 128 + (10**18 + 1) * 25 // 4
 
@@ -99,6 +99,8 @@ def test_a_budget_as_a_share_of_float_is_exact_and_rounded_down() -> None:
     space = SearchSpace(_layers(1001, 10_007))
     assert parse_budget("1/16", space).limit == 1024 * 11_008 // 16
     assert parse_budget("3/47", space).limit == 3 * 1024 * 11_008 // 47
+    huge = SearchSpace(_layers(10**18 + 1), pins={})
+    assert parse_budget("3/47", huge).limit == 3 * 1024 * (10**18 + 1) // 47
     with pytest.raises(BitcertError, match="1/64"):
         parse_budget("1/64", space)  # w4a4, and both layers are pinned at 8/8
 

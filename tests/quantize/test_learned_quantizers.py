@@ -10,49 +10,13 @@ from suite.data import ImageSplit
 from suite.data.images import PixelArray
 from suite.errors import BitcertError
 from suite.networks import build_network, trace_layers
-from suite.quantize import SCHEMES, QuantizedNetwork, Scheme, TrainableNetwork, calibrate
-from suite.quantize.steps import Grid, activation_grid, fit_steps, weight_grid
+from suite.quantize import SCHEMES, Scheme, TrainableNetwork, calibrate
+from suite.quantize.steps import Grid
 from suite.quantize.trainable import LearnedClip, LearnedStep, TanhWeights, straight_through
 from suite.space import SearchSpace
 from suite.train.finetune import FinetuneSettings, finetune
 
 VALUES = torch.tensor([-3.0, -1.1, -0.26, -0.01, 0.0, 0.2, 0.74, 0.76, 2.0, 9.0], dtype=torch.float64)
-
-
-@pytest.mark.parametrize("bits", range(2, 9))
-@pytest.mark.parametrize("kind", ["normal", "uniform", "relu", "outlier"])
-@pytest.mark.parametrize(
-    "grid_of", [weight_grid, lambda bits: activation_grid(bits, True), lambda bits: activation_grid(bits, False)]
-)
-def test_steps_are_as_good_as_an_exhaustive_search(bits: int, kind: str, grid_of: object) -> None:
-    rng = np.random.default_rng(bits)
-    values = {
-        "normal": rng.normal(size=400),
-        "uniform": rng.uniform(-1, 2, 400),
-        "relu": np.maximum(rng.normal(size=400), 0),
-        "outlier": np.append(rng.normal(size=399), 12.0),
-    }[kind]
-    grid: Grid = grid_of(bits)  # type: ignore[operator]
-    if grid.low == 0:
-        values = np.abs(values)
-
-    def error(step: float) -> float:
-        return float(((values - np.clip(np.round(values / step), grid.low, grid.high) * step) ** 2).sum())
-
-    covering = np.abs(values).max() / max(grid.high, -grid.low)
-    best = min(error(step) for step in np.linspace(0.02, 1.2, 3000) * covering)
-    found = float(fit_steps(torch.from_numpy(values).float()[None], grid)[0])
-    assert error(found) <= best * 1.03 + 1e-9
-
-
-def test_rows_of_zeros_get_a_step_of_one() -> None:
-    assert fit_steps(torch.zeros(2, 5), weight_grid(4)).tolist() == [1.0, 1.0]
-
-
-def test_two_bits_are_ternary() -> None:
-    assert weight_grid(2) == (-1, 1)
-    assert activation_grid(2, signed=False) == (0, 3)
-    assert activation_grid(2, signed=True) == (-2, 1)
 
 
 @pytest.mark.parametrize("grid", [Grid(-3, 3), Grid(0, 7), Grid(-8, 7)])
@@ -156,19 +120,6 @@ def test_finetuning_lowers_the_loss_and_follows_its_seed(scheme: Scheme) -> None
     assert cross_entropy(after, labels) < 0.95 * cross_entropy(before, labels)
     assert torch.equal(trained(0, 30), after)
     assert not torch.equal(trained(1, 30), after)
-
-
-def test_without_finetuning_lsq_is_post_training_quantization() -> None:
-    trainable = toy("lsq")
-    network = build_network("resnet8", 4, 1).requires_grad_(False)
-    layers = trace_layers(network, (1, 8, 8))
-    calibration = calibrate(network, [layer.name for layer in layers], [toy_split().images()])
-    quantized = QuantizedNetwork(network, layers, calibration)
-    quantized.set_policy(SearchSpace(layers).uniform(3))
-    images = toy_split().images()
-    with torch.no_grad():
-        expected, found = quantized(images), trainable.eval().freeze()(images)
-    assert (found - expected).abs().median() < 1e-3 * expected.abs().max()
 
 
 def test_settings_out_of_range_are_refused() -> None:
