@@ -25,7 +25,7 @@ DEFINITIONS: dict[str, Definition] = {
             dataset="digits",
             shape=(1, 8, 8),
             classes=10,
-            fidelity=Fidelity(images=150, noise=64),
+            fidelity=Fidelity(images=120, noise=64),
         ),
         Definition(
             name="mnist",
