@@ -1,6 +1,11 @@
-"""What all tests share: the settings of hypothesis."""
+"""What all tests share: one thread for each process, and the settings of hypothesis."""
+
+import os
 
 from hypothesis import HealthCheck, settings
+
+# Small networks gain nothing from threads, and threads of several processes fight for the cores. Read when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples in every run, and no limit on their time: the machine may be busy.
 settings.register_profile(
