@@ -5,14 +5,14 @@ from __future__ import annotations
 import bisect
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
 from suite.errors import BitcertError
-from suite.space import FLOAT_BITS, Policy, SearchSpace, VariableCost
+from suite.space import FLOAT_BITS, Policy, SearchSpace
 
 
 def bops(space: SearchSpace, policy: Policy) -> int:
@@ -112,7 +112,8 @@ def enforce_budget(space: SearchSpace, policy: Policy, limit: int) -> Policy:
         space.variable_costs, key=lambda cost: max((n % layers, n) for n in cost.slots), reverse=True
     )
     while True:
-        for quadratic, linear, slots in _terms(last_met_first, bits):
+        for slots, partners, quadratic in last_met_first:
+            linear = _linear(partners, bits)
             before = bits[slots[0]]
             position = space.choices.index(before)
             if position == 0:
@@ -147,14 +148,12 @@ def random_feasible(space: SearchSpace, limit: int, rng: np.random.Generator, sw
     bits = [*start.weights, *start.activations]
     room = limit - bops(space, start)
     for uniforms in rng.random((sweeps, len(space.variables))).tolist():
-        for uniform, (quadratic, linear, slots) in zip(uniforms, _terms(space.variable_costs, bits), strict=True):
+        for uniform, (slots, partners, quadratic) in zip(uniforms, space.variable_costs, strict=True):
+            linear = _linear(partners, bits)
             before = bits[slots[0]]
             room += (quadratic * before + linear) * before
-            most = (
-                (math.isqrt(linear * linear + 4 * quadratic * room) - linear) // (2 * quadratic)
-                if quadratic
-                else room // linear
-            )
+            root = math.isqrt(linear * linear + 4 * quadratic * room)
+            most = (root - linear) // (2 * quadratic) if quadratic else room // linear
             after = choices[int(uniform * bisect.bisect_right(choices, most))]
             room -= (quadratic * after + linear) * after
             for slot in slots:
@@ -162,11 +161,9 @@ def random_feasible(space: SearchSpace, limit: int, rng: np.random.Generator, sw
     return Policy.from_bits(bits[:layers], bits[layers:])
 
 
-def _terms(costs: Sequence[VariableCost], bits: list[int]) -> Iterator[tuple[int, int, tuple[int, ...]]]:
-    """Yield (quadratic, linear, slots) of each variable at the bits that hold when it is reached; ``bits`` may change between."""
-    for slots, partners, quadratic in costs:
-        if len(partners) == 1:
-            ((macs, partner),) = partners
-            yield quadratic, macs * bits[partner], slots
-        else:
-            yield quadratic, sum([macs * bits[partner] for macs, partner in partners]), slots
+def _linear(partners: Iterable[tuple[int, int]], bits: Sequence[int]) -> int:
+    """BOPs that a variable adds per bit, the bits of its partners held (see ``VariableCost``)."""
+    linear = 0
+    for macs, partner in partners:
+        linear += macs * bits[partner]
+    return linear
