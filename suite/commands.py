@@ -107,7 +107,7 @@ def run_search(arguments: argparse.Namespace) -> int:
             "trial": run.best.number,
             "search_score": run.score(run.best),
             "metrics": run.best.metrics.to_dict(),
-            "policy": json.loads(run.best.policy.to_json()),
+            "policy": run.best.policy.to_dict(),
         },
         "front": [
             {"trial": trial.number, "search_score": run.score(trial), "bops": trial.metrics.bops}

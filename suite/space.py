@@ -72,16 +72,20 @@ class Policy:
     @property
     def weights(self) -> tuple[int, ...]:
         """Weight bits, one a layer."""
-        return tuple(precision.weight for precision in self.precisions)
+        return tuple([precision.weight for precision in self.precisions])
 
     @property
     def activations(self) -> tuple[int, ...]:
         """Activation bits, one a layer."""
-        return tuple(precision.activation for precision in self.precisions)
+        return tuple([precision.activation for precision in self.precisions])
+
+    def to_dict(self) -> dict[str, list[int]]:
+        """As ``{"weights": [...], "activations": [...]}``."""
+        return {"weights": list(self.weights), "activations": list(self.activations)}
 
     def to_json(self) -> str:
-        """Write as ``{"weights": [...], "activations": [...]}``."""
-        return json.dumps({"weights": self.weights, "activations": self.activations}, separators=(",", ":"))
+        """Write :meth:`to_dict` as JSON."""
+        return json.dumps(self.to_dict(), separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Policy:
@@ -229,10 +233,14 @@ class SearchSpace:
         if not isinstance(policy, Policy) or len(policy.precisions) != len(self.layers):
             return False
         bits = policy.weights + policy.activations
-        return all(bits[number] == fixed for number, fixed in self._fixed) and all(
-            bits[slots[0]] in self.choices and all(bits[slot] == bits[slots[0]] for slot in slots[1:])
-            for slots, _, _ in self.variable_costs
-        )
+        for number, fixed in self._fixed:
+            if bits[number] != fixed:
+                return False
+        for slots, _, _ in self.variable_costs:
+            value = bits[slots[0]]
+            if value not in self.choices or any(bits[slot] != value for slot in slots[1:]):
+                return False
+        return True
 
     def encode(self, policy: Policy) -> NDArray[np.int64]:
         """Turn a policy into one index into ``choices`` per variable, shape ``(len(variables),)``.

@@ -112,7 +112,7 @@ def write_outcome(outcome: Outcome, path: Path) -> None:
     certificates = outcome.certificates
     content = {
         "version": OUTCOME_VERSION,
-        "policy": None if outcome.policy is None else json.loads(outcome.policy.to_json()),
+        "policy": None if outcome.policy is None else outcome.policy.to_dict(),
         "post_step": outcome.post_step,
         "metrics": outcome.metrics.to_dict(),
         "provenance": dict(outcome.provenance),

@@ -192,7 +192,7 @@ class SearchLoop:
     def _ask_and_record(self) -> Trial | None:
         trial = self._ask()
         if trial is not None:
-            policy = json.loads(trial.policy.to_json())
+            policy = trial.policy.to_dict()
             self._journal.append(
                 {"event": "ask", "number": trial.number, "policy": policy, "probes": self._take_probes()}
             )
@@ -235,7 +235,7 @@ class SearchLoop:
                 trial = self._ask()
                 if (
                     trial is None
-                    or json.loads(trial.policy.to_json()) != event["policy"]
+                    or trial.policy.to_dict() != event["policy"]
                     or trial.number != event["number"]
                 ):
                     raise BitcertError(
