@@ -233,11 +233,7 @@ class SearchLoop:
         for event in events[1:]:
             if event["event"] == "ask":
                 trial = self._ask()
-                if (
-                    trial is None
-                    or trial.policy.to_dict() != event["policy"]
-                    or trial.number != event["number"]
-                ):
+                if trial is None or trial.policy.to_dict() != event["policy"] or trial.number != event["number"]:
                     raise BitcertError(
                         f"{self._journal.path}: replaying trial {event['number']} gave another proposal than the recorded one; "
                         "the searcher has changed or is not deterministic, so the run cannot be resumed"
