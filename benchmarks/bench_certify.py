@@ -1,7 +1,7 @@
 """Certification against a straightforward loop after Cohen et al.: same network, images, noise and n; same counts.
 
 The loop goes image by image in batches of 1,000, keeps batch norms as modules, and counts in Python, as the code that
-accompanies the paper does. ``suite`` executes the network as a problem does: batch norms folded, channels last.
+accompanies the paper does. ``suite`` executes the network as a problem does: batch norms folded.
 """
 
 from __future__ import annotations

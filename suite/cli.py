@@ -31,11 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BitcertError as error:
         print(f"bitcert: {error}", file=sys.stderr)
         return EXIT_MISTAKE
-    except OSError as error:
-        print(f"bitcert: {error}", file=sys.stderr)
-        return EXIT_FAILED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except OSError as error:
+        print(f"bitcert: {error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
         print("bitcert: interrupted; run the same command again to resume", file=sys.stderr)
