@@ -86,6 +86,13 @@ def check_alpha(alpha: float) -> None:
         raise BitcertError(f"alpha must lie strictly between 0 and 1, got {alpha}; 0.001 is usual")
 
 
+def check_positive(**numbers: int) -> None:
+    """Raise BitcertError, naming it, if one of the numbers is below 1."""
+    for name, number in numbers.items():
+        if number < 1:
+            raise BitcertError(f"{name} must be at least 1, got {number}")
+
+
 def _check_counts(successes: ArrayLike, trials: ArrayLike, alpha: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     check_alpha(alpha)
     k, n = np.broadcast_arrays(np.asarray(successes), np.asarray(trials))

@@ -5,14 +5,12 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from suite.certify.bounds import certified_radius, check_alpha, check_sigma, clopper_pearson_lower, largest_radius
+from suite.certify.bounds import certified_radius, check_alpha, check_positive, clopper_pearson_lower, largest_radius
 from suite.certify.certificates import ABSTAIN, Certificates
-from suite.certify.noise import NoiseStream
-from suite.certify.sampling import Progress, count_classes, noisy_batches
+from suite.certify.sampling import NoisyClassifier, NoisyImages, Progress, Sampler
 from suite.errors import BitcertError
 
 
@@ -67,38 +65,25 @@ def certify(
     References:
         Cohen, Rosenfeld, Kolter, Certified Adversarial Robustness via Randomized Smoothing, ICML 2019, algorithm CERTIFY.
     """
-    check_sigma(sigma)
+    noisy = NoisyImages(images, sigma=sigma, seed=seed, ids=ids, batch=batch)
+    if np.shape(labels) != (len(noisy),):
+        raise BitcertError(f"{len(noisy)} images need as many labels, got {np.shape(labels)}")
+    return certify_fixed(NoisyClassifier(network, noisy, progress), n0=n0, n=n, alpha=alpha)
+
+
+def certify_fixed(sampler: Sampler, *, n0: int, n: int, alpha: float) -> Certificates:
+    """The same as :func:`certify` for any sampler: samples for ``"select"`` choose the class, those for ``"count"`` bound it."""
     check_alpha(alpha)
-    for name, value in (("n0", n0), ("n", n), ("batch", batch)):
-        if value < 1:
-            raise BitcertError(f"{name} must be at least 1, got {value}")
-    if seed < 0:
-        raise BitcertError(f"seed must not be negative, got {seed}")
-    pixels = torch.as_tensor(images, dtype=torch.float32)
-    keys = np.arange(len(pixels)) if ids is None else np.asarray(ids, dtype=np.int64)
-    if pixels.dim() != 4 or len(pixels) == 0:
-        raise BitcertError(
-            f"images must have shape (images, C, H, W) with at least one image, got {tuple(pixels.shape)}"
-        )
-    if np.shape(labels) != (len(pixels),) or keys.shape != (len(pixels),):
-        raise BitcertError(f"{len(pixels)} images need as many labels and ids, got {np.shape(labels)} and {keys.shape}")
-    if keys.min() < 0:
-        raise BitcertError(f"ids must not be negative, got {keys.min()}")
-    if largest_radius(n, alpha, sigma) == 0:
+    check_positive(n0=n0, n=n)
+    if largest_radius(n, alpha, sampler.sigma) == 0:
         warnings.warn(
             f"n = {n} cannot certify anything at alpha = {alpha:g}: even {n} agreeing samples give a probability of at most 1/2",
             CertificationWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-
-    def counts(samples: int, purpose: str) -> Tensor:
-        stream = NoiseStream(seed, purpose)
-        batches = noisy_batches(pixels, keys, sigma=sigma, samples=samples, stream=stream, batch=batch)
-        return count_classes(network, batches, len(pixels), progress)
-
-    chosen = counts(n0, "select").argmax(dim=1)
-    successes = counts(n, "count").gather(1, chosen[:, None])[:, 0]
-    return bound_counts(chosen.cpu().numpy(), successes.cpu().numpy(), sigma=sigma, n0=n0, n=n, alpha=alpha)
+    chosen = sampler.counts("select", 0, n0).argmax(axis=1)
+    counts = sampler.counts("count", 0, n)
+    return bound_counts(chosen, counts[np.arange(len(chosen)), chosen], sigma=sampler.sigma, n0=n0, n=n, alpha=alpha)
 
 
 def bound_counts(

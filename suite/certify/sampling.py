@@ -1,21 +1,46 @@
-"""Counting predictions under noise: the inner loop of every certificate."""
+"""Predictions under noise: the inner loop of every certificate."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from suite.certify.bounds import check_sigma
 from suite.certify.noise import BLOCK, NoiseStream
 from suite.errors import BitcertError
 
 Progress = Callable[[int], None]
 """Called with the number of forward passes made since the last call."""
+
+
+class Sampler(Protocol):
+    """A classifier under Gaussian noise: what every certification method draws from.
+
+    Sample ``s`` of image ``i`` for a purpose is one fixed draw of the noise; samples that differ in image, index or purpose
+    are independent. Methods rest on that alone, so that they can be tried on classifiers whose probabilities are known.
+    """
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the noise."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def counts(self, purpose: str, start: int, stop: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """How often each class is predicted among samples ``start`` to ``stop - 1``, shape ``(rows, classes)``."""
+
+    def predictions(
+        self, purpose: str, start: int, stop: int, rows: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int16]:
+        """The class predicted at each of these samples, shape ``(rows, stop - start)``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +56,138 @@ class NoisyBatch:
     rows: Tensor
 
 
+class NoisyImages:
+    """Images and their noise; what fits into memory is made once and serves every network.
+
+    Args:
+        images: Shape ``(images, C, H, W)``, float in [0, 1]; a tensor on the network's device, or an array.
+        sigma: Standard deviation of the noise, in the units of the images.
+        seed: Root seed of the noise, non-negative.
+        ids: Ids that key the noise, non-negative, shape ``(images,)``; positions by default.
+        batch: Rows pushed through the network at once.
+        memory: Bytes of noisy images that may be kept.
+
+    Raises:
+        BitcertError: On shapes that disagree, or a batch, seed, sigma or id out of range.
+    """
+
+    def __init__(
+        self,
+        images: Tensor | NDArray[np.floating],
+        *,
+        sigma: float,
+        seed: int = 0,
+        ids: ArrayLike | None = None,
+        batch: int = 250,
+        memory: int = 0,
+    ) -> None:
+        check_sigma(sigma)
+        if batch < 1:
+            raise BitcertError(f"batch must be at least 1, got {batch}")
+        if seed < 0:
+            raise BitcertError(f"seed must not be negative, got {seed}")
+        self.pixels = torch.as_tensor(images, dtype=torch.float32)
+        self.ids = np.arange(len(self.pixels)) if ids is None else np.asarray(ids, dtype=np.int64)
+        if self.pixels.dim() != 4 or len(self.pixels) == 0:
+            raise BitcertError(
+                f"images must have shape (images, C, H, W) with at least one image, got {tuple(self.pixels.shape)}"
+            )
+        if self.ids.shape != (len(self.pixels),):
+            raise BitcertError(f"{len(self.pixels)} images need as many ids, got {self.ids.shape}")
+        if self.ids.min() < 0:
+            raise BitcertError(f"ids must not be negative, got {self.ids.min()}")
+        self.sigma = sigma
+        self.batch = batch
+        self._seed = seed
+        self._free = memory
+        self._kept: dict[tuple[str, int, int, bytes], list[NoisyBatch]] = {}
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def batches(
+        self, purpose: str, start: int, stop: int, rows: NDArray[np.int64] | None = None
+    ) -> Iterable[NoisyBatch]:
+        """Samples ``start`` to ``stop - 1`` of the images at positions ``rows`` (all by default), image by image."""
+        chosen = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64)
+        key = purpose, start, stop, b"" if rows is None else chosen.tobytes()
+        if key in self._kept:
+            return self._kept[key]
+        pixels = self.pixels if rows is None else self.pixels[torch.from_numpy(chosen).to(self.pixels.device)]
+        made = noisy_batches(
+            pixels,
+            self.ids[chosen],
+            sigma=self.sigma,
+            start=start,
+            stop=stop,
+            stream=NoiseStream(self._seed, purpose),
+            batch=self.batch,
+        )
+        size = len(chosen) * (stop - start) * self.pixels[0].numel() * self.pixels.element_size()
+        if size > self._free:
+            return made
+        self._free -= size
+        self._kept[key] = list(made)
+        return self._kept[key]
+
+
+class NoisyClassifier:
+    """The :class:`Sampler` of a network on noisy images.
+
+    Args:
+        network: Inputs to logits, normalization inside, in evaluation mode, on the images' device.
+        noisy: The images and their noise.
+        progress: Called with forward passes made since the last call.
+    """
+
+    def __init__(self, network: nn.Module, noisy: NoisyImages, progress: Progress | None = None) -> None:
+        self._network = network
+        self._noisy = noisy
+        self._progress = progress
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the noise."""
+        return self._noisy.sigma
+
+    def __len__(self) -> int:
+        return len(self._noisy)
+
+    def counts(self, purpose: str, start: int, stop: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """How often each class is predicted among samples ``start`` to ``stop - 1``, shape ``(rows, classes)``."""
+        images = len(self) if rows is None else len(rows)
+        batches = self._noisy.batches(purpose, start, stop, rows)
+        return count_classes(self._network, batches, images, self._progress).cpu().numpy()
+
+    def predictions(
+        self, purpose: str, start: int, stop: int, rows: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int16]:
+        """The class predicted at each of these samples, shape ``(rows, stop - start)``."""
+        batches = self._noisy.batches(purpose, start, stop, rows)
+        found = [predicted for _, _, predicted in _run(self._network, batches, self._progress)]
+        return torch.cat(found).to(torch.int16).reshape(-1, stop - start).cpu().numpy()
+
+
 def noisy_batches(
-    images: Tensor, ids: NDArray[np.int64], *, sigma: float, samples: int, stream: NoiseStream, batch: int
+    images: Tensor,
+    ids: NDArray[np.int64],
+    *,
+    sigma: float,
+    stop: int,
+    stream: NoiseStream,
+    batch: int,
+    start: int = 0,
 ) -> Iterator[NoisyBatch]:
-    """Yield ``samples`` noisy copies of every image, image by image, in batches of a fixed size (the last may be smaller).
+    """Yield noisy copies of every image, image by image, in batches of a fixed size (the last may be smaller).
 
     Args:
         images: Shape ``(images, C, H, W)``, float32 in [0, 1]; the batches are made on its device.
         ids: Ids that key the noise, shape ``(images,)``.
         sigma: Standard deviation of the noise.
-        samples: Noise samples an image.
+        stop: End of the samples of each image.
         stream: Where the noise comes from.
         batch: Rows a batch.
+        start: Index of the first sample.
     """
     shape = tuple(images.shape[1:])
     drawn: list[NDArray[np.float32]] = []
@@ -57,37 +202,28 @@ def noisy_batches(
         inputs = torch.from_numpy(noise[:size]).to(images.device).mul_(sigma).add_(images[positions])
         return NoisyBatch(inputs, positions)
 
-    for position, start in itertools.product(range(len(images)), range(0, samples, BLOCK)):
-        wanted = min(BLOCK, samples - start)
-        drawn.append(stream.block(int(ids[position]), start // BLOCK, shape)[:wanted])
-        rows.append(np.full(wanted, position, dtype=np.int64))
-        held += wanted
+    for position, block in itertools.product(range(len(images)), range(start // BLOCK, -(-stop // BLOCK))):
+        first, last = max(start - block * BLOCK, 0), min(stop - block * BLOCK, BLOCK)
+        drawn.append(stream.block(int(ids[position]), block, shape)[first:last])
+        rows.append(np.full(last - first, position, dtype=np.int64))
+        held += last - first
         while held >= batch:
             yield emit(batch)
     if held:
         yield emit(held)
 
 
-@torch.inference_mode()
 def predict(network: nn.Module, images: Tensor, *, batch: int) -> Tensor:
     """Predicted classes without noise, shape ``(images,)``; raises BitcertError on logits that are not finite."""
-    predictions = []
-    finite = torch.ones((), dtype=torch.bool, device=images.device)
-    for chunk in torch.split(images, batch):
-        logits = network(chunk)
-        finite &= torch.isfinite(logits).all()
-        predictions.append(logits.argmax(dim=1))
-    _check_finite(finite)
-    return torch.cat(predictions)
+    rows = torch.arange(len(images), device=images.device)
+    batches = map(NoisyBatch, torch.split(images, batch), torch.split(rows, batch))
+    return torch.cat([predicted for _, _, predicted in _run(network, batches)])
 
 
-@torch.inference_mode()
 def count_classes(
-    network: nn.Module, batches: Iterator[NoisyBatch], images: int, progress: Progress | None = None
+    network: nn.Module, batches: Iterable[NoisyBatch], images: int, progress: Progress | None = None
 ) -> Tensor:
     """Count how often each class is predicted for each image.
-
-    Counts stay on the network's device and nothing waits for it between batches.
 
     Args:
         network: Inputs to logits.
@@ -96,29 +232,35 @@ def count_classes(
         progress: Told the rows of each batch.
 
     Returns:
-        Counts, shape ``(images, classes)``, int64.
+        Counts, shape ``(images, classes)``, int64, on the network's device.
 
     Raises:
-        BitcertError: If a logit is not finite.
+        BitcertError: If there are no batches or a logit is not finite.
     """
     counts: Tensor | None = None
-    finite: Tensor | None = None
-    for chunk in batches:
-        logits = network(chunk.inputs)
-        if counts is None or finite is None:
-            counts = torch.zeros(images, logits.shape[1], dtype=torch.int64, device=logits.device)
-            finite = torch.ones((), dtype=torch.bool, device=logits.device)
-        finite &= torch.isfinite(logits).all()
-        cells = chunk.rows * counts.shape[1] + logits.argmax(dim=1)
+    for chunk, classes, predicted in _run(network, batches, progress):
+        if counts is None:
+            counts = torch.zeros(images, classes, dtype=torch.int64, device=predicted.device)
+        cells = chunk.rows * classes + predicted
         counts.view(-1).scatter_add_(0, cells, torch.ones_like(cells))
-        if progress is not None:
-            progress(len(chunk.rows))
-    if counts is None or finite is None:
+    if counts is None:
         raise BitcertError("there is nothing to certify: no images or no noise samples")
-    _check_finite(finite)
     return counts
 
 
-def _check_finite(finite: Tensor) -> None:
-    if not bool(finite):
+def _run(
+    network: nn.Module, batches: Iterable[NoisyBatch], progress: Progress | None = None
+) -> Iterator[tuple[NoisyBatch, int, Tensor]]:
+    """Yield each batch with the number of classes and its predictions; nothing waits for the device in between."""
+    finite: Tensor | None = None
+    for chunk in batches:
+        with torch.inference_mode():
+            logits = network(chunk.inputs)
+            predicted = logits.argmax(dim=1)
+            all_finite = torch.isfinite(logits).all()
+            finite = all_finite if finite is None else finite & all_finite
+        if progress is not None:
+            progress(len(chunk.rows))
+        yield chunk, logits.shape[1], predicted
+    if finite is not None and not bool(finite):
         raise BitcertError("the network's logits are not finite; check its weights and the quantizer steps")

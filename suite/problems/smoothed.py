@@ -318,7 +318,7 @@ class SmoothedProblem(Problem):
         stream = NoiseStream(derive_seed(self.seed, "calibration"), "calibration")
         images = split.images(0, count).to(self.device)
         batches = noisy_batches(
-            images, split.ids[:count], sigma=self.sigma, samples=1, stream=stream, batch=self.definition.batch
+            images, split.ids[:count], sigma=self.sigma, stop=1, stream=stream, batch=self.definition.batch
         )
         return [batch.inputs for batch in batches]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
-from suite.certify import Certificates, CertificationWarning, NoiseStream, certify, fixed
+from suite.certify import Certificates, CertificationWarning, NoiseStream, certify, fixed, sampling
 from suite.certify.bounds import clopper_pearson_lower
 from suite.errors import BitcertError
 
@@ -222,7 +222,7 @@ def test_the_same_noise_for_class_and_bound_would_be_caught(monkeypatch: pytest.
 
     limit = stats.binom.isf(FALSE_ALARM, 1000, ALPHA)
     assert certified() <= limit
-    monkeypatch.setattr(fixed, "NoiseStream", _OneStream)
+    monkeypatch.setattr(sampling, "NoiseStream", _OneStream)
     assert certified() > limit
 
 
@@ -266,9 +266,9 @@ def test_samples_that_cannot_certify_anything_are_warned_about() -> None:
         ({"alpha": 0.0}, "alpha must lie strictly between 0 and 1"),
         ({"alpha": 1.0}, "alpha must lie strictly between 0 and 1"),
         ({"seed": -1}, "seed must not be negative"),
-        ({"labels": [0, 0]}, "3 images need as many labels and ids"),
-        ({"labels": 0}, "3 images need as many labels and ids"),
-        ({"ids": [1, 2]}, "3 images need as many labels and ids"),
+        ({"labels": [0, 0]}, "3 images need as many (labels|ids)"),
+        ({"labels": 0}, "3 images need as many (labels|ids)"),
+        ({"ids": [1, 2]}, "3 images need as many (labels|ids)"),
         ({"ids": [1, 2, -3]}, "ids must not be negative, got -3"),
         ({"images": torch.zeros(3, 2, 2)}, "images must have shape"),
         ({"images": torch.zeros(0, *SHAPE), "labels": []}, "at least one image"),

@@ -22,7 +22,7 @@ def _images(count: int) -> Tensor:
 
 def _run(images: Tensor, ids: NDArray[np.int64], samples: int, batch: int) -> list[NoisyBatch]:
     stream = NoiseStream(4, "count")
-    return list(noisy_batches(images, ids, sigma=SIGMA, samples=samples, stream=stream, batch=batch))
+    return list(noisy_batches(images, ids, sigma=SIGMA, stop=samples, stream=stream, batch=batch))
 
 
 @pytest.mark.parametrize("samples", [1, 31, 32, 33, 70])
