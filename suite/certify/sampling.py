@@ -100,7 +100,7 @@ class NoisyImages:
         self.batch = batch
         self._seed = seed
         self._free = memory
-        self._kept: dict[tuple[str, int, int, bytes], list[NoisyBatch]] = {}
+        self._kept: dict[tuple[str, int, int], list[NoisyBatch]] = {}
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -108,23 +108,24 @@ class NoisyImages:
     def batches(
         self, purpose: str, start: int, stop: int, rows: NDArray[np.int64] | None = None
     ) -> Iterable[NoisyBatch]:
-        """Samples ``start`` to ``stop - 1`` of the images at positions ``rows`` (all by default), image by image."""
-        chosen = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64)
-        key = purpose, start, stop, b"" if rows is None else chosen.tobytes()
-        if key in self._kept:
+        """Samples ``start`` to ``stop - 1`` of the images at positions ``rows`` (all by default), image by image.
+
+        Only what is asked for all images is kept.
+        """
+        key = purpose, start, stop
+        if rows is None and key in self._kept:
             return self._kept[key]
-        pixels = self.pixels if rows is None else self.pixels[torch.from_numpy(chosen).to(self.pixels.device)]
         made = noisy_batches(
-            pixels,
-            self.ids[chosen],
+            self.pixels if rows is None else self.pixels[torch.from_numpy(rows).to(self.pixels.device)],
+            self.ids if rows is None else self.ids[rows],
             sigma=self.sigma,
             start=start,
             stop=stop,
             stream=NoiseStream(self._seed, purpose),
             batch=self.batch,
         )
-        size = len(chosen) * (stop - start) * self.pixels[0].numel() * self.pixels.element_size()
-        if size > self._free:
+        size = (stop - start) * self.pixels.numel() * self.pixels.element_size()
+        if rows is not None or size > self._free:
             return made
         self._free -= size
         self._kept[key] = list(made)

@@ -1,0 +1,184 @@
+"""Certificates of a changed classifier from what a similar one predicted on the same noise.
+
+A *base* is sampled in full, once. A changed classifier that is given the same noise again differs from it only now and
+then, and rare events are bounded tightly by few samples. Let ``c`` be a class, ``g`` the base and ``f`` the changed classifier:
+
+    P(f = c) >= P(f = c, g = c) = P(g = c) - P(g = c, f != c).                                                      (1)
+
+Only flips *away from c* count. With a Clopper-Pearson lower bound of ``P(g = c)`` at level ``alpha_base`` and an upper bound
+of ``P(g = c, f != c)`` at level ``alpha - alpha_base``, their difference is a lower bound of ``P(f = c)`` at level ``alpha``, by
+the union bound; that both use the same samples does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from suite.certify.base_record import BaseRecord, most_frequent
+from suite.certify.bounds import (
+    certified_radius,
+    check_alpha,
+    check_positive,
+    clopper_pearson_lower,
+    clopper_pearson_upper,
+)
+from suite.certify.certificates import ABSTAIN, Certificates
+from suite.certify.sampling import Sampler
+from suite.errors import BitcertError
+
+_BASE_SHARE = 0.2  # of alpha: the base's samples are many, and its bound loses little by it
+_POOL = 8.0  # samples of the pilot that the average over all images stands for
+_SHARES = (0.1, 0.25, 0.5, 1.0)  # of the samples, tried for a replay
+
+
+def certify_irs(
+    sampler: Sampler,
+    base: BaseRecord,
+    *,
+    n: int,
+    alpha: float = 1e-3,
+    gamma: float = 0.99,
+) -> Certificates:
+    """Incremental randomized smoothing, as published.
+
+    The class is the base's. Where the base's bound is below ``gamma``, its first ``n`` samples are given to the changed
+    classifier, and every disagreement counts against the bound, also one between other classes. Elsewhere the changed
+    classifier gets ``n`` fresh samples (those for ``"fresh"``). ``alpha`` is split evenly between the base's bound and the
+    disagreement's; fresh samples have all of it. An image whose class the base gets wrong can never score.
+
+    Args:
+        sampler: The changed classifier, on the base's images and noise.
+        base: What the base predicted.
+        n: Samples of the changed classifier, at most the base's.
+        alpha: Probability of a wrong certificate, for each image.
+        gamma: Where fresh samples take over.
+
+    Raises:
+        BitcertError: On arguments out of range, or a base of other images or too few samples.
+
+    References:
+        Ugare, Suresh, Banerjee, Singh, Misailovic, Incremental Randomized Smoothing Certification, ICLR 2024, algorithm 3.
+    """
+    check_alpha(alpha)
+    _check_bases(sampler, [base], n0=None, n=n)
+    chosen = base.chosen
+    p_base = clopper_pearson_lower(_agree(base.count, chosen), base.count.shape[1], alpha / 2)
+    p_lower = np.zeros(len(sampler))
+    replayed, fresh = np.flatnonzero(p_base < gamma), np.flatnonzero(p_base >= gamma)
+    if len(replayed):
+        changed = sampler.predictions("count", 0, n, replayed)
+        disagreements = (changed != base.count[replayed, :n]).sum(axis=1)
+        p_lower[replayed] = p_base[replayed] - clopper_pearson_upper(disagreements, n, alpha / 2)
+    if len(fresh):
+        counts = sampler.counts("fresh", 0, n, fresh)
+        p_lower[fresh] = clopper_pearson_lower(counts[np.arange(len(fresh)), chosen[fresh]], n, alpha)
+    return _certificates(chosen, np.maximum(p_lower, 0.0), np.full(len(sampler), n), sampler.sigma)
+
+
+def certify_incremental(
+    sampler: Sampler,
+    bases: Sequence[BaseRecord],
+    *,
+    n0: int,
+    n: int,
+    alpha: float = 1e-3,
+) -> Certificates:
+    """Certify a classifier with the help of any fully sampled ones, wherever they help.
+
+    The samples for ``"select"`` choose the class, as in Cohen's method, and are the pilot: every base's predictions on them
+    are on record, so they show for each image how often the changed classifier flips away from the class, and which
+    base is nearest. From them alone a plan is made for each image: the fewest replayed samples, of the nearest base, that
+    promise at least the bound that ``n`` samples without a base promise, or else these. Then the plan is carried out on
+    the samples for ``"count"``, which are independent of it: whatever plan was chosen, its bound fails with probability at
+    most ``alpha``.
+
+    Args:
+        sampler: The changed classifier, on the bases' images and noise.
+        bases: What bases predicted; none makes it Cohen's method.
+        n0: Samples that choose class and plan, at most a base's.
+        n: Most samples that enter a bound, at most a base's.
+        alpha: Probability of a wrong certificate, for each image.
+
+    Returns:
+        One row an image; forward passes of the changed classifier only.
+
+    Raises:
+        BitcertError: On arguments out of range, or a base of other images or too few samples.
+    """
+    check_alpha(alpha)
+    _check_bases(sampler, bases, n0=n0, n=n)
+    pilot = sampler.predictions("select", 0, n0)
+    chosen = most_frequent(pilot)
+    base_of, samples = _plan(pilot, chosen, bases, n, alpha)
+    p_lower = np.zeros(len(sampler))
+    for number, size in sorted(set(zip(base_of.tolist(), samples.tolist(), strict=True))):
+        rows = np.flatnonzero((base_of == number) & (samples == size))
+        agreeing = sampler.predictions("count", 0, size, rows) == chosen[rows, None]
+        if number < 0:
+            p_lower[rows] = clopper_pearson_lower(agreeing.sum(axis=1), size, alpha)
+            continue
+        base = bases[number].count[rows] == chosen[rows, None]
+        flips = (base[:, :size] & ~agreeing).sum(axis=1)
+        at_least = clopper_pearson_lower(base.sum(axis=1), base.shape[1], _BASE_SHARE * alpha)
+        p_lower[rows] = at_least - clopper_pearson_upper(flips, size, (1 - _BASE_SHARE) * alpha)
+    return _certificates(chosen, np.maximum(p_lower, 0.0), n0 + samples, sampler.sigma)
+
+
+def _plan(
+    pilot: NDArray[np.int16], chosen: NDArray[np.int64], bases: Sequence[BaseRecord], n: int, alpha: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The base of each image (-1: none) and its number of samples, from the pilot alone; shape ``(images,)`` each."""
+    n0 = pilot.shape[1]
+    agreeing = pilot == chosen[:, None]
+    base_of = np.full(len(pilot), -1)
+    samples = np.full(len(pilot), n)
+    fresh = _promised_lower(_rate(agreeing), n, alpha)
+    promised = fresh.copy()
+    for number, base in enumerate(bases):
+        base_agrees = base.select[:, :n0] == chosen[:, None]
+        flips = _rate(base_agrees & ~agreeing)
+        at_least = _promised_lower(_rate(base_agrees), base.count.shape[1], _BASE_SHARE * alpha)
+        for share in _SHARES:
+            size = max(1, round(share * n))
+            bound = at_least - _promised_upper(flips, size, (1 - _BASE_SHARE) * alpha)
+            better = (bound >= fresh) & ((size < samples) | ((size == samples) & (bound > promised)))
+            base_of[better], samples[better], promised[better] = number, size, bound[better]
+    return base_of, samples
+
+
+def _rate(events: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Frequency of an event for each image, drawn towards the mean of all images: pilots are short."""
+    pooled = (events.sum() + 0.5) / (events.size + 1.0)
+    return np.asarray((events.sum(axis=1) + _POOL * pooled) / (events.shape[1] + _POOL))
+
+
+def _promised_lower(rate: NDArray[np.float64], n: int, alpha: float) -> NDArray[np.float64]:
+    return np.asarray(special.betaincinv(rate * n, n - rate * n + 1.0, alpha), dtype=np.float64)
+
+
+def _promised_upper(rate: NDArray[np.float64], n: int, alpha: float) -> NDArray[np.float64]:
+    return np.asarray(special.betainccinv(rate * n + 1.0, n - rate * n, alpha), dtype=np.float64)
+
+
+def _agree(predictions: NDArray[np.int16], chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.asarray((predictions == chosen[:, None]).sum(axis=1))
+
+
+def _certificates(
+    chosen: NDArray[np.int64], p_lower: NDArray[np.float64], passes: NDArray[np.int64], sigma: float
+) -> Certificates:
+    return Certificates(np.where(p_lower > 0.5, chosen, ABSTAIN), certified_radius(p_lower, sigma), p_lower, passes)
+
+
+def _check_bases(sampler: Sampler, bases: Sequence[BaseRecord], *, n0: int | None, n: int) -> None:
+    check_positive(n=n, **({} if n0 is None else {"n0": n0}))
+    for base in bases:
+        if len(base.count) != len(sampler):
+            raise BitcertError(f"a base of {len(base.count)} images cannot serve {len(sampler)} images")
+        for name, wanted, there in (("n", n, base.count.shape[1]), ("n0", n0 or 0, base.select.shape[1])):
+            if wanted > there:
+                raise BitcertError(f"{name} = {wanted} samples asked for, but the base has {there}; sample it further")
