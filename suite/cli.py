@@ -154,7 +154,12 @@ def _add_problem(parser: argparse.ArgumentParser, required: bool = True) -> None
         default="acr",
         help="acr, clean, or certified@0.25,0.5; with +bops, fewer BOPs are a second objective (default: acr)",
     )
-    group.add_argument("--certify", default="fixed", help="certification method of the search (default: fixed)")
+    group.add_argument(
+        "--certify",
+        default="ranking",
+        help="how the search measures: ranking (estimates, cheapest), or certificates that are fixed, irs, incremental, "
+        "sequential or aggregate; exams are always exact (default: ranking)",
+    )
     group.add_argument(
         "--alpha",
         type=float,
@@ -195,6 +200,12 @@ def _add_spend(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--images", type=int, help="search images of an evaluation (default: the problem's)")
     group.add_argument("--noise", type=int, help="noise samples that count, per image (default: the problem's)")
     group.add_argument(
+        "--finalists",
+        type=int,
+        help="best policies that are measured again at the end, with other noise and up to twice the images "
+        "(default: 4 with --certify ranking, else none)",
+    )
+    group.add_argument(
         "--finetune-steps", type=int, help="finetuning steps in every evaluation (default: the problem's)"
     )
 
@@ -212,6 +223,12 @@ def _add_exam(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--exam-images", type=int, help="exam images (default: the problem's, usually all)")
     group.add_argument("--exam-n0", type=int, default=100, help="noise samples that choose a class (default: 100)")
     group.add_argument("--exam-n", type=int, default=10_000, help="noise samples that enter a bound (default: 10000)")
+    group.add_argument(
+        "--exam-certify",
+        default="fixed",
+        help="fixed, or sequential: certifies at the problem's radii only, with far fewer samples; --exam-n is then the "
+        "most an image may take (default: fixed)",
+    )
     group.add_argument(
         "--exam-alpha", type=float, default=1e-3, help="failure probability of each certificate (default: 0.001)"
     )

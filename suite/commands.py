@@ -88,6 +88,7 @@ def run_search(arguments: argparse.Namespace) -> int:
             executor=arguments.executor,
             fidelity=_fidelity(arguments, problem),
             parallel=arguments.parallel,
+            finalists=arguments.finalists,
             resources=_resources(arguments),
             on_trial=lambda trial: watcher.trial(searcher.name, searcher.seed, trial),
         )
@@ -150,6 +151,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
         fidelity=_fidelity(arguments, problem),
         post_step=_post_step(arguments),
         exam=_exam(arguments, problem),
+        finalists=arguments.finalists,
     )
     directory = Path(arguments.directory or f"runs/{problem.name}-{_slug(problem)}")
     runs = [(name, seed) for seed in settings.seeds for name in names]
@@ -289,7 +291,7 @@ def _exam(arguments: argparse.Namespace, problem: Any) -> Any:
     images = arguments.exam_images
     if images is None and hasattr(problem, "definition"):
         images = problem.definition.exam.images
-    return ExamSettings(images, arguments.exam_n0, arguments.exam_n, arguments.exam_alpha)
+    return ExamSettings(images, arguments.exam_n0, arguments.exam_n, arguments.exam_alpha, arguments.exam_certify)
 
 
 def _resources(arguments: argparse.Namespace) -> Any:

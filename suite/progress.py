@@ -47,7 +47,11 @@ class TrialBars(Watcher):
             self._progress.console.print(
                 f"trial {trial.number} of {searcher} {seed} failed: {trial.failure}", highlight=False
             )
-        self._progress.update(self._bars[key], advance=1 if self._limits.evaluations else trial.spend, best=best)
+        bar = self._bars[key]
+        self._progress.update(bar, advance=1 if self._limits.evaluations else trial.spend, best=best)
+        task = self._progress.tasks[bar]
+        if task.total is not None and task.completed > task.total:  # finalists, measured again after the limit
+            self._progress.update(bar, total=task.completed)
 
     def exams(self, count: int) -> None:
         """Searches are over: fill their bars, begin one for the exams."""

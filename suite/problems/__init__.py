@@ -75,7 +75,7 @@ def load_problem(
     sigma: float | None = None,
     seed: int = 0,
     objective: str = "acr",
-    certify: str = "fixed",
+    certify: str = "ranking",
     alpha: float = 1e-3,
     data: str | Path | None = None,
     download: bool = False,
@@ -92,7 +92,8 @@ def load_problem(
         sigma: Standard deviation of the smoothing noise, in the units of images in [0, 1]; the problem's default if None.
         seed: Root seed of calibration, search and exam noise.
         objective: ``"acr"``, ``"clean"`` or ``"certified@0.25,0.5"``; with ``"+bops"``, fewer BOPs are a second objective.
-        certify: Certification method of the search.
+        certify: How the search measures: ``"ranking"`` estimates, for ordering policies, or certificates that are
+            ``"fixed"``, ``"irs"``, ``"incremental"``, ``"sequential"`` or ``"aggregate"``.
         alpha: Failure probability of each certificate of the search.
         data: Folder with the images; the environment variable BITCERT_DATA if None.
         download: Whether missing images may be downloaded, for MNIST and CIFAR-10.

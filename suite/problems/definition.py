@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from suite.errors import BitcertError
+from suite.errors import BitcertError, unknown_name
 from suite.problem import Fidelity
 from suite.space import MAX_BITS, MIN_BITS
+
+EXAM_METHODS = ("fixed", "sequential")
+"""Methods that certify single images without looking at another classifier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,14 +21,18 @@ class ExamSettings:
         n0: Noise samples that choose an image's class.
         n: Noise samples that enter its bound.
         alpha: Failure probability of each image's certificate.
+        method: ``"fixed"``, or ``"sequential"``: radii of the problem only, far fewer samples (``n`` is the most).
     """
 
     images: int | None = None
     n0: int = 100
     n: int = 10_000
     alpha: float = 1e-3
+    method: str = "fixed"
 
     def __post_init__(self) -> None:
+        if self.method not in EXAM_METHODS:
+            raise unknown_name("certification method of an exam", self.method, EXAM_METHODS)
         for name in ("images", "n0", "n"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -6,19 +6,30 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from suite.certify.bounds import check_alpha, check_sigma, largest_radius
-from suite.certify.certificates import Certificates
-from suite.certify.fixed import CertificationWarning, certify
-from suite.certify.noise import NoiseStream
+from suite.certify import (
+    BaseRecord,
+    BaseStore,
+    CertificationWarning,
+    NoiseStream,
+    NoisyClassifier,
+    NoisyImages,
+    SetScores,
+    design_scores,
+    estimate,
+    largest_radius,
+    record_base,
+)
+from suite.certify.bounds import check_alpha, check_sigma
 from suite.certify.sampling import Progress, noisy_batches, predict
 from suite.cost import parse_budget
 from suite.data import ImageDataset, ImageSplit, load_dataset
@@ -34,12 +45,21 @@ from suite.networks import (
 from suite.objective import check_radii, parse_objective
 from suite.problem import Fidelity, Meter, Metrics, Problem
 from suite.problems.definition import Definition
+from suite.problems.methods import (
+    BASE_FACTOR,
+    CERTIFICATION_METHODS,
+    METHODS,
+    Measurement,
+    Setting,
+    select_samples,
+)
 from suite.quantize import Calibration, QuantizedNetwork, TrainableNetwork, calibrate, recalibrate_batch_norm
 from suite.seeds import derive_seed
 from suite.space import Policy, SearchSpace
 from suite.train.finetune import FinetuneSettings, finetune
 
-CERTIFICATION_METHODS = ("fixed",)
+_NOISE_MEMORY = 2**28
+"""Bytes of noisy images kept, so that policies share them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,9 +78,11 @@ class SmoothedProblem(Problem):
     """Find the policy whose smoothed classifier has the best certificates within a BOPs budget.
 
     Space, budget and BOPs are known at once; images and checkpoint are read when the network is first needed. An evaluation
-    certifies the first ``fidelity.images`` search images with ``fidelity.noise`` counting samples each and
-    ``select_samples(fidelity.noise)`` choosing ones, and classifies the images once without noise. Calibration is the
-    set-up all searchers share and is not charged.
+    measures the first ``fidelity.images`` search images by the method ``certify`` with ``fidelity.noise`` noise samples each
+    (and ``select_samples(fidelity.noise)`` more where a class is chosen first), and classifies the images once without
+    noise. What all searchers share is set-up and is not charged: calibration, the scores of aggregate bounds, and the
+    records of the bases of incremental certificates (the float network and the largest uniform policy within the budget,
+    sampled ten times as often, kept on disk).
 
     Args:
         definition: What the named problem fixes.
@@ -68,7 +90,8 @@ class SmoothedProblem(Problem):
         sigma: Noise level; the definition's by default.
         seed: Root seed of calibration, search and exam noise.
         objective: ``"acr"``, ``"clean"`` or ``"certified@r,..."``, optionally with ``"+bops"``.
-        certify: Certification method of the search.
+        certify: How the search measures: ``"ranking"`` estimates, for ordering policies, or certificates that are
+            ``"fixed"``, ``"irs"``, ``"incremental"``, ``"sequential"`` or ``"aggregate"``.
         alpha: Failure probability of each certificate of the search.
         data: Folder with the images, for datasets that are not embedded.
         download: Whether missing images may be downloaded, for MNIST and CIFAR-10.
@@ -89,7 +112,7 @@ class SmoothedProblem(Problem):
         sigma: float | None = None,
         seed: int = 0,
         objective: str = "acr",
-        certify: str = "fixed",
+        certify: str = "ranking",
         alpha: float = 1e-3,
         data: str | Path | None = None,
         download: bool = False,
@@ -123,6 +146,13 @@ class SmoothedProblem(Problem):
         self._download = download
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
         self._evaluated: dict[tuple[Policy, Fidelity, int], Metrics] = {}
+        self._noisy_images: dict[tuple[int, int], NoisyImages] = {}
+        self._base_records: dict[tuple[Policy | None, Fidelity, int], BaseRecord] = {}
+        self._set_scores: dict[tuple[int, int], SetScores] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the noisy images: whoever receives the problem makes them anew."""
+        return {**self.__dict__, "_noisy_images": {}}
 
     @property
     def network(self) -> nn.Module:
@@ -169,33 +199,32 @@ class SmoothedProblem(Problem):
         return trainable.freeze()
 
     def measure(
-        self,
-        network: nn.Module,
-        split: ImageSplit,
-        *,
-        n0: int,
-        n: int,
-        alpha: float,
-        seed: int,
-        progress: Progress | None = None,
-    ) -> tuple[float, Certificates]:
-        """Clean accuracy and certificates of a network on a split, in the problem's fixed batches."""
-        images = split.images(0, len(split)).to(self.device)
-        clean = predict(network, images, batch=self.definition.batch).cpu().numpy()
-        certificates = certify(
-            network,
-            images,
-            split.labels,
+        self, network: nn.Module, noisy: NoisyImages, method: str, setting: Setting, progress: Progress | None = None
+    ) -> tuple[float, Measurement]:
+        """Clean accuracy of a network, and what a certification method finds."""
+        clean = predict(network, noisy.pixels, batch=noisy.batch).cpu().numpy()
+        return float((clean == setting.labels).mean()), METHODS[method](
+            NoisyClassifier(network, noisy, progress), setting
+        )
+
+    def noisy(self, split: ImageSplit, seed: int, memory: int = 0) -> NoisyImages:
+        """A split's images under the problem's noise, in its fixed batches; the noise is keyed by the images' ids."""
+        return NoisyImages(
+            split.images().to(self.device),
             sigma=self.sigma,
-            n0=n0,
-            n=n,
-            alpha=alpha,
             seed=seed,
             ids=split.ids,
             batch=self.definition.batch,
-            progress=progress,
+            memory=memory,
         )
-        return float((clean == split.labels).mean()), certificates
+
+    def setting(self, labels: NDArray[np.int64], n0: int, n: int, alpha: float) -> Setting:
+        """What a certification method may draw on that needs no other classifier."""
+
+        def unavailable() -> Any:
+            raise BitcertError("this certification method needs the search's set-up and cannot be used here")
+
+        return Setting(labels, self.radii, n0, n, alpha, unavailable, unavailable, unavailable)
 
     @contextmanager
     def fixed_threads(self) -> Iterator[None]:
@@ -242,9 +271,15 @@ class SmoothedProblem(Problem):
         return self.finetuning.forward_passes(finetune_steps)
 
     def check_fidelity(self, fidelity: Fidelity) -> None:
-        """Raise BitcertError if there are too few images; warn if the samples cannot certify what the objective asks for."""
+        """Raise BitcertError if there are too few images; warn if the samples cannot certify what the objective asks for.
+
+        Scores of aggregate bounds are designed here, so that all workers have the same.
+        """
         self._check_images(fidelity)
-        self.warn_if_unreachable(fidelity.noise, self.alpha)
+        if self.certify in ("fixed", "sequential"):
+            self.warn_if_unreachable(fidelity.noise, self.alpha)
+        if self.certify == "aggregate":
+            self._scores(fidelity)
 
     def warn_if_unreachable(self, n: int, alpha: float) -> None:
         """Warn if ``n`` agreeing samples do not certify the objective's largest radius, or nothing at all."""
@@ -266,28 +301,87 @@ class SmoothedProblem(Problem):
             )
 
     def _measure(self, policy: Policy, fidelity: Fidelity, seed: int) -> Metrics:
-        search = self.dataset.splits["search"]
         self._check_images(fidelity)
         started = time.perf_counter()
-        n0 = select_samples(fidelity.noise)
-        split = search.subset(np.arange(fidelity.images))
         with self.fixed_threads():
-            network = self.quantized(policy, fidelity.finetune_steps, seed)
-            clean_accuracy, certificates = self.measure(
-                network, split, n0=n0, n=fidelity.noise, alpha=self.alpha, seed=derive_seed(self.seed, "search", seed)
+            noisy, labels = self._search_images(fidelity.images, seed)
+            setting = replace(
+                self.setting(labels, select_samples(fidelity.noise), fidelity.noise, self.alpha),
+                float_base=lambda: self._base(None, fidelity, seed),
+                bases=lambda: [self._base(base, fidelity, seed) for base in (None, self._largest_uniform())],
+                scores=lambda: self._scores(fidelity),
             )
+            if self.certify == "incremental":
+                setting.bases()  # before the policy is set: bases run on the same quantized network
+            network = self.quantized(policy, fidelity.finetune_steps, seed)
+            clean_accuracy, measured = self.measure(network, noisy, self.certify, setting)
         return Metrics(
             clean_accuracy=clean_accuracy,
-            acr=certificates.acr(split.labels),
-            certified_accuracy=certificates.certified_accuracy(split.labels, self.radii),
+            acr=measured.acr,
+            certified_accuracy=measured.certified_accuracy,
             bops=self.bops(policy),
-            forward_passes=len(split)
-            + int(certificates.forward_passes.sum())
-            + self.preparation_passes(fidelity.finetune_steps),
+            forward_passes=len(labels) + measured.forward_passes + self.preparation_passes(fidelity.finetune_steps),
             seconds=time.perf_counter() - started,
-            alpha=self.alpha,
+            alpha=measured.alpha,
             method=self.certify,
         )
+
+    def _search_images(self, count: int, seed: int) -> tuple[NoisyImages, NDArray[np.int64]]:
+        """The first search images with their noise, and their labels; those last asked for are kept."""
+        split = self.dataset.splits["search"].subset(np.arange(count))
+        if (count, seed) not in self._noisy_images:
+            noise_seed = derive_seed(self.seed, "search", seed)
+            self._noisy_images = {(count, seed): self.noisy(split, noise_seed, _NOISE_MEMORY)}
+        return self._noisy_images[count, seed], split.labels
+
+    def _largest_uniform(self) -> Policy:
+        """The uniform policy with the most bits within the budget."""
+        feasible = [policy for bits in self.space.choices if self.is_feasible(policy := self.space.uniform(bits))]
+        return feasible[-1]
+
+    def _base(self, policy: Policy | None, fidelity: Fidelity, seed: int) -> BaseRecord:
+        """What a base (None: the float network) predicts on the search images; from memory, from disk, or made."""
+        key = policy, fidelity, seed
+        if key not in self._base_records:
+            n0, n = select_samples(fidelity.noise), BASE_FACTOR * fidelity.noise
+            network = self.network if policy is None else self.quantized(policy)
+            noisy, _ = self._search_images(fidelity.images, seed)
+            depends_on = {
+                "executed_sha256": network_sha256(network),
+                "policy": None if policy is None else policy.to_dict(),
+                "data_sha256": self.dataset.sha256,
+                "image_ids": noisy.ids.tolist(),
+                "sigma": self.sigma,
+                "noise_seed": derive_seed(self.seed, "search", seed),
+                "n0": n0,
+                "n": n,
+                "batch": noisy.batch,
+                "threads": self.definition.threads,
+                "device": str(self.device),
+                "torch": torch.__version__,
+            }
+            self._base_records[key] = BaseStore().get(
+                depends_on, lambda: record_base(NoisyClassifier(network, noisy), n0=n0, n=n)
+            )
+        return self._base_records[key]
+
+    def _scores(self, fidelity: Fidelity) -> SetScores:
+        """Scores for as many images and samples, designed on the calibration images as the float network sees them."""
+        key = fidelity.images, fidelity.noise
+        if key not in self._set_scores:
+            split = self._calibration_split(self.dataset)
+            noisy = self.noisy(split, derive_seed(self.seed, "scores"))
+            with self.fixed_threads():
+                found = estimate(NoisyClassifier(self.network, noisy), split.labels, n=fidelity.noise)
+            self._set_scores[key] = design_scores(
+                found.probability,
+                n=fidelity.noise,
+                images=fidelity.images,
+                sigma=self.sigma,
+                radii=self.radii,
+                alpha=self.alpha,
+            )
+        return self._set_scores[key]
 
     @cached_property
     def _loaded(self) -> _Loaded:
@@ -312,20 +406,16 @@ class SmoothedProblem(Problem):
             network_sha256=network_sha256(network),
         )
 
-    def _calibration_batches(self, dataset: ImageDataset) -> list[Tensor]:
+    def _calibration_split(self, dataset: ImageDataset) -> ImageSplit:
         split = dataset.splits["calibration"]
-        count = min(self.definition.calibration_images, len(split))
+        return split.subset(np.arange(min(self.definition.calibration_images, len(split))))
+
+    def _calibration_batches(self, dataset: ImageDataset) -> list[Tensor]:
+        split = self._calibration_split(dataset)
         stream = NoiseStream(derive_seed(self.seed, "calibration"), "calibration")
-        images = split.images(0, count).to(self.device)
-        batches = noisy_batches(
-            images, split.ids[:count], sigma=self.sigma, stop=1, stream=stream, batch=self.definition.batch
-        )
+        images = split.images().to(self.device)
+        batches = noisy_batches(images, split.ids, sigma=self.sigma, stop=1, stream=stream, batch=self.definition.batch)
         return [batch.inputs for batch in batches]
-
-
-def select_samples(noise: int) -> int:
-    """Noise samples that choose the class (n0) when ``noise`` samples count it: a tenth, at least 8 and at most 100."""
-    return min(100, max(8, noise // 10))
 
 
 def _space(definition: Definition) -> SearchSpace:

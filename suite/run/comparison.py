@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from suite.errors import BitcertError
 from suite.files import write_text
 from suite.problem import Fidelity, Problem, Trial
 from suite.problems.definition import ExamSettings
+from suite.problems.methods import ESTIMATES
 from suite.problems.smoothed import SmoothedProblem
 from suite.run.exam import examine, read_outcome, write_outcome
 from suite.run.executors import Executor, Resources, check_executor, make_executor
-from suite.run.loop import Limits, SearchLoop, load_run
+from suite.run.loop import Limits, Promotion, SearchLoop, load_run
 from suite.run.post_step import PostStep
 from suite.run.provenance import software
 from suite.run.records import Comparison, Entry, Outcome, Run
@@ -27,6 +28,7 @@ from suite.space import Policy
 
 COMPARISON_VERSION = 1
 COMPARISON_FILE = "comparison.json"
+FINALISTS = 4
 
 
 def search(
@@ -40,6 +42,7 @@ def search(
     fidelity: Fidelity | None = None,
     seed: int = 0,
     parallel: int = 1,
+    finalists: int | None = None,
     resources: Resources | None = None,
     on_trial: Callable[[Trial], None] | None = None,
 ) -> Run:
@@ -55,6 +58,8 @@ def search(
         fidelity: Of every evaluation; the problem's default if None.
         seed: Seed of every evaluation.
         parallel: Most trials under way at once.
+        finalists: How many of the best policies are measured again at the end, with other noise and up to twice the
+            images; by default four where the search measures estimates, else none.
         resources: For the Ray executor.
         on_trial: Called with every finished trial, replayed ones included.
 
@@ -64,7 +69,15 @@ def search(
     runner = make_executor(executor, resources)
     limits = Limits(evaluations, forward_passes)
     loop = SearchLoop(
-        problem, searcher, Path(directory), limits, fidelity=fidelity, seed=seed, parallel=parallel, on_trial=on_trial
+        problem,
+        searcher,
+        Path(directory),
+        limits,
+        fidelity=fidelity,
+        seed=seed,
+        parallel=parallel,
+        promotion=_promotion(problem, fidelity or problem.fidelity, seed, finalists),
+        on_trial=on_trial,
     )
     _drive(runner, problem, [loop])
     return load_run(directory)
@@ -81,6 +94,8 @@ class ComparisonSettings:
         fidelity: Of every evaluation.
         post_step: What winners go through before the exam.
         exam: How winners are certified.
+        finalists: How many of each search's best policies are measured again before its winner is chosen; as for
+            :func:`search`.
     """
 
     searchers: tuple[str, ...]
@@ -89,6 +104,7 @@ class ComparisonSettings:
     fidelity: Fidelity
     post_step: PostStep
     exam: ExamSettings
+    finalists: int | None = None
 
     def __post_init__(self) -> None:
         for name, values in (("searchers", self.searchers), ("seeds", self.seeds)):
@@ -148,6 +164,7 @@ def compare(
                     _search_folder(folder, searcher.name, searcher.seed),
                     settings.limits,
                     fidelity=settings.fidelity,
+                    promotion=_promotion(problem, settings.fidelity, 0, settings.finalists),
                     on_trial=lambda trial, searcher=searcher: watching.trial(searcher.name, searcher.seed, trial),  # type: ignore[misc]
                 )
             )
@@ -195,6 +212,18 @@ def load_comparison(directory: str | Path) -> Comparison:
         float_bops=content["float_bops"],
         provenance={**content["problem"], **content["settings"], **content["software"]},
     )
+
+
+def _promotion(problem: Problem, fidelity: Fidelity, seed: int, finalists: int | None) -> Promotion | None:
+    """Images buy more than noise samples: as many samples as in the search, on up to twice the images."""
+    if finalists is None:
+        finalists = FINALISTS if isinstance(problem, SmoothedProblem) and problem.certify in ESTIMATES else 0
+    if finalists == 0:
+        return None
+    images = fidelity.images
+    if isinstance(problem, SmoothedProblem):
+        images = min(2 * images, len(problem.dataset.splits["search"]))
+    return Promotion(finalists, replace(fidelity, images=images), seed + 1)
 
 
 def _drive(runner: Executor, problem: Problem, loops: Sequence[SearchLoop]) -> None:

@@ -68,33 +68,32 @@ def examine(
         else:
             problem.check_feasible(policy)
             network = problem.quantized(policy, finetune_steps, step.seed)
-        clean_accuracy, certificates = problem.measure(
+        clean_accuracy, measured = problem.measure(
             network,
-            split,
-            n0=settings.n0,
-            n=settings.n,
-            alpha=settings.alpha,
-            seed=derive_seed(problem.seed, "exam"),
-            progress=progress,
+            problem.noisy(split, derive_seed(problem.seed, "exam")),
+            settings.method,
+            problem.setting(split.labels, settings.n0, settings.n, settings.alpha),
+            progress,
         )
+    assert measured.certificates is not None
     metrics = Metrics(
         clean_accuracy=clean_accuracy,
-        acr=certificates.acr(split.labels),
-        certified_accuracy=certificates.certified_accuracy(split.labels, problem.radii),
+        acr=measured.acr,
+        certified_accuracy=measured.certified_accuracy,
         bops=float_bops(problem.space) if policy is None else problem.bops(policy),
         forward_passes=len(split)
-        + int(certificates.forward_passes.sum())
+        + measured.forward_passes
         + (0 if policy is None else problem.preparation_passes(finetune_steps)),
         seconds=time.perf_counter() - started,
         alpha=settings.alpha,
-        method="fixed",
+        method=settings.method,
     )
     provenance = problem.provenance() | {"exam": asdict(settings), "post_step": asdict(step), **software()}
     return Outcome(
         policy=policy,
         post_step="none" if policy is None else step.name,
         metrics=metrics,
-        certificates=certificates,
+        certificates=measured.certificates,
         labels=split.labels,
         image_ids=split.ids,
         provenance=provenance,
@@ -102,7 +101,7 @@ def examine(
 
 
 def exam_forward_passes(problem: SmoothedProblem, exam: ExamSettings) -> int:
-    """Forward passes under noise that an exam makes; reads the data."""
+    """Most forward passes under noise that an exam makes; reads the data."""
     images = len(problem.dataset.splits["exam"]) if exam.images is None else exam.images
     return images * (exam.n0 + exam.n)
 

@@ -47,6 +47,25 @@ class Limits:
             raise BitcertError("a search needs a limit: evaluations, forward_passes or both")
 
 
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """A second look at the best policies of a search, once it is over.
+
+    Attributes:
+        finalists: How many different policies are measured again; a single candidate is not.
+        fidelity: Of the second measurement.
+        seed: Of the second measurement; another one than the search's, so that luck is not measured twice.
+    """
+
+    finalists: int
+    fidelity: Fidelity
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.finalists < 1:
+            raise BitcertError(f"finalists must be at least 1, got {self.finalists}")
+
+
 class SearchLoop:
     """A search that is journaled and can be resumed.
 
@@ -62,6 +81,7 @@ class SearchLoop:
         fidelity: Of every evaluation; the problem's default if None.
         seed: Seed of every evaluation (common random numbers).
         parallel: Most trials under way at once.
+        promotion: How the best policies are measured again at the end, if at all; the searcher is not told.
         on_trial: Called with every finished trial, replayed ones included.
 
     Raises:
@@ -78,6 +98,7 @@ class SearchLoop:
         fidelity: Fidelity | None = None,
         seed: int = 0,
         parallel: int = 1,
+        promotion: Promotion | None = None,
         on_trial: Callable[[Trial], None] | None = None,
     ) -> None:
         if parallel < 1:
@@ -88,7 +109,9 @@ class SearchLoop:
         self._fidelity = fidelity or problem.fidelity
         self._seed = seed
         self._parallel = parallel
+        self._promotion = promotion
         self._on_trial = on_trial
+        self._finals: dict[int, Trial] = {}
         self._trials: dict[int, Trial] = {}
         self._first_with: dict[Policy, Trial] = {}
         self._pending: dict[int, Trial] = {}
@@ -100,6 +123,8 @@ class SearchLoop:
         self._free_in_a_row = 0
         self._exhausted = False
         problem.check_fidelity(self._fidelity)
+        if promotion is not None:
+            problem.check_fidelity(promotion.fidelity)
         self._header = {
             "event": "start",
             "version": JOURNAL_VERSION,
@@ -109,6 +134,7 @@ class SearchLoop:
             "fidelity": asdict(self._fidelity),
             "evaluation_seed": seed,
             "parallel": parallel,
+            "promotion": None if promotion is None else asdict(promotion),
             "provenance": problem.provenance(),
             "software": software(),
         }
@@ -130,7 +156,7 @@ class SearchLoop:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to propose and nothing is under way."""
-        return not self._pending and not self._again and self._stop_reason() is not None
+        return not self._pending and not self._again and self._stop_reason() is not None and self._next_final() is None
 
     def propose(self) -> Trial | None:
         """The next trial to evaluate, on record before it is returned; None if finished or if results must come first."""
@@ -138,11 +164,13 @@ class SearchLoop:
             trial = self._again.pop(0) if self._again else self._ask_and_record()
             if trial is None:
                 continue
-            if trial.policy in self._first_with:
+            if trial.policy in self._first_with and not self._is_final(trial):
                 first = self._first_with[trial.policy]
                 self.complete(replace(trial, metrics=first.metrics, repeat_of=first.number))
                 continue
             return trial
+        if self._stop_reason() is not None and len(self._pending) < self._parallel:
+            return self._promote_and_record()
         return None
 
     def complete(self, trial: Trial) -> None:
@@ -184,7 +212,7 @@ class SearchLoop:
             self._exhausted = True
             return None
         self.problem.check_feasible(policy)
-        trial = Trial(self._asked, policy, self._fidelity, self._seed)
+        trial = Trial(self._numbered(), policy, self._fidelity, self._seed)
         self._asked += 1
         self._pending[trial.number] = trial
         return trial
@@ -198,8 +226,45 @@ class SearchLoop:
             )
         return trial
 
+    def _is_final(self, trial: Trial) -> bool:
+        return trial.number in self._finals
+
+    def _next_final(self) -> Policy | None:
+        """The best policy that is to be measured again and has not been; only once all trials of the search are in."""
+        if self._promotion is None or any(not self._is_final(trial) for trial in self._pending.values()):
+            return None
+        best = sorted(
+            (trial for trial in self._first_with.values() if trial.metrics is not None),
+            key=lambda trial: (-self.problem.objective.score(trial.metrics), trial.number),  # type: ignore[arg-type]
+        )[: self._promotion.finalists]
+        promoted = {trial.policy for trial in self._finals.values()}
+        return next((trial.policy for trial in best if trial.policy not in promoted), None) if len(best) > 1 else None
+
+    def _promote(self) -> Trial | None:
+        policy = self._next_final()
+        if policy is None or self._promotion is None:
+            return None
+        trial = Trial(self._numbered(), policy, self._promotion.fidelity, self._promotion.seed)
+        self._finals[trial.number] = self._pending[trial.number] = trial
+        return trial
+
+    def _promote_and_record(self) -> Trial | None:
+        trial = self._promote()
+        if trial is not None:
+            self._journal.append({"event": "promote", "number": trial.number, "policy": trial.policy.to_dict()})
+        return trial
+
+    def _numbered(self) -> int:
+        return self._asked + len(self._finals)
+
     def _tell(self, trial: Trial) -> None:
         del self._pending[trial.number]
+        if self._is_final(trial):
+            self._finals[trial.number] = trial
+            self._spend += trial.spend
+            if self._on_trial is not None:
+                self._on_trial(trial)
+            return
         self._trials[trial.number] = trial
         self._spend += trial.spend
         self._free_in_a_row = self._free_in_a_row + 1 if trial.spend == 0 else 0
@@ -239,6 +304,10 @@ class SearchLoop:
                         "the searcher has changed or is not deterministic, so the run cannot be resumed"
                     )
                 self._replace_probes(event)
+            elif event["event"] == "promote":
+                final = self._promote()
+                if final is None or final.policy.to_dict() != event["policy"] or final.number != event["number"]:
+                    raise BitcertError(f"{self._journal.path}: promotion {event['number']} cannot be replayed")
             elif event["event"] == "tell":
                 self._tell(_told(self._pending[event["number"]], event))
             elif event["event"] == "stop":
@@ -283,12 +352,20 @@ def load_run(directory: str | Path) -> Run:
     fidelity, seed = Fidelity(**header["fidelity"]), header["evaluation_seed"]
     asked: dict[int, Trial] = {}
     told: dict[int, Trial] = {}
+    finals: set[int] = set()
     probe_spend = 0
     for event in events[1:]:
         probe_spend += event.get("probes", 0)
         if event["event"] == "ask":
             policy = Policy.from_bits(event["policy"]["weights"], event["policy"]["activations"])
             asked[event["number"]] = Trial(event["number"], policy, fidelity, seed)
+        elif event["event"] == "promote":
+            policy = Policy.from_bits(event["policy"]["weights"], event["policy"]["activations"])
+            promotion = header["promotion"]
+            finals.add(event["number"])
+            asked[event["number"]] = Trial(
+                event["number"], policy, Fidelity(**promotion["fidelity"]), promotion["seed"]
+            )
         elif event["event"] == "tell":
             told[event["number"]] = _told(asked[event["number"]], event)
     provenance = {
@@ -297,7 +374,8 @@ def load_run(directory: str | Path) -> Run:
     return Run(
         searcher=header["searcher"],
         seed=header["searcher_seed"],
-        trials=tuple(told[number] for number in sorted(told)),
+        trials=tuple(told[number] for number in sorted(told) if number not in finals),
+        finals=tuple(told[number] for number in sorted(finals) if number in told),
         probe_spend=probe_spend,
         objective=parse_objective(header["provenance"]["objective"]),
         provenance={**header["provenance"], **provenance},

@@ -23,11 +23,12 @@ class Run:
     Attributes:
         searcher: Registered name of the method.
         seed: Seed of the searcher.
-        trials: All trials in order of their numbers, failed ones included.
+        trials: All trials of the search in order of their numbers, failed ones included.
         probe_spend: Forward passes the searcher itself spent, beside its trials.
         objective: What was maximized.
         provenance: Problem, fidelity, seeds, versions and commit, JSON-ready.
         stopped: Why the run ended: ``"evaluations"``, ``"forward_passes"``, ``"exhausted"`` or ``"stalled"``; None if it goes on.
+        finals: Second measurements of the best policies, with other noise; empty if there were none.
     """
 
     searcher: str
@@ -37,11 +38,16 @@ class Run:
     objective: Objective
     provenance: Mapping[str, Any]
     stopped: str | None
+    finals: tuple[Trial, ...] = ()
 
     @property
     def best(self) -> Trial | None:
-        """The trial with the highest score, the earliest among equals; None if no trial succeeded."""
-        finished = [trial for trial in self.trials if trial.metrics is not None]
+        """The trial with the highest score, the earliest among equals; None if no trial succeeded.
+
+        Where the best policies were measured again, the second measurements decide.
+        """
+        again = [trial for trial in self.finals if trial.metrics is not None]
+        finished = again or [trial for trial in self.trials if trial.metrics is not None]
         return max(finished, key=lambda trial: (self.score(trial), -trial.number), default=None)
 
     @property
@@ -51,8 +57,8 @@ class Run:
 
     @property
     def forward_passes(self) -> int:
-        """Everything the run spent: evaluations and probes."""
-        return self.probe_spend + sum(trial.spend for trial in self.trials)
+        """Everything the run spent: evaluations, second measurements and probes."""
+        return self.probe_spend + sum(trial.spend for trial in (*self.trials, *self.finals))
 
     def score(self, trial: Trial) -> float:
         """The trial's objective; raises ValueError if it failed."""

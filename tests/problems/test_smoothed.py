@@ -1,5 +1,6 @@
 """The real problem: pure evaluations, honest counts, no leak from search to exam."""
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from suite.errors import BitcertError
 from suite.problem import Fidelity
 from suite.problems import DEFINITIONS, load_problem
 from suite.problems.definition import ExamSettings
-from suite.problems.smoothed import SmoothedProblem, select_samples
+from suite.problems.methods import CERTIFICATION_METHODS, METHODS, select_samples
+from suite.problems.smoothed import SmoothedProblem
 from suite.run.exam import examine, read_outcome, write_outcome
 from suite.run.post_step import PostStep
 from suite.seeds import derive_seed
@@ -24,7 +26,7 @@ SMALL = Fidelity(images=20, noise=16)
 
 
 def digits(**settings: object) -> SmoothedProblem:
-    problem = load_problem("digits", **settings)  # type: ignore[arg-type]
+    problem = load_problem("digits", **{"certify": "fixed", **settings})  # type: ignore[arg-type]
     assert isinstance(problem, SmoothedProblem)
     return problem
 
@@ -58,6 +60,88 @@ def test_an_evaluation_is_a_pure_function_of_its_arguments(problem: SmoothedProb
     np.random.seed(99)  # noqa: NPY002
     assert without_seconds(other.evaluate(policy, SMALL, seed=1)) == without_seconds(first)
     assert without_seconds(other.evaluate(policy, SMALL, seed=2)) != without_seconds(first)
+
+
+@pytest.mark.parametrize("method", CERTIFICATION_METHODS)
+def test_every_method_is_pure_and_says_what_it_spent_and_promises(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BITCERT_CACHE", str(tmp_path))
+    fidelity, policy = Fidelity(images=20, noise=80), digits().space.uniform(3)
+    rows = 0
+
+    def counted(network: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        nonlocal rows
+        rows += len(inputs[0])
+
+    problem = digits(certify=method)
+    problem.check_fidelity(fidelity)
+    problem.evaluate(problem.space.uniform(2), fidelity)  # sets up what is shared
+    handle = problem.quantized(policy).register_forward_pre_hook(counted)  # type: ignore[arg-type]
+    metrics = problem.evaluate(policy, fidelity)
+    handle.remove()
+    assert metrics.forward_passes == rows
+    assert metrics.method == method
+    assert metrics.alpha == (1.0 if method == "ranking" else 1e-3)
+    assert 0 < metrics.acr < 0.6
+    assert list(metrics.certified_accuracy.values()) == sorted(metrics.certified_accuracy.values(), reverse=True)
+    fresh = digits(certify=method)
+    assert without_seconds(fresh.evaluate(policy, fidelity)) == without_seconds(metrics)
+    assert without_seconds(pickle.loads(pickle.dumps(problem)).evaluate(policy, fidelity)) == without_seconds(metrics)  # noqa: S301
+    other_noise = digits(certify=method).evaluate(policy, fidelity, seed=1)
+    assert (other_noise.acr, other_noise.certified_accuracy) != (metrics.acr, metrics.certified_accuracy)
+
+
+def test_bounds_on_the_set_lie_below_what_many_samples_show_and_above_single_certificates() -> None:
+    fidelity = Fidelity(images=100, noise=64)
+    policy = digits().space.uniform(3)
+    bound = digits(certify="aggregate").evaluate(policy, fidelity)
+    truth = digits(certify="ranking").evaluate(policy, replace(fidelity, noise=2000))
+    single = digits(certify="fixed").evaluate(policy, fidelity)
+    assert single.acr < bound.acr < truth.acr
+    for radius, share in bound.certified_accuracy.items():
+        assert share <= truth.certified_accuracy[radius]
+
+
+def test_records_of_bases_are_read_again_and_never_serve_another_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BITCERT_CACHE", str(tmp_path))
+    fidelity, policy = Fidelity(images=8, noise=16), digits().space.uniform(2)
+    first = digits(certify="incremental").evaluate(policy, fidelity)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len(files) == 2, "the float network and the largest uniform policy"
+    assert without_seconds(digits(certify="incremental").evaluate(policy, fidelity)) == without_seconds(first)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
+    for change in ({"sigma": 0.5}, {"seed": 1}, {"budget": "w2a2"}):
+        before = set(tmp_path.iterdir())
+        digits(certify="incremental", **change).evaluate(policy, fidelity)
+        assert set(tmp_path.iterdir()) - before, f"{change} is another base"
+
+
+def test_an_exam_by_sequential_certificates_says_the_same_with_fewer_samples() -> None:
+    problem = digits()
+    policy, images = problem.space.uniform(3), 30
+    fixed = examine(problem, policy, exam=ExamSettings(images=images, n0=20, n=1500))
+    sequential = examine(problem, policy, exam=ExamSettings(images=images, n0=20, n=1500, method="sequential"))
+    assert sequential.metrics.method == "sequential"
+    assert sequential.metrics.forward_passes < fixed.metrics.forward_passes / 2
+    assert set(sequential.certificates.radius) <= set(problem.radii)
+    for radius, share in fixed.metrics.certified_accuracy.items():
+        assert share - 5 / images <= sequential.metrics.certified_accuracy[radius] <= share + 1.5 / images
+    with pytest.raises(BitcertError, match="known: fixed, sequential"):
+        ExamSettings(method="ranking")
+
+
+def test_methods_that_need_the_search_are_refused_outside_it(problem: SmoothedProblem) -> None:
+    split = problem.dataset.splits["exam"].subset([0, 1])
+    noisy, setting = problem.noisy(split, 0), problem.setting(split.labels, 8, 16, 1e-3)
+    for method in METHODS:
+        if method in ("irs", "incremental", "aggregate"):
+            with pytest.raises(BitcertError, match="needs the search's set-up"):
+                problem.measure(problem.network, noisy, method, setting)
+        else:
+            problem.measure(problem.network, noisy, method, setting)
 
 
 def test_threads_of_the_caller_do_not_matter_and_are_restored(problem: SmoothedProblem) -> None:
@@ -158,7 +242,7 @@ def test_more_images_than_the_split_has_is_refused(problem: SmoothedProblem) -> 
         ({"alpha": 1.0}, "alpha"),
         ({"budget": "w9"}, "not understood"),
         ({"budget": 10}, "below the cheapest policy"),
-        ({"certify": "magic"}, "known: fixed"),
+        ({"certify": "magic"}, "known: aggregate, fixed"),
         ({"objective": "certified@0.5,0.25"}, "ascending"),
     ],
 )
