@@ -47,8 +47,11 @@ class Counting(Watcher):
 
 def timeless(run: Run) -> Run:
     """The run without wall times."""
-    trials = [replace(trial, metrics=trial.metrics and replace(trial.metrics, seconds=0.0)) for trial in run.trials]
-    return replace(run, trials=tuple(trials))
+
+    def without(trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
+        return tuple(replace(trial, metrics=trial.metrics and replace(trial.metrics, seconds=0.0)) for trial in trials)
+
+    return replace(run, trials=without(run.trials), finals=without(run.finals))
 
 
 def assert_equal(first: Comparison, second: Comparison) -> None:

@@ -16,7 +16,7 @@ from suite.run.comparison import search
 from suite.run.evaluation import evaluate_trial
 from suite.run.executors import InlineExecutor
 from suite.run.journal import FILE_NAME, JournalWarning
-from suite.run.loop import STALLED_AFTER, Limits, SearchLoop, load_run
+from suite.run.loop import STALLED_AFTER, Limits, Promotion, SearchLoop, load_run
 from suite.run.records import Run
 from suite.run.registry import make_searcher, searcher_names
 from suite.searcher import Exhausted, Searcher
@@ -253,3 +253,68 @@ def test_exhausted_is_an_exception_of_the_facade() -> None:
     with pytest.raises(suite.Exhausted):
         searcher.ask()
     assert suite.Exhausted is Exhausted
+
+
+class Noisy(SeparableProblem):
+    """A problem whose first measurement of a policy is the luckier the worse the policy is."""
+
+    def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
+        metrics = super().evaluate(policy, fidelity, seed)
+        return replace(metrics, acr=0.25 - metrics.acr) if seed == 0 else metrics
+
+
+def run_with_finals(problem: Problem, directory: Path, evaluations: int = 9, finalists: int = 4) -> Run:
+    promotion = Promotion(finalists, Fidelity(images=2, noise=5), seed=1)
+    loop = SearchLoop(problem, make_searcher("random", problem, 0), directory, Limits(evaluations), promotion=promotion)
+    InlineExecutor().run(problem, [loop])
+    loop.close()
+    return load_run(directory)
+
+
+def test_finalists_are_measured_again_and_the_second_measurement_decides(tmp_path: Path) -> None:
+    problem = Noisy(budget="w4a4")
+    run = run_with_finals(problem, tmp_path / "run")
+    assert len(run.trials) == 9
+    by_first = sorted(run.trials, key=lambda trial: -run.score(trial))
+    assert [trial.policy for trial in run.finals] == [trial.policy for trial in by_first[:4]]
+    assert {(trial.fidelity, trial.seed) for trial in run.finals} == {(Fidelity(images=2, noise=5), 1)}
+    assert run.best is not None
+    assert run.best.policy == max(run.finals, key=run.score).policy != by_first[0].policy
+    assert run.forward_passes == 9 + 4 * 10
+    assert run.stopped == "evaluations"
+
+
+def test_finals_survive_a_cut_anywhere_and_more_evaluations(tmp_path: Path) -> None:
+    whole = run_with_finals(Noisy(budget="w4a4"), tmp_path / "whole")
+    content = (tmp_path / "whole" / FILE_NAME).read_bytes()
+    ends = [position + 1 for position, byte in enumerate(content) if byte == ord("\n")]
+    for number, end in enumerate(ends[-9:]):
+        cut = tmp_path / f"cut{number}"
+        cut.mkdir()
+        (cut / FILE_NAME).write_bytes(content[:end])
+        assert run_with_finals(Noisy(budget="w4a4"), cut) == whole
+    longer = run_with_finals(Noisy(budget="w4a4"), tmp_path / "whole", evaluations=30)
+    assert len(longer.trials) == 30
+    assert longer.trials[:9] == whole.trials
+    assert longer.finals[:4] == whole.finals
+    best = sorted(longer.trials, key=lambda trial: (-longer.score(trial), trial.number))[:4]
+    assert {trial.policy for trial in best} <= {trial.policy for trial in longer.finals}
+    assert load_run(tmp_path / "whole") == longer
+
+
+def test_a_single_candidate_is_not_measured_again(tmp_path: Path) -> None:
+    problem = SeparableProblem()
+    promotion = Promotion(4, Fidelity(images=2, noise=5), seed=1)
+    loop = SearchLoop(problem, make_searcher("cheapest", problem, 0), tmp_path, Limits(9), promotion=promotion)
+    InlineExecutor().run(problem, [loop])
+    loop.close()
+    run = load_run(tmp_path)
+    assert (len(run.trials), run.finals, run.stopped) == (1, (), "exhausted")
+    with pytest.raises(BitcertError, match="finalists must be at least 1"):
+        Promotion(0, Fidelity(), 1)
+
+
+def test_a_run_with_other_finals_is_another_run(tmp_path: Path) -> None:
+    run_with_finals(SeparableProblem(), tmp_path)
+    with pytest.raises(BitcertError, match="differs in promotion"):
+        run_with_finals(SeparableProblem(), tmp_path, finalists=2)
