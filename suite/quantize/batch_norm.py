@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from suite.errors import BitcertError
-from suite.quantize.network import QuantizedLayer
+from suite.quantize.layer import QuantizedLayer
 
 
 @torch.no_grad()

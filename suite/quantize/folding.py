@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+
+from suite.quantize.graph import argument, trace
 
 
 def followed_by_batch_norm(network: nn.Module) -> dict[str, str]:
@@ -18,15 +20,14 @@ def followed_by_batch_norm(network: nn.Module) -> dict[str, str]:
     Returns:
         Layer name -> name of its batch norm.
     """
-    try:
-        graph = fx.symbolic_trace(network).graph
-    except Exception:  # fx gives up on data-dependent control flow with many kinds of exceptions
+    graph = trace(network)
+    if graph is None:
         return {}
     called = [str(node.target) for node in graph.nodes if node.op == "call_module"]
     pairs = {}
     for node in graph.nodes:
-        source = node.args[0] if node.op == "call_module" and node.args else None
-        if not isinstance(source, fx.Node) or source.op != "call_module" or len(source.users) != 1:
+        source = argument(node) if node.op == "call_module" else None
+        if source is None or source.op != "call_module" or len(source.users) != 1:
             continue
         layer, norm = str(source.target), str(node.target)
         if called.count(layer) == called.count(norm) == 1 and _can_be_folded(network, layer, norm):

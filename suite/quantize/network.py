@@ -9,60 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from suite.quantize.calibration import Calibration, quantizable_modules
-from suite.quantize.folding import followed_by_batch_norm, scale_and_shift
-from suite.quantize.steps import Grid, activation_grid, quantize, weight_grid
+from suite.quantize.folding import followed_by_batch_norm
+from suite.quantize.graph import substitute
+from suite.quantize.layer import QuantizedLayer
+from suite.quantize.memory import economize
+from suite.quantize.steps import activation_grid, quantize, weight_grid
 from suite.space import Layer, Policy, Precision
-
-
-class QuantizedLayer(nn.Module):
-    """A Conv2d or Linear whose inputs are rounded to a grid and whose weights already are.
-
-    Inputs become integers ``clip(round(x / step), low, high)``; the step that turns them back into activations is a
-    factor of the stored weight, so that no multiplication is spent on it. So is the scale of a batch norm that follows.
-    """
-
-    def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
-        super().__init__()
-        self._layer = [layer]  # in a list: the float layer is no submodule, its weights are not this network's state
-        self.register_buffer("weight", torch.empty(0))
-        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach())
-        self.weight: Tensor
-        self.bias: Tensor | None
-        self._scale: Tensor | None = None
-        self.step = 1.0
-        self.grid = Grid(0, 0)
-
-    @property
-    def folded(self) -> bool:
-        """Whether it does the work of a batch norm."""
-        return self._scale is not None
-
-    @torch.no_grad()
-    def fold(self, norm: nn.BatchNorm2d) -> None:
-        """Take over the work of a batch norm in evaluation mode that follows; before :meth:`load`."""
-        self._scale, shift = scale_and_shift(norm)
-        self.bias = shift if self.bias is None else self.bias * self._scale + shift
-
-    def load(self, weight: Tensor, step: float, grid: Grid) -> None:
-        """Take over quantized weights (in units of the float weights), and the step and grid of the inputs."""
-        scaled = weight * step
-        if self._scale is not None:
-            scaled *= self._scale.reshape(-1, 1, 1, 1)
-        self.weight = scaled
-        self.step, self.grid = step, grid
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Apply the layer; shapes as for the float layer."""
-        levels = torch.div(inputs, self.step).round_().clamp_(self.grid.low, self.grid.high)
-        return apply_layer(self._layer[0], levels, self.weight, self.bias)
-
-
-def apply_layer(layer: nn.Conv2d | nn.Linear, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Apply a layer's operation (stride, padding, dilation and groups included) with other weights."""
-    if isinstance(layer, nn.Conv2d):
-        convolved: Tensor = layer._conv_forward(inputs, weight, bias)
-        return convolved
-    return nn.functional.linear(inputs, weight, bias)
 
 
 class QuantizedNetwork(nn.Module):
@@ -77,10 +29,18 @@ class QuantizedNetwork(nn.Module):
         calibration: Steps for every layer and number of bits.
         fold: Whether batch norms are folded into the quantized layers before them, which leaves the function as it is
             (quantization comes first) and saves time; without it their statistics can be recalibrated.
+        fast: Whether activations are overwritten in place and arranged in memory as convolutions want them, which
+            leaves the function as it is but for the order of summation; see :mod:`suite.quantize.memory`.
     """
 
     def __init__(
-        self, network: nn.Module, layers: Sequence[Layer], calibration: Calibration, *, fold: bool = True
+        self,
+        network: nn.Module,
+        layers: Sequence[Layer],
+        calibration: Calibration,
+        *,
+        fold: bool = True,
+        fast: bool = True,
     ) -> None:
         super().__init__()
         self.calibration = calibration
@@ -89,6 +49,8 @@ class QuantizedNetwork(nn.Module):
             fold_batch_norms(self.network, self._layers, followed_by_batch_norm(network))
         self._current: dict[str, Precision] = {}
         self.eval()
+        if fast:
+            economize(self.network)
 
     @torch.no_grad()
     def set_policy(self, policy: Policy) -> None:
@@ -127,10 +89,3 @@ def replace_layers(network: nn.Module, names: Sequence[str]) -> tuple[nn.Module,
         replaced[name] = QuantizedLayer(module)
         substitute(duplicate, module, replaced[name])
     return duplicate, replaced
-
-
-def substitute(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put a module in the place of another one, under every name that it has in the network."""
-    for name, module in list(network.named_modules(remove_duplicate=False)):
-        if module is old:
-            network.set_submodule(name, new)

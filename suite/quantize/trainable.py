@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from suite.errors import BitcertError
 from suite.quantize.calibration import Calibration, quantizable_modules
 from suite.quantize.folding import followed_by_batch_norm
-from suite.quantize.network import QuantizedLayer, apply_layer, substitute
+from suite.quantize.graph import substitute
+from suite.quantize.layer import QuantizedLayer, apply_layer
+from suite.quantize.memory import economize
 from suite.quantize.steps import Grid, activation_grid, weight_grid
 from suite.space import Layer, Policy
 
@@ -227,7 +229,9 @@ class TrainableNetwork(nn.Module):
                 substitute(frozen, module, module.freeze(norm))
                 if norm is not None:
                     substitute(frozen, norm, nn.Identity())
-        return frozen.eval().requires_grad_(False)
+        frozen.eval().requires_grad_(False)
+        economize(frozen)
+        return frozen
 
 
 def _input_size(layer: Layer) -> int:
