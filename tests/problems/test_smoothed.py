@@ -77,7 +77,7 @@ def test_every_method_is_pure_and_says_what_it_spent_and_promises(
     problem = digits(certify=method)
     problem.check_fidelity(fidelity)
     problem.evaluate(problem.space.uniform(2), fidelity)  # sets up what is shared
-    handle = problem.quantized(policy).register_forward_pre_hook(counted)  # type: ignore[arg-type]
+    handle = problem.quantized(policy).register_forward_pre_hook(counted)
     metrics = problem.evaluate(policy, fidelity)
     handle.remove()
     assert metrics.forward_passes == rows

@@ -1,0 +1,354 @@
+"""Every certification method against Cohen's straightforward loop: forward passes, seconds, and what is certified.
+
+The defaults take some minutes on one core; the tables in ``results/certification`` name their command. Forward passes of
+the loop are images x (n0 + n) by definition; its seconds are these times what the loop takes a pass, measured in
+the same run. Each method sees the same network, images and noise as its reference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from scipy import special, stats
+
+import suite
+from benchmarks.bench_certify import count
+from suite.certify import (
+    BaseRecord,
+    Certificates,
+    NoiseStream,
+    NoisyClassifier,
+    NoisyImages,
+    certified_radius,
+    certify_incremental,
+    certify_irs,
+    certify_sequential,
+    clopper_pearson_lower,
+    design_scores,
+    estimate,
+    record_base,
+)
+from suite.certify.aggregate import label_counts
+from suite.cost import random_feasible
+from suite.data import ImageSplit
+from suite.files import write_text
+from suite.problems.smoothed import SmoothedProblem
+from suite.space import Policy
+
+N0, ALPHA = 100, 1e-3
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    method: str
+    images: int
+    passes: float
+    loop_passes: float
+    seconds: float
+    loop_seconds: float
+    outcome: str
+
+    def text(self) -> str:
+        fewer, faster = self.loop_passes / self.passes, self.loop_seconds / self.seconds
+        return (
+            f"| {self.method} | {self.images} | {self.passes / self.images:,.0f} | {fewer:.1f} | "
+            f"{self.seconds:,.1f} | {self.loop_seconds:,.0f} | {faster:.1f} | {self.outcome} |"
+        )
+
+
+HEAD = """| method | images | passes an image | times fewer than the loop | seconds | loop's seconds | times faster | outcome |
+| :--- | ---: | ---: | ---: | ---: | ---: | ---: | :--- |"""
+
+
+class Bench:
+    """The problem, the network of one policy, and a bar that counts forward passes."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        problem = suite.load_problem(
+            arguments.problem, budget=arguments.budget, data=arguments.data, checkpoint=arguments.checkpoint
+        )
+        assert isinstance(problem, SmoothedProblem)
+        self.problem = problem
+        self.arguments = arguments
+        torch.set_num_threads(problem.definition.threads)
+        search, exam = problem.dataset.splits["search"], problem.dataset.splits["exam"]
+        together = replace(
+            exam, ids=np.concatenate([exam.ids, search.ids]), labels=np.concatenate([exam.labels, search.labels])
+        )
+        self.images = together
+        self.policy = problem.space.uniform(arguments.bits)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self.loop_seconds_a_pass = self._loop_seconds_a_pass()
+
+    def split(self, images: int) -> ImageSplit:
+        return self.images.subset(range(min(images, len(self.images))))
+
+    def sampler(self, split: ImageSplit, policy: Policy | None, advance: Callable[[int], None]) -> NoisyClassifier:
+        network = self.problem.network if policy is None else self.problem.quantized(policy)
+        return NoisyClassifier(network, self.problem.noisy(split, seed=0), advance)
+
+    def bar(self, title: str, passes: float) -> Callable[[int], None]:
+        task = self.progress.add_task(title, total=passes)
+        return lambda more: self.progress.update(task, advance=more)
+
+    def row(self, method: str, images: int, passes: float, n: int, seconds: float, outcome: str) -> Row:
+        loop = images * (N0 + n)
+        return Row(method, images, passes, loop, seconds, loop * self.loop_seconds_a_pass, outcome)
+
+    def _loop_seconds_a_pass(self) -> float:
+        """Of the loop that goes image by image, batch norms as modules, in batches of 1,000."""
+        image, network, stream = self.split(1).images()[0], self.problem.network, NoiseStream(0, "count")
+        count(network, image, 0, 250, stream)
+        started = time.perf_counter()
+        count(network, image, 0, 1000, stream)
+        return (time.perf_counter() - started) / 1000
+
+
+def counts_of(certificates: Certificates, labels: NDArray[np.int64], radii: Sequence[float]) -> NDArray[np.float64]:
+    return np.array(list(certificates.certified_accuracy(labels, radii).values()))
+
+
+def bound(chosen: NDArray[np.int64], successes: NDArray[np.int64], n: int, sigma: float) -> Certificates:
+    p_lower = clopper_pearson_lower(successes, n, ALPHA)
+    prediction = np.where(p_lower > 0.5, chosen, -1)
+    return Certificates(prediction, certified_radius(p_lower, sigma), p_lower, np.full(len(chosen), N0 + n))
+
+
+def sequential(bench: Bench) -> Iterator[Row]:
+    """Certified accuracy at the problem's radii, image by image."""
+    split, radii = bench.split(bench.arguments.images), bench.problem.radii
+    sizes = [n for n in (bench.arguments.n, bench.arguments.large) if n]
+    advance = bench.bar("reference", len(split) * (N0 + sizes[-1]))
+    sampler = bench.sampler(split, bench.policy, advance)
+    chosen = sampler.counts("select", 0, N0).argmax(axis=1)
+    successes = np.zeros(len(split), dtype=np.int64)
+    references = {}
+    started = time.perf_counter()
+    for before, n in itertools.pairwise([0, *sizes]):
+        successes += sampler.counts("count", before, n)[np.arange(len(split)), chosen]
+        references[n] = bound(chosen, successes, n, bench.problem.sigma)
+        seconds = time.perf_counter() - started
+        outcome = f"ACR {references[n].acr(split.labels):.4f}"
+        yield bench.row(f"fixed, n = {n:,}", len(split), len(split) * (N0 + n), n, seconds, outcome)
+    for n in sizes:
+        advance = bench.bar(f"sequential, at most {n:,}", len(split) * n / 10)
+        started = time.perf_counter()
+        found = certify_sequential(bench.sampler(split, bench.policy, advance), radii=radii, n0=N0, n=n, alpha=ALPHA)
+        seconds = time.perf_counter() - started
+        difference = counts_of(found, split.labels, radii) - counts_of(references[n], split.labels, radii)
+        outcome = "certified accuracy minus fixed's: " + " ".join(
+            f"{d:+.3f} at {r:g}" for r, d in zip(radii, difference, strict=True)
+        )
+        passes = float(found.forward_passes.sum())
+        yield bench.row(f"sequential, at most {n:,}", len(split), passes, n, seconds, outcome)
+
+
+def aggregate(bench: Bench) -> Iterator[Row]:
+    """A lower bound on the set's ACR."""
+    arguments, problem = bench.arguments, bench.problem
+    split = bench.split(arguments.set_images)
+    n = arguments.set_n
+    advance = bench.bar(f"reference of the set, n = {n:,}", len(split) * (N0 + n))
+    sampler = bench.sampler(split, bench.policy, advance)
+    chosen = sampler.counts("select", 0, N0).argmax(axis=1)
+    started = time.perf_counter()
+    counts = sampler.counts("count", 0, n)
+    seconds = time.perf_counter() - started
+    fixed = bound(chosen, counts[np.arange(len(split)), chosen], n, problem.sigma).acr(split.labels)
+    plain = estimate_from(counts[np.arange(len(split)), split.labels], n, problem.sigma)
+    yield bench.row(
+        f"fixed, n = {n:,}", len(split), len(split) * (N0 + n), n, seconds, f"ACR {fixed:.4f} (uncorrected {plain:.4f})"
+    )
+    calibration = problem.dataset.splits["calibration"]
+    for few in (50, 100, 400):
+        started = time.perf_counter()
+        seen = estimate(bench.sampler(calibration, None, lambda _: None), calibration.labels, n=few)
+        scores = design_scores(seen.probability, n=few, images=len(split), sigma=problem.sigma, alpha=ALPHA)
+        designing = time.perf_counter() - started
+        started = time.perf_counter()
+        successes = label_counts(bench.sampler(split, bench.policy, lambda _: None), split.labels, "count", 0, few)
+        seconds = time.perf_counter() - started
+        outcome = (
+            f"ACR >= {scores.bound(successes).acr:.4f}; scores designed in {designing:.1f} s, once for all policies"
+        )
+        yield bench.row(f"aggregate, n = {few}", len(split), len(split) * few, n, seconds, outcome)
+
+
+def estimate_from(successes: NDArray[np.int64], n: int, sigma: float) -> float:
+    return float((sigma * np.maximum(special.ndtri((successes + 0.5) / (n + 1)), 0)).mean())
+
+
+def ranking(bench: Bench) -> Iterator[Row]:
+    """The order of random feasible policies."""
+    arguments, problem = bench.arguments, bench.problem
+    split, n = bench.split(arguments.ranking_images), arguments.ranking_n
+    rng = np.random.default_rng(0)
+    policies = [random_feasible(problem.space, problem.budget.limit, rng) for _ in range(arguments.policies)]
+    advance = bench.bar(f"reference of the ranking, n = {n:,}", len(policies) * len(split) * n)
+    noisy = problem.noisy(split, seed=0, memory=2**30)
+    shares = [share for share in (200, 100, 50, 20, 10) if n // share]
+    reference = np.zeros(len(policies))
+    few = {share: np.zeros(len(policies)) for share in shares}
+    certified = np.zeros(len(policies))
+    seconds = dict.fromkeys([1, *shares], 0.0)
+    for position, policy in enumerate(policies):
+        sampler = NoisyClassifier(problem.quantized(policy), noisy, advance)
+        started, counted, before = time.perf_counter(), np.zeros(len(split), dtype=np.int64), 0
+        for share in [*shares, 1]:
+            counted = counted + label_counts(sampler, split.labels, "count", before, n // share)
+            before = n // share
+            seconds[share] += time.perf_counter() - started
+            score = estimate_from(counted, n // share, problem.sigma)
+            (reference if share == 1 else few[share])[position] = score
+        p_lower = clopper_pearson_lower(counted, n, ALPHA)
+        certified[position] = certified_radius(p_lower, problem.sigma).mean()
+    spread = f"{reference.min():.3f} to {reference.max():.3f}"
+    yield bench.row(
+        f"{len(policies)} policies, fixed, n = {n:,}",
+        len(policies) * len(split),
+        len(policies) * len(split) * n,
+        n,
+        seconds[1],
+        f"ACR {spread}; certified ACR: tau {stats.kendalltau(reference, certified).statistic:.3f}",
+    )
+    for share in shares:
+        tau, tau_certified = (float(stats.kendalltau(few[share], order).statistic) for order in (reference, certified))
+        kept = np.intersect1d(np.argsort(-few[share])[:4], np.argsort(-reference)[:4])
+        yield bench.row(
+            f"{len(policies)} policies, ranking, n = {n // share}",
+            len(policies) * len(split),
+            len(policies) * len(split) * (n // share),
+            n,
+            seconds[share],
+            f"tau {tau:.3f} ({tau_certified:.3f} against the certified ACR); {len(kept)} of the best 4 among its best 4",
+        )
+
+
+def incremental(bench: Bench) -> Iterator[Row]:
+    """When a base of 10 n samples pays: the float network, and neighbours that differ in a few layers."""
+    arguments, problem = bench.arguments, bench.problem
+    split, n = bench.split(arguments.incremental_images), arguments.incremental_n
+    rng = np.random.default_rng(0)
+
+    def base(policy: Policy | None) -> BaseRecord:
+        advance = bench.bar("base", len(split) * (N0 + 10 * n))
+        return record_base(bench.sampler(split, policy, advance), n0=N0, n=10 * n)
+
+    def compared(title: str, policy: Policy, record: BaseRecord) -> Row:
+        silent = bench.sampler(split, policy, lambda _: None)
+        fixed, full = (certify_incremental(silent, [], n0=N0, n=size, alpha=ALPHA) for size in (n, 10 * n))
+        irs = certify_irs(silent, record, n=n, alpha=ALPHA)
+        started = time.perf_counter()
+        found = certify_incremental(silent, [record], n0=N0, n=n, alpha=ALPHA)
+        seconds = time.perf_counter() - started
+        differ = float((silent.predictions("select", 0, N0) != record.select).mean())
+        acr = [certificates.acr(split.labels) for certificates in (found, irs, fixed, full)]
+        outcome = (
+            f"differs in {differ:.2%} of predictions; ACR {acr[0]:.4f}, irs {acr[1]:.4f}, "
+            f"fixed {acr[2]:.4f} at n and {acr[3]:.4f} at 10 n"
+        )
+        return bench.row(title, len(split), float(found.forward_passes.sum()), 10 * n, seconds, outcome)
+
+    float_base = base(None)
+    for bits in (8, 6, 5, 4, 3):
+        policy = problem.space.uniform(bits)
+        yield compared(f"incremental, {bits} bits from float, n = {n:,}", policy, float_base)
+    for bits in (8, 6, 4, 3):
+        policy = problem.space.uniform(bits)
+        record = base(policy)
+        for changes in (1, 2, 4):
+            vector = np.array(problem.space.encode(policy))
+            vector[rng.permutation(len(vector))[:changes]] -= 1
+            title = f"incremental, {changes} of {len(vector)} bits of w{bits}a{bits} lowered, n = {n:,}"
+            yield compared(title, problem.space.decode(vector), record)
+
+
+def throughput(bench: Bench) -> Iterator[Row]:
+    """Noisy images a second, quantized against float, both through the suite."""
+    split = bench.split(10)
+    noisy = NoisyImages(split.images(), sigma=bench.problem.sigma, ids=split.ids, memory=2**28)
+    quantized, plain = (
+        NoisyClassifier(network, noisy) for network in (bench.problem.quantized(bench.policy), bench.problem.network)
+    )
+    seconds: dict[str, list[float]] = {"quantized": [], "float": []}
+    for _ in range(7):
+        for name, sampler in (("quantized", quantized), ("float", plain)):
+            started = time.perf_counter()
+            sampler.counts("count", 0, 100)
+            seconds[name].append(time.perf_counter() - started)
+    ratio = float(np.median(np.array(seconds["float"]) / np.array(seconds["quantized"])))
+    taken = float(np.median(seconds["quantized"]))
+    yield replace(
+        bench.row("throughput", len(split), len(split) * 100, 100 - N0, taken, f"{ratio:.2f} of the float network's"),
+        loop_passes=len(split) * 100,
+        loop_seconds=len(split) * 100 * bench.loop_seconds_a_pass,
+    )
+
+
+SECTIONS = {
+    "throughput": throughput,
+    "sequential": sequential,
+    "aggregate": aggregate,
+    "incremental": incremental,
+    "ranking": ranking,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--problem", default="digits")
+    parser.add_argument("--data", help="folder with the images")
+    parser.add_argument("--checkpoint", help="trained network")
+    parser.add_argument("--budget", default="w3a3", help="of the random policies")
+    parser.add_argument("--bits", type=int, default=3, help="of the uniform policy that is certified")
+    parser.add_argument("--images", type=int, default=20, help="certified one by one")
+    parser.add_argument("--n", type=int, default=10_000)
+    parser.add_argument("--large", type=int, default=0, help="a second, larger n; 0 for none")
+    parser.add_argument("--set-images", type=int, default=100, help="of the aggregate bound")
+    parser.add_argument("--set-n", type=int, default=10_000, help="of its reference")
+    parser.add_argument("--policies", type=int, default=10)
+    parser.add_argument("--ranking-images", type=int, default=20)
+    parser.add_argument("--ranking-n", type=int, default=2_000, help="of its reference")
+    parser.add_argument("--incremental-images", type=int, default=5)
+    parser.add_argument("--incremental-n", type=int, default=1_000, help="samples; the bases have ten times as many")
+    parser.add_argument("--sections", default=",".join(SECTIONS), help="comma-separated")
+    parser.add_argument("--out", type=Path, help="also write the table as Markdown, and its rows as JSON beside it")
+    arguments = parser.parse_args()
+    bench = Bench(arguments)
+    settings = {name: value for name, value in vars(arguments).items() if name not in ("data", "checkpoint", "out")}
+    title = f"{arguments.problem}, sigma = {bench.problem.sigma:g}, uniform {arguments.bits}/{arguments.bits} bits"
+    print(f"{title}\n\n{HEAD}", flush=True)
+    rows = []
+    with bench.progress:
+        for section in arguments.sections.split(","):
+            for row in SECTIONS[section](bench):
+                rows.append(row)
+                print(row.text(), flush=True)
+                if arguments.out:
+                    table = "\n".join([f"# {title}\n", HEAD, *(row.text() for row in rows)])
+                    write_text(arguments.out, table + "\n")
+                    content = {"settings": settings, "rows": [asdict(row) for row in rows]}
+                    write_text(arguments.out.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
