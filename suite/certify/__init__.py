@@ -7,7 +7,15 @@ from suite.certify.certificates import ABSTAIN, Certificates
 from suite.certify.fixed import CertificationWarning, certify, certify_fixed
 from suite.certify.incremental import certify_incremental, certify_irs
 from suite.certify.noise import NoiseStream
-from suite.certify.ranking import Estimates, Rung, estimate, paired_difference, successive_halving
+from suite.certify.ranking import (
+    Estimates,
+    Halving,
+    PairedDifference,
+    Rung,
+    estimate,
+    paired_difference,
+    successive_halving,
+)
 from suite.certify.sampling import NoisyClassifier, NoisyImages, Sampler
 from suite.certify.sequential import certify_sequential
 
@@ -18,9 +26,11 @@ __all__ = [
     "Certificates",
     "CertificationWarning",
     "Estimates",
+    "Halving",
     "NoiseStream",
     "NoisyClassifier",
     "NoisyImages",
+    "PairedDifference",
     "Rung",
     "Sampler",
     "Score",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +21,19 @@ from suite.certify import (
     certify_set,
     estimate,
 )
+from suite.errors import BitcertError
 
 BASE_FACTOR = 10
 """Samples of a base of incremental certificates, relative to those of the classifiers certified with its help."""
 
 
+def _unavailable() -> NoReturn:
+    raise BitcertError("this certification method needs the search's set-up and cannot be used here")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Setting:
-    """What a method may draw on.
+    """What a method may draw on; the last three only in a search.
 
     Attributes:
         labels: True classes, shape ``(images,)``.
@@ -45,9 +51,9 @@ class Setting:
     n0: int
     n: int
     alpha: float
-    float_base: Callable[[], BaseRecord]
-    bases: Callable[[], Sequence[BaseRecord]]
-    scores: Callable[[], SetScores]
+    float_base: Callable[[], BaseRecord] = _unavailable
+    bases: Callable[[], Sequence[BaseRecord]] = _unavailable
+    scores: Callable[[], SetScores] = _unavailable
 
 
 @dataclass(frozen=True, slots=True, eq=False)

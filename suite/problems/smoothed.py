@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from suite.certify import (
-    BaseRecord,
-    BaseStore,
     CertificationWarning,
+    Halving,
     NoiseStream,
     NoisyClassifier,
     NoisyImages,
-    SetScores,
-    design_scores,
-    estimate,
+    Rung,
     largest_radius,
-    record_base,
+    successive_halving,
 )
 from suite.certify.bounds import check_alpha, check_sigma
 from suite.certify.sampling import Progress, noisy_batches, predict
@@ -45,21 +40,12 @@ from suite.networks import (
 from suite.objective import check_radii, parse_objective
 from suite.problem import Fidelity, Meter, Metrics, Problem
 from suite.problems.definition import Definition
-from suite.problems.methods import (
-    BASE_FACTOR,
-    CERTIFICATION_METHODS,
-    METHODS,
-    Measurement,
-    Setting,
-    select_samples,
-)
+from suite.problems.methods import CERTIFICATION_METHODS, METHODS, Measurement, Setting
+from suite.problems.setup import SearchSetup, calibration_split
 from suite.quantize import Calibration, QuantizedNetwork, TrainableNetwork, calibrate, recalibrate_batch_norm
 from suite.seeds import derive_seed
 from suite.space import Policy, SearchSpace
 from suite.train.finetune import FinetuneSettings, finetune
-
-_NOISE_MEMORY = 2**28
-"""Bytes of noisy images kept, so that policies share them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,13 +132,7 @@ class SmoothedProblem(Problem):
         self._download = download
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
         self._evaluated: dict[tuple[Policy, Fidelity, int], Metrics] = {}
-        self._noisy_images: dict[tuple[int, int], NoisyImages] = {}
-        self._base_records: dict[tuple[Policy | None, Fidelity, int], BaseRecord] = {}
-        self._set_scores: dict[tuple[int, int], SetScores] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the noisy images: whoever receives the problem makes them anew."""
-        return {**self.__dict__, "_noisy_images": {}}
+        self._setup = SearchSetup(self)
 
     @property
     def network(self) -> nn.Module:
@@ -173,6 +153,34 @@ class SmoothedProblem(Problem):
         metrics = self._evaluated[key]
         self.meter.charge(metrics.forward_passes)
         return metrics
+
+    def rank(self, policies: Sequence[Policy], rungs: Sequence[Rung], *, keep: float = 0.5, seed: int = 0) -> Halving:
+        """Order feasible policies by estimated ACR on search images, by successive halving; charges the meter.
+
+        Args:
+            policies: What is ordered.
+            rungs: Images and noise samples of each round, never shrinking.
+            keep: Share of the policies that goes on to the next round.
+            seed: Of the noise, as for :meth:`evaluate`.
+
+        Raises:
+            BitcertError: If a policy is not feasible, or on rungs out of range.
+        """
+        for policy in policies:
+            self.check_feasible(policy)
+        most = max((rung.images for rung in rungs), default=1)
+        self._check_images(Fidelity(images=most))
+        with self.fixed_threads():
+            noisy, labels = self._setup.images(most, seed)
+            found = successive_halving(
+                lambda number: NoisyClassifier(self.quantized(policies[number]), noisy),
+                len(policies),
+                labels,
+                rungs,
+                keep=keep,
+            )
+        self.meter.charge(found.forward_passes)
+        return found
 
     def quantized(
         self, policy: Policy, finetune_steps: int = 0, seed: int = 0, progress: Progress | None = None
@@ -217,14 +225,6 @@ class SmoothedProblem(Problem):
             batch=self.definition.batch,
             memory=memory,
         )
-
-    def setting(self, labels: NDArray[np.int64], n0: int, n: int, alpha: float) -> Setting:
-        """What a certification method may draw on that needs no other classifier."""
-
-        def unavailable() -> Any:
-            raise BitcertError("this certification method needs the search's set-up and cannot be used here")
-
-        return Setting(labels, self.radii, n0, n, alpha, unavailable, unavailable, unavailable)
 
     @contextmanager
     def fixed_threads(self) -> Iterator[None]:
@@ -279,7 +279,7 @@ class SmoothedProblem(Problem):
         if self.certify in ("fixed", "sequential"):
             self.warn_if_unreachable(fidelity.noise, self.alpha)
         if self.certify == "aggregate":
-            self._scores(fidelity)
+            self._setup.scores(fidelity)
 
     def warn_if_unreachable(self, n: int, alpha: float) -> None:
         """Warn if ``n`` agreeing samples do not certify the objective's largest radius, or nothing at all."""
@@ -304,13 +304,8 @@ class SmoothedProblem(Problem):
         self._check_images(fidelity)
         started = time.perf_counter()
         with self.fixed_threads():
-            noisy, labels = self._search_images(fidelity.images, seed)
-            setting = replace(
-                self.setting(labels, select_samples(fidelity.noise), fidelity.noise, self.alpha),
-                float_base=lambda: self._base(None, fidelity, seed),
-                bases=lambda: [self._base(base, fidelity, seed) for base in (None, self._largest_uniform())],
-                scores=lambda: self._scores(fidelity),
-            )
+            noisy, _ = self._setup.images(fidelity.images, seed)
+            setting = self._setup.setting(fidelity, seed)
             if self.certify == "incremental":
                 setting.bases()  # before the policy is set: bases run on the same quantized network
             network = self.quantized(policy, fidelity.finetune_steps, seed)
@@ -320,68 +315,11 @@ class SmoothedProblem(Problem):
             acr=measured.acr,
             certified_accuracy=measured.certified_accuracy,
             bops=self.bops(policy),
-            forward_passes=len(labels) + measured.forward_passes + self.preparation_passes(fidelity.finetune_steps),
+            forward_passes=fidelity.images + measured.forward_passes + self.preparation_passes(fidelity.finetune_steps),
             seconds=time.perf_counter() - started,
             alpha=measured.alpha,
             method=self.certify,
         )
-
-    def _search_images(self, count: int, seed: int) -> tuple[NoisyImages, NDArray[np.int64]]:
-        """The first search images with their noise, and their labels; those last asked for are kept."""
-        split = self.dataset.splits["search"].subset(np.arange(count))
-        if (count, seed) not in self._noisy_images:
-            noise_seed = derive_seed(self.seed, "search", seed)
-            self._noisy_images = {(count, seed): self.noisy(split, noise_seed, _NOISE_MEMORY)}
-        return self._noisy_images[count, seed], split.labels
-
-    def _largest_uniform(self) -> Policy:
-        """The uniform policy with the most bits within the budget."""
-        feasible = [policy for bits in self.space.choices if self.is_feasible(policy := self.space.uniform(bits))]
-        return feasible[-1]
-
-    def _base(self, policy: Policy | None, fidelity: Fidelity, seed: int) -> BaseRecord:
-        """What a base (None: the float network) predicts on the search images; from memory, from disk, or made."""
-        key = policy, fidelity, seed
-        if key not in self._base_records:
-            n0, n = select_samples(fidelity.noise), BASE_FACTOR * fidelity.noise
-            network = self.network if policy is None else self.quantized(policy)
-            noisy, _ = self._search_images(fidelity.images, seed)
-            depends_on = {
-                "executed_sha256": network_sha256(network),
-                "policy": None if policy is None else policy.to_dict(),
-                "data_sha256": self.dataset.sha256,
-                "image_ids": noisy.ids.tolist(),
-                "sigma": self.sigma,
-                "noise_seed": derive_seed(self.seed, "search", seed),
-                "n0": n0,
-                "n": n,
-                "batch": noisy.batch,
-                "threads": self.definition.threads,
-                "device": str(self.device),
-                "torch": torch.__version__,
-            }
-            self._base_records[key] = BaseStore().get(
-                depends_on, lambda: record_base(NoisyClassifier(network, noisy), n0=n0, n=n)
-            )
-        return self._base_records[key]
-
-    def _scores(self, fidelity: Fidelity) -> SetScores:
-        """Scores for as many images and samples, designed on the calibration images as the float network sees them."""
-        key = fidelity.images, fidelity.noise
-        if key not in self._set_scores:
-            split = self._calibration_split(self.dataset)
-            noisy = self.noisy(split, derive_seed(self.seed, "scores"))
-            with self.fixed_threads():
-                found = estimate(NoisyClassifier(self.network, noisy), split.labels, n=fidelity.noise)
-            self._set_scores[key] = design_scores(
-                found.probability,
-                n=fidelity.noise,
-                images=fidelity.images,
-                sigma=self.sigma,
-                radii=self.radii,
-                alpha=self.alpha,
-            )
-        return self._set_scores[key]
 
     @cached_property
     def _loaded(self) -> _Loaded:
@@ -406,12 +344,8 @@ class SmoothedProblem(Problem):
             network_sha256=network_sha256(network),
         )
 
-    def _calibration_split(self, dataset: ImageDataset) -> ImageSplit:
-        split = dataset.splits["calibration"]
-        return split.subset(np.arange(min(self.definition.calibration_images, len(split))))
-
     def _calibration_batches(self, dataset: ImageDataset) -> list[Tensor]:
-        split = self._calibration_split(dataset)
+        split = calibration_split(dataset, self.definition)
         stream = NoiseStream(derive_seed(self.seed, "calibration"), "calibration")
         images = split.images().to(self.device)
         batches = noisy_batches(images, split.ids, sigma=self.sigma, stop=1, stream=stream, batch=self.definition.batch)

@@ -18,6 +18,7 @@ from suite.errors import BitcertError
 from suite.files import write_text
 from suite.problem import Metrics
 from suite.problems.definition import ExamSettings
+from suite.problems.methods import Setting
 from suite.problems.smoothed import SmoothedProblem
 from suite.run.post_step import PostStep
 from suite.run.provenance import software
@@ -72,7 +73,7 @@ def examine(
             network,
             problem.noisy(split, derive_seed(problem.seed, "exam")),
             settings.method,
-            problem.setting(split.labels, settings.n0, settings.n, settings.alpha),
+            Setting(split.labels, problem.radii, settings.n0, settings.n, settings.alpha),
             progress,
         )
     assert measured.certificates is not None

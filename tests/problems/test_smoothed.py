@@ -10,12 +10,12 @@ import torch
 from scipy.stats import norm
 
 import suite
-from suite.certify import CertificationWarning, certify
+from suite.certify import CertificationWarning, Rung, certify
 from suite.errors import BitcertError
 from suite.problem import Fidelity
 from suite.problems import DEFINITIONS, load_problem
 from suite.problems.definition import ExamSettings
-from suite.problems.methods import CERTIFICATION_METHODS, METHODS, select_samples
+from suite.problems.methods import CERTIFICATION_METHODS, METHODS, Setting, select_samples
 from suite.problems.smoothed import SmoothedProblem
 from suite.run.exam import examine, read_outcome, write_outcome
 from suite.run.post_step import PostStep
@@ -92,6 +92,18 @@ def test_every_method_is_pure_and_says_what_it_spent_and_promises(
     assert (other_noise.acr, other_noise.certified_accuracy) != (metrics.acr, metrics.certified_accuracy)
 
 
+def test_policies_are_ranked_by_halving_at_what_it_spends() -> None:
+    problem = digits(budget="w5a5")
+    policies = [problem.space.uniform(bits) for bits in (2, 5, 3, 4)]
+    found = problem.rank(policies, [Rung(20, 8), Rung(40, 32)])
+    assert found.order[-1] == 0
+    assert found.forward_passes == problem.meter.forward_passes == 4 * 20 * 8 + 2 * (40 * 32 - 20 * 8)
+    alone = digits(certify="ranking", budget="w5a5").evaluate(policies[found.order[0]], Fidelity(images=40, noise=32))
+    assert found.estimates[found.order[0]].acr == pytest.approx(alone.acr)
+    with pytest.raises(BitcertError, match="over the budget"):
+        problem.rank([problem.space.uniform(8)], [Rung(20, 8)])
+
+
 def test_bounds_on_the_set_lie_below_what_many_samples_show_and_above_single_certificates() -> None:
     fidelity = Fidelity(images=100, noise=64)
     policy = digits().space.uniform(3)
@@ -135,7 +147,7 @@ def test_an_exam_by_sequential_certificates_says_the_same_with_fewer_samples() -
 
 def test_methods_that_need_the_search_are_refused_outside_it(problem: SmoothedProblem) -> None:
     split = problem.dataset.splits["exam"].subset([0, 1])
-    noisy, setting = problem.noisy(split, 0), problem.setting(split.labels, 8, 16, 1e-3)
+    noisy, setting = problem.noisy(split, 0), Setting(split.labels, problem.radii, 8, 16, 1e-3)
     for method in METHODS:
         if method in ("irs", "incremental", "aggregate"):
             with pytest.raises(BitcertError, match="needs the search's set-up"):
