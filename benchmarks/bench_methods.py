@@ -8,10 +8,9 @@ the same run. Each method sees the same network, images and noise as its referen
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from suite.certify import (
     NoisyClassifier,
     NoisyImages,
     certified_radius,
+    certify_fixed,
     certify_incremental,
     certify_irs,
     certify_sequential,
@@ -123,10 +123,6 @@ class Bench:
         return (time.perf_counter() - started) / 1000
 
 
-def counts_of(certificates: Certificates, labels: NDArray[np.int64], radii: Sequence[float]) -> NDArray[np.float64]:
-    return np.array(list(certificates.certified_accuracy(labels, radii).values()))
-
-
 def bound(chosen: NDArray[np.int64], successes: NDArray[np.int64], n: int, sigma: float) -> Certificates:
     p_lower = clopper_pearson_lower(successes, n, ALPHA)
     prediction = np.where(p_lower > 0.5, chosen, -1)
@@ -135,28 +131,25 @@ def bound(chosen: NDArray[np.int64], successes: NDArray[np.int64], n: int, sigma
 
 def sequential(bench: Bench) -> Iterator[Row]:
     """Certified accuracy at the problem's radii, image by image."""
-    split, radii = bench.split(bench.arguments.images), bench.problem.radii
-    sizes = [n for n in (bench.arguments.n, bench.arguments.large) if n]
-    advance = bench.bar("reference", len(split) * (N0 + sizes[-1]))
-    sampler = bench.sampler(split, bench.policy, advance)
-    chosen = sampler.counts("select", 0, N0).argmax(axis=1)
-    successes = np.zeros(len(split), dtype=np.int64)
-    references = {}
-    started = time.perf_counter()
-    for before, n in itertools.pairwise([0, *sizes]):
-        successes += sampler.counts("count", before, n)[np.arange(len(split)), chosen]
-        references[n] = bound(chosen, successes, n, bench.problem.sigma)
+    arguments, radii = bench.arguments, bench.problem.radii
+    for n, images in ((arguments.n, arguments.images), (arguments.large, arguments.large_images)):
+        if not n:
+            continue
+        split = bench.split(images)
+        advance = bench.bar(f"reference, n = {n:,}", len(split) * (N0 + n))
+        sampler = bench.sampler(split, bench.policy, advance)
+        started = time.perf_counter()
+        fixed = certify_fixed(sampler, n0=N0, n=n, alpha=ALPHA)
         seconds = time.perf_counter() - started
-        outcome = f"ACR {references[n].acr(split.labels):.4f}"
-        yield bench.row(f"fixed, n = {n:,}", len(split), len(split) * (N0 + n), n, seconds, outcome)
-    for n in sizes:
+        passes = float(fixed.forward_passes.sum())
+        yield bench.row(f"fixed, n = {n:,}", len(split), passes, n, seconds, f"ACR {fixed.acr(split.labels):.4f}")
         advance = bench.bar(f"sequential, at most {n:,}", len(split) * n / 10)
         started = time.perf_counter()
         found = certify_sequential(bench.sampler(split, bench.policy, advance), radii=radii, n0=N0, n=n, alpha=ALPHA)
         seconds = time.perf_counter() - started
-        difference = counts_of(found, split.labels, radii) - counts_of(references[n], split.labels, radii)
         outcome = "certified accuracy minus fixed's: " + " ".join(
-            f"{d:+.3f} at {r:g}" for r, d in zip(radii, difference, strict=True)
+            f"{share - fixed.certified_accuracy(split.labels, [radius])[radius]:+.3f} at {radius:g}"
+            for radius, share in found.certified_accuracy(split.labels, radii).items()
         )
         passes = float(found.forward_passes.sum())
         yield bench.row(f"sequential, at most {n:,}", len(split), passes, n, seconds, outcome)
@@ -323,6 +316,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20, help="certified one by one")
     parser.add_argument("--n", type=int, default=10_000)
     parser.add_argument("--large", type=int, default=0, help="a second, larger n; 0 for none")
+    parser.add_argument("--large-images", type=int, default=20, help="certified with it")
     parser.add_argument("--set-images", type=int, default=100, help="of the aggregate bound")
     parser.add_argument("--set-n", type=int, default=10_000, help="of its reference")
     parser.add_argument("--policies", type=int, default=10)

@@ -15,6 +15,7 @@ from suite.problem import Fidelity, Problem
 def run_list(arguments: argparse.Namespace) -> int:
     """List what can be named."""
     from suite.problems import DEFINITIONS
+    from suite.problems.definition import CERTIFICATION_METHODS
     from suite.run.post_step import POST_STEPS
     from suite.run.registry import searcher_class, searcher_names
 
@@ -22,7 +23,13 @@ def run_list(arguments: argparse.Namespace) -> int:
     problems["separable"] = "a formula instead of a network: for trying searchers and measuring overhead"
     searchers = {name: _first_line(searcher_class(name)) for name in searcher_names()}
     networks = sorted({definition.network for definition in DEFINITIONS.values()})
-    listed = {"problems": problems, "searchers": searchers, "networks": networks, "post_steps": list(POST_STEPS)}
+    listed = {
+        "problems": problems,
+        "searchers": searchers,
+        "networks": networks,
+        "certification_methods": list(CERTIFICATION_METHODS),
+        "post_steps": list(POST_STEPS),
+    }
     if arguments.json:
         print(json.dumps(listed, indent=2))
         return 0
@@ -32,6 +39,7 @@ def run_list(arguments: argparse.Namespace) -> int:
         for name, summary in rows.items():
             print(f"  {name:<{width}}  {summary}")
     print(f"networks: {', '.join(networks)}")
+    print(f"certification methods: {', '.join(CERTIFICATION_METHODS)}")
     print(f"post-steps: {', '.join(POST_STEPS)}")
     return 0
 

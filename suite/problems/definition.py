@@ -8,6 +8,9 @@ from suite.errors import BitcertError, unknown_name
 from suite.problem import Fidelity
 from suite.space import MAX_BITS, MIN_BITS
 
+CERTIFICATION_METHODS = ("ranking", "fixed", "irs", "incremental", "sequential", "aggregate")
+"""What a search may measure by; how each works stands in ``suite.problems.methods``."""
+
 EXAM_METHODS = ("fixed", "sequential")
 """Methods that certify single images without looking at another classifier."""
 

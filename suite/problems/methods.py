@@ -122,7 +122,6 @@ METHODS: dict[str, Callable[[Sampler, Setting], Measurement]] = {
     "sequential": _sequential,
     "aggregate": _aggregate,
 }
-CERTIFICATION_METHODS = tuple(METHODS)
 
 ESTIMATES = ("ranking",)
 """Methods that promise nothing: their scores order policies, and finalists are measured again."""

@@ -39,8 +39,8 @@ from suite.networks import (
 )
 from suite.objective import check_radii, parse_objective
 from suite.problem import Fidelity, Meter, Metrics, Problem
-from suite.problems.definition import Definition
-from suite.problems.methods import CERTIFICATION_METHODS, METHODS, Measurement, Setting
+from suite.problems.definition import CERTIFICATION_METHODS, Definition
+from suite.problems.methods import METHODS, Measurement, Setting
 from suite.problems.setup import SearchSetup, calibration_split
 from suite.quantize import Calibration, QuantizedNetwork, TrainableNetwork, calibrate, recalibrate_batch_norm
 from suite.seeds import derive_seed

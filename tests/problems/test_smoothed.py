@@ -14,8 +14,8 @@ from suite.certify import CertificationWarning, Rung, certify
 from suite.errors import BitcertError
 from suite.problem import Fidelity
 from suite.problems import DEFINITIONS, load_problem
-from suite.problems.definition import ExamSettings
-from suite.problems.methods import CERTIFICATION_METHODS, METHODS, Setting, select_samples
+from suite.problems.definition import CERTIFICATION_METHODS, EXAM_METHODS, ExamSettings
+from suite.problems.methods import ESTIMATES, METHODS, Setting, select_samples
 from suite.problems.smoothed import SmoothedProblem
 from suite.run.exam import examine, read_outcome, write_outcome
 from suite.run.post_step import PostStep
@@ -60,6 +60,11 @@ def test_an_evaluation_is_a_pure_function_of_its_arguments(problem: SmoothedProb
     np.random.seed(99)  # noqa: NPY002
     assert without_seconds(other.evaluate(policy, SMALL, seed=1)) == without_seconds(first)
     assert without_seconds(other.evaluate(policy, SMALL, seed=2)) != without_seconds(first)
+
+
+def test_the_methods_that_can_be_named_are_those_that_there_are() -> None:
+    assert tuple(METHODS) == CERTIFICATION_METHODS
+    assert set(EXAM_METHODS) <= set(CERTIFICATION_METHODS) - set(ESTIMATES)
 
 
 @pytest.mark.parametrize("method", CERTIFICATION_METHODS)
