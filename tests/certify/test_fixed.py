@@ -14,10 +14,7 @@ from torch import Tensor, nn
 from suite.certify import Certificates, CertificationWarning, NoiseStream, certify, fixed, sampling
 from suite.certify.bounds import clopper_pearson_lower
 from suite.errors import BitcertError
-
-FALSE_ALARM = 1e-6
-"""Probability that a statistical test of this file fails on correct code; the seeds are fixed."""
-SHAPE = (1, 2, 2)
+from tests.certify.simulators import FALSE_ALARM, SHAPE, HalfSpace
 
 
 class _Votes(nn.Module):
@@ -145,23 +142,6 @@ def test_progress_adds_up_to_the_forward_passes() -> None:
 # Soundness
 
 
-class _HalfSpace(nn.Module):
-    """Class 1 where ``<w, x> > b``: distance and probability under noise have closed forms."""
-
-    weight = torch.tensor([3.0, -1.0, 2.0, 0.5])
-
-    def forward(self, images: Tensor) -> Tensor:
-        side: Tensor = images.flatten(1) @ self.weight - 1
-        return torch.stack([-side, side], dim=1)
-
-    def at_distance(self, distances: NDArray[np.float64]) -> Tensor:
-        """Images on the side of class 1 at these distances from the border."""
-        unit = self.weight / self.weight.norm()
-        feet = unit / self.weight.norm()
-        points: Tensor = feet + torch.from_numpy(distances).float()[:, None] * unit
-        return points.reshape(-1, *SHAPE)
-
-
 SIGMA, N, ALPHA = 0.25, 100, 0.05
 DISTANCES = np.concatenate([np.zeros(1000), np.tile(np.linspace(0.01, 0.6, 50), 20)])
 
@@ -169,8 +149,8 @@ DISTANCES = np.concatenate([np.zeros(1000), np.tile(np.linspace(0.01, 0.6, 50), 
 def _overclaims(seed: int) -> int:
     """Images certified beyond their true distance from the border, of any class where that distance is 0."""
     found = certify(
-        _HalfSpace(),
-        _HalfSpace().at_distance(DISTANCES),
+        HalfSpace(),
+        HalfSpace().at_distance(DISTANCES),
         np.ones(len(DISTANCES)),
         sigma=SIGMA,
         n0=10,
@@ -214,10 +194,10 @@ def test_the_same_noise_for_class_and_bound_would_be_caught(monkeypatch: pytest.
             super().__init__(seed, "one for all")
 
     distances = np.zeros(1000)
-    images = _HalfSpace().at_distance(distances)
+    images = HalfSpace().at_distance(distances)
 
     def certified() -> int:
-        found = certify(_HalfSpace(), images, np.ones(1000), sigma=SIGMA, n0=N, n=N, alpha=ALPHA, seed=1, batch=5000)
+        found = certify(HalfSpace(), images, np.ones(1000), sigma=SIGMA, n0=N, n=N, alpha=ALPHA, seed=1, batch=5000)
         return int((found.radius > 0).sum())
 
     limit = stats.binom.isf(FALSE_ALARM, 1000, ALPHA)
@@ -228,9 +208,7 @@ def test_the_same_noise_for_class_and_bound_would_be_caught(monkeypatch: pytest.
 
 def test_a_radius_is_never_larger_than_the_samples_allow_and_a_bound_of_a_half_abstains() -> None:
     distances = np.repeat([0.0, 0.02, 5.0], 100)
-    found = certify(
-        _HalfSpace(), _HalfSpace().at_distance(distances), np.ones(300), sigma=SIGMA, n0=10, n=N, alpha=1e-3
-    )
+    found = certify(HalfSpace(), HalfSpace().at_distance(distances), np.ones(300), sigma=SIGMA, n0=10, n=N, alpha=1e-3)
     abstains = found.prediction == -1
     assert abstains[:200].sum() > 150
     assert not abstains[200:].any()
