@@ -243,8 +243,8 @@ def incremental(bench: Bench) -> Iterator[Row]:
     rng = np.random.default_rng(0)
 
     def base(policy: Policy | None) -> BaseRecord:
-        advance = bench.bar("base", len(split) * (N0 + 10 * n))
-        return record_base(bench.sampler(split, policy, advance), n0=N0, n=10 * n)
+        advance = bench.bar("base", len(split) * 10 * (N0 + n))
+        return record_base(bench.sampler(split, policy, advance), n0=10 * N0, n=10 * n)
 
     def compared(title: str, policy: Policy, record: BaseRecord) -> Row:
         silent = bench.sampler(split, policy, lambda _: None)
@@ -253,7 +253,7 @@ def incremental(bench: Bench) -> Iterator[Row]:
         started = time.perf_counter()
         found = certify_incremental(silent, [record], n0=N0, n=n, alpha=ALPHA)
         seconds = time.perf_counter() - started
-        differ = float((silent.predictions("select", 0, N0) != record.select).mean())
+        differ = float((silent.predictions("select", 0, N0) != record.select[:, :N0]).mean())
         acr = [certificates.acr(split.labels) for certificates in (found, irs, fixed, full)]
         outcome = (
             f"differs in {differ:.2%} of predictions; ACR {acr[0]:.4f}, irs {acr[1]:.4f}, "

@@ -23,7 +23,8 @@ class Fidelity:
 
     Attributes:
         images: Number of search images, the first ones of the split.
-        noise: Noise samples that count towards each image's bound (n of the certificate).
+        noise: Noise samples that count towards each image's bound or estimate (n of the certificate; the most of them
+            for methods that choose).
         finetune_steps: Optimizer steps of quantization-aware finetuning before the measurement.
     """
 
@@ -49,7 +50,8 @@ class Metrics:
         bops: BOPs of the policy.
         forward_passes: Images pushed through the network; one finetuning image counts 3.
         seconds: Wall time.
-        alpha: Failure probability of each image's certificate.
+        alpha: Failure probability: of each image's certificate, of the bounds on the set together (``"aggregate"``), or 1
+            where nothing is promised (``"ranking"``).
         method: The certification method.
     """
 

@@ -70,7 +70,13 @@ class Score:
         """Bound (2) on the mean gain of a set of images, from their label counts, shape ``(images,)``; at least 0."""
         check_alpha(alpha)
         counts = np.asarray(successes)
-        if counts.ndim != 1 or not len(counts) or counts.min() < 0 or counts.max() >= len(self.values):
+        if (
+            counts.dtype.kind not in "iu"
+            or counts.ndim != 1
+            or not len(counts)
+            or counts.min() < 0
+            or counts.max() >= len(self.values)
+        ):
             raise BitcertError(f"label counts must be a list of integers within 0..{len(self.values) - 1}")
         return max(0.0, float(self.values[counts].mean() + np.log(alpha) / (self.rate * len(counts))))
 
@@ -145,9 +151,20 @@ def label_counts(
     stop: int,
     rows: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
-    """How often the images at positions ``rows`` are predicted right in samples ``start`` to ``stop - 1``."""
+    """How often the images at positions ``rows`` are predicted right in samples ``start`` to ``stop - 1``.
+
+    Raises:
+        BitcertError: If there is not one integer label for each of the sampler's images, or one is no class.
+    """
+    known = np.asarray(labels)
+    if known.shape != (len(sampler),) or known.dtype.kind not in "iu":
+        raise BitcertError(
+            f"{len(sampler)} images need as many integer labels, got {known.dtype} of shape {known.shape}"
+        )
     counts = sampler.counts(purpose, start, stop, rows)
-    classes = np.asarray(labels) if rows is None else np.asarray(labels)[rows]
+    classes = known if rows is None else known[rows]
+    if classes.min() < 0 or classes.max() >= counts.shape[1]:
+        raise BitcertError(f"labels must lie within 0..{counts.shape[1] - 1}, got {classes.min()}..{classes.max()}")
     return np.asarray(counts[np.arange(len(counts)), classes])
 
 
@@ -244,11 +261,12 @@ def _best_score(counts: NDArray[np.float64], images: int, alpha: float, gain: _G
     survival = np.cumsum(_binomial(n, inner)[:, ::-1], axis=1)[:, ::-1][:, starts]
     survival = np.vstack([survival, np.ones(len(starts))])
     before = np.concatenate([gain(np.nextafter(inner, -np.inf)), gain(np.array([_LARGEST_Z]))])
+    tolerance = min(1e-3, -0.01 * np.log(alpha) / images)  # a hundredth of what the confidence costs
     tried: list[tuple[float, Score]] = []
 
     def loss(log_rate: float) -> float:
         rate = float(np.exp(log_rate)) / gain.scale
-        growth = np.repeat(_grow(mass, survival / np.exp(rate * before)[:, None]), np.diff([*starts, n + 1]))
+        growth = np.repeat(_grow(mass, survival / np.exp(rate * before)[:, None], tolerance), np.diff([*starts, n + 1]))
         score = Score(_lowered(np.log(growth), rate, gain) / rate, rate)
         expected = float(counts @ score.values + np.log(alpha) / (rate * images))
         tried.append((-expected, score))
@@ -259,10 +277,10 @@ def _best_score(counts: NDArray[np.float64], images: int, alpha: float, gain: _G
     return min(tried, key=lambda pair: pair[0])[1]
 
 
-def _grow(mass: NDArray[np.float64], survival: NDArray[np.float64]) -> NDArray[np.float64]:
+def _grow(mass: NDArray[np.float64], survival: NDArray[np.float64], tolerance: float) -> NDArray[np.float64]:
     """Maximize ``sum_l mass_l * log g_l`` over ``g = cumsum(rises)``, ``rises >= 0``, ``survival @ rises <= 1``.
 
-    Newton's method on a logarithmic barrier whose weight falls until the optimum is missed by less than a thousandth.
+    Newton's method on a logarithmic barrier whose weight falls until the optimum is missed by less than ``tolerance``.
     """
     levels = len(mass)
     rises = np.full(levels, 0.3 / levels)
@@ -275,7 +293,7 @@ def _grow(mass: NDArray[np.float64], survival: NDArray[np.float64]) -> NDArray[n
         return float(mass @ np.log(np.cumsum(at)) + weight * barrier)
 
     weight = 0.1
-    while weight * (levels + len(survival)) > 1e-3:
+    while weight * (levels + len(survival)) > tolerance:
         for _ in range(50):
             growth, slack = np.cumsum(rises), 1 - survival @ rises
             gradient = np.cumsum((mass / growth)[::-1])[::-1] + weight * (1 / rises - survival.T @ (1 / slack))

@@ -86,21 +86,32 @@ class BaseStore:
             return _read(path.read_bytes(), key)
         except FileNotFoundError:
             pass
-        except (SafetensorError, ValueError, KeyError) as error:
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
             warnings.warn(f"{path} is damaged and is made anew: {error}", CertificationWarning, stacklevel=2)
         record = make()
         tensors = {"select": record.select, "count": record.count}
-        write_bytes(path, save(tensors, metadata={"key": _text(key)}))
+        metadata = {"key": _text(key), "sha256": _digest(record)}
+        write_bytes(path, save(tensors, metadata=metadata))
         return record
 
 
 def _read(content: bytes, key: Mapping[str, Any]) -> BaseRecord:
     length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    if header["__metadata__"]["key"] != _text(key):
+    metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+    if metadata["key"] != _text(key):
         raise ValueError("it belongs to another key")
     tensors = load(content)
-    return BaseRecord(tensors["select"], tensors["count"])
+    record = BaseRecord(tensors["select"], tensors["count"])
+    for predictions in (record.select, record.count):
+        if predictions.dtype != np.int16 or predictions.ndim != 2 or len(predictions) != len(record.select):
+            raise ValueError(f"predictions of type {predictions.dtype} and shape {predictions.shape}")
+    if metadata["sha256"] != _digest(record):
+        raise ValueError("its content has changed")
+    return record
+
+
+def _digest(record: BaseRecord) -> str:
+    return hashlib.sha256(record.select.tobytes() + record.count.tobytes()).hexdigest()
 
 
 def _text(key: Mapping[str, Any]) -> str:

@@ -48,7 +48,7 @@ def certify(
         n: Samples that enter the bound.
         alpha: Probability of a wrong certificate, for each image.
         seed: Root seed of the noise, non-negative.
-        ids: Ids that key the noise, non-negative, shape ``(images,)``; positions by default.
+        ids: Ids that key the noise, non-negative and distinct, shape ``(images,)``; positions by default.
         batch: Rows pushed through the network at once; bounds the memory.
         progress: Called with forward passes made since the last call.
 
@@ -56,8 +56,8 @@ def certify(
         One row an image; ``prediction`` is -1 where it abstains.
 
     Raises:
-        BitcertError: On n0, n or batch below 1, sigma <= 0, alpha outside (0, 1), negative seeds or ids, shapes that
-            disagree, or logits that are not finite.
+        BitcertError: On n0, n or batch below 1, sigma <= 0, alpha outside (0, 1), negative seeds or ids, repeated ids,
+            shapes that disagree, or logits that are not finite.
 
     Warns:
         CertificationWarning: If even ``n`` agreeing samples certify no radius above 0.

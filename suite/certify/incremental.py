@@ -31,7 +31,7 @@ from suite.certify.sampling import Sampler
 from suite.errors import BitcertError
 
 _BASE_SHARE = 0.2  # of alpha: the base's samples are many, and its bound loses little by it
-_POOL = 8.0  # samples of the pilot that the average over all images stands for
+_POOL = 8.0  # samples of the pilot that the average share of flips over all images stands for
 _SHARES = (0.1, 0.25, 0.5, 1.0)  # of the samples, tried for a replay
 
 
@@ -91,10 +91,10 @@ def certify_incremental(
 
     The samples for ``"select"`` choose the class, as in Cohen's method, and are the pilot: every base's predictions on them
     are on record, so they show for each image how often the changed classifier flips away from the class, and which
-    base is nearest. From them alone a plan is made for each image: the fewest replayed samples, of the nearest base, that
-    promise at least the bound that ``n`` samples without a base promise, or else these. Then the plan is carried out on
-    the samples for ``"count"``, which are independent of it: whatever plan was chosen, its bound fails with probability at
-    most ``alpha``.
+    base is nearest; the more of them a base has, the better. From them alone a plan is made for each image: the fewest
+    replayed samples, of the nearest base, that promise at least the bound that ``n`` samples without a base promise, or
+    else these. Then the plan is carried out on the samples for ``"count"``, which are independent of it: whatever plan was
+    chosen, its bound fails with probability at most ``alpha``.
 
     Args:
         sampler: The changed classifier, on the bases' images and noise.
@@ -136,24 +136,29 @@ def _plan(
     agreeing = pilot == chosen[:, None]
     base_of = np.full(len(pilot), -1)
     samples = np.full(len(pilot), n)
-    fresh = _promised_lower(_rate(agreeing), n, alpha)
-    promised = fresh.copy()
+    promised = np.zeros(len(pilot))
     for number, base in enumerate(bases):
         base_agrees = base.select[:, :n0] == chosen[:, None]
-        flips = _rate(base_agrees & ~agreeing)
-        at_least = _promised_lower(_rate(base_agrees), base.count.shape[1], _BASE_SHARE * alpha)
+        away, towards = _rare_share(base_agrees & ~agreeing), _rare_share(~base_agrees & agreeing)
+        base_share = _share(base.select == chosen[:, None])
+        fresh = _promised_lower(np.clip(base_share - away + towards, 0, 1), n, alpha)
+        at_least = _promised_lower(base_share, base.count.shape[1], _BASE_SHARE * alpha)
         for share in _SHARES:
             size = max(1, round(share * n))
-            bound = at_least - _promised_upper(flips, size, (1 - _BASE_SHARE) * alpha)
+            bound = at_least - _promised_upper(away, size, (1 - _BASE_SHARE) * alpha)
             better = (bound >= fresh) & ((size < samples) | ((size == samples) & (bound > promised)))
             base_of[better], samples[better], promised[better] = number, size, bound[better]
     return base_of, samples
 
 
-def _rate(events: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Frequency of an event for each image, drawn towards the mean of all images: pilots are short."""
-    pooled = (events.sum() + 0.5) / (events.size + 1.0)
-    return np.asarray((events.sum(axis=1) + _POOL * pooled) / (events.shape[1] + _POOL))
+def _share(events: NDArray[np.bool_], weight: float = 1.0, typical: float = 0.5) -> NDArray[np.float64]:
+    """Frequency of an event for each image, drawn towards a typical one as if by ``weight`` more samples."""
+    return np.asarray((events.sum(axis=1) + weight * typical) / (events.shape[1] + weight))
+
+
+def _rare_share(events: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Frequency of a rare event, drawn towards its average over all images: pilots are short."""
+    return _share(events, _POOL, float(_share(events.reshape(1, -1))[0]))
 
 
 def _promised_lower(rate: NDArray[np.float64], n: int, alpha: float) -> NDArray[np.float64]:

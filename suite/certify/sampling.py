@@ -63,12 +63,12 @@ class NoisyImages:
         images: Shape ``(images, C, H, W)``, float in [0, 1]; a tensor on the network's device, or an array.
         sigma: Standard deviation of the noise, in the units of the images.
         seed: Root seed of the noise, non-negative.
-        ids: Ids that key the noise, non-negative, shape ``(images,)``; positions by default.
+        ids: Ids that key the noise, non-negative and distinct, shape ``(images,)``; positions by default.
         batch: Rows pushed through the network at once.
         memory: Bytes of noisy images that may be kept.
 
     Raises:
-        BitcertError: On shapes that disagree, or a batch, seed, sigma or id out of range.
+        BitcertError: On shapes that disagree, repeated ids, or a batch, seed, sigma or id out of range.
     """
 
     def __init__(
@@ -96,6 +96,10 @@ class NoisyImages:
             raise BitcertError(f"{len(self.pixels)} images need as many ids, got {self.ids.shape}")
         if self.ids.min() < 0:
             raise BitcertError(f"ids must not be negative, got {self.ids.min()}")
+        if len(np.unique(self.ids)) < len(self.ids):
+            raise BitcertError(
+                "ids must differ: images of one id would see the same noise, which bounds take to be independent"
+            )
         self.sigma = sigma
         self.batch = batch
         self._seed = seed
@@ -114,7 +118,7 @@ class NoisyImages:
         """
         key = purpose, start, stop
         if rows is None and key in self._kept:
-            return self._kept[key]
+            return _copies(self._kept[key])
         made = noisy_batches(
             self.pixels if rows is None else self.pixels[torch.from_numpy(rows).to(self.pixels.device)],
             self.ids if rows is None else self.ids[rows],
@@ -128,8 +132,8 @@ class NoisyImages:
         if rows is not None or size > self._free:
             return made
         self._free -= size
-        self._kept[key] = list(made)
-        return self._kept[key]
+        self._kept[key] = list(_copies(made))  # what is made refers to more noise than its own
+        return _copies(self._kept[key])
 
 
 class NoisyClassifier:
@@ -212,6 +216,11 @@ def noisy_batches(
             yield emit(batch)
     if held:
         yield emit(held)
+
+
+def _copies(batches: Iterable[NoisyBatch]) -> Iterator[NoisyBatch]:
+    """Batches whose inputs a network may write to."""
+    return (NoisyBatch(chunk.inputs.clone(), chunk.rows.clone()) for chunk in batches)
 
 
 def predict(network: nn.Module, images: Tensor, *, batch: int) -> Tensor:

@@ -79,7 +79,7 @@ class SearchSetup:
         key = policy, fidelity, seed
         if key not in self._bases:
             problem = self._problem
-            n0, n = select_samples(fidelity.noise), BASE_FACTOR * fidelity.noise
+            n0, n = BASE_FACTOR * select_samples(fidelity.noise), BASE_FACTOR * fidelity.noise
             network = problem.network if policy is None else problem.quantized(policy)
             noisy, _ = self.images(fidelity.images, seed)
             depends_on = {

@@ -155,8 +155,6 @@ def test_what_is_damaged_or_not_what_its_name_says_is_made_anew(damage: str, tmp
     assert _same(store.get(other, _never), _record(1))
 
 
-# Headers that are JSON, but no object of objects, raise TypeError out of the store: neither warned about nor made anew.
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="a header that is no object is not taken for damage")
 @pytest.mark.parametrize("header", [[], None, 7, {"__metadata__": None}, {"__metadata__": []}])
 def test_a_header_of_another_shape_is_damage(header: object, tmp_path: Path) -> None:
     store = BaseStore(tmp_path)
@@ -166,8 +164,6 @@ def test_a_header_of_another_shape_is_damage(header: object, tmp_path: Path) -> 
         assert _same(store.get(KEY, _record), _record())
 
 
-# The header says nothing about the data: a bit that flips in a prediction goes unseen, and certificates rest on it.
-@pytest.mark.xfail(strict=True, reason="the data has no checksum")
 def test_a_flipped_bit_in_the_data_is_damage(tmp_path: Path) -> None:
     store = BaseStore(tmp_path)
     made = store.get(KEY, _record)
@@ -179,8 +175,6 @@ def test_a_flipped_bit_in_the_data_is_damage(tmp_path: Path) -> None:
         assert _same(store.get(KEY, _record), made)
 
 
-# Tensors of other shapes or types than a record's are handed out as they are.
-@pytest.mark.xfail(strict=True, reason="shapes and types are not checked")
 @pytest.mark.parametrize(
     ("select", "count"),
     [

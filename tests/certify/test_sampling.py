@@ -286,9 +286,6 @@ def test_kept_images_take_hardly_more_memory_than_their_size() -> None:
     assert _held(torch.zeros(4, 3, 16, 16), batch=250) < 1.15
 
 
-# On the processor a batch is a view of all that was drawn before it was cut off, so that small batches hold the rest of a
-# block as well: 17 times their size at a batch of 1.
-@pytest.mark.xfail(strict=True, reason="a kept batch holds the noise behind it, too")
 @pytest.mark.parametrize("batch", [1, 8])
 def test_kept_images_in_small_batches_take_hardly_more_memory_than_their_size(batch: int) -> None:
     assert _held(torch.zeros(4, 3, 16, 16), batch) < 1.15
@@ -301,17 +298,12 @@ class _InPlace(_Threshold):
         return super().forward(images.sub_(0.1))
 
 
-# Networks are handed the kept images themselves, and what one does to them in place, the next one sees.
-@pytest.mark.xfail(strict=True, reason="kept images can be written to")
 def test_a_network_that_writes_to_its_inputs_spoils_nothing_for_the_next() -> None:
     noisy = _noisy(memory=10**9)
     first = NoisyClassifier(_InPlace(), noisy).predictions("count", 0, 64)
     assert np.array_equal(NoisyClassifier(_InPlace(), noisy).predictions("count", 0, 64), first)
 
 
-# Images with one id share their noise. That does no harm to certificates of single images, but a bound on a set takes images
-# to be independent: of 50 images with one id, it fails in 19 percent of the cases at alpha = 0.05.
-@pytest.mark.xfail(strict=True, reason="an id may be given to several images")
 def test_images_that_would_share_their_noise_are_refused() -> None:
     with pytest.raises(BitcertError, match="id"):
         NoisyImages(_images(3), sigma=SIGMA, ids=[1, 2, 1])
