@@ -161,6 +161,14 @@ def _add_problem(parser: argparse.ArgumentParser, required: bool = True) -> None
         "sequential or aggregate; exams are always exact (default: ranking)",
     )
     group.add_argument(
+        "--base",
+        action="append",
+        default=[],
+        metavar="JSON",
+        help="with --certify incremental: a further policy, or a file with it, whose recorded predictions may be built on "
+        "beside those of the float network and of the largest uniform policy; may be repeated",
+    )
+    group.add_argument(
         "--alpha",
         type=float,
         default=1e-3,

@@ -10,6 +10,7 @@ from typing import Any
 
 from suite.errors import BitcertError
 from suite.problem import Fidelity, Problem
+from suite.space import Policy
 
 
 def run_list(arguments: argparse.Namespace) -> int:
@@ -181,7 +182,6 @@ def run_examine(arguments: argparse.Namespace) -> int:
     from suite.progress import passes_shown
     from suite.run.exam import exam_forward_passes, examine, write_outcome
     from suite.run.loop import load_run
-    from suite.space import Policy
 
     policy = None
     if arguments.run:
@@ -197,8 +197,7 @@ def run_examine(arguments: argparse.Namespace) -> int:
     elif arguments.problem is None:
         raise BitcertError("name the problem with --problem, or give a run with --run")
     elif arguments.policy:
-        given = Path(arguments.policy)
-        policy = Policy.from_json(arguments.policy if "{" in arguments.policy else given.read_text(encoding="utf-8"))
+        policy = _policy(arguments.policy)
     problem = _problem(arguments)
     if not isinstance(problem, SmoothedProblem):
         raise BitcertError(f"{problem.name} has no images to hold an exam on")
@@ -261,6 +260,7 @@ def _problem(arguments: argparse.Namespace) -> Problem:
         seed=arguments.problem_seed,
         objective=arguments.objective,
         certify=arguments.certify,
+        bases=[_policy(given) for given in arguments.base],
         alpha=arguments.alpha,
         data=arguments.data,
         download=arguments.download,
@@ -269,6 +269,11 @@ def _problem(arguments: argparse.Namespace) -> Problem:
         recalibrate=arguments.recalibrate,
         device=arguments.device,
     )
+
+
+def _policy(given: str) -> Policy:
+    """A policy from JSON, or from a file that holds it."""
+    return Policy.from_json(given if "{" in given else Path(given).read_text(encoding="utf-8"))
 
 
 def _fidelity(arguments: argparse.Namespace, problem: Problem) -> Fidelity:

@@ -10,6 +10,9 @@ from suite.problem import Fidelity, Problem
 from suite.problems.definition import Definition, ExamSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from suite.space import Policy
     from suite.train.finetune import FinetuneSettings
 
 _CIFAR10 = {"dataset": "cifar10", "shape": (3, 32, 32), "classes": 10}
@@ -76,6 +79,7 @@ def load_problem(
     seed: int = 0,
     objective: str = "acr",
     certify: str = "ranking",
+    bases: Sequence[Policy] = (),
     alpha: float = 1e-3,
     data: str | Path | None = None,
     download: bool = False,
@@ -94,6 +98,7 @@ def load_problem(
         objective: ``"acr"``, ``"clean"`` or ``"certified@0.25,0.5"``; with ``"+bops"``, fewer BOPs are a second objective.
         certify: How the search measures: ``"ranking"`` estimates, for ordering policies, or certificates that are
             ``"fixed"``, ``"irs"``, ``"incremental"``, ``"sequential"`` or ``"aggregate"``.
+        bases: Further policies whose recorded predictions incremental certificates may build on, feasible or not.
         alpha: Failure probability of each certificate of the search.
         data: Folder with the images; the environment variable BITCERT_DATA if None.
         download: Whether missing images may be downloaded, for MNIST and CIFAR-10.
@@ -125,6 +130,7 @@ def load_problem(
         seed=seed,
         objective=objective,
         certify=certify,
+        bases=bases,
         alpha=alpha,
         data=data,
         download=download,

@@ -67,7 +67,7 @@ class SearchSetup:
             n=fidelity.noise,
             alpha=problem.alpha,
             float_base=lambda: self.base(None, fidelity, seed),
-            bases=lambda: [self.base(policy, fidelity, seed) for policy in (None, self._largest_uniform())],
+            bases=lambda: [self.base(policy, fidelity, seed) for policy in self._base_policies()],
             scores=lambda: self.scores(fidelity),
         )
 
@@ -123,11 +123,11 @@ class SearchSetup:
     def _noise_seed(self, seed: int) -> int:
         return derive_seed(self._problem.seed, "search", seed)
 
-    def _largest_uniform(self) -> Policy:
-        """The uniform policy with the most bits within the budget."""
+    def _base_policies(self) -> list[Policy | None]:
+        """The float network, the uniform policy with the most bits within the budget, and what was asked for."""
         space = self._problem.space
         feasible = [policy for bits in space.choices if self._problem.is_feasible(policy := space.uniform(bits))]
-        return feasible[-1]
+        return list(dict.fromkeys([None, *feasible[-1:], *self._problem.bases]))
 
 
 def calibration_split(dataset: ImageDataset, definition: Definition) -> ImageSplit:

@@ -78,6 +78,7 @@ class SmoothedProblem(Problem):
         objective: ``"acr"``, ``"clean"`` or ``"certified@r,..."``, optionally with ``"+bops"``.
         certify: How the search measures: ``"ranking"`` estimates, for ordering policies, or certificates that are
             ``"fixed"``, ``"irs"``, ``"incremental"``, ``"sequential"`` or ``"aggregate"``.
+        bases: Further policies whose recorded predictions incremental certificates may build on, feasible or not.
         alpha: Failure probability of each certificate of the search.
         data: Folder with the images, for datasets that are not embedded.
         download: Whether missing images may be downloaded, for MNIST and CIFAR-10.
@@ -99,6 +100,7 @@ class SmoothedProblem(Problem):
         seed: int = 0,
         objective: str = "acr",
         certify: str = "ranking",
+        bases: Sequence[Policy] = (),
         alpha: float = 1e-3,
         data: str | Path | None = None,
         download: bool = False,
@@ -122,6 +124,10 @@ class SmoothedProblem(Problem):
         self.device = torch.device(device)
         self.space = _space(definition)
         self.budget = parse_budget(definition.budget if budget is None else budget, self.space)
+        for base in bases:
+            if base not in self.space:
+                raise BitcertError(f"the base does not belong to the space of {self.name}: {base.to_json()}")
+        self.bases = tuple(bases)
         self.objective = parse_objective(objective)
         self.radii = check_radii(tuple(sorted({*definition.radii, *self.objective.radii})))
         self.fidelity = definition.fidelity
@@ -247,6 +253,7 @@ class SmoothedProblem(Problem):
             "sigma": self.sigma,
             "objective": self.objective.text,
             "certify": self.certify,
+            "bases": [base.to_dict() for base in self.bases],
             "alpha": self.alpha,
             "radii": list(self.radii),
             "choices": list(self.space.choices),

@@ -136,6 +136,22 @@ def test_records_of_bases_are_read_again_and_never_serve_another_network(
         assert set(tmp_path.iterdir()) - before, f"{change} is another base"
 
 
+def test_any_policy_of_the_space_can_be_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BITCERT_CACHE", str(tmp_path))
+    fidelity, policy = Fidelity(images=20, noise=100), digits().space.uniform(2, 3)
+    near = suite.Policy((*policy.precisions[:-2], suite.Precision(3, 3), policy.precisions[-1]))
+    helped = digits(certify="incremental", bases=[policy, near])
+    alone = digits(certify="incremental")
+    assert helped.evaluate(policy, fidelity).acr > alone.evaluate(policy, fidelity).acr, "it is its own base"
+    assert len(list(tmp_path.iterdir())) == 4
+    assert helped.provenance()["bases"] == [policy.to_dict(), near.to_dict()]
+    assert without_seconds(digits(certify="incremental", bases=[policy, near]).evaluate(policy, fidelity)) == (
+        without_seconds(helped.evaluate(policy, fidelity))
+    )
+    with pytest.raises(BitcertError, match="base does not belong to the space"):
+        digits(bases=[suite.Policy.from_bits([3], [3])])
+
+
 def test_an_exam_by_sequential_certificates_says_the_same_with_fewer_samples() -> None:
     problem = digits()
     policy, images = problem.space.uniform(3), 30
