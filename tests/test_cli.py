@@ -67,6 +67,31 @@ def test_search_resumes_and_answers_in_json(tmp_path: Path, capsys: pytest.Captu
     assert set(first["best"]["policy"]) == {"weights", "activations"}
 
 
+def test_the_way_of_measuring_can_be_chosen_for_search_and_exam(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = json.dumps({"weights": [8, *[3] * 8, 8], "activations": [8, *[3] * 8, 8]})
+    arguments = [
+        "search",
+        "--problem",
+        "digits",
+        "--searcher",
+        "random",
+        *SMALL[:6],
+        "--directory",
+        str(tmp_path),
+        "--json",
+    ]
+    assert main([*arguments, "--certify", "incremental", "--base", base]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["best"]["metrics"]["method"] == "incremental"
+    exam = ["--exam-certify", "sequential", *SMALL[6:], "--exam-n", "400", "--json"]
+    assert main(["examine", "--run", str(tmp_path), *exam]) == 0
+    examined = json.loads(capsys.readouterr().out)
+    assert examined["metrics"]["method"] == examined["provenance"]["exam"]["method"] == "sequential"
+    assert examined["metrics"]["forward_passes"] < 20 * 421
+
+
 def test_search_shows_progress_and_says_what_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SEARCH, "--directory", str(tmp_path / "run")]) == 0
     captured = capsys.readouterr()
@@ -129,6 +154,10 @@ def test_compare_examine_and_report_end_to_end(tmp_path: Path, capsys: pytest.Ca
         ([*COMPARE, "--exam-n", "0"], "at least 1"),
         ([*COMPARE, "--seeds", "0,x"], "integers"),
         ([*COMPARE, "--post-step", "magic"], "known: "),
+        ([*COMPARE, "--certify", "magic"], "known: aggregate, fixed, incremental"),
+        ([*COMPARE, "--exam-certify", "ranking"], "known: fixed, sequential"),
+        ([*COMPARE, "--finalists", "-1"], "finalists must not be negative"),
+        ([*COMPARE, "--certify", "incremental", "--base", "{}"], "policy"),
         (["examine", "--policy", "{}", "--problem", "digits"], "a policy is JSON"),
         (["examine", "--run", "nowhere"], "holds no run"),
         (["examine", "--float"], "--problem"),

@@ -107,6 +107,8 @@ class ComparisonSettings:
     finalists: int | None = None
 
     def __post_init__(self) -> None:
+        if self.finalists is not None and self.finalists < 0:
+            raise BitcertError(f"finalists must not be negative, got {self.finalists}")
         for name, values in (("searchers", self.searchers), ("seeds", self.seeds)):
             if not values or len(set(values)) < len(values):
                 raise BitcertError(f"a comparison needs {name} without repetition, got {list(values)}")
