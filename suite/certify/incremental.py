@@ -31,7 +31,7 @@ from suite.certify.sampling import Sampler
 from suite.errors import BitcertError
 
 _BASE_SHARE = 0.2  # of alpha: the base's samples are many, and its bound loses little by it
-_POOL = 100.0  # samples of the pilot that the average share of flips over all images stands for
+_POOL = 30.0  # samples of the pilot that the average share of flips over all images stands for
 _SHARES = (0.1, 0.25, 0.5, 1.0)  # of the samples, tried for a replay
 
 
