@@ -46,7 +46,7 @@ def certify_sequential(
     n0: int = 100,
     n: int = 100_000,
     alpha: float = 1e-3,
-    futility: float = 0.1,
+    futility: float = 0.4,
 ) -> Certificates:
     """Certify at a list of radii; images that are decided at every radius draw no more samples.
 
@@ -60,9 +60,10 @@ def certify_sequential(
         n0: Samples that choose the class.
         n: Most samples that decide an image.
         alpha: Probability of a wrong certificate, for each image.
-        futility: A radius is given up once it would be certified within the samples left with less than this
-            probability, as the samples so far predict it; 0 gives up only what has become impossible. Giving up is
-            never wrong: it costs certificates, not their validity.
+        futility: A radius is given up once the samples so far predict that it would be certified by those left with a
+            probability below ``futility * sqrt(share of samples drawn)``; 0 gives up only what has become impossible.
+            Early predictions are the least certain and the cheapest to improve. Giving up is never wrong: it costs
+            certificates, not their validity.
 
     Returns:
         One row an image; ``radius`` is the largest one certified and ``p_lower`` what it implies. A prediction with
@@ -94,7 +95,7 @@ def certify_sequential(
         certified[undecided] |= log_evidence(k, looked, thresholds) >= -np.log((1 - _LAST_SHARE) * alpha)
         if looked == n:
             certified[undecided] |= k >= needed
-        given_up[undecided] |= _chance(needed - k, k, looked, n) <= futility
+        given_up[undecided] |= _chance(needed - k, k, looked, n) <= futility * np.sqrt(looked / n)
         decided = np.logical_and.accumulate(certified, axis=1) | np.logical_or.accumulate(given_up, axis=1)
         undecided = np.flatnonzero(~decided.all(axis=1))
     reached = np.logical_and.accumulate(certified, axis=1).sum(axis=1)

@@ -158,7 +158,7 @@ def test_an_exam_by_sequential_certificates_says_the_same_with_fewer_samples() -
     fixed = examine(problem, policy, exam=ExamSettings(images=images, n0=20, n=1500))
     sequential = examine(problem, policy, exam=ExamSettings(images=images, n0=20, n=1500, method="sequential"))
     assert sequential.metrics.method == "sequential"
-    assert sequential.metrics.forward_passes < fixed.metrics.forward_passes / 2
+    assert sequential.metrics.forward_passes < fixed.metrics.forward_passes / 1.5
     assert set(sequential.certificates.radius) <= set(problem.radii)
     for radius, share in fixed.metrics.certified_accuracy.items():
         assert share - 5 / images <= sequential.metrics.certified_accuracy[radius] <= share + 1.5 / images
