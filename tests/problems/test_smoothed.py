@@ -161,7 +161,7 @@ def test_an_exam_by_sequential_certificates_says_the_same_with_fewer_samples() -
     assert sequential.metrics.forward_passes < fixed.metrics.forward_passes / 1.5
     assert set(sequential.certificates.radius) <= set(problem.radii)
     for radius, share in fixed.metrics.certified_accuracy.items():
-        assert share - 5 / images <= sequential.metrics.certified_accuracy[radius] <= share + 1.5 / images
+        assert share - 6 / images <= sequential.metrics.certified_accuracy[radius] <= share + 1.5 / images
     with pytest.raises(BitcertError, match="known: fixed, sequential"):
         ExamSettings(method="ranking")
 
