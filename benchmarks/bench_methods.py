@@ -16,16 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from scipy import special, stats
+from scipy import stats
 
 import suite
 from benchmarks.bench_certify import count
 from suite.certify import (
     BaseRecord,
-    Certificates,
+    Estimates,
     NoiseStream,
     NoisyClassifier,
     NoisyImages,
@@ -39,7 +38,8 @@ from suite.certify import (
     estimate,
     record_base,
 )
-from suite.certify.aggregate import label_counts
+from suite.certify.fixed import bound_counts
+from suite.certify.sampling import label_counts, pick_classes
 from suite.cost import random_feasible
 from suite.data import ImageSplit
 from suite.files import write_text
@@ -123,12 +123,6 @@ class Bench:
         return (time.perf_counter() - started) / 1000
 
 
-def bound(chosen: NDArray[np.int64], successes: NDArray[np.int64], n: int, sigma: float) -> Certificates:
-    p_lower = clopper_pearson_lower(successes, n, ALPHA)
-    prediction = np.where(p_lower > 0.5, chosen, -1)
-    return Certificates(prediction, certified_radius(p_lower, sigma), p_lower, np.full(len(chosen), N0 + n))
-
-
 def sequential(bench: Bench) -> Iterator[Row]:
     """Certified accuracy at the problem's radii, image by image."""
     arguments, radii = bench.arguments, bench.problem.radii
@@ -166,8 +160,10 @@ def aggregate(bench: Bench) -> Iterator[Row]:
     started = time.perf_counter()
     counts = sampler.counts("count", 0, n)
     seconds = time.perf_counter() - started
-    fixed = bound(chosen, counts[np.arange(len(split)), chosen], n, problem.sigma).acr(split.labels)
-    plain = estimate_from(counts[np.arange(len(split)), split.labels], n, problem.sigma)
+    successes = pick_classes(counts, chosen)
+    certificates = bound_counts(chosen, successes, sigma=problem.sigma, n0=N0, n=n, alpha=ALPHA)
+    fixed = certificates.acr(split.labels)
+    plain = Estimates(pick_classes(counts, split.labels), n, problem.sigma).acr
     yield bench.row(
         f"fixed, n = {n:,}", len(split), len(split) * (N0 + n), n, seconds, f"ACR {fixed:.4f} (uncorrected {plain:.4f})"
     )
@@ -184,10 +180,6 @@ def aggregate(bench: Bench) -> Iterator[Row]:
             f"ACR >= {scores.bound(successes).acr:.4f}; scores designed in {designing:.1f} s, once for all policies"
         )
         yield bench.row(f"aggregate, n = {few}", len(split), len(split) * few, n, seconds, outcome)
-
-
-def estimate_from(successes: NDArray[np.int64], n: int, sigma: float) -> float:
-    return float((sigma * np.maximum(special.ndtri((successes + 0.5) / (n + 1)), 0)).mean())
 
 
 def ranking(bench: Bench) -> Iterator[Row]:
@@ -210,7 +202,7 @@ def ranking(bench: Bench) -> Iterator[Row]:
             counted = counted + label_counts(sampler, split.labels, "count", before, n // share)
             before = n // share
             seconds[share] += time.perf_counter() - started
-            score = estimate_from(counted, n // share, problem.sigma)
+            score = Estimates(counted, n // share, problem.sigma).acr
             (reference if share == 1 else few[share])[position] = score
         p_lower = clopper_pearson_lower(counted, n, ALPHA)
         certified[position] = certified_radius(p_lower, problem.sigma).mean()

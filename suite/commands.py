@@ -273,7 +273,14 @@ def _problem(arguments: argparse.Namespace) -> Problem:
 
 def _policy(given: str) -> Policy:
     """A policy from JSON, or from a file that holds it."""
-    return Policy.from_json(given if "{" in given else Path(given).read_text(encoding="utf-8"))
+    if "{" in given:
+        return Policy.from_json(given)
+    try:
+        return Policy.from_json(Path(given).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BitcertError(
+            f"no policy can be read from {given!r}: {error}; give JSON or a file that holds it"
+        ) from None
 
 
 def _fidelity(arguments: argparse.Namespace, problem: Problem) -> Fidelity:

@@ -42,7 +42,7 @@ from scipy import linalg, optimize, special
 from threadpoolctl import threadpool_limits
 
 from suite.certify.bounds import check_alpha, check_positive, check_sigma
-from suite.certify.sampling import Sampler
+from suite.certify.sampling import Sampler, label_counts
 from suite.errors import BitcertError
 from suite.objective import check_radii
 
@@ -141,31 +141,6 @@ def certify_set(sampler: Sampler, labels: NDArray[np.integer], scores: SetScores
     if scores.sigma != sampler.sigma:
         raise BitcertError(f"scores for sigma = {scores.sigma:g} say nothing about noise of sigma = {sampler.sigma:g}")
     return scores.bound(label_counts(sampler, labels, "count", 0, scores.n))
-
-
-def label_counts(
-    sampler: Sampler,
-    labels: NDArray[np.integer],
-    purpose: str,
-    start: int,
-    stop: int,
-    rows: NDArray[np.int64] | None = None,
-) -> NDArray[np.int64]:
-    """How often the images at positions ``rows`` are predicted right in samples ``start`` to ``stop - 1``.
-
-    Raises:
-        BitcertError: If there is not one integer label for each of the sampler's images, or one is no class.
-    """
-    known = np.asarray(labels)
-    if known.shape != (len(sampler),) or known.dtype.kind not in "iu":
-        raise BitcertError(
-            f"{len(sampler)} images need as many integer labels, got {known.dtype} of shape {known.shape}"
-        )
-    counts = sampler.counts(purpose, start, stop, rows)
-    classes = known if rows is None else known[rows]
-    if classes.min() < 0 or classes.max() >= counts.shape[1]:
-        raise BitcertError(f"labels must lie within 0..{counts.shape[1] - 1}, got {classes.min()}..{classes.max()}")
-    return np.asarray(counts[np.arange(len(counts)), classes])
 
 
 def design_scores(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from suite.certify.bounds import certified_radius
+
 ABSTAIN = -1
 
 
@@ -26,6 +28,23 @@ class Certificates:
     radius: NDArray[np.float64]
     p_lower: NDArray[np.float64]
     forward_passes: NDArray[np.int64]
+
+    @classmethod
+    def from_bounds(
+        cls,
+        chosen: NDArray[np.int64],
+        p_lower: NDArray[np.float64],
+        forward_passes: NDArray[np.int64],
+        *,
+        sigma: float,
+    ) -> Certificates:
+        """Certificates of chosen classes whose probabilities are at least ``p_lower``; a bound of at most 1/2 abstains."""
+        return cls(
+            prediction=np.where(p_lower > 0.5, chosen, ABSTAIN),
+            radius=certified_radius(p_lower, sigma),
+            p_lower=p_lower,
+            forward_passes=forward_passes,
+        )
 
     def scores(self, labels: NDArray[np.integer]) -> NDArray[np.float64]:
         """Radius where the prediction equals the label, else 0, shape ``(images,)``; their mean is the ACR."""

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from suite.certify.bounds import certified_radius, check_alpha, check_positive, clopper_pearson_lower, largest_radius
-from suite.certify.certificates import ABSTAIN, Certificates
-from suite.certify.sampling import NoisyClassifier, NoisyImages, Progress, Sampler
+from suite.certify.bounds import check_alpha, check_positive, clopper_pearson_lower, largest_radius
+from suite.certify.certificates import Certificates
+from suite.certify.sampling import NoisyClassifier, NoisyImages, Progress, Sampler, pick_classes
 from suite.errors import BitcertError
 
 
@@ -83,7 +83,7 @@ def certify_fixed(sampler: Sampler, *, n0: int, n: int, alpha: float) -> Certifi
         )
     chosen = sampler.counts("select", 0, n0).argmax(axis=1)
     counts = sampler.counts("count", 0, n)
-    return bound_counts(chosen, counts[np.arange(len(chosen)), chosen], sigma=sampler.sigma, n0=n0, n=n, alpha=alpha)
+    return bound_counts(chosen, pick_classes(counts, chosen), sigma=sampler.sigma, n0=n0, n=n, alpha=alpha)
 
 
 def bound_counts(
@@ -91,9 +91,4 @@ def bound_counts(
 ) -> Certificates:
     """Turn chosen classes and their counts among ``n`` fresh samples, shape ``(images,)`` each, into certificates."""
     p_lower = clopper_pearson_lower(successes, n, alpha)
-    return Certificates(
-        prediction=np.where(p_lower > 0.5, chosen, ABSTAIN),
-        radius=certified_radius(p_lower, sigma),
-        p_lower=p_lower,
-        forward_passes=np.full(len(chosen), n0 + n, dtype=np.int64),
-    )
+    return Certificates.from_bounds(chosen, p_lower, np.full(len(chosen), n0 + n, dtype=np.int64), sigma=sigma)

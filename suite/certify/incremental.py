@@ -19,15 +19,9 @@ from numpy.typing import NDArray
 from scipy import special
 
 from suite.certify.base_record import BaseRecord, most_frequent
-from suite.certify.bounds import (
-    certified_radius,
-    check_alpha,
-    check_positive,
-    clopper_pearson_lower,
-    clopper_pearson_upper,
-)
-from suite.certify.certificates import ABSTAIN, Certificates
-from suite.certify.sampling import Sampler
+from suite.certify.bounds import check_alpha, check_positive, clopper_pearson_lower, clopper_pearson_upper
+from suite.certify.certificates import Certificates
+from suite.certify.sampling import Sampler, pick_classes
 from suite.errors import BitcertError
 
 _BASE_SHARE = 0.2  # of alpha: the base's samples are many, and its bound loses little by it
@@ -64,9 +58,10 @@ def certify_irs(
         Ugare, Suresh, Banerjee, Singh, Misailovic, Incremental Randomized Smoothing Certification, ICLR 2024, algorithm 3.
     """
     check_alpha(alpha)
-    _check_bases(sampler, [base], n0=None, n=n)
+    _check_bases(sampler, [base], n0=1, n=n)
     chosen = base.chosen
-    p_base = clopper_pearson_lower(_agree(base.count, chosen), base.count.shape[1], alpha / 2)
+    agreeing = (base.count == chosen[:, None]).sum(axis=1)
+    p_base = clopper_pearson_lower(agreeing, base.count.shape[1], alpha / 2)
     p_lower = np.zeros(len(sampler))
     replayed, fresh = np.flatnonzero(p_base < gamma), np.flatnonzero(p_base >= gamma)
     if len(replayed):
@@ -75,8 +70,9 @@ def certify_irs(
         p_lower[replayed] = p_base[replayed] - clopper_pearson_upper(disagreements, n, alpha / 2)
     if len(fresh):
         counts = sampler.counts("fresh", 0, n, fresh)
-        p_lower[fresh] = clopper_pearson_lower(counts[np.arange(len(fresh)), chosen[fresh]], n, alpha)
-    return _certificates(chosen, np.maximum(p_lower, 0.0), np.full(len(sampler), n), sampler.sigma)
+        p_lower[fresh] = clopper_pearson_lower(pick_classes(counts, chosen[fresh]), n, alpha)
+    passes = np.full(len(sampler), n)
+    return Certificates.from_bounds(chosen, np.maximum(p_lower, 0.0), passes, sigma=sampler.sigma)
 
 
 def certify_incremental(
@@ -125,7 +121,7 @@ def certify_incremental(
         flips = (base[:, :size] & ~agreeing).sum(axis=1)
         at_least = clopper_pearson_lower(base.sum(axis=1), base.shape[1], _BASE_SHARE * alpha)
         p_lower[rows] = at_least - clopper_pearson_upper(flips, size, (1 - _BASE_SHARE) * alpha)
-    return _certificates(chosen, np.maximum(p_lower, 0.0), n0 + samples, sampler.sigma)
+    return Certificates.from_bounds(chosen, np.maximum(p_lower, 0.0), n0 + samples, sigma=sampler.sigma)
 
 
 def _plan(
@@ -169,21 +165,11 @@ def _promised_upper(rate: NDArray[np.float64], n: int, alpha: float) -> NDArray[
     return np.asarray(special.betainccinv(rate * n + 1.0, n - rate * n, alpha), dtype=np.float64)
 
 
-def _agree(predictions: NDArray[np.int16], chosen: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.asarray((predictions == chosen[:, None]).sum(axis=1))
-
-
-def _certificates(
-    chosen: NDArray[np.int64], p_lower: NDArray[np.float64], passes: NDArray[np.int64], sigma: float
-) -> Certificates:
-    return Certificates(np.where(p_lower > 0.5, chosen, ABSTAIN), certified_radius(p_lower, sigma), p_lower, passes)
-
-
-def _check_bases(sampler: Sampler, bases: Sequence[BaseRecord], *, n0: int | None, n: int) -> None:
-    check_positive(n=n, **({} if n0 is None else {"n0": n0}))
+def _check_bases(sampler: Sampler, bases: Sequence[BaseRecord], *, n0: int, n: int) -> None:
+    check_positive(n=n, n0=n0)
     for base in bases:
         if len(base.count) != len(sampler):
             raise BitcertError(f"a base of {len(base.count)} images cannot serve {len(sampler)} images")
-        for name, wanted, there in (("n", n, base.count.shape[1]), ("n0", n0 or 0, base.select.shape[1])):
+        for name, wanted, there in (("n", n, base.count.shape[1]), ("n0", n0, base.select.shape[1])):
             if wanted > there:
                 raise BitcertError(f"{name} = {wanted} samples asked for, but the base has {there}; sample it further")

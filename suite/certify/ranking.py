@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from suite.certify.aggregate import label_counts
 from suite.certify.bounds import check_positive
-from suite.certify.sampling import Sampler
+from suite.certify.sampling import Sampler, label_counts
 from suite.errors import BitcertError
 
 

@@ -173,6 +173,36 @@ class NoisyClassifier:
         return torch.cat(found).to(torch.int16).reshape(-1, stop - start).cpu().numpy()
 
 
+def label_counts(
+    sampler: Sampler,
+    labels: NDArray[np.integer],
+    purpose: str,
+    start: int,
+    stop: int,
+    rows: NDArray[np.int64] | None = None,
+) -> NDArray[np.int64]:
+    """How often the images at positions ``rows`` are predicted right in samples ``start`` to ``stop - 1``.
+
+    Raises:
+        BitcertError: If there is not one integer label for each of the sampler's images, or one is no class.
+    """
+    known = np.asarray(labels)
+    if known.shape != (len(sampler),) or known.dtype.kind not in "iu":
+        raise BitcertError(
+            f"{len(sampler)} images need as many integer labels, got {known.dtype} of shape {known.shape}"
+        )
+    counts = sampler.counts(purpose, start, stop, rows)
+    classes = known if rows is None else known[rows]
+    if classes.min() < 0 or classes.max() >= counts.shape[1]:
+        raise BitcertError(f"labels must lie within 0..{counts.shape[1] - 1}, got {classes.min()}..{classes.max()}")
+    return pick_classes(counts, classes)
+
+
+def pick_classes(counts: NDArray[np.int64], classes: NDArray[np.integer]) -> NDArray[np.int64]:
+    """The count of one class in each row: shapes ``(rows, classes)`` and ``(rows,)`` to ``(rows,)``."""
+    return np.asarray(counts[np.arange(len(counts)), classes])
+
+
 def noisy_batches(
     images: Tensor,
     ids: NDArray[np.int64],

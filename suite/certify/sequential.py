@@ -30,7 +30,7 @@ from scipy import special
 from suite.certify.bounds import check_alpha, check_positive, clopper_pearson_lower
 from suite.certify.certificates import ABSTAIN, Certificates
 from suite.certify.noise import BLOCK
-from suite.certify.sampling import Sampler
+from suite.certify.sampling import Sampler, pick_classes
 from suite.errors import BitcertError
 from suite.objective import check_radii
 
@@ -89,7 +89,7 @@ def certify_sequential(
         stop = min(n, max(looked + BLOCK, -(-int(looked * _GROWTH) // BLOCK) * BLOCK))
         counts = sampler.counts("count", looked, stop, undecided)
         looked = stop
-        successes[undecided] += counts[np.arange(len(undecided)), chosen[undecided]]
+        successes[undecided] += pick_classes(counts, chosen[undecided])
         drawn[undecided] = looked
         k = successes[undecided][:, None]
         certified[undecided] |= log_evidence(k, looked, thresholds) >= -np.log((1 - _LAST_SHARE) * alpha)

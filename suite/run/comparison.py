@@ -107,8 +107,6 @@ class ComparisonSettings:
     finalists: int | None = None
 
     def __post_init__(self) -> None:
-        if self.finalists is not None and self.finalists < 0:
-            raise BitcertError(f"finalists must not be negative, got {self.finalists}")
         for name, values in (("searchers", self.searchers), ("seeds", self.seeds)):
             if not values or len(set(values)) < len(values):
                 raise BitcertError(f"a comparison needs {name} without repetition, got {list(values)}")
@@ -154,6 +152,7 @@ def compare(
     """
     folder, watching = Path(directory), watcher or Watcher()
     check_executor(executor)
+    promotion = _promotion(problem, settings.fidelity, 0, settings.finalists)
     searchers = [make_searcher(name, problem, seed) for seed in settings.seeds for name in settings.searchers]
     _open_folder(folder, problem, settings)
     loops: list[SearchLoop] = []
@@ -166,7 +165,7 @@ def compare(
                     _search_folder(folder, searcher.name, searcher.seed),
                     settings.limits,
                     fidelity=settings.fidelity,
-                    promotion=_promotion(problem, settings.fidelity, 0, settings.finalists),
+                    promotion=promotion,
                     on_trial=lambda trial, searcher=searcher: watching.trial(searcher.name, searcher.seed, trial),  # type: ignore[misc]
                 )
             )
@@ -220,6 +219,8 @@ def _promotion(problem: Problem, fidelity: Fidelity, seed: int, finalists: int |
     """Images buy more than noise samples: as many samples as in the search, on up to twice the images."""
     if finalists is None:
         finalists = FINALISTS if isinstance(problem, SmoothedProblem) and problem.certify in ESTIMATES else 0
+    if finalists < 0:
+        raise BitcertError(f"finalists must not be negative, got {finalists}; 0 measures none again")
     if finalists == 0:
         return None
     images = fidelity.images

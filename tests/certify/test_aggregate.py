@@ -22,7 +22,7 @@ from suite.certify import (
     clopper_pearson_lower,
     design_scores,
 )
-from suite.certify.aggregate import label_counts
+from suite.certify.sampling import label_counts
 from suite.errors import BitcertError
 from tests.certify.simulators import REPETITIONS, HalfSpace, Known, coins, most
 
