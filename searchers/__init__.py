@@ -7,5 +7,6 @@ SEARCHERS: dict[str, str] = {
     "random": "searchers.random_search:RandomSearch",
     "tpe": "searchers.tpe:TPE",
     "nsga2": "searchers.nsga2:NSGA2",
+    "arq": "searchers.arq:ARQ",
     "evolution": "searchers.evolution:Evolution",
 }

@@ -108,7 +108,11 @@ def _parser() -> argparse.ArgumentParser:
         "A directory that holds the comparison is resumed.",
     )
     _add_problem(compare)
-    compare.add_argument("--searchers", metavar="A,B,...", help="methods (default: all), see 'bitcert list'")
+    compare.add_argument(
+        "--searchers",
+        metavar="A,B,...",
+        help="methods (default: all), see 'bitcert list'; options follow a name, as in arq:episodes=64:relabel=true",
+    )
     compare.add_argument("--seeds", default="0,1", metavar="A,B,...", help="seeds of every searcher (default: 0,1)")
     compare.add_argument("--directory", metavar="DIR", help="where everything goes (default: runs/PROBLEM-BUDGET)")
     _add_spend(compare)

@@ -80,12 +80,14 @@ def run_train(arguments: argparse.Namespace) -> int:
 def run_search(arguments: argparse.Namespace) -> int:
     """Run one searcher."""
     from suite.progress import trials_shown
-    from suite.run.comparison import search
-    from suite.run.registry import make_searcher
+    from suite.run.comparison import search, searcher_slug
+    from suite.run.registry import make_searcher, parse_options
 
     problem = _problem(arguments)
-    searcher = make_searcher(arguments.searcher, problem, arguments.seed, **_options(arguments.option))
-    directory = arguments.directory or f"runs/{problem.name}-{_slug(problem)}-{arguments.searcher}-{arguments.seed}"
+    searcher = make_searcher(arguments.searcher, problem, arguments.seed, **parse_options(arguments.option))
+    directory = arguments.directory or (
+        f"runs/{problem.name}-{_slug(problem)}-{searcher_slug(arguments.searcher)}-{arguments.seed}"
+    )
     limits = _limits(arguments)
     with trials_shown(problem, [(searcher.name, searcher.seed)], limits, quiet=arguments.json) as watcher:
         run = search(
@@ -145,12 +147,12 @@ def run_compare(arguments: argparse.Namespace) -> int:
     from suite.problems.smoothed import SmoothedProblem
     from suite.progress import trials_shown
     from suite.run.comparison import ComparisonSettings, compare
-    from suite.run.registry import searcher_class, searcher_names
+    from suite.run.registry import searcher_class, searcher_names, split_searchers
 
     problem = _problem(arguments)
     if not isinstance(problem, SmoothedProblem):
         raise BitcertError(f"{problem.name} has no images to hold an exam on; search it with 'bitcert search'")
-    names = tuple(arguments.searchers.split(",")) if arguments.searchers else searcher_names()
+    names = split_searchers(arguments.searchers) if arguments.searchers else searcher_names()
     if arguments.searchers is None and problem.objective.pareto:
         names = tuple(name for name in names if searcher_class(name).supports_pareto)
     settings = ComparisonSettings(
@@ -325,19 +327,6 @@ def _seeds(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise BitcertError(f"seeds are integers separated by commas, got {text!r}") from None
-
-
-def _options(given: list[str]) -> dict[str, Any]:
-    options = {}
-    for item in given:
-        name, separator, value = item.partition("=")
-        if not separator:
-            raise BitcertError(f"options of a searcher are given as NAME=VALUE, got {item!r}")
-        try:
-            options[name] = json.loads(value)
-        except ValueError:
-            options[name] = value
-    return options
 
 
 def _slug(problem: Problem) -> str:

@@ -189,6 +189,10 @@ class Problem(ABC):
         """
 
     @abstractmethod
+    def evaluate_float(self, fidelity: Fidelity, seed: int = 0) -> Metrics:
+        """Measure the float network as :meth:`evaluate` measures policies, nothing finetuned; charges the meter."""
+
+    @abstractmethod
     def check_fidelity(self, fidelity: Fidelity) -> None:
         """Raise BitcertError if evaluations cannot spend that much; warn if they cannot measure the objective with it."""
 

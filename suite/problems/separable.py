@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from suite.cost import parse_budget
+from suite.cost import float_bops, parse_budget
 from suite.errors import BitcertError
 from suite.objective import Objective, check_radii, parse_objective
 from suite.problem import Fidelity, Meter, Metrics, Problem
@@ -80,14 +80,21 @@ class SeparableProblem(Problem):
     def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
         """Apply the formula; charges images x noise forward passes."""
         self.check_feasible(policy)
-        accuracy = max(0.0, 1.0 - self.loss(policy))
+        return self._metrics(self.loss(policy), self.bops(policy), fidelity)
+
+    def evaluate_float(self, fidelity: Fidelity, seed: int = 0) -> Metrics:
+        """Apply the formula to no loss at all; charges like an evaluation."""
+        return self._metrics(0.0, float_bops(self.space), fidelity)
+
+    def _metrics(self, loss: float, bops: int, fidelity: Fidelity) -> Metrics:
+        accuracy = max(0.0, 1.0 - loss)
         forward_passes = fidelity.images * fidelity.noise
         self.meter.charge(forward_passes)
         return Metrics(
             clean_accuracy=accuracy,
             acr=self.sigma * accuracy,
             certified_accuracy={radius: accuracy * max(0.0, 1 - radius / (2 * self.sigma)) for radius in self.radii},
-            bops=self.bops(policy),
+            bops=bops,
             forward_passes=forward_passes,
             seconds=0.0,
             alpha=0.0,

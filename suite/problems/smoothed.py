@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from suite.certify import (
 )
 from suite.certify.bounds import check_alpha, check_sigma
 from suite.certify.sampling import Progress, noisy_batches, predict
-from suite.cost import parse_budget
+from suite.cost import float_bops, parse_budget
 from suite.data import ImageDataset, ImageSplit, load_dataset
 from suite.errors import BitcertError, unknown_name
 from suite.networks import (
@@ -137,7 +137,7 @@ class SmoothedProblem(Problem):
         self._data = data
         self._download = download
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
-        self._evaluated: dict[tuple[Policy, Fidelity, int], Metrics] = {}
+        self._evaluated: dict[tuple[Policy | None, Fidelity, int], Metrics] = {}
         self._setup = SearchSetup(self)
 
     @property
@@ -153,12 +153,11 @@ class SmoothedProblem(Problem):
     def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
         """Measure a feasible policy on search images; answered from memory when asked again, and charged all the same."""
         self.check_feasible(policy)
-        key = policy, fidelity, seed
-        if key not in self._evaluated:
-            self._evaluated[key] = self._measure(policy, fidelity, seed)
-        metrics = self._evaluated[key]
-        self.meter.charge(metrics.forward_passes)
-        return metrics
+        return self._charged(policy, fidelity, seed)
+
+    def evaluate_float(self, fidelity: Fidelity, seed: int = 0) -> Metrics:
+        """Measure the float network as :meth:`evaluate` measures policies, nothing finetuned; charges the meter."""
+        return self._charged(None, replace(fidelity, finetune_steps=0), seed)
 
     def rank(self, policies: Sequence[Policy], rungs: Sequence[Rung], *, keep: float = 0.5, seed: int = 0) -> Halving:
         """Order feasible policies by estimated ACR on search images, by successive halving; charges the meter.
@@ -307,7 +306,16 @@ class SmoothedProblem(Problem):
                 f"{fidelity.images} images asked for, but the search split of {self.definition.dataset} has {available}"
             )
 
-    def _measure(self, policy: Policy, fidelity: Fidelity, seed: int) -> Metrics:
+    def _charged(self, policy: Policy | None, fidelity: Fidelity, seed: int) -> Metrics:
+        key = policy, fidelity, seed
+        if key not in self._evaluated:
+            self._evaluated[key] = self._measure(policy, fidelity, seed)
+        metrics = self._evaluated[key]
+        self.meter.charge(metrics.forward_passes)
+        return metrics
+
+    def _measure(self, policy: Policy | None, fidelity: Fidelity, seed: int) -> Metrics:
+        """Measure a policy, or the float network (None)."""
         self._check_images(fidelity)
         started = time.perf_counter()
         with self.fixed_threads():
@@ -315,14 +323,15 @@ class SmoothedProblem(Problem):
             setting = self._setup.setting(fidelity, seed)
             if self.certify == "incremental":
                 setting.bases()  # before the policy is set: bases run on the same quantized network
-            network = self.quantized(policy, fidelity.finetune_steps, seed)
+            network = self.network if policy is None else self.quantized(policy, fidelity.finetune_steps, seed)
             clean_accuracy, measured = self.measure(network, noisy, self.certify, setting)
+        preparation = 0 if policy is None else self.preparation_passes(fidelity.finetune_steps)
         return Metrics(
             clean_accuracy=clean_accuracy,
             acr=measured.acr,
             certified_accuracy=measured.certified_accuracy,
-            bops=self.bops(policy),
-            forward_passes=fidelity.images + measured.forward_passes + self.preparation_passes(fidelity.finetune_steps),
+            bops=float_bops(self.space) if policy is None else self.bops(policy),
+            forward_passes=fidelity.images + measured.forward_passes + preparation,
             seconds=time.perf_counter() - started,
             alpha=measured.alpha,
             method=self.certify,

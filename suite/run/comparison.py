@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -88,7 +89,7 @@ class ComparisonSettings:
     """What a comparison does; two comparisons with equal settings on equal problems are the same one.
 
     Attributes:
-        searchers: Registered names.
+        searchers: Registered names, options after them if any (``arq:episodes=64``).
         seeds: Searcher seeds, the same for every searcher.
         limits: Of every search.
         fidelity: Of every evaluation.
@@ -251,8 +252,13 @@ def _winner(run: Run) -> Policy:
     return run.best.policy
 
 
+def searcher_slug(searcher: str) -> str:
+    """A searcher's name, options included, as part of a file name."""
+    return re.sub(r"[^\w.+=-]", "_", searcher)
+
+
 def _search_folder(folder: Path, searcher: str, seed: int) -> Path:
-    return folder / "searches" / f"{searcher}-{seed}"
+    return folder / "searches" / f"{searcher_slug(searcher)}-{seed}"
 
 
 def _exam_file(folder: Path, policy: Policy | None) -> Path:

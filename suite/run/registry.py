@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from baselines import BASELINES
@@ -28,11 +31,46 @@ def searcher_class(name: str) -> type[Searcher]:
     return found
 
 
+def parse_searcher(text: str) -> tuple[str, dict[str, Any]]:
+    """Read a registered name with options, such as ``arq:episodes=64:reward=certified@0.25``: name, and values by option.
+
+    Values are JSON where they can be, else text.
+
+    Raises:
+        BitcertError: If a part after the name is not ``option=value``, or an option is given twice.
+    """
+    name, *given = text.split(":")
+    return name, parse_options(given)
+
+
+def parse_options(given: Sequence[str]) -> dict[str, Any]:
+    """Read ``option=value`` texts; values are JSON where they can be, else text.
+
+    Raises:
+        BitcertError: If one is nothing of that kind, or an option is given twice.
+    """
+    options: dict[str, Any] = {}
+    for item in given:
+        option, separator, value = item.partition("=")
+        if not separator or not option or option in options:
+            raise BitcertError(f"options of a searcher are given as NAME=VALUE, each once, got {item!r}")
+        try:
+            options[option] = json.loads(value)
+        except ValueError:
+            options[option] = value
+    return options
+
+
+def split_searchers(text: str) -> tuple[str, ...]:
+    """Split a list of searchers at its commas, but for those within a value: a name does not begin with a digit."""
+    return tuple(re.split(r",(?!\d)", text))
+
+
 def make_searcher(name: str, problem: Problem, seed: int = 0, **options: Any) -> Searcher:
     """Make a fresh searcher or baseline for a problem.
 
     Args:
-        name: Registered name, see :func:`searcher_names`.
+        name: Registered name, see :func:`searcher_names`; options may follow it, as :func:`parse_searcher` reads them.
         problem: What it will search.
         seed: Seed of the searcher's own randomness.
         **options: Options of the method, as its class documents them; they enter the record of the run.
@@ -41,14 +79,16 @@ def make_searcher(name: str, problem: Problem, seed: int = 0, **options: Any) ->
         BitcertError: If the name or an option is unknown, or the objective has BOPs as its second objective and the method
             makes no use of it.
     """
-    found = searcher_class(name)
+    registered, named = parse_searcher(name)
+    options = {**named, **options}
+    found = searcher_class(registered)
     known = [option for option in inspect.signature(found).parameters if option not in ("problem", "seed")]
     for option in options:
         if option not in known:
-            raise unknown_name(f"option of {name}", option, known)
+            raise unknown_name(f"option of {registered}", option, known)
     if problem.objective.pareto and not found.supports_pareto:
         raise BitcertError(
-            f"{name} has no use for a second objective; take '+bops' off the objective or choose another searcher"
+            f"{registered} has no use for a second objective; take '+bops' off the objective or choose another searcher"
         )
     if seed < 0:
         raise BitcertError(f"seed must not be negative, got {seed}")

@@ -1,0 +1,45 @@
+"""HAQ: a DDPG agent that decides layer by layer, rewarded by the accuracy of the quantized network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from searchers.arq import ARQ
+from suite.problem import Problem, Trial
+from suite.searcher import Searcher
+from suite.space import Policy
+
+
+class HAQ(Searcher):
+    """Hardware-aware automated quantization, with BOPs as its resource.
+
+    Reward: ``10 * (accuracy of the quantized network - accuracy of the float network)``, without noise, which is the paper's
+    0.1 for every percent. State, actions, wall, agent and schedule are those of the released code but for its defects:
+    accuracy is measured on held-out images in evaluation mode instead of on training images in training mode; the features
+    of a layer do not change from episode to episode; the feature that tells weights from activations is kept; no action
+    means zero bits; no action is asked for where a pinned layer leaves no choice; and no step without meaning is added to
+    the memory at the end of an episode.
+
+    Evaluations cost what they cost every searcher, noise included. The winner is chosen as for every search, by the
+    problem's objective: HAQ steers by accuracy only.
+
+    Args:
+        problem: What is searched.
+        seed: Seed of the agent and its exploration.
+        episodes: Planned length of the run, to which warm-up and exploration are fitted; None for the published 600.
+
+    References:
+        Wang, Liu, Lin, Lin and Han, HAQ: Hardware-aware automated quantization with mixed precision, CVPR 2019.
+    """
+
+    def __init__(self, problem: Problem, seed: int, *, episodes: int | None = None) -> None:
+        super().__init__(problem, seed)
+        self._agent = ARQ(problem, seed, reward="clean", episodes=episodes)
+
+    def ask(self, pending: Sequence[Trial] = ()) -> Policy:
+        """Propose the policy of one more episode."""
+        return self._agent.ask(pending)
+
+    def tell(self, trial: Trial) -> None:
+        """Reward the episode of a trial; one that failed teaches nothing."""
+        self._agent.tell(trial)

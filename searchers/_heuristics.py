@@ -1,0 +1,38 @@
+"""Policies that need no search: the largest uniform ones, and what a greedy use of the budget makes of them."""
+
+from __future__ import annotations
+
+from itertools import product
+
+from suite import cost
+from suite.problem import Problem
+from suite.space import Policy
+
+
+def heuristic_policies(problem: Problem) -> list[Policy]:
+    """The uniform policies of which neither number of bits can be raised, then these and the cheapest policy filled up.
+
+    All are feasible and differ from each other; more bits in total come first among the uniform ones.
+    """
+    space = problem.space
+    pairs = [pair for pair in product(space.choices, repeat=2) if pair[0] == pair[1] or not space.tie_weight_activation]
+    feasible = [pair for pair in pairs if problem.is_feasible(space.uniform(*pair))]
+    largest = [
+        pair
+        for pair in feasible
+        if not any(other != pair and other[0] >= pair[0] and other[1] >= pair[1] for other in feasible)
+    ]
+    uniform = [space.uniform(*pair) for pair in sorted(largest, key=lambda pair: (-sum(pair), abs(pair[0] - pair[1])))]
+    filled = [fill_up(problem, policy) for policy in (*uniform, cost.cheapest(space))]
+    return list(dict.fromkeys([*uniform, *filled]))
+
+
+def fill_up(problem: Problem, policy: Policy) -> Policy:
+    """Raise a feasible policy while the budget allows it, always by the single step that costs the fewest BOPs."""
+    while True:
+        spent = problem.bops(policy)
+        steps = [(problem.bops(raised), order, raised) for order, raised in enumerate(problem.space.neighbours(policy))]
+        dearer = [step for step in steps if spent < step[0] <= problem.budget.limit]
+        if not dearer:
+            return policy
+        policy = min(dearer)[2]
