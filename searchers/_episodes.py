@@ -22,6 +22,10 @@ _HAQ_MEMORY = 128
 """Transitions that HAQ's released code remembers, for each layer of the network."""
 
 
+_ATTEMPTS, _AGAIN, _WIDER = 16, 0.05, 1.3
+"""Walks of an episode that has to end at a new policy, the least deviation of the second, and its growth."""
+
+
 def schedule(settings: AgentSettings, episodes: int | None) -> AgentSettings:
     """Fit warm-up and exploration, made for 600 episodes, to a run of another length; None leaves them as they are.
 
@@ -57,6 +61,7 @@ class Episodes:
         settings: Of the agent.
         updates: Updates of the agent for every step of a finished episode.
         relabel: Whether the agent is taught the actions that the wall took instead of its own (hindsight).
+        avoid_repeats: Whether an episode that ends at a policy proposed before is walked again, with ever more exploration.
         first: Policies proposed before anything else, which take the place of random episodes.
 
     Attributes:
@@ -71,6 +76,7 @@ class Episodes:
         *,
         updates: int = 1,
         relabel: bool = False,
+        avoid_repeats: bool = False,
         first: Sequence[Policy] = (),
     ) -> None:
         self._walk = LayerWalk(problem)
@@ -79,6 +85,8 @@ class Episodes:
         self._seed = seed
         self._updates = check_count("updates", updates, 1)
         self._relabel = relabel
+        self._attempts = _ATTEMPTS if avoid_repeats else 1
+        self._known: set[Policy] = set()
         self._first = list(first)
         self._proposed = 0
         self._open: deque[_Episode] = deque()
@@ -86,14 +94,13 @@ class Episodes:
     def propose(self) -> Policy:
         """Walk through the layers once."""
         number, rng = self._proposed, np.random.default_rng([self._seed, self._proposed])
-        if number < len(self._first):
-            actions = self._walk.actions(self._first[number])
-        elif number < self.agent.settings.warmup:
-            actions = rng.random(self._walk.steps)
-        else:
-            actions = self._follow_actor(self.agent.deviation(number), rng)
-        policy = self._walk.policy(actions)
+        for attempt in range(self._attempts):
+            actions = self._act(number, attempt, rng)
+            policy = self._walk.policy(actions)
+            if policy not in self._known:
+                break
         self._proposed += 1
+        self._known.add(policy)
         self._open.append(_Episode(number, actions, policy))
         return policy
 
@@ -109,9 +116,18 @@ class Episodes:
         while self._open and self._open[0].reward is not None:
             self._train(self._open.popleft())
 
-    def _follow_actor(self, deviation: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    def _act(self, number: int, attempt: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Actions of an episode; later attempts explore more widely."""
+        if attempt == 0 and number < len(self._first):
+            return self._walk.actions(self._first[number])
+        uniforms = rng.random(self._walk.steps)
+        if number < self.agent.settings.warmup:
+            return uniforms
+        deviation = self.agent.deviation(number)
+        if attempt > 0:
+            deviation = max(deviation, _AGAIN) * _WIDER**attempt
         actions: list[float] = []
-        for step, uniform in enumerate(rng.random(self._walk.steps).tolist()):
+        for step, uniform in enumerate(uniforms.tolist()):
             state = self._walk.state(step, actions[-1] if actions else None)
             actions.append(self.agent.explore(state, deviation, uniform))
         return np.array(actions)

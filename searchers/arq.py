@@ -38,6 +38,7 @@ class ARQ(Searcher):
         updates: Updates of the agent for every step of an episode.
         warm_start: Whether uniform and greedy policies are tried first and remembered.
         twin_critics: Whether two critics guard against overestimation (TD3).
+        avoid_repeats: Whether an episode that ends at a policy proposed before is walked again, exploring more widely.
         gradient_norm: Largest norm of the agent's gradients; None for any.
 
     Raises:
@@ -61,6 +62,7 @@ class ARQ(Searcher):
         updates: int = 1,
         warm_start: bool = False,
         twin_critics: bool = False,
+        avoid_repeats: bool = False,
         gradient_norm: float | None = None,
     ) -> None:
         super().__init__(problem, seed)
@@ -85,6 +87,7 @@ class ARQ(Searcher):
             schedule(settings, episodes),
             updates=updates,
             relabel=check_flag("relabel", relabel),
+            avoid_repeats=check_flag("avoid_repeats", avoid_repeats),
             first=heuristic_policies(problem) if check_flag("warm_start", warm_start) else (),
         )
 
