@@ -5,6 +5,7 @@ The networks are so small that an automatic differentiation spends more time on 
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from typing import NamedTuple
@@ -39,13 +40,22 @@ class Perceptron:
     def __init__(
         self, inputs: int, hidden: int, rng: np.random.Generator, dtype: type[np.floating] = np.float32
     ) -> None:
-        sizes = (inputs, hidden, hidden, 1)
-        self._shapes = list(itertools.pairwise(sizes))
-        bounds = [np.full((rows + 1) * columns, 1 / np.sqrt(rows)) for rows, columns in self._shapes]
-        bound = np.concatenate(bounds)
+        self._shapes = list(itertools.pairwise((inputs, hidden, hidden, 1)))
+        bound = np.concatenate([np.full((rows + 1) * columns, 1 / np.sqrt(rows)) for rows, columns in self._shapes])
         self.parameters: Array = (rng.uniform(-1, 1, len(bound)) * bound).astype(dtype)
+        self._bind()
+
+    def _bind(self) -> None:
+        """Make the layers views of the parameters, so that whatever changes these in place changes the network."""
         self._layers = self._split(self.parameters)
         self._scratch: Array = np.empty_like(self.parameters)
+
+    def copy(self) -> Perceptron:
+        """Another network with the same parameters."""
+        twin = copy.copy(self)
+        twin.parameters = self.parameters.copy()
+        twin._bind()
+        return twin
 
     def forward(self, inputs: Array) -> tuple[Array, Tape]:
         """Outputs, shape ``(samples, 1)``, for inputs ``(samples, inputs)``, and the tape for the gradients."""

@@ -6,7 +6,6 @@ Deep deterministic policy gradient (Lillicrap et al., ICLR 2016) with the explor
 
 from __future__ import annotations
 
-import copy
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -85,7 +84,8 @@ class DDPG:
         self._rng = np.random.default_rng(seed)
         self.actor = Perceptron(state_size, settings.hidden, self._rng, dtype)
         self.critics = [Perceptron(state_size + 1, settings.hidden, self._rng, dtype) for _ in range(settings.critics)]
-        self._target_actor, self._target_critics = copy.deepcopy((self.actor, self.critics))
+        self._target_actor = self.actor.copy()
+        self._target_critics = [critic.copy() for critic in self.critics]
         self._actor_optimizer = Adam(self.actor.parameters, settings.actor_rate)
         self._critic_optimizers = [Adam(critic.parameters, settings.critic_rate) for critic in self.critics]
         # A row of memory: state, action, next state, whether there is one, reward.

@@ -1,13 +1,150 @@
-"""ARQ conforms, is rewarded as it says, and does not mind the order in which results arrive."""
+"""ARQ conforms, is rewarded as it says, pays for its probe, and does not mind the order in which results arrive."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from searchers._episodes import schedule
+from searchers._heuristics import fill_up, heuristic_policies
 from searchers.arq import ARQ
-from suite.problem import Problem
+from searchers.ddpg import AgentSettings
+from suite.cost import cheapest
+from suite.errors import BitcertError
+from suite.problem import Problem, Trial
 from suite.searcher import Searcher
 from tests.conformance import SearcherConformance
+from tests.toys import SPACES, assert_feasible, drive, limits, problem_on, toy_problem
 
 
 class TestARQ(SearcherConformance):
+    learns = False  # within 64 episodes; what it gains is measured in results/, and on longer runs below
+
     def make(self, problem: Problem, seed: int) -> Searcher:
-        return ARQ(problem, seed, episodes=64)
+        return ARQ(problem, seed)
+
+
+@pytest.mark.slow
+class TestARQWithEveryOption(SearcherConformance):
+    def make(self, problem: Problem, seed: int) -> Searcher:
+        return ARQ(
+            problem,
+            seed,
+            episodes=64,
+            relabel=True,
+            warm_start=True,
+            twin_critics=True,
+            avoid_repeats=True,
+            gradient_norm=10.0,
+        )
+
+
+def tell_all(searcher: ARQ, problem: Problem, order: list[int]) -> None:
+    """Ask for as many episodes as ``order`` has, and tell their results in that order."""
+    trials = [Trial(number, searcher.ask(), problem.fidelity, seed=0) for number in range(len(order))]
+    for number in order:
+        metrics = problem.evaluate(trials[number].policy, problem.fidelity)
+        searcher.tell(replace(trials[number], metrics=metrics))
+
+
+def test_results_that_arrive_in_another_order_make_the_same_agent() -> None:
+    proposals = []
+    for order in ([*range(24)], [5, 0, 3, 1, 2, 4, *range(23, 5, -1)]):
+        problem = toy_problem()
+        searcher = ARQ(problem, seed=0)
+        tell_all(searcher, problem, order)
+        proposals.append([searcher.ask() for _ in range(3)])
+    assert proposals[0] == proposals[1]
+
+
+def test_episodes_under_way_together_explore_differently() -> None:
+    problem = toy_problem()
+    searcher = ARQ(problem, seed=0)
+    tell_all(searcher, problem, [*range(22)])
+    assert len({searcher.ask() for _ in range(8)}) > 4
+
+
+def test_learns_over_the_episodes() -> None:
+    problem = toy_problem(seed=2)
+    trials = drive(ARQ(problem, seed=0, episodes=150), problem, 150)
+    scores = [trial.metrics.acr for trial in trials if trial.metrics is not None]
+    assert sum(scores[-30:]) > sum(scores[:30])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, 40 * (0.2 - 0.25)),
+        ({"scale": 3.0}, 3 * (0.2 - 0.25)),
+        ({"reward": "clean"}, 10 * (0.8 - 1.0)),
+        ({"reward": "certified@0.25"}, 10 * (0.4 - 0.5)),
+    ],
+)
+def test_reward_is_the_scaled_difference_to_the_float_network(options: dict[str, Any], expected: float) -> None:
+    problem = toy_problem()
+    searcher = ARQ(problem, seed=0, **options)
+    learned: list[float] = []
+    searcher.episodes.learn = lambda trial, reward: learned.append(reward)  # type: ignore[method-assign]
+    policy = searcher.ask()
+    metrics = replace(problem.evaluate(policy, problem.fidelity), acr=0.2, clean_accuracy=0.8)
+    metrics = replace(metrics, certified_accuracy={**metrics.certified_accuracy, 0.25: 0.4})
+    searcher.tell(Trial(0, policy, problem.fidelity, seed=0, metrics=metrics))
+    assert learned == [pytest.approx(expected)]
+
+
+def test_the_float_network_is_measured_once_and_paid_for() -> None:
+    problem = toy_problem()
+    searcher = ARQ(problem, seed=0)
+    drive(searcher, problem, 5)
+    one = problem.fidelity.images * problem.fidelity.noise
+    assert problem.meter.forward_passes == 5 * one + one
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"reward": "certified@0.3"},
+        {"reward": "acr+bops"},
+        {"reward": 5},
+        {"scale": 0},
+        {"scale": "much"},
+        {"episodes": 0},
+        {"updates": 0},
+        {"relabel": "yes"},
+        {"gradient_norm": -1},
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(BitcertError):
+        ARQ(toy_problem(), seed=0, **options)
+
+
+def test_avoiding_repeats_proposes_every_policy_once() -> None:
+    problem = toy_problem()
+    trials = drive(ARQ(problem, seed=1, episodes=64, avoid_repeats=True), problem, 80)
+    assert len({trial.policy for trial in trials}) == 80
+
+
+def test_schedule_fits_warm_up_and_exploration_to_the_run() -> None:
+    usual = AgentSettings()
+    assert schedule(usual, None) == usual
+    assert schedule(usual, 600) == usual
+    short = schedule(usual, 40)
+    assert short.warmup == 10
+    assert short.decay**30 == pytest.approx(usual.decay**580)
+
+
+@pytest.mark.parametrize("limit", ["cheapest", "one step", "half", "top"])
+@pytest.mark.parametrize("space", SPACES)
+def test_heuristic_policies_are_feasible_and_use_the_budget_up(space: str, limit: str) -> None:
+    problem = problem_on(SPACES[space], limits(SPACES[space])[limit])
+    policies = heuristic_policies(problem)
+    assert len(set(policies)) == len(policies) > 0
+    for policy in policies:
+        assert_feasible(problem, policy)
+    filled = fill_up(problem, cheapest(problem.space))
+    assert filled in policies
+    spent = problem.bops(filled)
+    assert not any(spent < problem.bops(near) <= problem.budget.limit for near in problem.space.neighbours(filled))
