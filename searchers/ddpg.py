@@ -22,8 +22,9 @@ from searchers._mlp import Adam, Array, Perceptron
 from suite.errors import BitcertError
 from suite.files import write_bytes
 
-_THREADS = 2
-"""Threads of the agent's arithmetic: fixed, since sums in floating point depend on them."""
+_THREADS = 1
+"""Threads of the agent's arithmetic: fixed, since sums in floating point depend on them; more of them wait for each other
+wherever evaluations use the cores."""
 
 
 @dataclass(frozen=True, slots=True)

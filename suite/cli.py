@@ -107,17 +107,31 @@ def _parser() -> argparse.ArgumentParser:
         "Run searchers under equal spend, examine their winners on unseen images, and write leaderboard and plots. "
         "A directory that holds the comparison is resumed.",
     )
-    _add_problem(compare)
     compare.add_argument(
         "--searchers",
         metavar="A,B,...",
         help="methods (default: all), see 'bitcert list'; options follow a name, as in arq:episodes=64:relabel=true",
     )
-    compare.add_argument("--seeds", default="0,1", metavar="A,B,...", help="seeds of every searcher (default: 0,1)")
-    compare.add_argument("--directory", metavar="DIR", help="where everything goes (default: runs/PROBLEM-BUDGET)")
-    _add_spend(compare)
-    _add_exam(compare)
-    _add_executor(compare, default="ray")
+    compare.add_argument(
+        "--against", metavar="A", help="method that all others are tested against (default: random)", default="random"
+    )
+    _add_comparison(compare, "runs/PROBLEM-BUDGET")
+
+    ablate = add(
+        "ablate",
+        "compare a searcher with variants of itself",
+        "Run a searcher and variants of it under equal spend, examine the winners on unseen images, and test every variant "
+        "against the searcher as it stands. A directory that holds the ablation is resumed.",
+    )
+    ablate.add_argument("--searcher", required=True, metavar="A", help="method, with options after its name if any")
+    ablate.add_argument(
+        "--vary",
+        action="append",
+        required=True,
+        metavar="NAME=VALUE",
+        help="a variant: one option, or several as in relabel=true:updates=4; may be repeated",
+    )
+    _add_comparison(ablate, "runs/PROBLEM-BUDGET-SEARCHER-ablation")
 
     examine = add(
         "examine",
@@ -140,8 +154,20 @@ def _parser() -> argparse.ArgumentParser:
         "Write leaderboard, tables and plots of a finished comparison.",
     )
     report.add_argument("directory", metavar="DIR", help="directory of the comparison")
+    report.add_argument(
+        "--against", metavar="A", help="method that all others are tested against (default: random)", default="random"
+    )
     report.add_argument("--out", metavar="DIR", help="where the report goes (default: report/ in the directory)")
     return parser
+
+
+def _add_comparison(parser: argparse.ArgumentParser, directory: str) -> None:
+    _add_problem(parser)
+    parser.add_argument("--seeds", default="0,1", metavar="A,B,...", help="seeds of every searcher (default: 0,1)")
+    parser.add_argument("--directory", metavar="DIR", help=f"where everything goes (default: {directory})")
+    _add_spend(parser)
+    _add_exam(parser)
+    _add_executor(parser, default="ray")
 
 
 def _add_problem(parser: argparse.ArgumentParser, required: bool = True) -> None:

@@ -144,17 +144,35 @@ def run_search(arguments: argparse.Namespace) -> int:
 
 def run_compare(arguments: argparse.Namespace) -> int:
     """Run searchers under equal spend, examine winners, report."""
-    from suite.problems.smoothed import SmoothedProblem
-    from suite.progress import trials_shown
-    from suite.run.comparison import ComparisonSettings, compare
     from suite.run.registry import searcher_class, searcher_names, split_searchers
 
     problem = _problem(arguments)
-    if not isinstance(problem, SmoothedProblem):
-        raise BitcertError(f"{problem.name} has no images to hold an exam on; search it with 'bitcert search'")
     names = split_searchers(arguments.searchers) if arguments.searchers else searcher_names()
     if arguments.searchers is None and problem.objective.pareto:
         names = tuple(name for name in names if searcher_class(name).supports_pareto)
+    directory = Path(arguments.directory or f"runs/{problem.name}-{_slug(problem)}")
+    return _compare(arguments, problem, names, directory, against=arguments.against)
+
+
+def run_ablate(arguments: argparse.Namespace) -> int:
+    """Compare a searcher with variants of itself."""
+    from suite.run.comparison import searcher_slug
+
+    problem, searcher = _problem(arguments), arguments.searcher
+    names = (searcher, *(f"{searcher}:{variant}" for variant in arguments.vary))
+    default = f"runs/{problem.name}-{_slug(problem)}-{searcher_slug(searcher)}-ablation"
+    return _compare(arguments, problem, names, Path(arguments.directory or default), against=searcher)
+
+
+def _compare(
+    arguments: argparse.Namespace, problem: Problem, names: tuple[str, ...], directory: Path, *, against: str
+) -> int:
+    from suite.problems.smoothed import SmoothedProblem
+    from suite.progress import trials_shown
+    from suite.run.comparison import ComparisonSettings, compare
+
+    if not isinstance(problem, SmoothedProblem):
+        raise BitcertError(f"{problem.name} has no images to hold an exam on; search it with 'bitcert search'")
     settings = ComparisonSettings(
         searchers=names,
         seeds=_seeds(arguments.seeds),
@@ -164,7 +182,6 @@ def run_compare(arguments: argparse.Namespace) -> int:
         exam=_exam(arguments, problem),
         finalists=arguments.finalists,
     )
-    directory = Path(arguments.directory or f"runs/{problem.name}-{_slug(problem)}")
     runs = [(name, seed) for seed in settings.seeds for name in names]
     with trials_shown(problem, runs, settings.limits, quiet=arguments.json) as watcher:
         comparison = compare(
@@ -175,7 +192,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
             resources=_resources(arguments),
             watcher=watcher,
         )
-    return _report(comparison, directory / "report", as_json=arguments.json)
+    return _report(comparison, directory / "report", against=against, as_json=arguments.json)
 
 
 def run_examine(arguments: argparse.Namespace) -> int:
@@ -234,19 +251,20 @@ def run_report(arguments: argparse.Namespace) -> int:
 
     directory = Path(arguments.directory)
     comparison = load_comparison(directory)
-    return _report(comparison, Path(arguments.out) if arguments.out else directory / "report", as_json=arguments.json)
+    out = Path(arguments.out) if arguments.out else directory / "report"
+    return _report(comparison, out, against=arguments.against, as_json=arguments.json)
 
 
-def _report(comparison: Any, directory: Path, *, as_json: bool) -> int:
+def _report(comparison: Any, directory: Path, *, against: str, as_json: bool) -> int:
     from rich.console import Console
 
     from suite.report import leaderboard, print_leaderboard, write_report
 
-    written = write_report(comparison, directory)
+    written = write_report(comparison, directory, against)
     if as_json:
         print((directory / "leaderboard.json").read_text(encoding="utf-8"))
         return 0
-    print_leaderboard(leaderboard(comparison), Console())
+    print_leaderboard(leaderboard(comparison, against), Console())
     print(f"{len(written)} files in {directory}; begin with {directory / 'index.html'}")
     return 0
 

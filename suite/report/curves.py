@@ -10,10 +10,19 @@ from numpy.typing import NDArray
 
 from suite.run.records import Entry, Outcome, Run
 
+BOOTSTRAPPED_FROM = 5
+"""Seeds from which a band is a bootstrap interval: resampling fewer says next to nothing."""
+
+_RESAMPLES = 2000
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Band:
-    """A curve averaged over seeds, with the range over seeds; all arrays have the same shape ``(points,)``."""
+    """A curve averaged over seeds, with what is known of the mean; all arrays have the same shape ``(points,)``.
+
+    From :data:`BOOTSTRAPPED_FROM` seeds on, ``least`` and ``most`` are the pointwise 95 % bootstrap interval of the mean
+    (percentiles over resampled seeds); with fewer, the range over seeds.
+    """
 
     x: NDArray[np.float64]
     mean: NDArray[np.float64]
@@ -24,7 +33,12 @@ class Band:
     def over(cls, x: NDArray[np.float64], curves: Sequence[NDArray[np.float64]]) -> Band:
         """Average the curves of all seeds, each sampled at ``x``."""
         stacked = np.stack(curves)
-        return cls(x, stacked.mean(axis=0), stacked.min(axis=0), stacked.max(axis=0))
+        if len(curves) < BOOTSTRAPPED_FROM:
+            return cls(x, stacked.mean(axis=0), stacked.min(axis=0), stacked.max(axis=0))
+        drawn = np.random.default_rng(0).integers(len(curves), size=(_RESAMPLES, len(curves)))
+        shares = np.stack([np.bincount(row, minlength=len(curves)) for row in drawn]) / len(curves)
+        least, most = np.percentile(shares @ stacked, (2.5, 97.5), axis=0)
+        return cls(x, stacked.mean(axis=0), least, most)
 
 
 def certified_curve(outcome: Outcome, radii: NDArray[np.float64]) -> NDArray[np.float64]:

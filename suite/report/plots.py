@@ -23,7 +23,7 @@ _MARKS = 8
 def plot_certified_accuracy(comparison: Comparison) -> Figure:
     """Certified accuracy against radius, and beneath it the difference to the float network, enlarged.
 
-    One curve per searcher: the mean over seeds of the step curve over exam images; the band is the range over seeds.
+    One curve per searcher: the mean over seeds of the step curve over exam images; see :class:`.curves.Band` for the band.
     The lower panel leaves out the cheapest policy, next to which the others could not be told apart.
     """
     check_comparison(comparison)
@@ -99,7 +99,7 @@ def plot_score_by_bops(comparison: Comparison) -> Figure:
 def plot_best_so_far(comparison: Comparison) -> Figure:
     """Best search estimate against forward passes: what searches saw, not what the exam found.
 
-    One step curve per searcher, averaged over seeds, with the range over seeds; a dotted line carries the last value of
+    One step curve per searcher, averaged over seeds, with its band (:class:`.curves.Band`); a dotted line carries the last value of
     a method that stopped on to the largest spend of all.
     """
     check_comparison(comparison)

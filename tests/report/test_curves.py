@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from suite.problem import Fidelity, Metrics, Trial
-from suite.report.curves import best_band, best_so_far, certified_band, certified_curve
+from suite.report.curves import Band, best_band, best_so_far, certified_band, certified_curve
 from suite.run.records import Comparison, Run
 from suite.space import Policy
 
@@ -69,3 +70,15 @@ def test_best_band_starts_when_every_run_has_an_estimate(small: Comparison) -> N
     assert band.mean == pytest.approx([0.25, 0.25, 0.35, 0.5])
     assert band.least.tolist() == [0.2, 0.2, 0.3, 0.4]
     assert band.most.tolist() == [0.3, 0.3, 0.4, 0.6]
+
+
+def test_band_of_many_seeds_is_the_bootstrap_interval_of_the_mean() -> None:
+    curves = [np.array([value, 2 * value]) for value in np.random.default_rng(3).normal(size=10)]
+    band = Band.over(np.arange(2.0), curves)
+    expected = stats.bootstrap(
+        (np.stack(curves)[:, 0],), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert band.least[0] == pytest.approx(expected.low, abs=0.05)
+    assert band.most[0] == pytest.approx(expected.high, abs=0.05)
+    assert band.least[1] == pytest.approx(2 * band.least[0])
+    assert band.mean[0] == pytest.approx(np.mean([curve[0] for curve in curves]))

@@ -109,9 +109,9 @@ def test_an_update_equals_the_equations_in_double_precision(critics: int) -> Non
     probe = rng.normal(size=(4, 3))
     expected = actor(torch.from_numpy(probe)).sigmoid().detach().numpy()[:, 0]
     np.testing.assert_allclose([agent.act(row) for row in probe], expected, rtol=1e-9)
-    pair = rng.normal(size=(4, 4))
+    probe = rng.normal(size=(4, 4))
     for ours, theirs in zip(agent.critics, critics_now, strict=True):
-        np.testing.assert_allclose(ours.forward(pair)[0], theirs(torch.from_numpy(pair)).detach().numpy(), rtol=1e-9)
+        np.testing.assert_allclose(ours.forward(probe)[0], theirs(torch.from_numpy(probe)).detach().numpy(), rtol=1e-9)
 
 
 def test_the_oldest_transitions_make_room() -> None:

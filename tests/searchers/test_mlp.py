@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from searchers._mlp import Adam, Perceptron
 
 
 def torch_twin(network: Perceptron, inputs: int, hidden: int) -> torch.nn.Sequential:
     """The same network made of torch's layers, in double precision."""
-    twin = torch.nn.Sequential(
-        torch.nn.Linear(inputs, hidden),
-        torch.nn.ReLU(),
-        torch.nn.Linear(hidden, hidden),
-        torch.nn.ReLU(),
-        torch.nn.Linear(hidden, 1),
-    ).double()
-    vector, start = torch.from_numpy(network.parameters.astype(np.float64)), 0
+    linears = [torch.nn.Linear(*sizes).double() for sizes in ((inputs, hidden), (hidden, hidden), (hidden, 1))]
+    vector = torch.from_numpy(network.parameters.astype(np.float64))
     with torch.no_grad():
-        for place in (0, 2, 4):
-            weight, bias = twin[place].weight, twin[place].bias
-            rows, columns = weight.shape[1], weight.shape[0]
-            weight.copy_(vector[start : start + rows * columns].reshape(rows, columns).T)
-            start += rows * columns
-            bias.copy_(vector[start : start + columns])
-            start += columns
-    return twin
+        for linear in linears:
+            count, columns = linear.weight.numel(), linear.out_features
+            weight, bias, vector = vector[:count], vector[count : count + columns], vector[count + columns :]
+            linear.weight.copy_(weight.reshape(-1, columns).T)
+            linear.bias.copy_(bias)
+    return torch.nn.Sequential(linears[0], torch.nn.ReLU(), linears[1], torch.nn.ReLU(), linears[2])
 
 
-def flat_gradient(twin: torch.nn.Sequential) -> np.ndarray:
+def flat_gradient(twin: torch.nn.Sequential) -> NDArray[np.float64]:
     parts = []
-    for place in (0, 2, 4):
-        parts += [twin[place].weight.grad.T.reshape(-1), twin[place].bias.grad]
+    for linear in twin:
+        if isinstance(linear, torch.nn.Linear):
+            assert linear.weight.grad is not None
+            assert linear.bias.grad is not None
+            parts += [linear.weight.grad.T.reshape(-1), linear.bias.grad]
     return torch.cat(parts).numpy()
 
 
