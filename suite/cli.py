@@ -112,9 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="A,B,...",
         help="methods (default: all), see 'bitcert list'; options follow a name, as in arq:episodes=64:relabel=true",
     )
-    compare.add_argument(
-        "--against", metavar="A", help="method that all others are tested against (default: random)", default="random"
-    )
+    _add_against(compare)
     _add_comparison(compare, "runs/PROBLEM-BUDGET")
 
     ablate = add(
@@ -154,9 +152,7 @@ def _parser() -> argparse.ArgumentParser:
         "Write leaderboard, tables and plots of a finished comparison.",
     )
     report.add_argument("directory", metavar="DIR", help="directory of the comparison")
-    report.add_argument(
-        "--against", metavar="A", help="method that all others are tested against (default: random)", default="random"
-    )
+    _add_against(report)
     report.add_argument("--out", metavar="DIR", help="where the report goes (default: report/ in the directory)")
     return parser
 
@@ -168,6 +164,12 @@ def _add_comparison(parser: argparse.ArgumentParser, directory: str) -> None:
     _add_spend(parser)
     _add_exam(parser)
     _add_executor(parser, default="ray")
+
+
+def _add_against(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--against", metavar="A", help="method that all others are tested against (default: random, if it is there)"
+    )
 
 
 def _add_problem(parser: argparse.ArgumentParser, required: bool = True) -> None:

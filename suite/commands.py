@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from suite.errors import BitcertError
+from suite.errors import BitcertError, unknown_name
 from suite.problem import Fidelity, Problem
 from suite.space import Policy
 
@@ -50,7 +51,6 @@ def run_train(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from suite.data import load_dataset
-    from suite.errors import unknown_name
     from suite.problems import DEFINITIONS
     from suite.progress import epochs_shown
     from suite.train.recipe import make_checkpoint, recipe_for
@@ -165,7 +165,7 @@ def run_ablate(arguments: argparse.Namespace) -> int:
 
 
 def _compare(
-    arguments: argparse.Namespace, problem: Problem, names: tuple[str, ...], directory: Path, *, against: str
+    arguments: argparse.Namespace, problem: Problem, names: tuple[str, ...], directory: Path, *, against: str | None
 ) -> int:
     from suite.problems.smoothed import SmoothedProblem
     from suite.progress import trials_shown
@@ -173,6 +173,7 @@ def _compare(
 
     if not isinstance(problem, SmoothedProblem):
         raise BitcertError(f"{problem.name} has no images to hold an exam on; search it with 'bitcert search'")
+    reference = _against(against, names)
     settings = ComparisonSettings(
         searchers=names,
         seeds=_seeds(arguments.seeds),
@@ -192,7 +193,7 @@ def _compare(
             resources=_resources(arguments),
             watcher=watcher,
         )
-    return _report(comparison, directory / "report", against=against, as_json=arguments.json)
+    return _report(comparison, directory / "report", against=reference, as_json=arguments.json)
 
 
 def run_examine(arguments: argparse.Namespace) -> int:
@@ -252,7 +253,15 @@ def run_report(arguments: argparse.Namespace) -> int:
     directory = Path(arguments.directory)
     comparison = load_comparison(directory)
     out = Path(arguments.out) if arguments.out else directory / "report"
-    return _report(comparison, out, against=arguments.against, as_json=arguments.json)
+    against = _against(arguments.against, [entry.run.searcher for entry in comparison.entries])
+    return _report(comparison, out, against=against, as_json=arguments.json)
+
+
+def _against(asked: str | None, names: Sequence[str]) -> str:
+    """The method that all others are tested against; random need not be there unless it is asked for."""
+    if asked is not None and asked not in names:
+        raise unknown_name("searcher of this comparison", asked, names)
+    return asked or "random"
 
 
 def _report(comparison: Any, directory: Path, *, against: str, as_json: bool) -> int:

@@ -27,6 +27,8 @@ SMALL = [
 ]
 COMPARE = ["compare", "--problem", "digits", "--searchers", "random,cheapest", "--executor", "inline", *SMALL]
 
+ABLATE = ["ablate", "--problem", "digits", "--searcher", "arq", "--executor", "inline", *SMALL]
+
 
 def mistake(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """Run a command that must end with status 2 and one line; return the line."""
@@ -47,7 +49,7 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert "handwritten digits" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["list", "train", "search", "compare", "examine", "report"])
+@pytest.mark.parametrize("command", ["list", "train", "search", "compare", "ablate", "examine", "report"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
@@ -130,6 +132,20 @@ def test_compare_examine_and_report_end_to_end(tmp_path: Path, capsys: pytest.Ca
     assert (tmp_path / "exam.json").exists()
 
 
+def test_ablate_tests_variants_against_the_searcher_as_it_stands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    variant = "reward=certified@0.25,0.5:relabel=true"
+    assert main([*ABLATE, "--vary", variant, "--directory", str(tmp_path / "ablation"), "--json"]) == 0
+    board = {row["searcher"]: row for row in json.loads(capsys.readouterr().out)["leaderboard"]}
+    assert set(board) == {"arq", f"arq:{variant}", "float"}
+    assert board[f"arq:{variant}"]["against"] == "arq"
+    assert board[f"arq:{variant}"]["difference"] is not None
+    assert main(["report", str(tmp_path / "ablation"), "--against", f"arq:{variant}", "--json"]) == 0
+    board = {row["searcher"]: row for row in json.loads(capsys.readouterr().out)["leaderboard"]}
+    assert board["arq"]["against"] == f"arq:{variant}"
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -152,6 +168,10 @@ def test_compare_examine_and_report_end_to_end(tmp_path: Path, capsys: pytest.Ca
         (["search", "--problem", "evolution", "--searcher", "evolution", "--objective", "acr+bops"], "unknown problem"),
         (["compare", "--problem", "separable"], "no images"),
         ([*COMPARE, "--exam-n", "0"], "at least 1"),
+        ([*COMPARE, "--against", "tpe"], "unknown searcher of this comparison"),
+        ([*ABLATE, "--vary", "wings=2"], "unknown option of arq"),
+        ([*ABLATE, "--vary", "updates"], "NAME=VALUE"),
+        ([*ABLATE, "--vary", "reward=certified@0.3"], "with radii of the problem"),
         ([*COMPARE, "--seeds", "0,x"], "integers"),
         ([*COMPARE, "--post-step", "magic"], "known: "),
         ([*COMPARE, "--certify", "magic"], "known: aggregate, fixed, incremental"),
