@@ -213,6 +213,25 @@ def test_metrics_equal_a_certification_done_by_hand(problem: SmoothedProblem) ->
     assert metrics.bops == problem.bops(policy)
 
 
+@pytest.mark.parametrize("method", CERTIFICATION_METHODS)
+def test_the_float_network_is_measured_like_a_policy_and_charged(method: str) -> None:
+    problem = digits(certify=method, budget="w8a8")
+    policy = problem.evaluate(problem.space.uniform(8), SMALL)
+    before = problem.meter.forward_passes
+    measured = problem.evaluate_float(replace(SMALL, finetune_steps=3))
+    assert problem.meter.forward_passes == before + measured.forward_passes
+    assert measured.method == method
+    assert measured.bops == 1024 * sum(layer.macs for layer in problem.space.layers)
+    assert measured.clean_accuracy == pytest.approx(policy.clean_accuracy, abs=0.05)
+    assert measured.acr == pytest.approx(policy.acr, abs=0.02)
+    if method == "fixed":
+        split = problem.dataset.splits["search"].subset(np.arange(20))
+        labels = torch.as_tensor(split.labels)
+        clean = float((problem.network(split.images()).argmax(1) == labels).float().mean())
+        assert measured.clean_accuracy == pytest.approx(clean)
+        assert measured.forward_passes == 20 * (1 + select_samples(16) + 16)
+
+
 def test_no_radius_exceeds_what_the_samples_can_certify(problem: SmoothedProblem) -> None:
     metrics = problem.evaluate(problem.space.uniform(3), SMALL)
     most = problem.sigma * norm.ppf(0.001 ** (1 / SMALL.noise))
