@@ -8,5 +8,6 @@ SEARCHERS: dict[str, str] = {
     "tpe": "searchers.tpe:TPE",
     "nsga2": "searchers.nsga2:NSGA2",
     "arq": "searchers.arq:ARQ",
+    "arq+": "searchers.arq:ARQPlus",
     "evolution": "searchers.evolution:Evolution",
 }

@@ -9,7 +9,7 @@ import pytest
 
 from searchers._episodes import schedule
 from searchers._heuristics import fill_up, heuristic_policies
-from searchers.arq import ARQ
+from searchers.arq import ARQ, ARQPlus
 from searchers.ddpg import AgentSettings
 from suite.cost import cheapest
 from suite.errors import BitcertError
@@ -26,19 +26,19 @@ class TestARQ(SearcherConformance):
         return ARQ(problem, seed)
 
 
-@pytest.mark.slow
-class TestARQWithEveryOption(SearcherConformance):
+class TestARQPlus(SearcherConformance):
     def make(self, problem: Problem, seed: int) -> Searcher:
-        return ARQ(
-            problem,
-            seed,
-            episodes=64,
-            relabel=True,
-            warm_start=True,
-            twin_critics=True,
-            avoid_repeats=True,
-            gradient_norm=10.0,
-        )
+        return ARQPlus(problem, seed, episodes=64)
+
+
+def test_arq_plus_is_arq_with_its_options() -> None:
+    problem = toy_problem()
+    options: dict[str, Any] = {"relabel": True, "warm_start": True, "twin_critics": True, "avoid_repeats": True}
+    plus, spelled = (
+        [trial.policy for trial in drive(searcher, problem, 30)]
+        for searcher in (ARQPlus(problem, 0, episodes=40), ARQ(problem, 0, episodes=40, **options))
+    )
+    assert plus == spelled
 
 
 def tell_all(searcher: ARQ, problem: Problem, order: list[int]) -> None:
