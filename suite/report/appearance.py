@@ -21,6 +21,7 @@ from suite.run.records import Comparison
 
 DOTS_PER_INCH = 200
 _SALT = "bitcert"
+_LONGEST_NAME = 24
 _PALE = (6, 8)  # pink and yellow of seaborn's palette: lost on white paper
 _DARK = ("#332288", "#882255", "#117733", "#999933")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "p", "d", "h")
@@ -106,7 +107,13 @@ def place_title(figure: Figure, comparison: Comparison, exam: bool = True) -> No
 
 def place_legend(figure: Figure, axes: Axes, columns: int = 1) -> None:
     """Put the legend of ``axes`` to the right of all axes, where it covers no data."""
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", ncols=columns, handlelength=3.2)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, map(wrap_name, labels), loc="outside right upper", ncols=columns, handlelength=3.2)
+
+
+def wrap_name(name: str) -> str:
+    """Put the options of a searcher with a long name on lines of their own."""
+    return name if len(name) <= _LONGEST_NAME else name.replace(":", "\n  ")
 
 
 @figure_style()

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
-from suite.report.appearance import Look, assign_looks, figure_style, place_legend, place_title
+from suite.report.appearance import Look, assign_looks, figure_style, place_legend, place_title, wrap_name
 from suite.report.checks import check_comparison
 from suite.report.curves import Band, best_band, certified_band, certified_curve
 from suite.report.rows import recorded
@@ -134,7 +134,7 @@ def plot_best_so_far(comparison: Comparison) -> Figure:
 
 
 def _figure(comparison: Comparison, width: float = _SIZE[0], height: float = _SIZE[1]) -> Figure:
-    labels = len(by_searcher(comparison)) + 2
+    labels = 2 + sum(1 + wrap_name(name).count("\n") for name in by_searcher(comparison))
     return Figure(figsize=(width, max(height, 0.2 * labels + 0.4)), layout="constrained")
 
 

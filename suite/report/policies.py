@@ -12,7 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
-from suite.report.appearance import figure_style, place_title
+from suite.report.appearance import figure_style, place_title, wrap_name
 from suite.report.checks import check_comparison
 from suite.report.scores import by_searcher
 from suite.run.records import Comparison, Entry
@@ -20,6 +20,7 @@ from suite.space import MAX_BITS, MIN_BITS
 
 _MOST_NUMBERED_CELLS = 2_400
 _MOST_NAMED_LAYERS = 30
+_LONGEST_ROW_NAME = 32
 _MOST_ROOMY_ROWS = 45
 _MOST_NAMED_ROWS = 150
 
@@ -106,15 +107,19 @@ def _name_seeds(seeds: list[int]) -> str:
 def _label_rows(axes: Axes, groups: dict[str, list[tuple[str, Entry]]]) -> None:
     total = sum(len(group) for group in groups.values())
     if total <= _MOST_NAMED_ROWS:
-        labels = [f"{searcher} · {seeds}" for searcher, group in groups.items() for seeds, _ in group]
+        labels = [f"{_shorten(searcher)} · {seeds}" for searcher, group in groups.items() for seeds, _ in group]
         places = np.arange(total) + 0.5
     else:
         edges = np.cumsum([0, *(len(group) for group in groups.values())])
-        places, labels = (edges[:-1] + edges[1:]) / 2, list(groups)
+        places, labels = (edges[:-1] + edges[1:]) / 2, list(map(wrap_name, groups))
     axes.set_yticks(places, labels, rotation=0)
     if _MOST_ROOMY_ROWS < total <= _MOST_NAMED_ROWS:
         axes.tick_params(axis="y", labelsize=6)
     axes.set_ylabel("searcher · seed" if total <= _MOST_NAMED_ROWS else "searcher, one row a policy")
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= _LONGEST_ROW_NAME else f"{name[: _LONGEST_ROW_NAME - 1]}…"
 
 
 def _label_layers(axes: Axes, names: tuple[str, ...]) -> None:
