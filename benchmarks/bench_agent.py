@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from benchmarks.timing import measure
+from suite.cost import parse_budget
 from suite.problem import Trial
 from suite.problems.separable import SeparableProblem
 from suite.run.registry import make_searcher
@@ -16,6 +17,7 @@ LAYERS, EPISODES = 22, 30
 def main() -> None:
     problem = SeparableProblem(layers=LAYERS)
     problem.space = SearchSpace(problem.space.layers)  # first and last layer pinned, as in every real network
+    problem.budget = parse_budget("w3a3", problem.space)
     for name in ("arq", "arq:twin_critics=true", "arq:updates=4"):
         searcher = make_searcher(name, problem, 0)
 
