@@ -170,10 +170,13 @@ def _compare(
     from suite.problems.smoothed import SmoothedProblem
     from suite.progress import trials_shown
     from suite.run.comparison import ComparisonSettings, compare
+    from suite.run.registry import make_searcher
 
     if not isinstance(problem, SmoothedProblem):
         raise BitcertError(f"{problem.name} has no images to hold an exam on; search it with 'bitcert search'")
     reference = _against(against, names)
+    for name in names:
+        make_searcher(name, problem)  # mistakes come out before anything is shown or written
     settings = ComparisonSettings(
         searchers=names,
         seeds=_seeds(arguments.seeds),
@@ -253,7 +256,8 @@ def run_report(arguments: argparse.Namespace) -> int:
     directory = Path(arguments.directory)
     comparison = load_comparison(directory)
     out = Path(arguments.out) if arguments.out else directory / "report"
-    against = _against(arguments.against, [entry.run.searcher for entry in comparison.entries])
+    names = list(dict.fromkeys(entry.run.searcher for entry in comparison.entries))
+    against = _against(arguments.against, names)
     return _report(comparison, out, against=against, as_json=arguments.json)
 
 

@@ -26,6 +26,7 @@ h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2.5rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; white-space: nowrap; border-bottom: 1px solid #ddd; }
+td.left { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; }
 th { border-bottom: 2px solid #222; } .left { text-align: left; } .right { text-align: right; }
 tr.float td { border-top: 2px solid #222; color: #555; }
 .note { font-size: .85rem; color: #444; margin: .4rem 0; max-width: 60rem; }
