@@ -131,6 +131,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_comparison(ablate, "runs/PROBLEM-BUDGET-SEARCHER-ablation")
 
+    sensitivity = add(
+        "sensitivity",
+        "what each layer's bits cost, and how well that predicts",
+        "Probe a network layer by layer with every sensitivity method, measure random feasible policies, and write tables and "
+        "figures of sensitivities and of how well the methods order the policies. A directory that holds it is resumed.",
+    )
+    sensitivity.add_argument("problem", help="problem whose network is probed, see 'bitcert list'")
+    sensitivity.add_argument(
+        "--methods",
+        metavar="A,B,...",
+        help="sensitivity methods (default: all); options follow a name, as in limpq:epochs=5",
+    )
+    sensitivity.add_argument(
+        "--policies", type=int, default=200, help="random feasible policies that are measured (default: 200)"
+    )
+    sensitivity.add_argument("--seed", type=int, default=0, help="seed of policies and probes (default: 0)")
+    sensitivity.add_argument(
+        "--directory", metavar="DIR", help="where everything goes (default: runs/PROBLEM-BUDGET-sensitivity)"
+    )
+    _add_problem(sensitivity, named=False)
+    _add_fidelity(sensitivity.add_argument_group("measurements"))
+    _add_executor(sensitivity, default="inline")
+
     examine = add(
         "examine",
         "certify one policy on exam images",
@@ -172,9 +195,10 @@ def _add_against(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_problem(parser: argparse.ArgumentParser, required: bool = True) -> None:
+def _add_problem(parser: argparse.ArgumentParser, required: bool = True, named: bool = True) -> None:
     group = parser.add_argument_group("problem")
-    group.add_argument("--problem", required=required, help="see 'bitcert list'")
+    if named:
+        group.add_argument("--problem", required=required, help="see 'bitcert list'")
     group.add_argument("--budget", help="limit on BOPs: w3a3, 1/64 of FP32, or an integer (default: the problem's)")
     group.add_argument(
         "--sigma",
@@ -237,14 +261,18 @@ def _add_spend(parser: argparse.ArgumentParser) -> None:
         "--evaluations", type=int, help="most trials of a search (default: 64, or no limit with --forward-passes)"
     )
     group.add_argument("--forward-passes", type=int, help="start no further trial once a search has spent these")
-    group.add_argument("--images", type=int, help="search images of an evaluation (default: the problem's)")
-    group.add_argument("--noise", type=int, help="noise samples that count, per image (default: the problem's)")
+    _add_fidelity(group)
     group.add_argument(
         "--finalists",
         type=int,
         help="best policies that are measured again at the end, with other noise and up to twice the images "
         "(default: 4 with --certify ranking, else none)",
     )
+
+
+def _add_fidelity(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--images", type=int, help="search images of an evaluation (default: the problem's)")
+    group.add_argument("--noise", type=int, help="noise samples that count, per image (default: the problem's)")
     group.add_argument(
         "--finetune-steps", type=int, help="finetuning steps in every evaluation (default: the problem's)"
     )

@@ -199,6 +199,44 @@ def _compare(
     return _report(comparison, directory / "report", against=reference, as_json=arguments.json)
 
 
+def run_sensitivity(arguments: argparse.Namespace) -> int:
+    """Probe a network layer by layer, and compare predictions with measurements."""
+    from rich.console import Console
+
+    from baselines import SENSITIVITY
+    from suite.problems.smoothed import SmoothedProblem
+    from suite.progress import sensitivity_shown
+    from suite.report.sensitivity import print_sensitivity, write_sensitivity
+    from suite.run.registry import split_searchers
+    from suite.run.sensitivity import analyse_sensitivity
+
+    problem = _problem(arguments)
+    if not isinstance(problem, SmoothedProblem):
+        raise BitcertError(f"{problem.name} has no network to probe: its losses are a formula")
+    methods = split_searchers(arguments.methods) if arguments.methods else SENSITIVITY
+    directory = Path(arguments.directory or f"runs/{problem.name}-{_slug(problem)}-sensitivity")
+    with sensitivity_shown(arguments.policies, len(methods), quiet=arguments.json) as (on_trial, on_method):
+        found = analyse_sensitivity(
+            problem,
+            directory / "policies",
+            methods=methods,
+            policies=arguments.policies,
+            seed=arguments.seed,
+            fidelity=_fidelity(arguments, problem),
+            executor=arguments.executor,
+            resources=_resources(arguments),
+            on_trial=on_trial,
+            on_method=on_method,
+        )
+    written = write_sensitivity(found, directory / "report")
+    if arguments.json:
+        print((directory / "report" / "sensitivity.json").read_text(encoding="utf-8"))
+        return 0
+    print_sensitivity(found, Console())
+    print(f"{len(written)} files in {directory / 'report'}")
+    return 0
+
+
 def run_examine(arguments: argparse.Namespace) -> int:
     """Certify one policy, or the float network, on exam images."""
     from suite.problems.smoothed import SmoothedProblem

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from suite.objective import Objective
+    from suite.probes import Probes, ProbeSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,10 @@ class Problem(ABC):
     @abstractmethod
     def evaluate_float(self, fidelity: Fidelity, seed: int = 0) -> Metrics:
         """Measure the float network as :meth:`evaluate` measures policies, nothing finetuned; charges the meter."""
+
+    @abstractmethod
+    def probes(self, settings: ProbeSettings) -> Probes:
+        """What searchers may measure of the network beside evaluations, on training images; charges the meter."""
 
     @abstractmethod
     def check_fidelity(self, fidelity: Fidelity) -> None:

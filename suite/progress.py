@@ -90,6 +90,28 @@ def passes_shown(title: str, total: int, *, quiet: bool) -> Iterator[Callable[[i
 
 
 @contextmanager
+def sensitivity_shown(
+    policies: int, methods: int, *, quiet: bool
+) -> Iterator[tuple[Callable[[Trial], None] | None, Callable[[str], None] | None]]:
+    """Show the policies measured, then the methods that probe; nothing if ``quiet``."""
+    if quiet:
+        yield None, None
+        return
+    with _progress(TextColumn("{task.fields[state]}")) as progress:
+        trials = progress.add_task("policies", total=policies, state="")
+        probed = progress.add_task("methods", total=methods, state="")
+        begun = 0
+
+        def begin(method: str) -> None:
+            nonlocal begun
+            progress.update(probed, completed=begun, state=f"probing for {method}")
+            begun += 1
+
+        yield lambda _: progress.update(trials, advance=1), begin
+        progress.update(probed, completed=begun, state="")
+
+
+@contextmanager
 def epochs_shown(epochs: int, *, quiet: bool) -> Iterator[Callable[[int, int, float, float], None] | None]:
     """Show the epochs of a training with loss and accuracy; nothing if ``quiet``."""
     if quiet:

@@ -6,13 +6,17 @@ benchmarks use it to see what everything but the evaluation costs.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from suite.cost import float_bops, parse_budget
 from suite.errors import BitcertError
 from suite.objective import Objective, check_radii, parse_objective
+from suite.probes import GRADIENT_PASSES, PARTS, Derivatives, Part, Probes, ProbeSettings, Quality, product_passes
 from suite.problem import Fidelity, Meter, Metrics, Problem
 from suite.space import Layer, Policy, SearchSpace
 
@@ -31,6 +35,9 @@ class SeparableProblem(Problem):
         objective: As for every problem.
         radii: Radii at which certified accuracy is reported.
         seed: Draws sensitivities and MACs.
+
+    Attributes:
+        sensitivity: The ``s_i``, shape ``(layers,)``.
     """
 
     def __init__(
@@ -65,7 +72,7 @@ class SeparableProblem(Problem):
         self.seed = seed
         self.fidelity = Fidelity(images=1, noise=1)
         self.meter = Meter()
-        self._sensitivity = 8.0 * sensitivity / sensitivity.sum()
+        self.sensitivity = 8.0 * sensitivity / sensitivity.sum()
 
     @property
     def network(self) -> NoReturn:
@@ -75,7 +82,7 @@ class SeparableProblem(Problem):
     def loss(self, policy: Policy) -> float:
         """The sum that is to be minimized."""
         weights, activations = np.array(policy.weights), np.array(policy.activations)
-        return float(self._sensitivity @ (4.0**-weights + 4.0**-activations))
+        return float(self.sensitivity @ (4.0**-weights + 4.0**-activations))
 
     def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
         """Apply the formula; charges images x noise forward passes."""
@@ -101,6 +108,10 @@ class SeparableProblem(Problem):
             method="formula",
         )
 
+    def probes(self, settings: ProbeSettings) -> SeparableProbes:
+        """The formula, layer by layer; charges like probes of a network."""
+        return SeparableProbes(self, settings)
+
     def check_fidelity(self, fidelity: Fidelity) -> None:
         """Any will do: the formula is exact."""
 
@@ -117,3 +128,54 @@ class SeparableProblem(Problem):
             "radii": list(self.radii),
             "seed": self.seed,
         }
+
+
+class SeparableProbes(Probes):
+    """Probes of the formula, as if a quantizer changed the n weights of a layer by ``n * 4^-bits`` in square, and its inputs too.
+
+    Then a Hessian of ``2 * s_i / n`` on the diagonal gives the formula's losses, exactly.
+
+    Args:
+        problem: Whose formula it is, and whose meter is charged.
+        settings: What is charged for.
+    """
+
+    def __init__(self, problem: SeparableProblem, settings: ProbeSettings) -> None:
+        self._problem, self._settings = problem, settings
+
+    def measure(self, policy: Policy) -> Quality:
+        """Apply the formula; one forward pass a row."""
+        self._problem.meter.charge(self._settings.rows)
+        loss = self._problem.loss(policy)
+        return Quality(loss, self._problem.sigma * max(0.0, 1.0 - loss))
+
+    def perturbations(self, part: Part) -> NDArray[np.float64]:
+        """``n * 4^-bits``, shape ``(layers, choices)``."""
+        sizes = np.array([layer.parameters for layer in self._problem.space.layers])
+        return np.outer(sizes, 4.0 ** -np.array(self._problem.space.choices))
+
+    def derivatives(self, part: Part) -> Derivatives:
+        """Derivatives where nothing is quantized."""
+        return _DiagonalDerivatives(self._problem, self._settings.rows)
+
+    def learned_steps(self, epochs: int) -> NDArray[np.float64]:
+        """``s_i * 4^-bits`` for both parts: what a perfect indicator would be; charges nothing, there are no images."""
+        losses = np.outer(self._problem.sensitivity, 4.0 ** -np.array(self._problem.space.choices))
+        return np.stack([losses] * len(PARTS))
+
+
+class _DiagonalDerivatives(Derivatives):
+    def __init__(self, problem: SeparableProblem, rows: int) -> None:
+        self._problem, self._rows = problem, rows
+        self.shapes = tuple((1, layer.parameters) for layer in problem.space.layers)
+        sizes = np.array([layer.parameters for layer in problem.space.layers])
+        self._curvature = (2 * problem.sensitivity / sizes).astype(np.float32)
+
+    def gradient(self) -> list[NDArray[np.float32]]:
+        self._problem.meter.charge(GRADIENT_PASSES * self._rows)
+        return [np.zeros(shape, dtype=np.float32) for shape in self.shapes]
+
+    def products(self, vectors: Sequence[Mapping[int, NDArray[np.float32]]]) -> list[dict[int, NDArray[np.float32]]]:
+        passes = GRADIENT_PASSES + product_passes(self._problem.space, vectors)
+        self._problem.meter.charge(math.ceil(passes * self._rows))
+        return [{layer: values * self._curvature[layer] for layer, values in vector.items()} for vector in vectors]

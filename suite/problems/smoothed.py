@@ -38,9 +38,11 @@ from suite.networks import (
     shortcut_ties,
 )
 from suite.objective import check_radii, parse_objective
+from suite.probes import ProbeSettings
 from suite.problem import Fidelity, Meter, Metrics, Problem
 from suite.problems.definition import CERTIFICATION_METHODS, Definition
 from suite.problems.methods import METHODS, Measurement, Setting
+from suite.problems.probes import NetworkProbes
 from suite.problems.setup import SearchSetup, calibration_split
 from suite.quantize import Calibration, QuantizedNetwork, TrainableNetwork, calibrate, recalibrate_batch_norm
 from suite.seeds import derive_seed
@@ -146,6 +148,11 @@ class SmoothedProblem(Problem):
         return self._loaded.network
 
     @property
+    def calibration(self) -> Calibration:
+        """Quantizer steps of the float network, and what its layers have seen."""
+        return self._loaded.calibration
+
+    @property
     def dataset(self) -> ImageDataset:
         """The images, in their four splits."""
         return self._loaded.dataset
@@ -158,6 +165,10 @@ class SmoothedProblem(Problem):
     def evaluate_float(self, fidelity: Fidelity, seed: int = 0) -> Metrics:
         """Measure the float network as :meth:`evaluate` measures policies, nothing finetuned; charges the meter."""
         return self._charged(None, replace(fidelity, finetune_steps=0), seed)
+
+    def probes(self, settings: ProbeSettings) -> NetworkProbes:
+        """Measurements on training images."""
+        return NetworkProbes(self, settings)
 
     def rank(self, policies: Sequence[Policy], rungs: Sequence[Rung], *, keep: float = 0.5, seed: int = 0) -> Halving:
         """Order feasible policies by estimated ACR on search images, by successive halving; charges the meter.

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from suite.errors import BitcertError
-from suite.quantize.steps import activation_grid, fit_steps, weight_grid
+from suite.quantize.steps import activation_grid, fit_steps, quantize, weight_grid
+from suite.space import FLOAT_BITS
 
 SAMPLE = 2**14
 """Activation values kept per layer."""
@@ -54,6 +55,11 @@ class Calibration:
             rows = weight.flatten(1) if self.per_channel else weight.flatten()[None]
             self._weight_steps[key] = fit_steps(rows, weight_grid(bits)).reshape(-1, *[1] * (weight.dim() - 1))
         return self._weight_steps[key]
+
+    def quantized_weight(self, name: str, bits: int) -> Tensor:
+        """A layer's weights at a number of bits, or as they are at 32."""
+        weight = self.weights[name]
+        return weight if bits == FLOAT_BITS else quantize(weight, self.weight_step(name, bits), weight_grid(bits))
 
     def activation_step(self, name: str, bits: int) -> float:
         """Least-squares step of a layer's inputs."""

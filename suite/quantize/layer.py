@@ -33,7 +33,7 @@ class QuantizedLayer(nn.Module):
         self._channels_last: bool | None = None
         self._scale: Tensor | None = None
         self.step = 1.0
-        self.grid = Grid(0, 0)
+        self.grid: Grid | None = None
 
     @property
     def folded(self) -> bool:
@@ -65,8 +65,11 @@ class QuantizedLayer(nn.Module):
         self._scale, shift = scale_and_shift(norm)
         self.bias = shift if self.bias is None else self.bias * self._scale + shift
 
-    def load(self, weight: Tensor, step: float, grid: Grid) -> None:
-        """Take over quantized weights (in units of the float weights), and the step and grid of the inputs."""
+    def load(self, weight: Tensor, step: float, grid: Grid | None) -> None:
+        """Take over quantized weights (in units of the float weights), and the step and grid of the inputs.
+
+        Without a grid the inputs stay as they are; their step is 1 then.
+        """
         scaled = weight * step
         if self._scale is not None:
             scaled *= self._scale.reshape(-1, 1, 1, 1)
@@ -75,8 +78,10 @@ class QuantizedLayer(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Apply the layer; shapes as for the float layer."""
-        levels = inputs.div_(self.step) if self.overwrites else inputs.div(self.step)
-        levels.round_().clamp_(self.grid.low, self.grid.high)
+        levels = inputs
+        if self.grid is not None:
+            levels = inputs.div_(self.step) if self.overwrites else inputs.div(self.step)
+            levels.round_().clamp_(self.grid.low, self.grid.high)
         if self._channels_last is False:
             levels = levels.contiguous()
         return apply_layer(self._layer[0], levels, self.weight, self.bias)

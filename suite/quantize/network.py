@@ -13,8 +13,8 @@ from suite.quantize.folding import followed_by_batch_norm
 from suite.quantize.graph import substitute
 from suite.quantize.layer import QuantizedLayer
 from suite.quantize.memory import economize
-from suite.quantize.steps import activation_grid, quantize, weight_grid
-from suite.space import Layer, Policy, Precision
+from suite.quantize.steps import activation_grid
+from suite.space import FLOAT_BITS, Layer, Policy, Precision
 
 
 class QuantizedNetwork(nn.Module):
@@ -54,14 +54,16 @@ class QuantizedNetwork(nn.Module):
 
     @torch.no_grad()
     def set_policy(self, policy: Policy) -> None:
-        """Quantize every layer to the policy's precision."""
+        """Quantize every layer to the policy's precision; weights or inputs of 32 bits are left as they are."""
         for (name, layer), precision in zip(self._layers.items(), policy.precisions, strict=True):
             if self._current.get(name) == precision:
                 continue
-            grid = activation_grid(precision.activation, self.calibration.inputs[name].signed)
-            weight_step = self.calibration.weight_step(name, precision.weight)
-            weight = quantize(self.calibration.weights[name], weight_step, weight_grid(precision.weight))
-            layer.load(weight, self.calibration.activation_step(name, precision.activation), grid)
+            weight = self.calibration.quantized_weight(name, precision.weight)
+            if precision.activation == FLOAT_BITS:
+                layer.load(weight, 1.0, None)
+            else:
+                grid = activation_grid(precision.activation, self.calibration.inputs[name].signed)
+                layer.load(weight, self.calibration.activation_step(name, precision.activation), grid)
             self._current[name] = precision
 
     def forward(self, images: Tensor) -> Tensor:

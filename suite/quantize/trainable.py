@@ -193,7 +193,7 @@ class TrainableNetwork(nn.Module):
             step = calibration.activation_step(layer.name, precision.activation)
             inputs: LearnedStep | LearnedClip | FixedStep
             if scheme == "lsq":
-                inputs = LearnedStep(torch.tensor(step), grid, _input_size(layer))
+                inputs = LearnedStep(torch.tensor(step), grid, input_size(layer))
             elif scheme == "pact":
                 inputs = LearnedClip(step * grid.high, grid)
             else:
@@ -234,5 +234,6 @@ class TrainableNetwork(nn.Module):
         return frozen
 
 
-def _input_size(layer: Layer) -> int:
+def input_size(layer: Layer) -> int:
+    """Numbers that one image brings to a layer."""
     return layer.in_channels * layer.input_size[0] * layer.input_size[1]

@@ -11,10 +11,11 @@ from torch import nn
 
 from suite.data import ImageSplit
 from suite.errors import BitcertError
+from suite.probes import GRADIENT_PASSES
 from suite.quantize.trainable import SCHEMES, Scheme, TrainableNetwork
 
-PASSES_PER_IMAGE = 3
-"""Forward passes charged for one image of one finetuning step: a backward pass costs about two forward ones."""
+PASSES_PER_IMAGE = GRADIENT_PASSES
+"""Forward passes charged for one image of one finetuning step."""
 
 
 @dataclass(frozen=True, slots=True)

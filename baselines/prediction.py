@@ -1,0 +1,123 @@
+"""Losses predicted for policies as a sum over layers, and the policies that they make best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from baselines.program import assign
+from suite import cost
+from suite.problem import Problem
+from suite.space import Policy, Precision, SearchSpace
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """What every layer is predicted to lose at every precision; the loss of a policy is the sum.
+
+    Attributes:
+        space: The policies.
+        weights: Loss by the weights' bits, shape ``(layers, choices)``.
+        activations: Loss by the inputs' bits, shape ``(layers, choices)``.
+    """
+
+    space: SearchSpace
+    weights: NDArray[np.float64]
+    activations: NDArray[np.float64]
+
+    def loss(self, policy: Policy) -> float:
+        """Predicted loss of a policy of the space; pinned layers, which never differ, are left out."""
+        choices = self.space.choices
+        return float(
+            sum(
+                self.weights[layer, choices.index(policy.precisions[layer].weight)]
+                + self.activations[layer, choices.index(policy.precisions[layer].activation)]
+                for layer in self.free
+            )
+        )
+
+    @property
+    def free(self) -> list[int]:
+        """Positions of the layers that are not pinned."""
+        return [position for position, layer in enumerate(self.space.layers) if layer.name not in self.space.pinned]
+
+
+def best_policy(
+    problem: Problem, prediction: Prediction, *, tie_bits: bool = False, descending: NDArray[np.float64] | None = None
+) -> Policy:
+    """The policy of least predicted loss within the budget, by integer programming.
+
+    Args:
+        problem: Whose budget holds.
+        prediction: What is minimized.
+        tie_bits: Whether weights and inputs of a layer get equal bits, also where the space leaves them free.
+        descending: Sensitivity of each layer, shape ``(layers,)``: no layer gets more bits than a more sensitive one.
+            Bits must be tied for it.
+
+    Raises:
+        BitcertError: If a predicted loss is not finite; the error names the layer and its bits.
+    """
+    space, free = problem.space, prediction.free
+    tied = tie_bits or space.tie_weight_activation
+    options = [
+        (weight, activation)
+        for weight, activation in product(range(len(space.choices)), repeat=2)
+        if weight == activation or not tied
+    ]
+    pairs = [Precision(space.choices[weight], space.choices[activation]) for weight, activation in options]
+    losses = [[prediction.weights[layer, w] + prediction.activations[layer, a] for w, a in options] for layer in free]
+    macs = [space.layers[layer].macs for layer in free]
+    costs = [[count * pair.weight * pair.activation for pair in pairs] for count in macs]
+    lowest = cost.cheapest(space)
+    spent = cost.bops(space, lowest) - sum(
+        count * lowest.precisions[layer].weight * lowest.precisions[layer].activation
+        for layer, count in zip(free, macs, strict=True)
+    )
+    position = {space.layers[layer].name: row for row, layer in enumerate(free)}
+    order: list[int] = []
+    if descending is not None:
+        order = sorted(range(len(free)), key=lambda row: -descending[free[row]])
+    found = assign(
+        np.array(losses).reshape(len(free), len(pairs)),
+        np.array(costs, dtype=np.int64).reshape(len(free), len(pairs)),
+        problem.budget.limit - spent,
+        ties=[[position[name] for name in group] for group in space.ties],
+        descending=order,
+        layers=[space.layers[layer].name for layer in free],
+        choices=[f"w{pair.weight}a{pair.activation}" for pair in pairs],
+    )
+    chosen = dict(zip(free, found.choice, strict=True))
+    precisions = [
+        pairs[chosen[layer]] if layer in chosen else lowest.precisions[layer] for layer in range(len(space.layers))
+    ]
+    return Policy(tuple(precisions))
+
+
+def greedy_policy(problem: Problem, prediction: Prediction) -> Policy:
+    """Lower the variable that saves the most BOPs for its predicted loss until the budget holds; then raise what still fits.
+
+    Starts from the most bits everywhere. What is raised at the end is always the step of the largest gain a BOP.
+    """
+    policy = problem.space.uniform(problem.space.choices[-1])
+    while problem.bops(policy) > problem.budget.limit:
+        policy = _best_step(problem, prediction, policy, lower=True) or policy
+    while (raised := _best_step(problem, prediction, policy, lower=False)) is not None:
+        policy = raised
+    return policy
+
+
+def _best_step(problem: Problem, prediction: Prediction, policy: Policy, *, lower: bool) -> Policy | None:
+    """The step that loses least for each BOP saved, or gains most for each BOP spent within the budget; None if there is none."""
+    spent, loss = problem.bops(policy), prediction.loss(policy)
+    steps = []
+    for order, other in enumerate(problem.space.neighbours(policy)):
+        saved = spent - problem.bops(other)
+        lost = prediction.loss(other) - loss
+        if lower and saved > 0:
+            steps.append((lost / saved, order, other))
+        if not lower and saved < 0 and lost < 0 and problem.is_feasible(other):
+            steps.append((lost / -saved, order, other))
+    return min(steps)[2] if steps else None

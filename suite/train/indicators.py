@@ -1,0 +1,126 @@
+"""Quantizer steps learned jointly over all numbers of bits: the importance indicators of LIMPQ."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from suite.data import ImageSplit
+from suite.errors import BitcertError
+from suite.quantize import Calibration
+from suite.quantize.calibration import SeenInputs, quantizable_modules
+from suite.quantize.graph import substitute
+from suite.quantize.layer import apply_layer
+from suite.quantize.steps import activation_grid, weight_grid
+from suite.quantize.trainable import LearnedStep, input_size
+from suite.space import Layer
+from suite.train.finetune import PASSES_PER_IMAGE
+
+LEARNING_RATE = 0.01
+"""Of Adam, relative to the size of each step."""
+
+BATCH = 64
+
+
+class _SwitchableLayer(nn.Module):
+    """A Conv2d or Linear with a step for its weights and one for its inputs at every number of bits."""
+
+    def __init__(self, module: nn.Conv2d | nn.Linear, layer: Layer, choices: Sequence[int], seen: SeenInputs) -> None:
+        super().__init__()
+        self._layer = [module]  # in a list: its weights are not learned
+        weight, inputs = module.weight.detach(), input_size(layer)
+        grids = [(weight_grid(bits), activation_grid(bits, seen.signed)) for bits in choices]
+        self.weights = nn.ModuleList(
+            LearnedStep(LearnedStep.initial_step(weight, grid), grid, weight.numel()) for grid, _ in grids
+        )
+        self.inputs = nn.ModuleList(
+            LearnedStep(LearnedStep.initial_step(seen.values, grid), grid, inputs) for _, grid in grids
+        )
+        self.choice = 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        layer = self._layer[0]
+        weight = self.weights[self.choice](layer.weight.detach())
+        return apply_layer(layer, self.inputs[self.choice](inputs), weight, layer.bias)
+
+
+def passes_per_image(choices: int) -> int:
+    """Forward passes that an image of one step costs: every number of bits and one mixture, forward and backward."""
+    return PASSES_PER_IMAGE * (choices + 1)
+
+
+def learn_steps(
+    network: nn.Module,
+    layers: Sequence[Layer],
+    choices: Sequence[int],
+    calibration: Calibration,
+    split: ImageSplit,
+    *,
+    epochs: int,
+    sigma: float,
+    seed: int,
+) -> NDArray[np.float64]:
+    """Learn the steps of all layers and numbers of bits on noisy images, the network's weights frozen.
+
+    In each step of training the gradients of all uniform policies and of one drawn at random are added up, as in
+    LIMPQ's released code; there, batch norms are trained for each number of bits, here they stay as they are. Steps start
+    as in LSQ and are one a layer.
+
+    Args:
+        network: Float network in evaluation mode; it is not changed.
+        layers: Its quantizable layers.
+        choices: Numbers of bits.
+        calibration: Inputs that the layers have seen.
+        split: Training images.
+        epochs: Passes over them.
+        sigma: Standard deviation of the noise.
+        seed: Of order, noise and random policies.
+
+    Returns:
+        Steps, shape ``(2, layers, choices)``: weights, then inputs.
+
+    Raises:
+        BitcertError: If the loss stops being finite.
+    """
+    device = next(network.parameters()).device
+    trained = copy.deepcopy(network).requires_grad_(False).eval()
+    switchable: list[_SwitchableLayer] = []
+    modules = quantizable_modules(trained, [layer.name for layer in layers])
+    for layer in layers:
+        module = modules[layer.name]
+        switchable.append(_SwitchableLayer(module, layer, choices, calibration.inputs[layer.name]).to(device))
+        substitute(trained, module, switchable[-1])
+    steps = [parameter for layer in switchable for parameter in layer.parameters()]
+    optimizer = torch.optim.Adam([{"params": [step], "lr": LEARNING_RATE * float(step.detach())} for step in steps])
+    generator = torch.Generator().manual_seed(seed)
+    uniform = torch.arange(len(choices))[:, None].expand(-1, len(switchable))
+    labels = torch.tensor(split.labels)
+    for _ in range(epochs):
+        for chosen in torch.randperm(len(split), generator=generator).split(BATCH):
+            images = split.subset(chosen.numpy()).images()
+            inputs = (images + sigma * torch.randn(images.shape, generator=generator)).to(device)
+            mixture = torch.randint(len(choices), (1, len(switchable)), generator=generator)
+            optimizer.zero_grad(set_to_none=True)
+            for assigned in torch.cat([uniform, mixture]).tolist():
+                for switched, choice in zip(switchable, assigned, strict=True):
+                    switched.choice = choice
+                loss = nn.functional.cross_entropy(trained(inputs), labels[chosen].to(device))
+                if not torch.isfinite(loss):
+                    raise BitcertError("learning the steps diverged: the loss is not finite")
+                loss.backward()
+            optimizer.step()
+    return np.array(
+        [
+            [_steps(switched.weights) for switched in switchable],
+            [_steps(switched.inputs) for switched in switchable],
+        ]
+    )
+
+
+def _steps(quantizers: nn.ModuleList) -> list[float]:
+    return [float(quantizer.positive_step().detach()) for quantizer in quantizers]  # type: ignore[operator]

@@ -1,0 +1,179 @@
+"""Measured sensitivities: exact on the separable problem, honest on a real network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from baselines.limpq import LIMPQ
+from baselines.planned import exchanges
+from baselines.prediction import Prediction, best_policy
+from baselines.sensitivity import CertifiedILP, SensitivityGreedy, SensitivityILP, measure_losses
+from suite.errors import BitcertError
+from suite.probes import ProbeSettings
+from suite.problem import Problem
+from suite.problems import load_problem
+from suite.run.registry import make_searcher
+from suite.searcher import Exhausted, Searcher
+from suite.space import Precision, SearchSpace
+from tests.conformance import SearcherConformance
+from tests.toys import SPACES, drive, feasible_policies, limits, problem_on, small_layers, toy_problem
+
+
+class TestSensitivityILP(SearcherConformance):
+    seeded = False  # on the separable problem every probe gives the same
+
+    def make(self, problem: Problem, seed: int) -> Searcher:
+        return SensitivityILP(problem, seed)
+
+
+class TestSensitivityGreedy(SearcherConformance):
+    seeded = False
+
+    def make(self, problem: Problem, seed: int) -> Searcher:
+        return SensitivityGreedy(problem, seed)
+
+
+class TestCertifiedILP(SearcherConformance):
+    seeded = False
+
+    def make(self, problem: Problem, seed: int) -> Searcher:
+        return CertifiedILP(problem, seed)
+
+
+class TestRefinedCertifiedILP(SearcherConformance):
+    seeded = False
+
+    def make(self, problem: Problem, seed: int) -> Searcher:
+        return CertifiedILP(problem, seed, refine=True)
+
+
+class TestLIMPQ(SearcherConformance):
+    seeded = False
+
+    def make(self, problem: Problem, seed: int) -> Searcher:
+        return LIMPQ(problem, seed, alpha=1.0)
+
+
+@pytest.mark.parametrize("around", ["float", "budget"])
+@pytest.mark.parametrize("space", ["tied layers", "tied weight and activation", "everything tied", "4 or 8 bits"])
+def test_measured_losses_and_the_integer_program_find_the_optimum_of_the_formula(space: str, around: str) -> None:
+    problem = problem_on(SPACES[space], limits(SPACES[space])["half"])
+    found = SensitivityILP(problem, 0, around=around).ask()
+    if problem.space.cardinality <= 100_000:
+        assert problem.loss(found) == pytest.approx(min(map(problem.loss, feasible_policies(problem))))
+
+
+def test_predicted_losses_are_the_formulas_up_to_a_constant() -> None:
+    problem = toy_problem(seed=4)
+    rng = np.random.default_rng(0)
+    policies = [problem.space.random(rng) for _ in range(20)]
+    for around in ("float", "budget"):
+        prediction = measure_losses(problem, ProbeSettings(), around, lambda quality: quality.loss)
+        differences = [prediction.loss(policy) - problem.loss(policy) for policy in policies]
+        assert differences == pytest.approx([differences[0]] * 20)
+
+
+def test_greedy_is_never_better_than_the_integer_program_and_sometimes_worse() -> None:
+    worse = 0
+    for seed in range(20):
+        problem = toy_problem(seed=seed)
+        best, greedy = SensitivityILP(problem, 0), SensitivityGreedy(problem, 0)
+        losses = [searcher.prediction.loss(searcher.ask()) for searcher in (best, greedy)]
+        assert losses[0] <= losses[1] + 1e-9
+        worse += losses[0] < losses[1] - 1e-9
+    assert worse > 0
+
+
+def test_greedy_leaves_nothing_that_still_fits_and_helps() -> None:
+    problem = toy_problem(seed=1)
+    searcher = SensitivityGreedy(problem, 0)
+    policy = searcher.ask()
+    for neighbour in problem.space.neighbours(policy):
+        if problem.is_feasible(neighbour):
+            assert searcher.prediction.loss(neighbour) >= searcher.prediction.loss(policy)
+
+
+def test_a_layer_whose_loss_is_not_finite_is_named() -> None:
+    problem = toy_problem()
+    losses = np.zeros((6, 5))
+    losses[2, 1] = np.nan
+    with pytest.raises(BitcertError, match=r"layer2.*w3"):
+        best_policy(problem, Prediction(problem.space, losses, np.zeros((6, 5))))
+
+
+def test_refining_stays_around_the_best_policy_measured() -> None:
+    problem = toy_problem(seed=3)
+    searcher = CertifiedILP(problem, 0, refine=True)
+    first = searcher.ask()
+    around = set(exchanges(problem, first))
+    second = searcher.ask()
+    assert second in around
+    assert searcher.prediction.loss(second) == min(map(searcher.prediction.loss, around))
+    trials = drive(searcher, problem, 30)
+    assert len({trial.policy for trial in trials} | {first, second}) == 32
+
+
+def test_exchanges_are_the_feasible_policies_one_exchange_away() -> None:
+    space = SearchSpace(small_layers(3), choices=(2, 3, 4), pins={"layer1": Precision(8, 8)})
+    problem = problem_on(space, limits(space)["half"])
+    start = space.uniform(3)
+    expected = set()
+    for policy in feasible_policies(problem):
+        steps = space.encode(policy) - space.encode(start)
+        moved = sorted(steps[steps != 0])
+        if moved in ([1], [-1], [-1, 1]):
+            expected.add(policy)
+    assert set(exchanges(problem, start)) == expected
+    assert len(list(exchanges(problem, start))) == len(expected)
+
+
+def test_without_refinement_one_policy_is_proposed() -> None:
+    searcher = SensitivityILP(toy_problem(), 0)
+    searcher.ask()
+    with pytest.raises(Exhausted, match="refine=true"):
+        searcher.ask()
+
+
+def test_limpq_takes_an_indicator_that_falls_with_fewer_bits_for_that_of_more_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    problem = toy_problem()
+    steps = np.tile([5.0, 1.0, 3.0, 2.0, 1.0], (2, 6, 1))
+    probes = problem.probes(ProbeSettings())
+    monkeypatch.setattr(type(probes), "learned_steps", lambda self, epochs: steps)
+    prediction = LIMPQ(problem, 0, alpha=2.0).prediction
+    assert prediction.weights[0].tolist() == [10.0, 6.0, 6.0, 4.0, 2.0]
+    assert prediction.activations[0].tolist() == [5.0, 3.0, 3.0, 2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("searcher", "message"),
+    [
+        ("sensitivity-ilp:around=here", "around"),
+        ("certified-ilp:images=0", "images of a probe"),
+        ("limpq:epochs=0", "epochs"),
+        ("limpq:alpha=-1", "alpha"),
+        ("hawq-v2:tolerance=0", "tolerance"),
+        ("hawq-v1:refine=1", "refine must be true or false"),
+    ],
+)
+def test_options_out_of_range_are_refused_before_anything_is_probed(searcher: str, message: str) -> None:
+    problem = toy_problem()
+    with pytest.raises(BitcertError, match=message):
+        make_searcher(searcher, problem)
+    assert problem.meter.forward_passes == 0
+
+
+@pytest.mark.parametrize("method", [SensitivityILP, CertifiedILP])
+def test_real_networks_are_measured_layer_by_layer(method: type[SensitivityILP]) -> None:
+    problem = load_problem("digits", budget="w3a3")
+    searcher = method(problem, 1, images=20, noise=2)
+    policy = searcher.ask()
+    assert problem.is_feasible(policy)
+    free = len(problem.space.layers) - 2
+    assert problem.meter.forward_passes == 20 * 2 * (1 + free * 2 * 7)
+    prediction = searcher.prediction
+    total = prediction.weights + prediction.activations
+    assert total[1:-1, 0].mean() > total[1:-1, -1].mean(), "2 bits hurt more than 8"
+    assert not total[[0, -1]].any(), "pinned layers are not measured"
