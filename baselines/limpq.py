@@ -23,6 +23,7 @@ class LIMPQ(PlannedSearcher):
         problem: What is searched.
         seed: Of order, noise and random policies in training.
         epochs: Passes over the training images.
+        images: How many of them, drawn by the seed; None for all.
         alpha: Weight of the weights' steps; 2 in the released code.
         refine: Whether the rest of the spend is used to search around the policy; the paper does not.
 
@@ -31,14 +32,22 @@ class LIMPQ(PlannedSearcher):
     """
 
     def __init__(
-        self, problem: Problem, seed: int, *, epochs: int = 3, alpha: float = 2.0, refine: bool = False
+        self,
+        problem: Problem,
+        seed: int,
+        *,
+        epochs: int = 3,
+        images: int | None = None,
+        alpha: float = 2.0,
+        refine: bool = False,
     ) -> None:
         super().__init__(problem, seed, refine=refine)
         self._epochs = check_count("epochs", epochs, 1)
+        self._images = None if images is None else check_count("images", images, 1)
         self._alpha = check_positive("alpha", alpha)
 
     def _predict(self) -> Prediction:
-        steps = self.problem.probes(ProbeSettings(seed=self.seed)).learned_steps(self._epochs)
+        steps = self.problem.probes(ProbeSettings(seed=self.seed)).learned_steps(self._epochs, self._images)
         weights, activations = np.maximum.accumulate(steps[:, :, ::-1], axis=2)[:, :, ::-1]
         return Prediction(self.problem.space, self._alpha * weights, activations)
 

@@ -122,10 +122,14 @@ class Probes(ABC):
         """Derivatives of the float network's loss."""
 
     @abstractmethod
-    def learned_steps(self, epochs: int) -> NDArray[np.float64]:
-        """Quantizer steps learned jointly over all choices on all training images, shape ``(2, layers, choices)``.
+    def learned_steps(self, epochs: int, images: int | None = None) -> NDArray[np.float64]:
+        """Quantizer steps learned jointly over all choices on training images, shape ``(2, layers, choices)``.
 
         Weights come first. One step of the quantizer a layer and choice; the weights of the network stay as they are.
+
+        Args:
+            epochs: Passes over the images.
+            images: How many, drawn without replacement; None for all.
 
         References:
             Tang et al., Mixed-precision neural network quantization via learned layer-wise importance, ECCV 2022.

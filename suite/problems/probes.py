@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from suite.certify import NoiseStream
 from suite.certify.sampling import noisy_batches
+from suite.data import ImageSplit
 from suite.errors import BitcertError
 from suite.probes import GRADIENT_PASSES, Derivatives, Part, Probes, ProbeSettings, Quality, product_passes
 from suite.quantize.calibration import Calibration, quantizable_modules
@@ -47,13 +48,9 @@ class NetworkProbes(Probes):
     """
 
     def __init__(self, problem: SmoothedProblem, settings: ProbeSettings) -> None:
-        train = problem.dataset.splits["train"]
-        if settings.images > len(train):
-            raise BitcertError(f"{settings.images} images asked for, but there are {len(train)} training images")
         self._problem, self._settings = problem, settings
         self._names = [layer.name for layer in problem.space.layers]
-        chosen = np.random.default_rng([problem.seed, settings.seed]).permutation(len(train))[: settings.images]
-        split = train.subset(chosen)
+        split = self._draw(settings.images)
         images, labels = split.images().to(problem.device), torch.tensor(split.labels, device=problem.device)
         size = problem.definition.batch
         if settings.noise == 0:
@@ -91,9 +88,10 @@ class NetworkProbes(Probes):
         """Derivatives of the float network's loss; they charge when they are computed."""
         return NetworkDerivatives(self._problem, self._names, self._batches, part)
 
-    def learned_steps(self, epochs: int) -> NDArray[np.float64]:
-        """Quantizer steps learned jointly over all choices; three forward passes an image, choice and epoch."""
-        problem, train = self._problem, self._problem.dataset.splits["train"]
+    def learned_steps(self, epochs: int, images: int | None = None) -> NDArray[np.float64]:
+        """Quantizer steps learned jointly over all choices; ``passes_per_image`` of each image and epoch."""
+        problem = self._problem
+        train = problem.dataset.splits["train"] if images is None else self._draw(images)
         problem.meter.charge(epochs * len(train) * passes_per_image(len(problem.space.choices)))
         with problem.fixed_threads():
             return learn_steps(
@@ -106,6 +104,13 @@ class NetworkProbes(Probes):
                 sigma=problem.sigma,
                 seed=derive_seed(problem.seed, "learned steps", self._settings.seed),
             )
+
+    def _draw(self, images: int) -> ImageSplit:
+        train = self._problem.dataset.splits["train"]
+        if images > len(train):
+            raise BitcertError(f"{images} images asked for, but there are {len(train)} training images")
+        order = np.random.default_rng([self._problem.seed, self._settings.seed]).permutation(len(train))
+        return train.subset(order[:images])
 
     @torch.inference_mode()
     def _quality(self, network: nn.Module) -> Quality:

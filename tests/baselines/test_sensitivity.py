@@ -141,7 +141,7 @@ def test_limpq_takes_an_indicator_that_falls_with_fewer_bits_for_that_of_more_bi
     problem = toy_problem()
     steps = np.tile([5.0, 1.0, 3.0, 2.0, 1.0], (2, 6, 1))
     probes = problem.probes(ProbeSettings())
-    monkeypatch.setattr(type(probes), "learned_steps", lambda self, epochs: steps)
+    monkeypatch.setattr(type(probes), "learned_steps", lambda self, epochs, images: steps)
     prediction = LIMPQ(problem, 0, alpha=2.0).prediction
     assert prediction.weights[0].tolist() == [10.0, 6.0, 6.0, 4.0, 2.0]
     assert prediction.activations[0].tolist() == [5.0, 3.0, 3.0, 2.0, 1.0]
@@ -154,6 +154,7 @@ def test_limpq_takes_an_indicator_that_falls_with_fewer_bits_for_that_of_more_bi
         ("certified-ilp:images=0", "images of a probe"),
         ("limpq:epochs=0", "epochs"),
         ("limpq:alpha=-1", "alpha"),
+        ("limpq:images=0", "images"),
         ("hawq-v2:tolerance=0", "tolerance"),
         ("hawq-v1:refine=1", "refine must be true or false"),
     ],

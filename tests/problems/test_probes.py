@@ -188,7 +188,10 @@ def test_learned_steps_are_reproduced_and_move_from_their_start(problem: Smoothe
     assert steps.shape == (2, 10, 7)
     assert (steps > 0).all()
     assert np.array_equal(steps, digits().probes(settings).learned_steps(1))
-    assert not np.array_equal(steps, problem.probes(ProbeSettings(seed=2)).learned_steps(1))
+    before = problem.meter.forward_passes
+    fewer = problem.probes(ProbeSettings(seed=2)).learned_steps(1, images=100)
+    assert problem.meter.forward_passes - before == 3 * 100 * 8
+    assert not np.array_equal(fewer, problem.probes(ProbeSettings(seed=3)).learned_steps(1, images=100))
     assert (np.diff(np.median(steps, axis=1), axis=1) < 0).all(), "fewer bits need larger steps"
 
 
