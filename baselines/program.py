@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linprog
+from scipy.optimize import LinearConstraint, milp
 from scipy.sparse import csr_array, vstack
 
 from suite.errors import BitcertError
@@ -17,16 +20,16 @@ from suite.errors import BitcertError
 MOST_COST = 2**62
 """Most that the costs of one budget may add up to, so that sums fit 64 bits."""
 
-MOST_PARTIAL = 100_000
-"""Most partial assignments kept at a time; of more, evenly spaced ones stay and optimality may be lost."""
+MOST_CUTS = 100
 
-BLOCK = 256
+LOSS_SCALE = 1e6
+"""Widest loss of a layer as HiGHS sees it: its absolute gap of 1e-6, which scipy cannot set, is 1e-12 of that."""
 
-TOLERANCE = 1e-9
-"""Share of what the limits cost within which an assignment counts as optimal where partial ones had to be left out."""
+COST_SCALE = 1e3
+"""Room of a budget as HiGHS sees it: its tolerance of 1e-6 is 1e-9 of the room."""
 
-ROUNDING = 1e-12
-"""Allowance for rounding where a bound decides what to leave out, as a share of the sums that it is made of."""
+WIDE = 1e3
+"""Where the widest loss of a layer is more than this many times the optimum, it is left out and the rest rescaled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Assignment:
         loss: Total loss.
         cost: Total cost, exact.
         lower_bound: Least total loss if layers could mix choices, at most ``loss``: the linear relaxation, without the
-            choices that alone exceed a limit.
+            choices that no optimum holds because they alone exceed a limit or lose more than the whole optimum.
         further_costs: Total cost in each further budget, exact.
     """
 
@@ -56,21 +59,22 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class _Program:
-    """What is to be decided, one choice for each group of layers that share it.
+    """What is left to decide: one column for each choice that a group of tied layers may still take.
 
     Attributes:
-        loss: Losses above the least of each group, shape ``(groups, choices)``.
-        costs: The same for the cost in each budget, shape ``(budgets, groups, choices)``.
+        loss: Loss of each column above the least of its group, shape ``(columns,)``.
+        costs: The same for the cost in each budget, shape ``(budgets, columns)``.
         rooms: What each limit leaves above the least costs.
-        allowed: Which choices a group may take, shape ``(groups, choices)``.
-        chained: In so many groups, the first ones, the choice must not increase from one to the next.
+        group, rank: Group and choice of each column.
+        steps: Pairs of groups of which the second must not take a higher choice than the first.
     """
 
     loss: NDArray[np.float64]
     costs: NDArray[np.int64]
-    rooms: NDArray[np.int64]
-    allowed: NDArray[np.bool_]
-    chained: int
+    rooms: tuple[int, ...]
+    group: NDArray[np.int64]
+    rank: NDArray[np.int64]
+    steps: tuple[tuple[int, int], ...]
 
 
 def assign(
@@ -87,13 +91,10 @@ def assign(
 ) -> Assignment:
     """Find the choices, one a layer, of least total loss among those whose total cost is at most ``limit``.
 
-    The integer program of HAWQ-V3 (Yao et al. 2021, section 3.4). A linear program (HiGHS) prices the budgets; the
-    prices bound the loss of whatever completes a partial assignment (Lagrange); those that cannot lead to an optimum,
-    or that another one matches or beats in loss and costs, are left out group by group (branch and bound, breadth
-    first, as in Pisinger 1995 for the multiple-choice knapsack problem). Costs are summed in integers, so limits hold
-    to the last unit; the loss is least up to the rounding of sums. Only where more than ``MOST_PARTIAL`` partial
-    assignments compete may it exceed the least by 1e-9 of what the limits cost, which is the loss less the sum of the
-    least loss of every layer; where not even this can be proven, an error says so.
+    The integer program of HAWQ-V3 (Yao et al. 2021, section 3.4), solved by branch and bound (HiGHS). Limits hold
+    exactly: costs are summed in integers. The choice is optimal to the solver's tolerances, about 1e-9 of what a limit
+    leaves to spend and of what it costs in loss; with the costs of networks (MACs times bits) it equals brute force.
+    Costs that differ by less than that from each other, of 1e10 and more, can hide a slightly better choice.
 
     Args:
         loss: Loss of each choice in each layer, shape ``(layers, choices)``, finite.
@@ -116,229 +117,162 @@ def assign(
         (0, 1)
     """
     losses = _read_losses(loss, layers, choices)
-    tables = [_read_costs(table, losses.shape, layers, choices) for table, _ in [(cost, limit), *also]]
-    limits = [_read_limit(most) for _, most in [(cost, limit), *also]]
+    budgets = [
+        (_read_costs(costs, losses.shape, layers, choices), _read_limit(most)) for costs, most in [(cost, limit), *also]
+    ]
     count = len(losses)
     groups = _groups(ties, count)
-    _check_pins(pins or {}, groups, losses.shape)
-    groups, chained = _chain([_index(layer, count, "a layer of `descending`") for layer in descending], groups)
+    group_of = {layer: number for number, group in enumerate(groups) for layer in group}
+    path = [group_of[_index(layer, count, "a layer of `descending`")] for layer in descending]
+    allowed = _allowed(pins or {}, groups, losses.shape)
 
     members = np.array([[layer in group for layer in range(count)] for group in groups], dtype=np.int64)
     members = members.reshape(len(groups), count)
-    allowed = np.ones((len(groups), losses.shape[1]), dtype=bool)
-    for layer, pin in (pins or {}).items():
-        allowed[members[:, layer] > 0] &= np.arange(losses.shape[1]) == pin
-    merged_loss, merged = members @ losses, np.stack([members @ table for table in tables])
-    least = [_least(costs, allowed, chained) for costs in merged]
-    if max(least) > MOST_COST:
-        raise BitcertError("the pins rise along `descending`; change the pins, or leave the pinned layers out of it")
-    if any(total > most for total, most in zip(least, limits, strict=True)):
-        raise _infeasible(limits, least, bool(chained))
-
-    cheapest = np.where(allowed, merged, MOST_COST).min(axis=2, initial=MOST_COST)
-    merged -= cheapest[:, :, None]
-    rooms = np.array([min(most - sum(row.tolist()), MOST_COST) for row, most in zip(cheapest, limits, strict=True)])
-    allowed &= (merged <= rooms[:, None, None]).all(axis=0)
-    if not chained:
-        allowed &= ~_dominated(merged_loss, merged, allowed)
-    merged_loss -= np.where(allowed, merged_loss, np.inf).min(axis=1, initial=np.inf)[:, None]
-    solution = _solve(_Program(merged_loss, merged, rooms, allowed, chained)) if allowed.any(axis=1).all() else None
+    merged_loss = members @ losses
+    excess = np.stack([members @ costs for costs, _ in budgets])
+    least = np.where(allowed, excess, MOST_COST).min(axis=2, initial=MOST_COST)
+    excess -= least[:, :, None]
+    rooms = [most - sum(row.tolist()) for row, (_, most) in zip(least, budgets, strict=True)]
+    rooms = [max(-1, min(MOST_COST, room)) for room in rooms]
+    allowed &= (excess <= np.array(rooms)[:, None, None]).all(axis=0)
+    solution = None
+    if min(rooms) >= 0 and allowed.any(axis=1).all():
+        if not path:
+            allowed &= ~_dominated(merged_loss, excess, allowed)
+        merged_loss -= np.where(allowed, merged_loss, np.inf).min(axis=1, initial=np.inf)[:, None]
+        group, rank = np.nonzero(allowed)
+        steps = tuple((before, after) for before, after in pairwise(path) if before != after)
+        solution = _solve(_Program(merged_loss[allowed], excess[:, allowed], tuple(rooms), group, rank, steps))
     if solution is None:
-        raise _infeasible(limits, least, bool(chained))
-    chosen, gap = solution
-    choice = tuple((chosen @ members).tolist())
+        raise _infeasible(budgets, ties, pins, descending)
+    chosen, above_bound = solution
+    choice = tuple(int(chosen[group_of[layer]]) for layer in range(count))
     taken = range(count), choice
     total = float(losses[taken].sum())
-    spent = [int(table[taken].sum()) for table in tables]
-    return Assignment(choice, total, spent[0], total - gap, tuple(spent[1:]))
+    spent = [int(costs[taken].sum()) for costs, _ in budgets]
+    return Assignment(choice, total, spent[0], total - above_bound, tuple(spent[1:]))
 
 
 def _solve(program: _Program) -> tuple[NDArray[np.int64], float] | None:
-    """Return the choice of each group and the loss above the linear relaxation, or None if nothing is within limits.
-
-    Searches among the assignments whose loss exceeds the bound by at most a width, and widens until one is found.
-    """
+    """Return the choice of each group and the loss above the linear relaxation, or None if nothing is feasible."""
     if not len(program.loss):
         return np.zeros(0, dtype=np.int64), 0.0
-    unit = float(program.loss[program.allowed].max()) or 1.0
-    program = replace(program, loss=program.loss / unit)
-    prices = _prices(program)
-    if prices is None:
+    constraints = _constraints(program)
+    relaxed = _minimize(program.loss, constraints, integral=False)
+    if relaxed is None:
         return None
-    # Groups in which most is at stake come first, so that the rooms tell early what can still fit.
-    stakes = prices @ np.where(program.allowed, program.costs, 0).max(axis=2)
-    stakes[: program.chained] = np.inf
-    order = np.argsort(-stakes, kind="stable")
-    allowed = program.allowed[order]
-    program = replace(program, loss=program.loss[order], costs=program.costs[:, order], allowed=allowed)
-    search = _Search(program, prices)
-    width = search.first_width
-    while True:
-        found, loss, complete = search.run(width)
-        gap = loss - search.bound
-        if found is not None and (complete or gap <= TOLERANCE * loss):
-            return found[np.argsort(order)], unit * max(0.0, min(gap, loss))
-        if not complete and gap >= 0.9 * width:
-            raise BitcertError(
-                f"no optimum could be proven: more than {MOST_PARTIAL} partial assignments compete; "
-                "round the losses, or allow fewer choices"
-            )
-        if complete and width >= search.last_width:
+    for _ in range(MOST_CUTS):
+        solved = _minimize(program.loss, constraints, integral=True)
+        if solved is None:
             return None
-        width = 2 * width if complete else gap
+        taken = solved > 0.5
+        exceeded = [number for number, room in enumerate(program.rooms) if program.costs[number, taken].sum() > room]
+        if not exceeded:
+            break
+        constraints += [_cut(program, number, taken) for number in exceeded]
+    else:
+        raise BitcertError(
+            f"no optimum could be proven: {MOST_CUTS} assignments in a row exceeded a limit by less than the solver "
+            "can tell; give costs in a coarser unit"
+        )
+    found = float(program.loss[taken].sum())
+    kept = program.loss <= found
+    if program.loss[kept].max() * WIDE < program.loss.max():
+        columns = program.costs[:, kept], program.rooms, program.group[kept], program.rank[kept]
+        return _solve(_Program(program.loss[kept], *columns, program.steps))
+    return program.rank[taken], max(0.0, found - float(program.loss @ relaxed))
 
 
-def _prices(program: _Program) -> NDArray[np.float64] | None:
-    """What one unit of each cost is worth in loss, from the linear relaxation; None if even that is infeasible."""
-    group, rank = np.nonzero(program.allowed)
-    scale = np.maximum(program.rooms, 1).astype(float)
-    one_each = csr_array((np.ones(len(group)), (group, np.arange(len(group)))))
-    reaches = rank >= np.arange(1, program.loss.shape[1])[:, None]
-    steps = [
-        csr_array(reaches * ((group == after) * 1.0 - (group == after - 1))) for after in range(1, program.chained)
-    ]
-    rows = vstack([csr_array(program.costs[:, program.allowed] / scale[:, None]), *steps])
-    limits = np.concatenate([program.rooms / scale, np.zeros(rows.shape[0] - len(scale))])
-    loss = program.loss[program.allowed]
-    result = linprog(loss, A_ub=rows, b_ub=limits, A_eq=one_each, b_eq=np.ones(len(program.loss)), method="highs-ds")
-    if result.status == 2 and len(scale) > 1:
+def _minimize(
+    loss: NDArray[np.float64], constraints: Sequence[LinearConstraint], *, integral: bool
+) -> NDArray[np.float64] | None:
+    """Return the share of each column that minimizes the loss, or None if nothing is feasible."""
+    objective = loss / (loss.max() or 1.0) * LOSS_SCALE
+    integrality = np.full(len(loss), int(integral))
+    with _silence():
+        result = milp(objective, integrality=integrality, constraints=constraints, options={"mip_rel_gap": 0.0})
+    if result.status == 2:
         return None
     if result.status != 0:
         raise BitcertError(f"no optimum could be proven: {result.message}")
-    return np.maximum(0.0, -result.ineqlin.marginals[: len(scale)]) / scale
+    return np.asarray(result.x)
 
 
-class _Search:
-    """Branch and bound, breadth first: every partial assignment of the first groups that an optimum may begin with.
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep a stray line that HiGHS 1.12 prints, whatever its options, out of standard output, which may be JSON."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
-    Paid is the loss plus the costs at their prices. The least that remains to be paid, minus the price of the rooms,
-    bounds the loss of every assignment within the limits from below, whatever the prices.
+
+def _constraints(program: _Program) -> list[LinearConstraint]:
+    """One choice a group, every budget, and the order along ``steps``."""
+    columns = np.arange(len(program.group))
+    constraints = [LinearConstraint(csr_array((np.ones(len(columns)), (program.group, columns))), 1, 1)]
+    for costs, room in zip(program.costs, program.rooms, strict=True):
+        if room:
+            constraints.append(LinearConstraint(costs[None] * (COST_SCALE / room), -np.inf, COST_SCALE))
+    if program.steps:
+        reaches = program.rank >= np.unique(program.rank)[:, None]
+        rows = [
+            csr_array(reaches * ((program.group == after) * 1.0 - (program.group == before)))
+            for before, after in program.steps
+        ]
+        constraints.append(LinearConstraint(vstack(rows), -np.inf, 0))
+    return constraints
+
+
+def _cut(program: _Program, budget: int, taken: NDArray[np.bool_]) -> LinearConstraint:
+    """Exclude an assignment that exceeds a budget by less than the solver can tell, and all that are as dear.
+
+    A cover inequality: of the groups whose choices are the dearest, as few as exceed the budget together, at least one
+    has to take a cheaper choice.
     """
-
-    def __init__(self, program: _Program, prices: NDArray[np.float64]) -> None:
-        self._program, self._prices = program, prices
-        allowed, chained = program.allowed, program.chained
-        self._paid = np.where(allowed, program.loss + np.tensordot(prices, program.costs, 1), np.inf)
-        self._to_pay = _to_go(self._paid, chained)
-        worth = float(prices @ program.rooms)
-        self.bound = float(self._to_pay[0, -1]) - worth
-        self._rounding = ROUNDING * (float(self._to_pay[0, -1]) + worth)
-        never = np.where(allowed, program.costs.astype(object), MOST_COST)
-        self._to_spend = np.stack([_to_go(costs, chained) for costs in never]).clip(max=MOST_COST).astype(np.int64)
-        self._above_least = self._paid - self._paid.min(axis=1)[:, None]
-        above = np.sort(self._above_least[allowed])
-        self.first_width = max(float(above[min(len(above) - 1, 3 * len(allowed) // 2)]), self._rounding)
-        self.last_width = float(np.where(allowed, program.loss, 0).max(axis=1).sum()) - self.bound
-
-    def run(self, width: float) -> tuple[NDArray[np.int64] | None, float, bool]:
-        """Find the best assignment whose loss exceeds the bound by at most ``width``.
-
-        Returns:
-            The choices, or None if there is no such assignment; their loss, or infinity; and whether all were searched.
-        """
-        program, prices, rooms = self._program, self._prices, self._program.rooms
-        width += self._rounding
-        bend = self._to_pay[0, -1] - self._paid.min(axis=1).sum()
-        kept = program.allowed & (self._above_least <= width + bend + self._rounding)
-        most = np.where(kept, program.costs, 0).max(axis=2)
-        still = most.sum(axis=1)
-        loss, spent, last = np.zeros(1), np.zeros((len(rooms), 1), dtype=np.int64), np.full(1, kept.shape[1] - 1)
-        trail: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-        complete = True
-        for group in range(len(kept)):
-            ranks = np.flatnonzero(kept[group])
-            still = still - most[:, group]
-            parent, rank = (part.ravel() for part in np.meshgrid(np.arange(len(loss)), ranks, indexing="ij"))
-            loss = loss[parent] + program.loss[group, rank]
-            spent = spent[:, parent] + program.costs[:, group, rank]
-            unused = np.maximum(0, rooms[:, None] - spent - still[:, None])
-            above = loss + prices @ (spent + unused) + self._to_pay[group + 1, rank] - self._to_pay[0, -1]
-            open_ = (above <= width) & (spent <= rooms[:, None] - self._to_spend[:, group + 1, rank]).all(axis=0)
-            if group < program.chained:
-                open_ &= rank <= last[parent]
-            here = np.flatnonzero(open_)
-            last = rank if group + 1 < program.chained else np.zeros_like(rank)
-            here = here[_undominated(last[here], spent[:, here], loss[here])]
-            if len(here) > MOST_PARTIAL:
-                here = here[np.linspace(0, len(here) - 1, MOST_PARTIAL).astype(np.int64)]
-                complete = False
-            if not len(here):
-                return None, np.inf, complete
-            loss, spent, last = loss[here], spent[:, here], last[here]
-            trail.append((rank[here].astype(np.int32), parent[here].astype(np.int32)))
-        best = at = int(loss.argmin())
-        choice = []
-        for ranks, parents in reversed(trail):
-            choice.append(ranks[at])
-            at = parents[at]
-        return np.array(choice[::-1], dtype=np.int64), float(loss[best]), complete
-
-
-def _to_go(values: NDArray[Any], chained: int) -> NDArray[Any]:
-    """Least total from each group on if its choice is at most each rank, shape ``(groups + 1, choices)``."""
-    total = np.zeros((len(values) + 1, values.shape[1]), dtype=values.dtype)
-    for group in reversed(range(len(values))):
-        step = values[group] + total[group + 1]
-        total[group] = np.minimum.accumulate(step) if group < chained else step.min()
-    return total
-
-
-def _least(costs: NDArray[np.int64], allowed: NDArray[np.bool_], chained: int) -> int:
-    """Least total cost, exact; above ``MOST_COST`` if pins and order exclude each other."""
-    return int(_to_go(np.where(allowed, costs.astype(object), 2 * MOST_COST), chained)[0, -1])
-
-
-def _undominated(last: NDArray[np.int64], spent: NDArray[np.int64], loss: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Which partial assignments no other one with the same last choice matches or beats, sorted by cost.
-
-    With three or more budgets only some of the dominated ones are found.
-    """
-    kept = []
-    for same in (np.flatnonzero(last == choice) for choice in np.unique(last)):
-        if len(spent) == 1:
-            kept.append(same[_stairs(spent[0, same], loss[same])])
-            continue
-        order = same[np.lexsort((loss[same], *spent[::-1, same]))]
-        stairs = np.zeros(0, dtype=np.int64)  # the front of all before, in the second cost and the loss
-        for block in np.split(order, range(BLOCK, len(order), BLOCK)):
-            if len(spent) == 2:
-                lower = np.searchsorted(spent[1, stairs], spent[1, block], side="right")
-                block = block[loss[block] < np.append(np.inf, loss[stairs])[lower]]
-            no_worse = (spent[:, None, block] <= spent[:, block, None]).all(axis=0) & (loss[block] <= loss[block, None])
-            block = block[~np.tril(no_worse, -1).any(axis=1)]
-            kept.append(block)
-            if len(spent) == 2:
-                stairs = np.append(stairs, block)
-                stairs = stairs[_stairs(spent[1, stairs], loss[stairs])]
-    return np.concatenate(kept) if kept else np.zeros(0, dtype=np.int64)
-
-
-def _stairs(cost: NDArray[np.int64], loss: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Positions with a lower loss than all that cost no more, by ascending cost; of equals the first."""
-    order = np.lexsort((loss, cost))
-    lowest = np.minimum.accumulate(loss[order])
-    return order[np.append(True, loss[order][1:] < lowest[:-1])] if len(order) else order
+    costs = program.costs[budget]
+    columns = np.flatnonzero(taken)
+    dearest = columns[np.argsort(-costs[columns], kind="stable")]
+    few = 1 + int(np.argmax(np.cumsum(costs[dearest]) > program.rooms[budget]))
+    threshold = np.full(len(columns), MOST_COST + 1)
+    threshold[program.group[dearest[:few]]] = costs[dearest[:few]]
+    return LinearConstraint((costs >= threshold[program.group])[None] * 1.0, -np.inf, few - 1)
 
 
 def _dominated(loss: NDArray[np.float64], costs: NDArray[np.int64], allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which choices of each group another one matches or beats in loss and in every cost; of equals the first stays."""
+    values = np.concatenate([loss[None], costs])
     dominated = np.zeros_like(allowed)
     for group in range(len(loss)):
-        no_worse = (loss[group] <= loss[group][:, None]) & allowed[group]
-        no_worse &= (costs[:, group, None, :] <= costs[:, group, :, None]).all(axis=0)
-        first = np.tri(allowed.shape[1], k=-1, dtype=bool)
+        here = values[:, group]
+        no_worse = (here[:, None, :] <= here[:, :, None]).all(axis=0) & allowed[group]
+        first = np.tri(len(here[0]), k=-1, dtype=bool)
         dominated[group] = (no_worse & (~no_worse.T | first)).any(axis=1)
     return dominated
 
 
-def _infeasible(limits: Sequence[int], least: Sequence[int], chained: bool) -> BitcertError:
-    what = "assignment that respects `descending`" if chained else "assignment"
-    if len(limits) == 1:
+def _infeasible(
+    budgets: Sequence[tuple[NDArray[np.int64], int]],
+    ties: Sequence[Sequence[int]],
+    pins: Mapping[int, int] | None,
+    descending: Sequence[int],
+) -> BitcertError:
+    if all(limit >= MOST_COST for _, limit in budgets):
+        return BitcertError("the pins rise along `descending`; change the pins, or leave the pinned layers out of it")
+    least = [assign(costs, costs, MOST_COST, ties, pins=pins, descending=descending).cost for costs, _ in budgets]
+    what = "assignment that respects `descending`" if descending else "assignment"
+    if len(budgets) == 1:
         return BitcertError(
-            f"no {what} costs at most {limits[0]}: the cheapest costs {least[0]}; "
+            f"no {what} costs at most {budgets[0][1]}: the cheapest costs {least[0]}; "
             "raise the limit or allow cheaper choices"
         )
-    each = "; ".join(f"limit {limit}, cheapest {cost}" for limit, cost in zip(limits, least, strict=True))
+    each = "; ".join(f"limit {limit}, cheapest {cost}" for (_, limit), cost in zip(budgets, least, strict=True))
     return BitcertError(f"no {what} is within all limits at once ({each}); raise a limit or allow cheaper choices")
 
 
@@ -348,7 +282,7 @@ def _read_losses(loss: ArrayLike, layers: Sequence[str] | None, choices: Sequenc
     except (TypeError, ValueError):
         raise BitcertError("the losses are not a table of numbers with a row a layer and a column a choice") from None
     if losses.shape[:1] == (0,):
-        return np.zeros((0, 1))
+        return np.zeros((0, 0))
     if losses.ndim != 2 or not losses.size:
         raise BitcertError(f"the losses need a row a layer and a column a choice, got shape {losses.shape}")
     for names, expected, what in ((layers, len(losses), "layers"), (choices, losses.shape[1], "choices")):
@@ -368,7 +302,7 @@ def _read_costs(
 ) -> NDArray[np.int64]:
     costs = np.array(cost, dtype=object)
     if costs.shape[:1] == (0,):
-        costs = costs.reshape(0, 1)
+        costs = costs.reshape(0, 0)
     if costs.shape != shape:
         raise BitcertError(f"costs need the shape of the losses, {shape}, got {costs.shape}")
     for (layer, choice), value in np.ndenumerate(costs):
@@ -412,25 +346,17 @@ def _groups(ties: Sequence[Sequence[int]], count: int) -> list[list[int]]:
     return sorted([sorted(group) for group in tied if group] + [[n] for n in range(count) if n not in members])
 
 
-def _check_pins(pins: Mapping[int, int], groups: list[list[int]], shape: tuple[int, ...]) -> None:
+def _allowed(pins: Mapping[int, int], groups: list[list[int]], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Which choices the pins leave to each group."""
     fixed = {
         _index(layer, shape[0], "a pinned layer"): _index(choice, shape[1], f"the pin of layer {layer}")
         for layer, choice in pins.items()
     }
-    for group in groups:
+    allowed = np.ones((len(groups), shape[1]), dtype=bool)
+    for number, group in enumerate(groups):
         wanted = sorted({fixed[layer] for layer in group if layer in fixed})
         if len(wanted) > 1:
             raise BitcertError(f"the tied layers {group} are pinned to different choices, {wanted}; pin them to one")
-
-
-def _chain(path: Sequence[int], groups: list[list[int]]) -> tuple[list[list[int]], int]:
-    """Put the groups along the path first, in its order; all between two occurrences of a group become one with it."""
-    chain: list[list[int]] = []
-    for layer in path:
-        again = next((number for number, group in enumerate(chain) if layer in group), None)
-        if again is None:
-            chain.append(next(group for group in groups if layer in group))
-        else:
-            chain[again:] = [[member for group in chain[again:] for member in group]]
-    chained = {layer for group in chain for layer in group}
-    return chain + [group for group in groups if group[0] not in chained], len(chain)
+        if wanted:
+            allowed[number] = np.arange(shape[1]) == wanted[0]
+    return allowed

@@ -211,6 +211,9 @@ class SearchLoop:
         except Exhausted:
             self._exhausted = True
             return None
+        return self._begin(policy)
+
+    def _begin(self, policy: Policy) -> Trial:
         self.problem.check_feasible(policy)
         trial = Trial(self._numbered(), policy, self._fidelity, self._seed)
         self._asked += 1
@@ -270,8 +273,9 @@ class SearchLoop:
         self._free_in_a_row = self._free_in_a_row + 1 if trial.spend == 0 else 0
         if trial.metrics is not None:
             self._first_with.setdefault(trial.policy, trial)
-        with self._probing():
-            self.searcher.tell(trial)
+        if not self._exhausted:
+            with self._probing():
+                self.searcher.tell(trial)
         if self._on_trial is not None:
             self._on_trial(trial)
 
@@ -294,10 +298,12 @@ class SearchLoop:
         self._probe_spend += event["probes"]
 
     def _replay(self, events: list[dict[str, Any]]) -> None:
+        """Bring loop and searcher to where the journal ends; a searcher with no more to propose need not be asked again."""
         self._check_header(events[0])
+        self._exhausted = events[-1]["event"] == "stop" and events[-1]["reason"] == "exhausted"
         for event in events[1:]:
             if event["event"] == "ask":
-                trial = self._ask()
+                trial = self._begin(_policy(event)) if self._exhausted else self._ask()
                 if trial is None or trial.policy.to_dict() != event["policy"] or trial.number != event["number"]:
                     raise BitcertError(
                         f"{self._journal.path}: replaying trial {event['number']} gave another proposal than the recorded one; "
@@ -334,6 +340,10 @@ class SearchLoop:
             self._journal.append({"event": "resume", "software": wanted["software"]})
 
 
+def _policy(event: dict[str, Any]) -> Policy:
+    return Policy.from_bits(event["policy"]["weights"], event["policy"]["activations"])
+
+
 def _told(trial: Trial, event: dict[str, Any]) -> Trial:
     metrics = Metrics.from_dict(event["metrics"]) if "metrics" in event else None
     return replace(trial, metrics=metrics, failure=event.get("failure"), repeat_of=event.get("repeat_of"))
@@ -357,14 +367,12 @@ def load_run(directory: str | Path) -> Run:
     for event in events[1:]:
         probe_spend += event.get("probes", 0)
         if event["event"] == "ask":
-            policy = Policy.from_bits(event["policy"]["weights"], event["policy"]["activations"])
-            asked[event["number"]] = Trial(event["number"], policy, fidelity, seed)
+            asked[event["number"]] = Trial(event["number"], _policy(event), fidelity, seed)
         elif event["event"] == "promote":
-            policy = Policy.from_bits(event["policy"]["weights"], event["policy"]["activations"])
             promotion = header["promotion"]
             finals.add(event["number"])
             asked[event["number"]] = Trial(
-                event["number"], policy, Fidelity(**promotion["fidelity"]), promotion["seed"]
+                event["number"], _policy(event), Fidelity(**promotion["fidelity"]), promotion["seed"]
             )
         elif event["event"] == "tell":
             told[event["number"]] = _told(asked[event["number"]], event)

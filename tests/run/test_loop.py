@@ -318,3 +318,21 @@ def test_a_run_with_other_finals_is_another_run(tmp_path: Path) -> None:
     run_with_finals(SeparableProblem(), tmp_path)
     with pytest.raises(BitcertError, match="differs in promotion"):
         run_with_finals(SeparableProblem(), tmp_path, finalists=2)
+
+
+def test_a_run_that_ended_exhausted_is_read_back_without_asking_its_searcher(tmp_path: Path) -> None:
+    class Once(Probing):
+        def ask(self, pending: Sequence[Trial] = ()) -> Policy:
+            if self.problem.meter.forward_passes > 0:
+                raise Exhausted("one policy is all")
+            return super().ask(pending)
+
+    def once(problem: Problem) -> Once:
+        return Once(problem, 0)
+
+    whole = run_all(once, tmp_path)
+    assert (whole.stopped, len(whole.trials)) == ("exhausted", 1)
+    problem = SeparableProblem()
+    again = search(problem, Once(problem, 0), evaluations=50, directory=tmp_path)
+    assert again == whole
+    assert problem.meter.forward_passes == 0
