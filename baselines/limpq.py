@@ -13,11 +13,11 @@ from suite.space import Policy
 
 
 class LIMPQ(PlannedSearcher):
-    """Least sum of learned steps within the budget: ``step of the inputs + alpha * step of the weights``.
+    """LIMPQ: least sum of learned quantizer steps within the budget, by integer programming.
 
-    The steps of all layers and numbers of bits are trained together on the training images, the network's weights frozen.
-    A step that comes out smaller than that of more bits, an outlier of the joint training, counts as much as that one; the
-    released code forbids the choice.
+    A layer counts with ``step of its inputs + alpha * step of its weights``. The steps of all layers and numbers of bits
+    are trained together on the training images, the network's weights frozen. A step that comes out smaller than that of
+    more bits, an outlier of the joint training, counts as much as that one; the released code forbids the choice.
 
     Args:
         problem: What is searched.

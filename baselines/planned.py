@@ -29,8 +29,6 @@ class PlannedSearcher(Searcher):
         refine: Whether the rest of the spend is used to refine; the published methods do not.
     """
 
-    supports_pareto = False
-
     def __init__(self, problem: Problem, seed: int, *, refine: bool = False) -> None:
         super().__init__(problem, seed)
         self._refine = check_flag("refine", refine)

@@ -58,7 +58,10 @@ class MeasuredSearcher(PlannedSearcher):
 
 
 class SensitivityILP(MeasuredSearcher):
-    """Least sum of measured loss increases within the budget, by integer programming; options as for MeasuredSearcher."""
+    """Least sum of measured loss increases within the budget, by integer programming.
+
+    Its options are those of :class:`MeasuredSearcher`.
+    """
 
     def _plan(self, prediction: Prediction) -> Policy:
         return best_policy(self.problem, prediction)
@@ -68,7 +71,10 @@ class SensitivityILP(MeasuredSearcher):
 
 
 class SensitivityGreedy(MeasuredSearcher):
-    """Measured loss increases, used greedily: give up bits that save most BOPs for their loss; options as for MeasuredSearcher."""
+    """Measured loss increases, used greedily: bits that save the most BOPs for their loss are given up first.
+
+    Its options are those of :class:`MeasuredSearcher`.
+    """
 
     def _plan(self, prediction: Prediction) -> Policy:
         return greedy_policy(self.problem, prediction)

@@ -15,7 +15,7 @@ from suite.report.scores import by_searcher
 from suite.report.statistics import Difference, Summary, compare_searchers, summarize
 from suite.run.records import Comparison, Entry
 
-TRIVIAL = ("random", "uniform", "cheapest")
+TRIVIAL = ("random", "uniform", "cheapest", "sensitivity-greedy")
 NOT_COMPARED = "not compared"
 
 
