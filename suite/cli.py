@@ -280,13 +280,14 @@ def _add_fidelity(group: argparse._ActionsContainer) -> None:
 
 def _add_exam(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("exam")
-    group.add_argument("--post-step", default="none", help="finetuning before the exam: none or qat (default: none)")
     group.add_argument(
-        "--post-step-steps",
-        type=int,
-        default=300,
-        metavar="STEPS",
-        help="optimizer steps of the post-step (default: 300)",
+        "--post-step",
+        default="none",
+        help="finetuning before the exam: none, sqwa, or at equal steps its controls qat, qat-low-lr and swa; options follow "
+        "the name, as in sqwa:captures=3:noise=false (default: none)",
+    )
+    group.add_argument(
+        "--post-step-steps", type=int, metavar="STEPS", help="optimizer steps of the post-step (default: 400)"
     )
     group.add_argument("--exam-images", type=int, help="exam images (default: the problem's, usually all)")
     group.add_argument("--exam-n0", type=int, default=100, help="noise samples that choose a class (default: 100)")

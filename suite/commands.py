@@ -371,9 +371,9 @@ def _limits(arguments: argparse.Namespace) -> Any:
 
 
 def _post_step(arguments: argparse.Namespace) -> Any:
-    from suite.run.post_step import PostStep
+    from suite.run.post_step import parse_post_step
 
-    return PostStep(arguments.post_step, arguments.post_step_steps)
+    return parse_post_step(arguments.post_step, arguments.post_step_steps)
 
 
 def _exam(arguments: argparse.Namespace, problem: Any) -> Any:

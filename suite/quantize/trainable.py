@@ -17,10 +17,10 @@ from suite.quantize.graph import substitute
 from suite.quantize.layer import QuantizedLayer, apply_layer
 from suite.quantize.memory import economize
 from suite.quantize.steps import Grid, activation_grid, weight_grid
-from suite.space import Layer, Policy
+from suite.space import FLOAT_BITS, Layer, Policy
 
-Scheme = Literal["lsq", "pact", "dorefa"]
-SCHEMES: tuple[Scheme, ...] = ("lsq", "pact", "dorefa")
+Scheme = Literal["lsq", "fixed", "pact", "dorefa"]
+SCHEMES: tuple[Scheme, ...] = ("lsq", "fixed", "pact", "dorefa")
 
 
 def straight_through(quantized: Tensor, values: Tensor) -> Tensor:
@@ -89,11 +89,16 @@ class LearnedClip(nn.Module):
 
 
 class FixedStep(nn.Module):
-    """Uniform quantizer with a constant step and the clipped straight-through gradient."""
+    """Uniform quantizer with a constant step and the clipped straight-through gradient.
 
-    def __init__(self, step: float, grid: Grid) -> None:
+    Args:
+        step: Any shape that broadcasts with the values.
+        grid: Levels.
+    """
+
+    def __init__(self, step: Tensor, grid: Grid) -> None:
         super().__init__()
-        self.register_buffer("step", torch.tensor(step))
+        self.register_buffer("step", step.detach().clone())
         self.step: Tensor
         self.grid = grid
 
@@ -132,7 +137,10 @@ class TrainableLayer(nn.Module):
     """A Conv2d or Linear with float master weights that computes with quantized ones."""
 
     def __init__(
-        self, layer: nn.Conv2d | nn.Linear, weights: nn.Module, inputs: LearnedStep | LearnedClip | FixedStep
+        self,
+        layer: nn.Conv2d | nn.Linear,
+        weights: nn.Module,
+        inputs: LearnedStep | LearnedClip | FixedStep | nn.Identity,
     ) -> None:
         super().__init__()
         self._layer = [layer]  # in a list: its parameters would be counted twice
@@ -148,6 +156,8 @@ class TrainableLayer(nn.Module):
     @torch.no_grad()
     def freeze(self, norm: nn.BatchNorm2d | None = None) -> QuantizedLayer:
         """The layer as it is executed in inference, with the batch norm that follows folded in if it is given."""
+        if isinstance(self.quantize_inputs, nn.Identity):
+            raise BitcertError("a layer whose inputs are not quantized cannot be frozen")
         frozen = QuantizedLayer(self._layer[0])
         frozen.bias = None if self.bias is None else self.bias.detach().clone()
         if norm is not None:
@@ -161,15 +171,16 @@ class TrainableNetwork(nn.Module):
     """A copy of a float network, quantized to one policy, that can be finetuned and then frozen.
 
     Starts where post-training quantization ends (least-squares steps of the calibration), so that zero finetuning
-    steps change nothing with ``lsq``.
+    steps change nothing with ``lsq`` and ``fixed``. Weights or inputs of 32 bits are not quantized.
 
     Args:
         network: Float network; it is not changed.
         layers: Its quantizable layers in execution order.
         policy: The precision of each.
         calibration: Steps to start from.
-        scheme: ``"lsq"`` (learned steps for both), ``"pact"`` (learned clip for inputs, DoReFa weights) or ``"dorefa"``
-            (DoReFa weights, inputs as calibrated).
+        scheme: ``"lsq"`` (learned steps for both), ``"fixed"`` (weights at their calibrated steps, learned steps for
+            inputs), ``"pact"`` (learned clip for inputs, DoReFa weights) or ``"dorefa"`` (DoReFa weights, inputs as
+            calibrated).
     """
 
     def __init__(
@@ -189,27 +200,18 @@ class TrainableNetwork(nn.Module):
         modules = quantizable_modules(self.network, [layer.name for layer in layers])
         for layer, precision in zip(layers, policy.precisions, strict=True):
             module = modules[layer.name]
-            grid = activation_grid(precision.activation, calibration.inputs[layer.name].signed)
-            step = calibration.activation_step(layer.name, precision.activation)
-            inputs: LearnedStep | LearnedClip | FixedStep
-            if scheme == "lsq":
-                inputs = LearnedStep(torch.tensor(step), grid, input_size(layer))
-            elif scheme == "pact":
-                inputs = LearnedClip(step * grid.high, grid)
-            else:
-                inputs = FixedStep(step, grid)
-            weights: nn.Module
-            if scheme == "lsq":
-                steps = calibration.weight_step(layer.name, precision.weight)
-                weights = LearnedStep(steps, weight_grid(precision.weight), module.weight.numel() // steps.numel())
-            else:
-                weights = TanhWeights(precision.weight)
+            weights = _weight_quantizer(layer, precision.weight, module.weight, calibration, scheme)
+            inputs = _input_quantizer(layer, precision.activation, calibration, scheme)
             substitute(self.network, module, TrainableLayer(module, weights, inputs))
 
     def forward(self, images: Tensor) -> Tensor:
         """Images in [0, 1], shape ``(batch, C, H, W)``, to logits, shape ``(batch, classes)``."""
         logits: Tensor = self.network(images)
         return logits
+
+    def layers(self) -> dict[str, TrainableLayer]:
+        """The quantized layers by name."""
+        return {name: module for name, module in self.network.named_modules() if isinstance(module, TrainableLayer)}
 
     def clips(self) -> list[nn.Parameter]:
         """PACT's clipping levels, on which an L2 penalty belongs; empty for the other schemes."""
@@ -232,6 +234,31 @@ class TrainableNetwork(nn.Module):
         frozen.eval().requires_grad_(False)
         economize(frozen)
         return frozen
+
+
+def _weight_quantizer(layer: Layer, bits: int, weight: Tensor, calibration: Calibration, scheme: Scheme) -> nn.Module:
+    if bits == FLOAT_BITS:
+        return nn.Identity()
+    if scheme in ("pact", "dorefa"):
+        return TanhWeights(bits)
+    steps = calibration.weight_step(layer.name, bits)
+    if scheme == "fixed":
+        return FixedStep(steps, weight_grid(bits))
+    return LearnedStep(steps, weight_grid(bits), weight.numel() // steps.numel())
+
+
+def _input_quantizer(
+    layer: Layer, bits: int, calibration: Calibration, scheme: Scheme
+) -> LearnedStep | LearnedClip | FixedStep | nn.Identity:
+    if bits == FLOAT_BITS:
+        return nn.Identity()
+    grid = activation_grid(bits, calibration.inputs[layer.name].signed)
+    step = calibration.activation_step(layer.name, bits)
+    if scheme == "pact":
+        return LearnedClip(step * grid.high, grid)
+    if scheme == "dorefa":
+        return FixedStep(torch.tensor(step), grid)
+    return LearnedStep(torch.tensor(step), grid, input_size(layer))
 
 
 def input_size(layer: Layer) -> int:

@@ -11,7 +11,7 @@ import pandas as pd
 from suite.report.checks import FLOAT, check_comparison
 from suite.report.intervals import average_images
 from suite.report.rows import certified_column, certified_radii, recorded, search_seconds, tidy_rows
-from suite.report.scores import by_searcher
+from suite.report.scores import by_searcher, exam_score
 from suite.report.statistics import Difference, Summary, compare_searchers, summarize
 from suite.run.records import Comparison, Entry
 
@@ -27,6 +27,7 @@ def leaderboard(comparison: Comparison, against: str = "random") -> pd.DataFrame
         searcher, seeds: The name; how many seeds.
         problem, budget, sigma, objective, post_step, exam_images: What was compared; ``score`` is the objective.
         score, score_sd, score_least, score_most: Exam score: mean, standard deviation and range over seeds.
+        score_before: Mean exam score before the post-step; missing if there was none.
         image_low, image_high: 95 % interval of ``score`` over exam images, seeds held fixed.
         acr, ``certified@r``, clean_accuracy: Exam means.
         bops_share: BOPs of the winners as a share of the float network's.
@@ -81,6 +82,9 @@ def _describe(summary: Summary, entries: Sequence[Entry], comparison: Comparison
         "score_sd": summary.sd,
         "score_least": summary.least,
         "score_most": summary.most,
+        "score_before": _mean(
+            [exam_score(entry.before, objective) for entry in entries if entry.before is not None] or [float("nan")]
+        ),
         "image_low": summary.images.low,
         "image_high": summary.images.high,
         "acr": _mean([outcome.metrics.acr for outcome in outcomes]),

@@ -22,6 +22,7 @@ def tidy_rows(comparison: Comparison) -> pd.DataFrame:
         evaluations, failed, repeats: All trials; those that failed; those answered by an earlier trial at no spend.
         forward_passes, search_seconds: Spend of the search; time of its own evaluations, repeats not counted.
         search_estimate: What the *search* measured for its winner: optimistic, since the winner was chosen by it.
+        exam_score_before: The objective on the exam before the post-step; missing if there was none.
         exam_score: The objective on the exam; exam_acr, exam_clean_accuracy and ``certified@r`` are its parts.
         bops, bops_share: Cost of the winner; its share of the float network's.
         policy, post_step: The winner as JSON; the finetuning before the exam.
@@ -55,6 +56,7 @@ def _describe_entry(entry: Entry, comparison: Comparison) -> dict[str, Any]:
         "forward_passes": run.forward_passes,
         "search_seconds": search_seconds(run),
         "search_estimate": run.score(run.best),
+        **({} if entry.before is None else {"exam_score_before": exam_score(entry.before, run.objective)}),
         **_describe_exam(outcome, outcome.metrics.bops, comparison),
         **flatten(run.provenance, "run."),
         **flatten(outcome.provenance, "exam."),

@@ -47,6 +47,7 @@ def columns(frame: pd.DataFrame) -> list[Column]:
     score = name_objective(parse_objective(str(frame["objective"].iloc[0])))
     against = str(frame["against"].iloc[0])
     certified = [name for name in frame.columns if name.startswith("certified@")]
+    tuned = frame["score_before"].notna().any()
     shares = [
         Column(name.removeprefix("certified"), _share_of(name), 6 + place / 10) for place, name in enumerate(certified)
     ]
@@ -55,6 +56,7 @@ def columns(frame: pd.DataFrame) -> list[Column]:
         Column("searcher", lambda row: f"{row['searcher']}{_MARKS.get(row['beats_trivial'], '')}", 0, "left"),
         Column("seeds", lambda row: _integer(row["seeds"]), 9),
         Column("exam ACR" if score == "ACR" else "exam score", _score, 0),
+        *([Column("before", lambda row: _number(row["score_before"], ".4f"), 1.5)] if tuned else []),
         Column("95 % images", lambda row: _interval(row["image_low"], row["image_high"]), 5),
         *([] if score == "ACR" else [Column("exam ACR", lambda row: _number(row["acr"], ".4f"), 4)]),
         *shares,
@@ -84,6 +86,8 @@ def notes(frame: pd.DataFrame) -> list[str]:
         f"Δ {against}: mean exam difference paired by seed; verdict by sign-flip test, Holm-corrected, at "
         f"{SIGNIFICANCE:g}.",
     ]
+    if ranked["score_before"].notna().any():
+        found.append("before: mean exam score of the same winners before the post-step.")
     if "underpowered" in set(ranked["verdict"]):
         count = len(ranked) - 1
         found.append(

@@ -30,6 +30,7 @@ from suite.space import Policy
 COMPARISON_VERSION = 1
 COMPARISON_FILE = "comparison.json"
 FINALISTS = 4
+NO_POST_STEP = PostStep()
 
 
 def search(
@@ -138,7 +139,8 @@ def compare(
     """Search with every searcher and seed, then examine every winner and the float network.
 
     Each search runs one trial at a time, many searches side by side: the results are the same for every executor and
-    number of workers. Identical winners share one exam. A directory that holds the same comparison is resumed.
+    number of workers. Identical winners share one post-step and one exam; with a post-step, another exam shows what they
+    were before it. A directory that holds the same comparison is resumed.
 
     Args:
         problem: What is searched.
@@ -182,12 +184,19 @@ def compare(
         for loop in loops:
             loop.close()
     winners = [_winner(load_run(_search_folder(folder, searcher.name, searcher.seed))) for searcher in searchers]
-    missing = [policy for policy in dict.fromkeys([None, *winners]) if not _exam_file(folder, policy).exists()]
+    states = folder.resolve() / "post_steps"
+    exams = {_exam_file(folder, None): _Exam(None, NO_POST_STEP)}
+    for policy in winners:
+        state = states / f"{_policy_slug(policy)}.safetensors"
+        exams[_exam_file(folder, policy)] = _Exam(policy, settings.post_step, state)
+        if settings.post_step.name != "none":
+            exams[_exam_file(folder, policy, before=True)] = _Exam(policy, NO_POST_STEP)
+    missing = {file: exam for file, exam in exams.items() if not file.exists()}
     watching.exams(len(missing))
     if missing:
         runner = runner or make_executor(executor, resources)
-        for position, outcome in runner.map(_examine, (problem, settings), missing):
-            write_outcome(outcome, _exam_file(folder, missing[position]))
+        for position, outcome in runner.map(_examine, (problem, settings.exam), list(missing.values())):
+            write_outcome(outcome, list(missing)[position])
             watching.exam(outcome)
     return load_comparison(folder)
 
@@ -200,11 +209,14 @@ def load_comparison(directory: str | Path) -> Comparison:
     """
     folder = Path(directory)
     content = _read_settings(folder)
+    tuned = content["settings"]["post_step"]["name"] != "none"
     entries = []
     for seed in content["settings"]["seeds"]:
         for name in content["settings"]["searchers"]:
             run = load_run(_search_folder(folder, name, seed))
-            entries.append(Entry(run, read_outcome(_exam_file(folder, _winner(run)))))
+            winner = _winner(run)
+            before = read_outcome(_exam_file(folder, winner, before=True)) if tuned else None
+            entries.append(Entry(run, read_outcome(_exam_file(folder, winner)), before))
     return Comparison(
         directory=folder,
         entries=tuple(entries),
@@ -238,9 +250,16 @@ def _drive(runner: Executor, problem: Problem, loops: Sequence[SearchLoop]) -> N
             loop.close()
 
 
-def _examine(shared: tuple[SmoothedProblem, ComparisonSettings], policy: Policy | None) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class _Exam:
+    policy: Policy | None
+    post_step: PostStep
+    state: Path | None = None
+
+
+def _examine(shared: tuple[SmoothedProblem, ExamSettings], exam: _Exam) -> Outcome:
     problem, settings = shared
-    return examine(problem, policy, settings.post_step, exam=settings.exam)
+    return examine(problem, exam.policy, exam.post_step, exam=settings, state=exam.state)
 
 
 def _winner(run: Run) -> Policy:
@@ -261,9 +280,12 @@ def _search_folder(folder: Path, searcher: str, seed: int) -> Path:
     return folder / "searches" / f"{searcher_slug(searcher)}-{seed}"
 
 
-def _exam_file(folder: Path, policy: Policy | None) -> Path:
-    name = "float" if policy is None else hashlib.sha256(policy.to_json().encode()).hexdigest()[:16]
-    return folder / "exams" / f"{name}.json"
+def _exam_file(folder: Path, policy: Policy | None, *, before: bool = False) -> Path:
+    return folder / "exams" / f"{_policy_slug(policy)}{'-before' if before else ''}.json"
+
+
+def _policy_slug(policy: Policy | None) -> str:
+    return "float" if policy is None else hashlib.sha256(policy.to_json().encode()).hexdigest()[:16]
 
 
 def _open_folder(folder: Path, problem: SmoothedProblem, settings: ComparisonSettings) -> None:

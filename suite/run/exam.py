@@ -20,7 +20,7 @@ from suite.problem import Metrics
 from suite.problems.definition import ExamSettings
 from suite.problems.methods import Setting
 from suite.problems.smoothed import SmoothedProblem
-from suite.run.post_step import PostStep
+from suite.run.post_step import Finished, PostStep, apply_post_step, parse_post_step
 from suite.run.provenance import software
 from suite.run.records import Outcome
 from suite.seeds import derive_seed
@@ -35,6 +35,7 @@ def examine(
     post_step: str | PostStep = "none",
     *,
     exam: ExamSettings | None = None,
+    state: Path | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Certify a policy, or the float network, on exam images with the exam's own noise stream.
@@ -46,12 +47,13 @@ def examine(
         policy: A feasible policy; None for the float network, which takes no post-step.
         post_step: Finetuning before the exam, by name or in full.
         exam: Images, n0, n and alpha; the problem's default if None.
+        state: File that keeps the state of a post-step that can be resumed.
         progress: Called with forward passes made since the last call.
 
     Raises:
         BitcertError: If the policy is not feasible, the post-step unknown, or the split has fewer images than asked for.
     """
-    step = PostStep(post_step) if isinstance(post_step, str) else post_step
+    step = parse_post_step(post_step) if isinstance(post_step, str) else post_step
     settings = exam or problem.definition.exam
     split = problem.dataset.splits["exam"]
     if settings.images is not None:
@@ -62,15 +64,14 @@ def examine(
         split = split.subset(np.arange(settings.images))
     problem.warn_if_unreachable(settings.n, settings.alpha)
     started = time.perf_counter()
-    finetune_steps = step.finetune_steps if step.name == "qat" and policy is not None else 0
     with problem.fixed_threads():
         if policy is None:
-            network = problem.network
+            finished = Finished(problem.network, 0, {})
         else:
             problem.check_feasible(policy)
-            network = problem.quantized(policy, finetune_steps, step.seed)
+            finished = apply_post_step(problem, policy, step, state=state)
         clean_accuracy, measured = problem.measure(
-            network,
+            finished.network,
             problem.noisy(split, derive_seed(problem.seed, "exam")),
             settings.method,
             Setting(split.labels, problem.radii, settings.n0, settings.n, settings.alpha),
@@ -82,14 +83,14 @@ def examine(
         acr=measured.acr,
         certified_accuracy=measured.certified_accuracy,
         bops=float_bops(problem.space) if policy is None else problem.bops(policy),
-        forward_passes=len(split)
-        + measured.forward_passes
-        + (0 if policy is None else problem.preparation_passes(finetune_steps)),
+        forward_passes=len(split) + measured.forward_passes + finished.forward_passes,
         seconds=time.perf_counter() - started,
         alpha=settings.alpha,
         method=settings.method,
     )
     provenance = problem.provenance() | {"exam": asdict(settings), "post_step": asdict(step), **software()}
+    if finished.record:
+        provenance["post_step_record"] = finished.record
     return Outcome(
         policy=policy,
         post_step="none" if policy is None else step.name,

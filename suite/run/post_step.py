@@ -1,30 +1,243 @@
-"""What every winner goes through before the exam."""
+"""What every winner goes through before the exam: SQWA, or a control at equal steps."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from suite.certify import NoiseStream
+from suite.certify.sampling import noisy_batches
 from suite.errors import BitcertError, unknown_name
+from suite.problems.smoothed import SmoothedProblem
+from suite.quantize import TrainableNetwork, calibrate, recalibrate_batch_norm
+from suite.run.registry import parse_searcher
+from suite.seeds import derive_seed
+from suite.space import FLOAT_BITS, Policy
+from suite.train.finetune import finetune
+from suite.train.sqwa import Averaged, SQWASettings, State, average_cycles, sqwa
 
-POST_STEPS = ("none", "qat")
+POST_STEPS = ("none", "qat", "qat-low-lr", "swa", "sqwa")
+
+_IMAGES = 1_000
+"""Training images, at most, on which batch norms are recomputed and losses measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class PostStep:
-    """Finetuning between search and exam, the same for every winner.
+    """Finetuning between search and exam, the same for every winner; all kinds take equally many optimizer steps.
 
     Attributes:
-        name: ``"none"`` (quantized as calibrated) or ``"qat"`` (quantization-aware finetuning under noise).
-        finetune_steps: Optimizer steps of ``"qat"``.
-        seed: Seed of order and noise of the finetuning.
+        name: ``"none"`` (quantized as calibrated), ``"sqwa"``, or one of its controls: ``"qat"`` (quantization-aware
+            finetuning along one half cosine), ``"qat-low-lr"`` (the same with SQWA's finish at a low rate) and ``"swa"``
+            (the float network trained in SQWA's cycles and averaged, then quantized and finished like SQWA).
+        steps: Optimizer steps in total.
+        captures: Cycles of ``"sqwa"`` and ``"swa"``.
+        finish: Share of the steps that is spent at the low rate at the end.
+        rate: Learning rate, of every cycle at its start.
+        finish_rate: The low rate, at its start.
+        averaged: What ``"sqwa"`` averages: ``"quantized"`` weights, or the float ``"masters"``.
+        resolve: Whether its average is quantized with new least-squares steps.
+        noise: Whether training sees the noise of smoothing.
+        seed: Seed of order and noise.
     """
 
     name: str = "none"
-    finetune_steps: int = 300
+    steps: int = 400
+    captures: int = 5
+    finish: float = 0.25
+    rate: float = 1e-3
+    finish_rate: float = 1e-4
+    averaged: Averaged = "quantized"
+    resolve: bool = True
+    noise: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.name not in POST_STEPS:
             raise unknown_name("post-step", self.name, POST_STEPS)
-        if self.finetune_steps < 1:
-            raise BitcertError(f"the post-step needs at least 1 step, got {self.finetune_steps}")
+        for name, kinds in (("steps", (int,)), ("captures", (int,)), ("finish", (int, float)), ("seed", (int,))):
+            if type(getattr(self, name)) not in kinds:
+                raise BitcertError(f"{name} of the post-step must be a number, got {getattr(self, name)!r}")
+        for name in ("resolve", "noise"):
+            if type(getattr(self, name)) is not bool:
+                raise BitcertError(f"{name} of the post-step must be true or false, got {getattr(self, name)!r}")
+        if not 0 < self.finish < 1:
+            raise BitcertError(f"finish is a share of the steps between 0 and 1, got {self.finish}")
+        if self.steps < self.captures + 1 or self.captures < 1 or self.seed < 0:
+            raise BitcertError(
+                f"{self.steps} steps are too few for {self.captures} captures and a finish, or the seed is negative ({self.seed})"
+            )
+        self.plan  # noqa: B018 (checks the rest)
+
+    @property
+    def plan(self) -> SQWASettings:
+        """Cycles and finish that make up the steps; what the cycles leave over is added to the finish."""
+        cycle = max(1, round(self.steps * (1 - self.finish)) // self.captures)
+        cycle = min(cycle, (self.steps - 1) // self.captures)
+        return SQWASettings(
+            captures=self.captures,
+            cycle_steps=cycle,
+            rate=self.rate,
+            finish_steps=self.steps - self.captures * cycle,
+            finish_rate=self.finish_rate,
+            averaged=self.averaged,
+            resolve=self.resolve,
+            noise=self.noise,
+        )
+
+
+def parse_post_step(text: str, steps: int | None = None) -> PostStep:
+    """Read a post-step with options, such as ``sqwa:captures=3:noise=false``.
+
+    Args:
+        text: Name, options after it.
+        steps: Optimizer steps where no option says otherwise; the default if None.
+
+    Raises:
+        BitcertError: If the name, an option or a value is not known.
+    """
+    name, options = parse_searcher(text)
+    known = [field.name for field in fields(PostStep) if field.name != "name"]
+    for option in options:
+        if option not in known:
+            raise unknown_name(f"option of {name}", option, known)
+    given = {} if steps is None else {"steps": steps}
+    return PostStep(name, **{**given, **options})
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A network that went through a post-step.
+
+    Attributes:
+        network: For inference.
+        forward_passes: What the post-step cost.
+        record: What happened on the way, JSON-ready; empty where there is nothing to tell.
+    """
+
+    network: nn.Module
+    forward_passes: int
+    record: dict[str, Any]
+
+
+def apply_post_step(
+    problem: SmoothedProblem,
+    policy: Policy,
+    step: PostStep,
+    *,
+    state: Path | None = None,
+    captured: Callable[[int, State], None] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Finished:
+    """Quantize a problem's network to a policy and put it through a post-step.
+
+    Args:
+        problem: Where network, training images and sigma come from.
+        policy: A feasible policy.
+        step: What is done.
+        state: File that keeps the state of SQWA between cycles.
+        captured: Called with SQWA's captures, where they are to be kept.
+        progress: Called with the number of finished optimizer steps.
+
+    Raises:
+        BitcertError: If the training diverges.
+    """
+    if step.name == "none":
+        return Finished(problem.quantized(policy), problem.preparation_passes(0), {})
+    plan, seed = step.plan, derive_seed(problem.seed, "post-step", step.seed)
+    finetuning = problem.finetuning
+    batches = _noisy_training_images(problem)
+    train, sigma = problem.dataset.splits["train"], problem.sigma
+    if step.name == "swa":
+        return _average_float(problem, policy, step, batches, seed, progress)
+    network = TrainableNetwork(problem.network, problem.space.layers, policy, problem.calibration, finetuning.quantizer)
+    if step.name == "sqwa":
+        record = sqwa(
+            network,
+            train,
+            sigma=sigma,
+            finetuning=finetuning,
+            settings=plan,
+            seed=seed,
+            batches=batches,
+            state=state,
+            captured=captured,
+            progress=progress,
+        )
+        return Finished(network.freeze(), record.forward_passes, asdict(record))
+    noise = sigma if step.noise else 0.0
+    first = step.steps if step.name == "qat" else step.steps - plan.finish_steps
+    for steps, rate, done in ((first, step.rate, 0), (step.steps - first, step.finish_rate, first)):
+        if steps:
+            finetune(
+                network,
+                train,
+                steps=steps,
+                sigma=noise,
+                settings=replace(finetuning, learning_rate=rate),
+                seed=derive_seed(seed, "part", done),
+                progress=None if progress is None else lambda count, done=done: progress(done + count),  # type: ignore[misc]
+            )
+    return Finished(network.freeze(), finetuning.forward_passes(step.steps), {})
+
+
+def _average_float(
+    problem: SmoothedProblem,
+    policy: Policy,
+    step: PostStep,
+    batches: list[tuple[Tensor, Tensor]],
+    seed: int,
+    progress: Callable[[int], None] | None,
+) -> Finished:
+    """Average the float network over cycles (SWA, Izmailov et al. 2018), then quantize it and finetune at the low rate."""
+    plan, layers, finetuning = replace(step.plan, averaged="masters"), problem.space.layers, problem.finetuning
+    train, images = problem.dataset.splits["train"], [inputs for inputs, _ in batches]
+    unquantized = Policy.from_bits([FLOAT_BITS] * len(layers), [FLOAT_BITS] * len(layers))
+    trained = TrainableNetwork(problem.network, layers, unquantized, problem.calibration)
+    _, losses = average_cycles(
+        trained,
+        train,
+        sigma=problem.sigma,
+        finetuning=finetuning,
+        settings=plan,
+        seed=seed,
+        batches=batches,
+        progress=progress,
+    )
+    recalibrate_batch_norm(trained, images)
+    averaged = copy.deepcopy(problem.network)
+    averaged.load_state_dict(trained.network.state_dict())
+    averaged.eval().requires_grad_(False)
+    calibration = calibrate(averaged, [layer.name for layer in layers], images)
+    network = TrainableNetwork(averaged, layers, policy, calibration, finetuning.quantizer)
+    done = step.steps - plan.finish_steps
+    finetune(
+        network,
+        train,
+        steps=plan.finish_steps,
+        sigma=problem.sigma if step.noise else 0.0,
+        settings=replace(finetuning, learning_rate=step.finish_rate),
+        seed=derive_seed(seed, "finish", 0),
+        progress=None if progress is None else lambda count: progress(done + count),
+    )
+    rows = sum(len(inputs) for inputs in images)
+    passes = finetuning.forward_passes(step.steps) + rows * (plan.captures + 2)
+    return Finished(network.freeze(), passes, {"captures": losses})
+
+
+def _noisy_training_images(problem: SmoothedProblem) -> list[tuple[Tensor, Tensor]]:
+    """Training images with one noise sample each, the same for every policy."""
+    train = problem.dataset.splits["train"]
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(problem.seed))[:_IMAGES]
+    split = train.subset(order.numpy())
+    labels = torch.tensor(split.labels, device=problem.device)
+    stream = NoiseStream(derive_seed(problem.seed, "post-step"), "post-step")
+    images = split.images().to(problem.device)
+    made = noisy_batches(images, split.ids, sigma=problem.sigma, stop=1, stream=stream, batch=problem.definition.batch)
+    return [(batch.inputs.clone(), labels[batch.rows]) for batch in made]

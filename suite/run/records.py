@@ -97,10 +97,17 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One search and the exam of its winner."""
+    """One search and the exam of its winner.
+
+    Attributes:
+        run: The search.
+        outcome: The exam, after the post-step.
+        before: The exam before the post-step; None if there was no post-step.
+    """
 
     run: Run
     outcome: Outcome
+    before: Outcome | None = None
 
 
 @dataclass(frozen=True, slots=True)

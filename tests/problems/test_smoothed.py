@@ -334,7 +334,7 @@ def test_a_post_step_of_finetuning_helps_a_two_bit_policy() -> None:
     problem = digits(budget="w2a2")
     settings = ExamSettings(images=60, n0=20, n=100)
     plain = examine(problem, problem.space.uniform(2), "none", exam=settings)
-    tuned = examine(problem, problem.space.uniform(2), PostStep("qat", finetune_steps=60), exam=settings)
+    tuned = examine(problem, problem.space.uniform(2), PostStep("qat", steps=60), exam=settings)
     assert tuned.metrics.acr > plain.metrics.acr
 
 

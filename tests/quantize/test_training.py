@@ -82,7 +82,7 @@ def test_training_rounds_inputs_as_inference_does(kind: str, grid: Grid) -> None
     quantizers: dict[str, LearnedStep | LearnedClip | FixedStep] = {
         "lsq": LearnedStep(torch.tensor(0.3), grid, 10),
         "pact": LearnedClip(0.3 * grid.high, grid),
-        "fixed": FixedStep(0.3, grid),
+        "fixed": FixedStep(torch.tensor(0.3), grid),
     }
     quantizer = quantizers[kind]
     values = torch.linspace(-5, 5, 1001)

@@ -12,6 +12,7 @@ from suite.problem import Fidelity, Trial
 from suite.problems import load_problem
 from suite.problems.definition import ExamSettings
 from suite.problems.smoothed import SmoothedProblem
+from suite.report import leaderboard, tidy_rows, to_markdown
 from suite.run.comparison import ComparisonSettings, Watcher, compare, load_comparison
 from suite.run.loop import Limits
 from suite.run.post_step import PostStep
@@ -145,3 +146,25 @@ def test_ray_gives_the_same_comparison_as_inline(inline: Comparison, tmp_path: P
         assert_equal(compare(digits(), SETTINGS, tmp_path / "ray", executor="ray"), inline)
     finally:
         ray.shutdown()
+
+
+def test_with_a_post_step_winners_are_examined_before_and_after_it(tmp_path: Path) -> None:
+    settings = replace(
+        SETTINGS, searchers=("uniform", "cheapest"), seeds=(0,), post_step=PostStep("sqwa", steps=12, captures=2)
+    )
+    watcher = Counting()
+    found = compare(digits(), settings, tmp_path, executor="inline", watcher=watcher)
+    assert watcher.exam_files == 1 + 2 * 2
+    for entry in found.entries:
+        assert entry.before is not None
+        assert (entry.before.post_step, entry.outcome.post_step) == ("none", "sqwa")
+        assert entry.before.policy == entry.outcome.policy
+        assert len(entry.outcome.provenance["post_step_record"]["captures"]) == 2
+    assert not list((tmp_path / "post_steps").glob("*"))
+    rows = tidy_rows(found)
+    assert rows["exam_score_before"].notna().tolist() == [True, True, False]
+    frame = leaderboard(found)
+    assert frame["score_before"].iloc[0] == pytest.approx(
+        next(entry.before.metrics.acr for entry in found.entries if entry.run.searcher == frame["searcher"].iloc[0])  # type: ignore[union-attr]
+    )
+    assert "before" in to_markdown(frame)

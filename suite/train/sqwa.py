@@ -1,0 +1,323 @@
+"""Stochastic quantized weight averaging (SQWA): train in cycles, average the quantized networks, quantize again, finetune."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from suite.data import ImageSplit
+from suite.errors import BitcertError, unknown_name
+from suite.files import write_bytes
+from suite.quantize import TrainableNetwork, recalibrate_batch_norm
+from suite.quantize.steps import fit_steps
+from suite.quantize.trainable import FixedStep, LearnedStep
+from suite.seeds import derive_seed
+from suite.train.finetune import PASSES_PER_IMAGE, FinetuneSettings, finetune
+
+Averaged = Literal["quantized", "masters"]
+AVERAGED: tuple[Averaged, ...] = ("quantized", "masters")
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class SQWASettings:
+    """How a network is averaged and finetuned.
+
+    Attributes:
+        captures: Cycles, each of which ends with a capture.
+        cycle_steps: Optimizer steps of a cycle.
+        rate: Learning rate at the start of each cycle; it falls to zero along a half cosine. The paper's shape is not known.
+        finish_steps: Optimizer steps of the finetuning at the end.
+        finish_rate: Its learning rate at the start, a low one.
+        averaged: What is averaged: the ``"quantized"`` weights, or the float ``"masters"`` behind them.
+        resolve: Whether the average is quantized with new least-squares steps rather than those of the last capture.
+        noise: Whether training sees the noise of smoothing.
+    """
+
+    captures: int = 5
+    cycle_steps: int = 60
+    rate: float = 1e-3
+    finish_steps: int = 100
+    finish_rate: float = 1e-4
+    averaged: Averaged = "quantized"
+    resolve: bool = True
+    noise: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("captures", "cycle_steps", "finish_steps"):
+            if getattr(self, name) < 1:
+                raise BitcertError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("rate", "finish_rate"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise BitcertError(f"{name} must be a positive number, got {getattr(self, name)}")
+        if self.averaged not in AVERAGED:
+            raise unknown_name("thing to average", self.averaged, AVERAGED)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in total."""
+        return self.captures * self.cycle_steps + self.finish_steps
+
+
+@dataclass(frozen=True, slots=True)
+class SQWARecord:
+    """What happened on the way; losses are mean cross-entropies on the same noisy training images.
+
+    Attributes:
+        captures: Loss of each capture.
+        averaged: Loss of the average before its weights are quantized again, batch norms recomputed.
+        requantized: Loss once they are.
+        finetuned: Loss at the end.
+        forward_passes: What all of it cost, three for an image of an optimizer step.
+    """
+
+    captures: tuple[float, ...] = ()
+    averaged: float = float("nan")
+    requantized: float = float("nan")
+    finetuned: float = float("nan")
+    forward_passes: int = 0
+
+
+@dataclass(slots=True)
+class Average:
+    """Running average of captures: memory for one network, however many there are.
+
+    Attributes:
+        count: Captures so far.
+        state: Their mean, in double precision; whole numbers are those of the last capture.
+    """
+
+    count: int = 0
+    state: State = field(default_factory=dict)
+
+    def add(self, capture: Mapping[str, Tensor]) -> None:
+        """Take in one more capture."""
+        self.count += 1
+        for name, tensor in capture.items():
+            if not tensor.is_floating_point():
+                self.state[name] = tensor.clone()
+            elif name not in self.state:
+                self.state[name] = tensor.double()
+            else:
+                self.state[name] += (tensor.double() - self.state[name]) / self.count
+
+
+@torch.no_grad()
+def capture(network: TrainableNetwork, averaged: Averaged = "quantized") -> State:
+    """The state of a network, its weights as they are quantized or as float masters."""
+    state = {name: tensor.detach().clone() for name, tensor in network.network.state_dict().items()}
+    if averaged == "quantized":
+        for name, layer in network.layers().items():
+            state[f"{name}.weight"] = layer.quantize_weights(layer.weight).clone()
+    return state
+
+
+@torch.no_grad()
+def resolve_steps(network: TrainableNetwork) -> None:
+    """Solve the weights' steps anew, by least squares on the masters, where weights have steps at all."""
+    for layer in network.layers().values():
+        quantizer = layer.quantize_weights
+        if isinstance(quantizer, FixedStep | LearnedStep):
+            rows = layer.weight.flatten(1) if quantizer.step.numel() > 1 else layer.weight.flatten()[None]
+            quantizer.step.copy_(fit_steps(rows, quantizer.grid).reshape(quantizer.step.shape))
+
+
+def sqwa(
+    network: TrainableNetwork,
+    split: ImageSplit,
+    *,
+    sigma: float,
+    finetuning: FinetuneSettings,
+    settings: SQWASettings,
+    seed: int,
+    batches: list[tuple[Tensor, Tensor]],
+    state: Path | None = None,
+    captured: Callable[[int, State], None] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> SQWARecord:
+    """Finetune a quantized network by stochastic quantized weight averaging, in place.
+
+    Cycles of training with a learning rate that falls to zero each end with a capture of the quantized network; the
+    captures are averaged; the average is quantized with new steps, its batch norms are recomputed, and it is finetuned at
+    a low rate. Each cycle begins with a fresh optimizer and its own seed, so that a training goes on after a cycle as if
+    it had never stopped.
+
+    Args:
+        network: Starts where direct quantization ends.
+        split: Training images.
+        sigma: Standard deviation of the noise.
+        finetuning: Batch and quantizer; its rate is not used.
+        settings: Cycles, rates, what is averaged.
+        seed: Of order and noise.
+        batches: Noisy training images with labels, on which batch norms are recomputed and losses measured.
+        state: File that keeps the state between cycles; it is removed at the end.
+        captured: Called with the number of each capture and its state, where captures are to be kept.
+        progress: Called with the number of finished optimizer steps.
+
+    Raises:
+        BitcertError: If training diverges, or the file belongs to something else.
+
+    References:
+        Shin, Boo and Sung, SQWA: Stochastic quantized weight averaging for improving the generalization capability of
+        low-precision deep neural networks, arXiv 2002.00343, 2020.
+    """
+    _, losses = average_cycles(
+        network,
+        split,
+        sigma=sigma,
+        finetuning=finetuning,
+        settings=settings,
+        seed=seed,
+        batches=batches,
+        state=state,
+        captured=captured,
+        progress=progress,
+    )
+    images = [inputs for inputs, _ in batches]
+    with _unquantized_weights(network):
+        recalibrate_batch_norm(network, images)
+        averaged = mean_loss(network, batches)
+    if settings.resolve:
+        resolve_steps(network)
+    recalibrate_batch_norm(network, images)
+    requantized = mean_loss(network, batches)
+    finetune(
+        network,
+        split,
+        steps=settings.finish_steps,
+        sigma=sigma if settings.noise else 0.0,
+        settings=replace(finetuning, learning_rate=settings.finish_rate),
+        seed=derive_seed(seed, "finish", 0),
+        progress=_shifted(progress, settings.captures * settings.cycle_steps),
+    )
+    if state is not None:
+        state.unlink(missing_ok=True)
+    rows = sum(len(inputs) for inputs in images)
+    return SQWARecord(
+        captures=tuple(losses),
+        averaged=averaged,
+        requantized=requantized,
+        finetuned=mean_loss(network, batches),
+        forward_passes=PASSES_PER_IMAGE * finetuning.batch * settings.steps + rows * (settings.captures + 5),
+    )
+
+
+def average_cycles(
+    network: TrainableNetwork,
+    split: ImageSplit,
+    *,
+    sigma: float,
+    finetuning: FinetuneSettings,
+    settings: SQWASettings,
+    seed: int,
+    batches: list[tuple[Tensor, Tensor]],
+    state: Path | None = None,
+    captured: Callable[[int, State], None] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Average, list[float]]:
+    """Train in cycles and load the average of what they end with into the network; arguments as for :func:`sqwa`.
+
+    Returns:
+        The average, and the loss of each capture. Batch norms have the mean of the captures' statistics, which are not those
+        of the average.
+    """
+    identity = json.dumps(
+        {"settings": asdict(settings), "finetuning": asdict(finetuning), "sigma": sigma, "seed": seed}, sort_keys=True
+    )
+    average = Average()
+    losses: list[float] = []
+    if state is not None and state.exists():
+        losses = _read_state(state, identity, network, average)
+    noise = sigma if settings.noise else 0.0
+    for cycle in range(average.count, settings.captures):
+        finetune(
+            network,
+            split,
+            steps=settings.cycle_steps,
+            sigma=noise,
+            settings=replace(finetuning, learning_rate=settings.rate),
+            seed=derive_seed(seed, "cycle", cycle),
+            progress=_shifted(progress, cycle * settings.cycle_steps),
+        )
+        taken = capture(network, settings.averaged)
+        average.add(taken)
+        losses.append(mean_loss(network, batches))
+        if captured is not None:
+            captured(cycle, taken)
+        if state is not None:
+            _write_state(state, identity, network, average, losses)
+    _load(network, average.state)
+    return average, losses
+
+
+@torch.no_grad()
+def mean_loss(network: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> float:
+    """Mean cross-entropy over all rows."""
+    network.eval()
+    total = sum(
+        float(nn.functional.cross_entropy(network(inputs), labels, reduction="sum")) for inputs, labels in batches
+    )
+    return total / sum(len(labels) for _, labels in batches)
+
+
+@contextmanager
+def _unquantized_weights(network: TrainableNetwork) -> Iterator[None]:
+    """Compute with the float masters for a while."""
+    layers = network.layers().values()
+    quantizers = [layer.quantize_weights for layer in layers]
+    try:
+        for layer in layers:
+            layer.quantize_weights = nn.Identity()
+        yield
+    finally:
+        for layer, quantizer in zip(layers, quantizers, strict=True):
+            layer.quantize_weights = quantizer
+
+
+def _shifted(progress: Callable[[int], None] | None, by: int) -> Callable[[int], None] | None:
+    return None if progress is None else lambda steps: progress(by + steps)
+
+
+def _load(network: TrainableNetwork, state: Mapping[str, Tensor]) -> None:
+    own = network.network.state_dict()
+    network.network.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in state.items()})
+
+
+def _write_state(path: Path, identity: str, network: TrainableNetwork, average: Average, losses: list[float]) -> None:
+    tensors = {
+        f"network.{name}": tensor.detach().cpu().clone() for name, tensor in network.network.state_dict().items()
+    }
+    tensors |= {f"average.{name}": tensor.cpu().clone() for name, tensor in average.state.items()}
+    metadata = {"identity": identity, "count": str(average.count), "losses": json.dumps(losses)}
+    write_bytes(path, save(tensors, metadata))
+
+
+def _read_state(path: Path, identity: str, network: TrainableNetwork, average: Average) -> list[float]:
+    """Bring network and average to the state in a file; returns the captures' losses."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+        count, losses = int(metadata["count"]), [float(loss) for loss in json.loads(metadata["losses"])]
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise BitcertError(f"the state {path} is damaged ({error}); remove it to start over") from error
+    if metadata["identity"] != identity:
+        raise BitcertError(f"the state {path} belongs to another post-step; remove it to start over")
+    device = next(network.parameters()).device
+    _load(network, _part(tensors, "network.", device))
+    average.count, average.state = count, _part(tensors, "average.", device)
+    return losses
+
+
+def _part(tensors: Mapping[str, Any], prefix: str, device: torch.device) -> State:
+    return {name.removeprefix(prefix): tensor.to(device) for name, tensor in tensors.items() if name.startswith(prefix)}
