@@ -20,7 +20,7 @@ def tidy_rows(comparison: Comparison) -> pd.DataFrame:
         problem, budget, budget_bops, sigma, objective: What was searched.
         searcher, seed: Who searched; ``float`` and missing for the float network.
         evaluations, failed, repeats: All trials; those that failed; those answered by an earlier trial at no spend.
-        forward_passes, search_seconds: Spend of the search; time of its own evaluations, repeats not counted.
+        forward_passes, search_seconds: Spend of the search; time of the searcher and of its evaluations, repeats not counted.
         search_estimate: What the *search* measured for its winner: optimistic, since the winner was chosen by it.
         exam_score_before: The objective on the exam before the post-step; missing if there was none.
         exam_score: The objective on the exam; exam_acr, exam_clean_accuracy and ``certified@r`` are its parts.
@@ -122,5 +122,8 @@ def certified_column(radius: float) -> str:
 
 
 def search_seconds(run: Run) -> float:
-    """Wall time of the evaluations of a run in seconds; a repeat took none."""
-    return sum(trial.metrics.seconds for trial in run.trials if trial.metrics is not None and trial.repeat_of is None)
+    """Wall time of a run in seconds: the searcher's own, probes included, and that of its evaluations; a repeat took none."""
+    evaluations = (
+        trial.metrics.seconds for trial in run.trials if trial.metrics is not None and trial.repeat_of is None
+    )
+    return run.searcher_seconds + sum(evaluations)

@@ -6,6 +6,7 @@ Executors decide where and when evaluations run; everything that makes a run rep
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -120,6 +121,7 @@ class SearchLoop:
         self._spend = 0
         self._probe_spend = 0
         self._uncharged_probes = 0
+        self._probe_seconds = 0.0
         self._free_in_a_row = 0
         self._exhausted = False
         problem.check_fidelity(self._fidelity)
@@ -190,7 +192,7 @@ class SearchLoop:
         if self.finished:
             reason = self._stop_reason()
             if self._journal.events[-1]["event"] != "stop":
-                self._journal.append({"event": "stop", "reason": reason, "probes": self._take_probes()})
+                self._journal.append({"event": "stop", "reason": reason, **self._take_probes()})
         self._journal.close()
 
     def _stop_reason(self) -> str | None:
@@ -224,9 +226,7 @@ class SearchLoop:
         trial = self._ask()
         if trial is not None:
             policy = trial.policy.to_dict()
-            self._journal.append(
-                {"event": "ask", "number": trial.number, "policy": policy, "probes": self._take_probes()}
-            )
+            self._journal.append({"event": "ask", "number": trial.number, "policy": policy, **self._take_probes()})
         return trial
 
     def _is_final(self, trial: Trial) -> bool:
@@ -281,20 +281,23 @@ class SearchLoop:
 
     @contextmanager
     def _probing(self) -> Iterator[None]:
-        before = self.problem.meter.forward_passes
+        before, started = self.problem.meter.forward_passes, time.perf_counter()
         try:
             yield
         finally:
             self._uncharged_probes += self.problem.meter.forward_passes - before
+            self._probe_seconds += time.perf_counter() - started
 
-    def _take_probes(self) -> int:
-        probes, self._uncharged_probes = self._uncharged_probes, 0
+    def _take_probes(self) -> dict[str, Any]:
+        """What the searcher has spent since the last record, and the wall time of its calls."""
+        probes, seconds = self._uncharged_probes, self._probe_seconds
+        self._uncharged_probes, self._probe_seconds = 0, 0.0
         self._probe_spend += probes
-        return probes
+        return {"probes": probes, "searcher_seconds": round(seconds, 6)}
 
     def _replace_probes(self, event: dict[str, Any]) -> None:
         """Count what the record says instead of what the replay measured: probes are charged once."""
-        self._uncharged_probes = 0
+        self._uncharged_probes, self._probe_seconds = 0, 0.0
         self._probe_spend += event["probes"]
 
     def _replay(self, events: list[dict[str, Any]]) -> None:
@@ -363,9 +366,10 @@ def load_run(directory: str | Path) -> Run:
     asked: dict[int, Trial] = {}
     told: dict[int, Trial] = {}
     finals: set[int] = set()
-    probe_spend = 0
+    probe_spend, searcher_seconds = 0, 0.0
     for event in events[1:]:
         probe_spend += event.get("probes", 0)
+        searcher_seconds += event.get("searcher_seconds", 0.0)
         if event["event"] == "ask":
             asked[event["number"]] = Trial(event["number"], _policy(event), fidelity, seed)
         elif event["event"] == "promote":
@@ -385,6 +389,7 @@ def load_run(directory: str | Path) -> Run:
         trials=tuple(told[number] for number in sorted(told) if number not in finals),
         finals=tuple(told[number] for number in sorted(finals) if number in told),
         probe_spend=probe_spend,
+        searcher_seconds=searcher_seconds,
         objective=parse_objective(header["provenance"]["objective"]),
         provenance={**header["provenance"], **provenance},
         stopped=events[-1]["reason"] if events[-1]["event"] == "stop" else None,

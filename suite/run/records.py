@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Run:
         provenance: Problem, fidelity, seeds, versions and commit, JSON-ready.
         stopped: Why the run ended: ``"evaluations"``, ``"forward_passes"``, ``"exhausted"`` or ``"stalled"``; None if it goes on.
         finals: Second measurements of the best policies, with other noise; empty if there were none.
+        searcher_seconds: Wall time of the searcher itself, probes included; no part of what makes two runs equal.
     """
 
     searcher: str
@@ -39,6 +40,7 @@ class Run:
     provenance: Mapping[str, Any]
     stopped: str | None
     finals: tuple[Trial, ...] = ()
+    searcher_seconds: float = field(default=0.0, compare=False)
 
     @property
     def best(self) -> Trial | None:
