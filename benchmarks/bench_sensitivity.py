@@ -24,7 +24,7 @@ from suite.probes import GRADIENT_PASSES, ProbeSettings, product_passes
 from suite.problems.smoothed import SmoothedProblem
 from suite.run.registry import make_searcher
 
-ROWS = 128
+ROWS = 64
 
 
 def main() -> None:
@@ -81,7 +81,7 @@ def time_derivatives(problem: SmoothedProblem) -> dict[str, dict[str, float]]:
             "one": lambda: derivatives.products(whole),
             "layers": lambda: derivatives.products(single),
         },
-        rounds=9,
+        rounds=5,
     )
     median = {name: float(np.median(values)) for name, values in seconds.items()}
     charged = {
