@@ -18,7 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from suite.files import write_text
+from suite.objective import parse_objective
 from suite.report.appearance import assign_looks, figure_style, save_figure, wrap_name
+from suite.report.scores import name_objective
 from suite.run.sensitivity import Agreement, Sensitivity
 
 SCHEMA_VERSION = 1
@@ -195,7 +197,8 @@ def plot_agreement(found: Sensitivity) -> Figure:
         axes.set_axis_off()
     figure.suptitle(f"{_title(found)}, {len(found.policies)} random feasible policies", x=0.01, ha="left")
     figure.supxlabel("predicted loss", fontsize=9)
-    figure.supylabel(f"measured {found.provenance.get('objective', 'score')} (search estimate)", fontsize=9)
+    objective = name_objective(parse_objective(str(found.provenance["objective"])))
+    figure.supylabel(f"measured {objective} (search estimate)", fontsize=9)
     return figure
 
 
