@@ -340,7 +340,7 @@ def test_a_post_step_of_finetuning_helps_a_two_bit_policy() -> None:
 
 def test_unknown_post_steps_list_the_known_ones(problem: SmoothedProblem) -> None:
     with pytest.raises(BitcertError, match=r"known: .*qat"):
-        examine(problem, problem.space.uniform(3), "sqwa")
+        examine(problem, problem.space.uniform(3), "swqa")
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"version": 99}', '{"version": 1, "images": 3}'])
