@@ -27,7 +27,7 @@ class FinetuneSettings:
         learning_rate: Adam's rate at the start; it falls to zero along a half cosine. For learned steps and clipping levels
             it is relative to their size: Adam moves every number by about its rate, whatever the gradient.
         clip_decay: L2 penalty on PACT's clipping levels.
-        quantizer: ``"lsq"``, ``"pact"`` or ``"dorefa"``.
+        quantizer: ``"lsq"``, ``"fixed"``, ``"pact"`` or ``"dorefa"``.
     """
 
     batch: int = 64
