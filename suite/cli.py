@@ -238,7 +238,9 @@ def _add_problem(parser: argparse.ArgumentParser, required: bool = True, named: 
         metavar="FILE",
         help="trained network, .safetensors or a PyTorch state dict (default: the shipped one)",
     )
-    group.add_argument("--quantizer", default="lsq", help="quantizer of finetuning: lsq, fixed, pact or dorefa (default: lsq)")
+    group.add_argument(
+        "--quantizer", default="lsq", help="quantizer of finetuning: lsq, fixed, pact or dorefa (default: lsq)"
+    )
     group.add_argument(
         "--recalibrate",
         action="store_true",
