@@ -13,7 +13,6 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 from suite.certify import NoiseStream
-from suite.certify.sampling import noisy_batches
 from suite.data import ImageSplit
 from suite.errors import BitcertError
 from suite.probes import GRADIENT_PASSES, Derivatives, Part, Probes, ProbeSettings, Quality, product_passes
@@ -51,16 +50,8 @@ class NetworkProbes(Probes):
         self._problem, self._settings = problem, settings
         self._names = [layer.name for layer in problem.space.layers]
         split = self._draw(settings.images)
-        images, labels = split.images().to(problem.device), torch.tensor(split.labels, device=problem.device)
-        size = problem.definition.batch
-        if settings.noise == 0:
-            self._batches = list(zip(images.split(size), labels.split(size), strict=True))
-        else:
-            stream = NoiseStream(derive_seed(problem.seed, "probe", settings.seed), "probe")
-            noisy = noisy_batches(
-                images, split.ids, sigma=problem.sigma, stop=settings.noise, stream=stream, batch=size
-            )
-            self._batches = [(batch.inputs.clone(), labels[batch.rows]) for batch in noisy]
+        stream = NoiseStream(derive_seed(problem.seed, "probe", settings.seed), "probe")
+        self._batches = problem.labelled_batches(split, stream, settings.noise)
 
     def measure(self, policy: Policy) -> Quality:
         """Measure the network quantized to a policy; one forward pass a row."""

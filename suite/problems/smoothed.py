@@ -242,6 +242,16 @@ class SmoothedProblem(Problem):
             memory=memory,
         )
 
+    def labelled_batches(self, split: ImageSplit, stream: NoiseStream, samples: int) -> list[tuple[Tensor, Tensor]]:
+        """A split's images in the problem's batches, image by image, with ``samples`` of noise each (0: none), and labels."""
+        images = split.images().to(self.device)
+        labels = torch.tensor(split.labels, device=self.device)
+        size = self.definition.batch
+        if samples == 0:
+            return list(zip(images.split(size), labels.split(size), strict=True))
+        noisy = noisy_batches(images, split.ids, sigma=self.sigma, stop=samples, stream=stream, batch=size)
+        return [(batch.inputs.clone(), labels[batch.rows]) for batch in noisy]
+
     @contextmanager
     def fixed_threads(self) -> Iterator[None]:
         """Run a block with the number of threads that the definition fixes."""
@@ -374,9 +384,7 @@ class SmoothedProblem(Problem):
     def _calibration_batches(self, dataset: ImageDataset) -> list[Tensor]:
         split = calibration_split(dataset, self.definition)
         stream = NoiseStream(derive_seed(self.seed, "calibration"), "calibration")
-        images = split.images().to(self.device)
-        batches = noisy_batches(images, split.ids, sigma=self.sigma, stop=1, stream=stream, batch=self.definition.batch)
-        return [batch.inputs for batch in batches]
+        return [inputs for inputs, _ in self.labelled_batches(split, stream, samples=1)]
 
 
 def _space(definition: Definition) -> SearchSpace:

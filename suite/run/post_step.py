@@ -12,15 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from suite.certify import NoiseStream
-from suite.certify.sampling import noisy_batches
 from suite.errors import BitcertError, unknown_name
 from suite.problems.smoothed import SmoothedProblem
 from suite.quantize import TrainableNetwork, calibrate, recalibrate_batch_norm
 from suite.run.registry import parse_searcher
 from suite.seeds import derive_seed
 from suite.space import FLOAT_BITS, Policy
-from suite.train.finetune import finetune
-from suite.train.sqwa import Averaged, SQWASettings, State, average_cycles, sqwa
+from suite.train.sqwa import Averaged, SQWASettings, State, Training, average_cycles, sqwa
 
 POST_STEPS = ("none", "qat", "qat-low-lr", "swa", "sqwa")
 
@@ -69,10 +67,12 @@ class PostStep:
                 raise BitcertError(f"{name} of the post-step must be true or false, got {getattr(self, name)!r}")
         if not 0 < self.finish < 1:
             raise BitcertError(f"finish is a share of the steps between 0 and 1, got {self.finish}")
-        if self.steps < self.captures + 1 or self.captures < 1 or self.seed < 0:
+        if self.captures < 1 or self.seed < 0:
             raise BitcertError(
-                f"{self.steps} steps are too few for {self.captures} captures and a finish, or the seed is negative ({self.seed})"
+                f"a post-step needs captures >= 1 and a seed >= 0, got {self.captures} captures and seed {self.seed}"
             )
+        if self.steps <= self.captures:
+            raise BitcertError(f"{self.steps} steps are too few for {self.captures} captures and a finish")
         self.plan  # noqa: B018 (checks the rest)
 
     @property
@@ -88,7 +88,6 @@ class PostStep:
             finish_rate=self.finish_rate,
             averaged=self.averaged,
             resolve=self.resolve,
-            noise=self.noise,
         )
 
 
@@ -150,84 +149,44 @@ def apply_post_step(
     """
     if step.name == "none":
         return Finished(problem.quantized(policy), problem.preparation_passes(0), {})
-    plan, seed = step.plan, derive_seed(problem.seed, "post-step", step.seed)
-    finetuning = problem.finetuning
-    batches = _noisy_training_images(problem)
-    train, sigma = problem.dataset.splits["train"], problem.sigma
-    if step.name == "swa":
-        return _average_float(problem, policy, step, batches, seed, progress)
-    network = TrainableNetwork(problem.network, problem.space.layers, policy, problem.calibration, finetuning.quantizer)
-    if step.name == "sqwa":
-        record = sqwa(
-            network,
-            train,
-            sigma=sigma,
-            finetuning=finetuning,
-            settings=plan,
-            seed=seed,
-            batches=batches,
-            state=state,
-            captured=captured,
-            progress=progress,
-        )
-        return Finished(network.freeze(), record.forward_passes, asdict(record))
-    noise = sigma if step.noise else 0.0
-    first = step.steps if step.name == "qat" else step.steps - plan.finish_steps
-    for steps, rate, done in ((first, step.rate, 0), (step.steps - first, step.finish_rate, first)):
-        if steps:
-            finetune(
-                network,
-                train,
-                steps=steps,
-                sigma=noise,
-                settings=replace(finetuning, learning_rate=rate),
-                seed=derive_seed(seed, "part", done),
-                progress=None if progress is None else lambda count, done=done: progress(done + count),  # type: ignore[misc]
-            )
-    return Finished(network.freeze(), finetuning.forward_passes(step.steps), {})
-
-
-def _average_float(
-    problem: SmoothedProblem,
-    policy: Policy,
-    step: PostStep,
-    batches: list[tuple[Tensor, Tensor]],
-    seed: int,
-    progress: Callable[[int], None] | None,
-) -> Finished:
-    """Average the float network over cycles (SWA, Izmailov et al. 2018), then quantize it and finetune at the low rate."""
-    plan, layers, finetuning = replace(step.plan, averaged="masters"), problem.space.layers, problem.finetuning
-    train, images = problem.dataset.splits["train"], [inputs for inputs, _ in batches]
-    unquantized = Policy.from_bits([FLOAT_BITS] * len(layers), [FLOAT_BITS] * len(layers))
-    trained = TrainableNetwork(problem.network, layers, unquantized, problem.calibration)
-    _, losses = average_cycles(
-        trained,
-        train,
-        sigma=problem.sigma,
-        finetuning=finetuning,
-        settings=plan,
-        seed=seed,
-        batches=batches,
+    plan = step.plan
+    training = Training(
+        split=problem.dataset.splits["train"],
+        sigma=problem.sigma if step.noise else 0.0,
+        finetuning=problem.finetuning,
+        seed=derive_seed(problem.seed, "post-step", step.seed),
+        batches=_noisy_training_images(problem),
         progress=progress,
     )
-    recalibrate_batch_norm(trained, images)
+    if step.name == "swa":
+        return _average_float(problem, policy, step, training)
+    network = TrainableNetwork(
+        problem.network, problem.space.layers, policy, problem.calibration, problem.finetuning.quantizer
+    )
+    if step.name == "sqwa":
+        record = sqwa(network, training, plan, state=state, captured=captured)
+        return Finished(network.freeze(), record.forward_passes, asdict(record))
+    first = step.steps if step.name == "qat" else step.steps - plan.finish_steps
+    training.run(network, first, step.rate, "part", 0, done=0)
+    if first < step.steps:
+        training.run(network, plan.finish_steps, step.finish_rate, "part", first, done=first)
+    return Finished(network.freeze(), problem.finetuning.forward_passes(step.steps), {})
+
+
+def _average_float(problem: SmoothedProblem, policy: Policy, step: PostStep, training: Training) -> Finished:
+    """Average the float network over cycles (SWA, Izmailov et al. 2018), then quantize it and finetune at the low rate."""
+    plan, layers = replace(step.plan, averaged="masters"), problem.space.layers
+    unquantized = Policy.from_bits([FLOAT_BITS] * len(layers), [FLOAT_BITS] * len(layers))
+    trained = TrainableNetwork(problem.network, layers, unquantized, problem.calibration)
+    losses = average_cycles(trained, training, plan)
+    recalibrate_batch_norm(trained, training.images)
     averaged = copy.deepcopy(problem.network)
     averaged.load_state_dict(trained.network.state_dict())
     averaged.eval().requires_grad_(False)
-    calibration = calibrate(averaged, [layer.name for layer in layers], images)
-    network = TrainableNetwork(averaged, layers, policy, calibration, finetuning.quantizer)
-    done = step.steps - plan.finish_steps
-    finetune(
-        network,
-        train,
-        steps=plan.finish_steps,
-        sigma=problem.sigma if step.noise else 0.0,
-        settings=replace(finetuning, learning_rate=step.finish_rate),
-        seed=derive_seed(seed, "finish", 0),
-        progress=None if progress is None else lambda count: progress(done + count),
-    )
-    rows = sum(len(inputs) for inputs in images)
-    passes = finetuning.forward_passes(step.steps) + rows * (plan.captures + 2)
+    calibration = calibrate(averaged, [layer.name for layer in layers], training.images)
+    network = TrainableNetwork(averaged, layers, policy, calibration, problem.finetuning.quantizer)
+    training.run(network, plan.finish_steps, plan.finish_rate, "finish", 0, done=step.steps - plan.finish_steps)
+    passes = problem.finetuning.forward_passes(step.steps) + training.rows * (plan.captures + 2)
     return Finished(network.freeze(), passes, {"captures": losses})
 
 
@@ -235,9 +194,5 @@ def _noisy_training_images(problem: SmoothedProblem) -> list[tuple[Tensor, Tenso
     """Training images with one noise sample each, the same for every policy."""
     train = problem.dataset.splits["train"]
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(problem.seed))[:_IMAGES]
-    split = train.subset(order.numpy())
-    labels = torch.tensor(split.labels, device=problem.device)
     stream = NoiseStream(derive_seed(problem.seed, "post-step"), "post-step")
-    images = split.images().to(problem.device)
-    made = noisy_batches(images, split.ids, sigma=problem.sigma, stop=1, stream=stream, batch=problem.definition.batch)
-    return [(batch.inputs.clone(), labels[batch.rows]) for batch in made]
+    return problem.labelled_batches(train.subset(order.numpy()), stream, samples=1)

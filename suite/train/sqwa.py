@@ -41,7 +41,6 @@ class SQWASettings:
         finish_rate: Its learning rate at the start, a low one.
         averaged: What is averaged: the ``"quantized"`` weights, or the float ``"masters"`` behind them.
         resolve: Whether the average is quantized with new least-squares steps rather than those of the last capture.
-        noise: Whether training sees the noise of smoothing.
     """
 
     captures: int = 5
@@ -51,7 +50,6 @@ class SQWASettings:
     finish_rate: float = 1e-4
     averaged: Averaged = "quantized"
     resolve: bool = True
-    noise: bool = True
 
     def __post_init__(self) -> None:
         for name in ("captures", "cycle_steps", "finish_steps"):
@@ -67,6 +65,59 @@ class SQWASettings:
     def steps(self) -> int:
         """Optimizer steps in total."""
         return self.captures * self.cycle_steps + self.finish_steps
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Training:
+    """What all parts of a post-step share.
+
+    Attributes:
+        split: Training images.
+        sigma: Standard deviation of the noise that training sees.
+        finetuning: Batch and quantizer; its rate is not used.
+        seed: Of order and noise.
+        batches: Noisy training images with labels, on which batch norms are recomputed and losses measured.
+        progress: Called with the number of finished optimizer steps of the whole post-step.
+    """
+
+    split: ImageSplit
+    sigma: float
+    finetuning: FinetuneSettings
+    seed: int
+    batches: list[tuple[Tensor, Tensor]]
+    progress: Callable[[int], None] | None = None
+
+    @property
+    def images(self) -> list[Tensor]:
+        """The inputs of the batches."""
+        return [inputs for inputs, _ in self.batches]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all batches."""
+        return sum(len(inputs) for inputs in self.images)
+
+    def run(self, network: TrainableNetwork, steps: int, rate: float, part: str, number: int, *, done: int) -> None:
+        """Finetune in place, with a fresh optimizer and a seed of its own; the rate falls to zero along a half cosine.
+
+        Args:
+            network: What is trained.
+            steps: Optimizer steps.
+            rate: Learning rate at the start.
+            part: Name of this part of the post-step; it keys the seed.
+            number: Number of the part, where there are several.
+            done: Optimizer steps before it.
+        """
+        tell = self.progress
+        finetune(
+            network,
+            self.split,
+            steps=steps,
+            sigma=self.sigma,
+            settings=replace(self.finetuning, learning_rate=rate),
+            seed=derive_seed(self.seed, part, number),
+            progress=None if tell is None else lambda count: tell(done + count),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +185,11 @@ def resolve_steps(network: TrainableNetwork) -> None:
 
 def sqwa(
     network: TrainableNetwork,
-    split: ImageSplit,
-    *,
-    sigma: float,
-    finetuning: FinetuneSettings,
+    training: Training,
     settings: SQWASettings,
-    seed: int,
-    batches: list[tuple[Tensor, Tensor]],
+    *,
     state: Path | None = None,
     captured: Callable[[int, State], None] | None = None,
-    progress: Callable[[int], None] | None = None,
 ) -> SQWARecord:
     """Finetune a quantized network by stochastic quantized weight averaging, in place.
 
@@ -154,15 +200,10 @@ def sqwa(
 
     Args:
         network: Starts where direct quantization ends.
-        split: Training images.
-        sigma: Standard deviation of the noise.
-        finetuning: Batch and quantizer; its rate is not used.
+        training: Images, noise, batch and seed.
         settings: Cycles, rates, what is averaged.
-        seed: Of order and noise.
-        batches: Noisy training images with labels, on which batch norms are recomputed and losses measured.
         state: File that keeps the state between cycles; it is removed at the end.
         captured: Called with the number of each capture and its state, where captures are to be kept.
-        progress: Called with the number of finished optimizer steps.
 
     Raises:
         BitcertError: If training diverges, or the file belongs to something else.
@@ -171,93 +212,65 @@ def sqwa(
         Shin, Boo and Sung, SQWA: Stochastic quantized weight averaging for improving the generalization capability of
         low-precision deep neural networks, arXiv 2002.00343, 2020.
     """
-    _, losses = average_cycles(
-        network,
-        split,
-        sigma=sigma,
-        finetuning=finetuning,
-        settings=settings,
-        seed=seed,
-        batches=batches,
-        state=state,
-        captured=captured,
-        progress=progress,
-    )
-    images = [inputs for inputs, _ in batches]
+    losses = average_cycles(network, training, settings, state=state, captured=captured)
     with _unquantized_weights(network):
-        recalibrate_batch_norm(network, images)
-        averaged = mean_loss(network, batches)
+        recalibrate_batch_norm(network, training.images)
+        averaged = mean_loss(network, training.batches)
     if settings.resolve:
         resolve_steps(network)
-    recalibrate_batch_norm(network, images)
-    requantized = mean_loss(network, batches)
-    finetune(
-        network,
-        split,
-        steps=settings.finish_steps,
-        sigma=sigma if settings.noise else 0.0,
-        settings=replace(finetuning, learning_rate=settings.finish_rate),
-        seed=derive_seed(seed, "finish", 0),
-        progress=_shifted(progress, settings.captures * settings.cycle_steps),
-    )
+    recalibrate_batch_norm(network, training.images)
+    requantized = mean_loss(network, training.batches)
+    done = settings.captures * settings.cycle_steps
+    training.run(network, settings.finish_steps, settings.finish_rate, "finish", 0, done=done)
     if state is not None:
         state.unlink(missing_ok=True)
-    rows = sum(len(inputs) for inputs in images)
+    trained = PASSES_PER_IMAGE * training.finetuning.batch * settings.steps
     return SQWARecord(
         captures=tuple(losses),
         averaged=averaged,
         requantized=requantized,
-        finetuned=mean_loss(network, batches),
-        forward_passes=PASSES_PER_IMAGE * finetuning.batch * settings.steps + rows * (settings.captures + 5),
+        finetuned=mean_loss(network, training.batches),
+        forward_passes=trained + training.rows * (settings.captures + 5),
     )
 
 
 def average_cycles(
     network: TrainableNetwork,
-    split: ImageSplit,
-    *,
-    sigma: float,
-    finetuning: FinetuneSettings,
+    training: Training,
     settings: SQWASettings,
-    seed: int,
-    batches: list[tuple[Tensor, Tensor]],
+    *,
     state: Path | None = None,
     captured: Callable[[int, State], None] | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> tuple[Average, list[float]]:
+) -> list[float]:
     """Train in cycles and load the average of what they end with into the network; arguments as for :func:`sqwa`.
 
     Returns:
-        The average, and the loss of each capture. Batch norms have the mean of the captures' statistics, which are not those
-        of the average.
+        The loss of each capture. Batch norms have the mean of the captures' statistics, which are not those of the average.
     """
     identity = json.dumps(
-        {"settings": asdict(settings), "finetuning": asdict(finetuning), "sigma": sigma, "seed": seed}, sort_keys=True
+        {
+            "settings": asdict(settings),
+            "finetuning": asdict(training.finetuning),
+            "sigma": training.sigma,
+            "seed": training.seed,
+        },
+        sort_keys=True,
     )
     average = Average()
     losses: list[float] = []
     if state is not None and state.exists():
         losses = _read_state(state, identity, network, average)
-    noise = sigma if settings.noise else 0.0
     for cycle in range(average.count, settings.captures):
-        finetune(
-            network,
-            split,
-            steps=settings.cycle_steps,
-            sigma=noise,
-            settings=replace(finetuning, learning_rate=settings.rate),
-            seed=derive_seed(seed, "cycle", cycle),
-            progress=_shifted(progress, cycle * settings.cycle_steps),
-        )
+        training.run(network, settings.cycle_steps, settings.rate, "cycle", cycle, done=cycle * settings.cycle_steps)
         taken = capture(network, settings.averaged)
         average.add(taken)
-        losses.append(mean_loss(network, batches))
+        losses.append(mean_loss(network, training.batches))
         if captured is not None:
             captured(cycle, taken)
         if state is not None:
             _write_state(state, identity, network, average, losses)
     _load(network, average.state)
-    return average, losses
+    return losses
 
 
 @torch.no_grad()
@@ -282,10 +295,6 @@ def _unquantized_weights(network: TrainableNetwork) -> Iterator[None]:
     finally:
         for layer, quantizer in zip(layers, quantizers, strict=True):
             layer.quantize_weights = quantizer
-
-
-def _shifted(progress: Callable[[int], None] | None, by: int) -> Callable[[int], None] | None:
-    return None if progress is None else lambda steps: progress(by + steps)
 
 
 def _load(network: TrainableNetwork, state: Mapping[str, Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from suite.quantize.steps import fit_steps, quantize, weight_grid
 from suite.quantize.trainable import FixedStep, Scheme
 from suite.space import SearchSpace
 from suite.train.finetune import FinetuneSettings
-from suite.train.sqwa import Average, SQWARecord, SQWASettings, State, capture, mean_loss, resolve_steps, sqwa
+from suite.train.sqwa import Average, SQWARecord, SQWASettings, State, Training, capture, mean_loss, resolve_steps, sqwa
 
 SHAPE = (1, 8, 8)
 SHORT = SQWASettings(captures=3, cycle_steps=3, finish_steps=2, rate=3e-3)
@@ -52,17 +53,19 @@ def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [(split.images(), torch.tensor(split.labels))]
 
 
-def run(network: TrainableNetwork, settings: SQWASettings = SHORT, seed: int = 0, **more: object) -> SQWARecord:
-    return sqwa(
-        network,
-        training_images(),
-        sigma=0.25,
-        finetuning=FinetuneSettings(batch=16, quantizer=network.scheme),
-        settings=settings,
-        seed=seed,
-        batches=batches(),
-        **more,  # type: ignore[arg-type]
-    )
+def run(
+    network: TrainableNetwork,
+    settings: SQWASettings = SHORT,
+    seed: int = 0,
+    *,
+    sigma: float = 0.25,
+    progress: Callable[[int], None] | None = None,
+    state: Path | None = None,
+    captured: Callable[[int, State], None] | None = None,
+) -> SQWARecord:
+    finetuning = FinetuneSettings(batch=16, quantizer=network.scheme)
+    training = Training(training_images(), sigma, finetuning, seed, batches(), progress)
+    return sqwa(network, training, settings, state=state, captured=captured)
 
 
 def levels(weight: torch.Tensor, step: torch.Tensor) -> set[float]:
@@ -215,7 +218,7 @@ def test_a_state_of_something_else_or_damaged_is_refused(float_network: nn.Modul
 def test_training_lowers_the_loss(float_network: nn.Module) -> None:
     network = trainable(float_network, bits=3, scheme="lsq")
     before = mean_loss(network, batches())
-    record = run(network, SQWASettings(captures=3, cycle_steps=12, finish_steps=12, rate=3e-3, noise=False))
+    record = run(network, SQWASettings(captures=3, cycle_steps=12, finish_steps=12, rate=3e-3), sigma=0.0)
     assert record.finetuned < before
 
 
