@@ -62,14 +62,18 @@ def run_train(arguments: argparse.Namespace) -> int:
     if sigma <= 0:
         raise BitcertError(f"sigma must be positive, got {sigma}; it is the standard deviation of the smoothing noise")
     recipe = replace(recipe_for(definition.dataset), network=definition.network)
+    command = f"bitcert train {definition.name} --sigma {sigma:g} --seed {arguments.seed}"
     if arguments.epochs is not None:
+        command += f" --epochs {arguments.epochs}"
         recipe = replace(recipe, settings=replace(recipe.settings, epochs=arguments.epochs))
     out = Path(arguments.out or f"{definition.name}-sigma{sigma:g}.safetensors")
     if out.exists():
         raise BitcertError(f"{out} exists; choose another --out, or remove it to train again")
     dataset = load_dataset(definition.dataset, arguments.data, download=arguments.download)
     with epochs_shown(recipe.settings.epochs, quiet=arguments.json) as progress:
-        record = make_checkpoint(dataset, recipe, out, sigma=sigma, seed=arguments.seed, progress=progress)
+        record = make_checkpoint(
+            dataset, recipe, out, sigma=sigma, seed=arguments.seed, command=command, progress=progress
+        )
     if arguments.json:
         print(json.dumps({"checkpoint": str(out), **record}))
     else:

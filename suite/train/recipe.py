@@ -32,7 +32,7 @@ class Recipe:
 RECIPES: Mapping[str, Recipe] = {
     "digits": Recipe("resnet8", TrainSettings(epochs=150, weight_decay=2e-3)),
     "mnist": Recipe("resnet8", TrainSettings(epochs=6, threads=2)),
-    "cifar10": Recipe("resnet20", TrainSettings(epochs=12, rate=0.2, flip=True, shift=4, threads=2)),
+    "cifar10": Recipe("resnet20", TrainSettings(epochs=12, rate=0.2, flip=True, shift=4)),
 }
 
 
@@ -54,6 +54,7 @@ def make_checkpoint(
     *,
     sigma: float,
     seed: int,
+    command: str | None = None,
     progress: Report | None = None,
 ) -> dict[str, Any]:
     """Train a network on a dataset and save it with its record; an interrupted call goes on where it stopped.
@@ -66,11 +67,12 @@ def make_checkpoint(
         path: Where the checkpoint goes, ending in ``.safetensors``.
         sigma: Standard deviation of the noise, in the units of the images.
         seed: Seed of the training.
+        command: What makes the checkpoint again, for the record.
         progress: Called after each epoch, see :func:`train_base`.
 
     Returns:
         The record: that of :func:`train_base`, with the dataset and its hash, the network's name, the accuracy on
-        search images without noise and, for the dataset's own recipe, the command that makes the checkpoint again.
+        search images without noise and the command, if one is given.
 
     Raises:
         BitcertError: If the training fails, or a state left beside ``path`` belongs to another one.
@@ -87,8 +89,8 @@ def make_checkpoint(
         progress=progress,
     )
     record["search_accuracy"] = accuracy(network, dataset.splits["search"])
-    if recipe == RECIPES.get(dataset.name):
-        record["command"] = f"bitcert train {dataset.name} --sigma {sigma:g} --seed {seed}"
+    if command is not None:
+        record["command"] = command
     save_checkpoint(network, path, record)
     resume.unlink(missing_ok=True)
     return record

@@ -23,7 +23,7 @@ def dataset() -> ImageDataset:
 
 def test_a_checkpoint_loads_with_a_complete_record(dataset: ImageDataset, tmp_path: Path) -> None:
     path = tmp_path / "digits-sigma0.25.safetensors"
-    record = make_checkpoint(dataset, _QUICK, path, sigma=0.25, seed=3)
+    record = make_checkpoint(dataset, _QUICK, path, sigma=0.25, seed=3, command="bitcert train digits --epochs 2")
     network = build_network("resnet8", 10, 1)
     assert load_checkpoint(network, path) == record
     assert record["network_sha256"] == network_sha256(network)
@@ -31,7 +31,7 @@ def test_a_checkpoint_loads_with_a_complete_record(dataset: ImageDataset, tmp_pa
     assert (record["network"], record["sigma"], record["seed"]) == ("resnet8", 0.25, 3)
     assert record["settings"]["epochs"] == 2
     assert record["search_accuracy"] == accuracy(network, dataset.splits["search"])
-    assert "command" not in record
+    assert record["command"] == "bitcert train digits --epochs 2"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["digits-sigma0.25.json", "digits-sigma0.25.safetensors"]
 
 
