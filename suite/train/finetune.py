@@ -80,7 +80,7 @@ def finetune(
     groups: list[dict[str, Any]] = [{"params": others}]
     for scale in scales:
         groups.append({"params": [scale], "lr": settings.learning_rate * float(scale.detach().abs().mean())})
-    optimizer = torch.optim.Adam(groups, lr=settings.learning_rate)
+    optimizer = torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     labels = torch.tensor(split.labels)
     order = torch.empty(0, dtype=torch.int64)
