@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(name: str, summary: str, description: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=summary, description=description, epilog=_EPILOG)
-        command.set_defaults(command=f"run_{name}")
+        command.set_defaults(command=f"run_{name.replace('-', '_')}")
         command.add_argument(
             "--json", action="store_true", help="print the result as JSON on standard output, nothing else"
         )
@@ -168,6 +168,49 @@ def _parser() -> argparse.ArgumentParser:
     _add_problem(examine, required=False)
     examine.add_argument("--out", metavar="FILE", help="also write the outcome, with one row an image, as JSON")
     _add_exam(examine)
+
+    post_steps = add(
+        "post-steps",
+        "compare ways of finetuning the same policies",
+        "Put the same policies through several post-steps, examine each result, and write a table and a figure of paired "
+        "differences. A directory that holds the comparison is resumed.",
+    )
+    post_steps.add_argument("problem", help="problem whose network is finetuned, see 'bitcert list'")
+    post_steps.add_argument(
+        "--post-steps",
+        default="sqwa,qat,qat-low-lr,swa,none",
+        metavar="A,B,...",
+        help="what is compared, see 'bitcert list'; the others are measured by the first; options follow a name, as in "
+        "sqwa:captures=3:averaged=masters (default: sqwa,qat,qat-low-lr,swa,none)",
+    )
+    post_steps.add_argument("--steps", type=int, help="optimizer steps of each, where it has no option (default: 400)")
+    post_steps.add_argument(
+        "--policies",
+        type=int,
+        default=5,
+        help="how many policies: the largest uniform one within the budget, the others random (default: 5)",
+    )
+    post_steps.add_argument(
+        "--policy",
+        action="append",
+        default=[],
+        metavar="JSON",
+        help="a policy, or a file with it, instead of those; may be repeated",
+    )
+    post_steps.add_argument(
+        "--seeds", default="0,1,2,3,4", metavar="A,B,...", help="seeds of every post-step (default: 0,1,2,3,4)"
+    )
+    post_steps.add_argument(
+        "--split",
+        default="exam",
+        help="images that judge: exam, or search to choose settings without seeing the exam (default: exam)",
+    )
+    post_steps.add_argument(
+        "--directory", metavar="DIR", help="where everything goes (default: runs/PROBLEM-BUDGET-post-steps)"
+    )
+    _add_problem(post_steps, named=False)
+    _add_certificates(post_steps.add_argument_group("exam"))
+    _add_executor(post_steps, default="inline")
 
     report = add(
         "report",
@@ -291,6 +334,10 @@ def _add_exam(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--post-step-steps", type=int, metavar="STEPS", help="optimizer steps of the post-step (default: 400)"
     )
+    _add_certificates(group)
+
+
+def _add_certificates(group: argparse._ActionsContainer) -> None:
     group.add_argument("--exam-images", type=int, help="exam images (default: the problem's, usually all)")
     group.add_argument("--exam-n0", type=int, default=100, help="noise samples that choose a class (default: 100)")
     group.add_argument("--exam-n", type=int, default=10_000, help="noise samples that enter a bound (default: 10000)")

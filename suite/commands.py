@@ -291,6 +291,47 @@ def run_examine(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def run_post_steps(arguments: argparse.Namespace) -> int:
+    """Finetune the same policies in several ways, and examine what comes out."""
+    from rich.console import Console
+
+    from suite.problems.smoothed import SmoothedProblem
+    from suite.progress import exams_shown
+    from suite.report.post_steps import print_post_steps, write_post_steps
+    from suite.run.post_step_comparison import PostStepSettings, compare_post_steps, sample_policies
+    from suite.run.registry import split_searchers
+
+    problem = _problem(arguments)
+    if not isinstance(problem, SmoothedProblem):
+        raise BitcertError(f"{problem.name} has no network to finetune: its scores are a formula")
+    policies = tuple(_policy(given) for given in arguments.policy)
+    settings = PostStepSettings(
+        post_steps=split_searchers(arguments.post_steps),
+        policies=policies or sample_policies(problem, arguments.policies),
+        seeds=_seeds(arguments.seeds),
+        exam=_exam(arguments, problem),
+        steps=arguments.steps,
+    )
+    directory = Path(arguments.directory or f"runs/{problem.name}-{_slug(problem)}-post-steps")
+    with exams_shown(quiet=arguments.json) as (on_start, on_exam):
+        comparison = compare_post_steps(
+            problem,
+            settings,
+            directory,
+            executor=arguments.executor,
+            resources=_resources(arguments),
+            on_start=on_start,
+            on_exam=on_exam,
+        )
+    written = write_post_steps(comparison, directory / "report")
+    if arguments.json:
+        print((directory / "report" / "post_steps.json").read_text(encoding="utf-8"))
+        return 0
+    print_post_steps(comparison, Console())
+    print(f"{len(written)} files in {directory / 'report'}")
+    return 0
+
+
 def run_report(arguments: argparse.Namespace) -> int:
     """Write leaderboard, tables and plots of a finished comparison."""
     from suite.run.comparison import load_comparison
@@ -386,7 +427,14 @@ def _exam(arguments: argparse.Namespace, problem: Any) -> Any:
     images = arguments.exam_images
     if images is None and hasattr(problem, "definition"):
         images = problem.definition.exam.images
-    return ExamSettings(images, arguments.exam_n0, arguments.exam_n, arguments.exam_alpha, arguments.exam_certify)
+    return ExamSettings(
+        images,
+        arguments.exam_n0,
+        arguments.exam_n,
+        arguments.exam_alpha,
+        arguments.exam_certify,
+        getattr(arguments, "split", "exam"),
+    )
 
 
 def _resources(arguments: argparse.Namespace) -> Any:

@@ -112,6 +112,17 @@ def sensitivity_shown(
 
 
 @contextmanager
+def exams_shown(*, quiet: bool) -> Iterator[tuple[Callable[[int], None] | None, Callable[[], None] | None]]:
+    """Show exams as they are held, once it is known how many; nothing if ``quiet``."""
+    if quiet:
+        yield None, None
+        return
+    with _progress() as progress:
+        bar = progress.add_task("exams", total=None)
+        yield lambda count: progress.update(bar, total=count), lambda: progress.update(bar, advance=1)
+
+
+@contextmanager
 def epochs_shown(epochs: int, *, quiet: bool) -> Iterator[Callable[[int, int, float, float], None] | None]:
     """Show the epochs of a training with loss and accuracy; nothing if ``quiet``."""
     if quiet:

@@ -49,7 +49,9 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert "handwritten digits" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["list", "train", "search", "compare", "ablate", "examine", "report"])
+@pytest.mark.parametrize(
+    "command", ["list", "train", "search", "compare", "ablate", "sensitivity", "examine", "post-steps", "report"]
+)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])

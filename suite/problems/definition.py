@@ -14,6 +14,9 @@ CERTIFICATION_METHODS = ("ranking", "fixed", "irs", "incremental", "sequential",
 EXAM_METHODS = ("fixed", "sequential")
 """Methods that certify single images without looking at another classifier."""
 
+EXAM_SPLITS = ("exam", "search")
+"""Images that may be certified: those of the exam, or those of the search, to choose settings by."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExamSettings:
@@ -25,6 +28,7 @@ class ExamSettings:
         n: Noise samples that enter its bound.
         alpha: Failure probability of each image's certificate.
         method: ``"fixed"``, or ``"sequential"``: radii of the problem only, far fewer samples (``n`` is the most).
+        split: ``"exam"``, or ``"search"`` for what settings are chosen by: it must not see the exam.
     """
 
     images: int | None = None
@@ -32,10 +36,13 @@ class ExamSettings:
     n: int = 10_000
     alpha: float = 1e-3
     method: str = "fixed"
+    split: str = "exam"
 
     def __post_init__(self) -> None:
         if self.method not in EXAM_METHODS:
             raise unknown_name("certification method of an exam", self.method, EXAM_METHODS)
+        if self.split not in EXAM_SPLITS:
+            raise unknown_name("split of an exam", self.split, EXAM_SPLITS)
         for name in ("images", "n0", "n"):
             value = getattr(self, name)
             if value is not None and value < 1:

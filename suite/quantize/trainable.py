@@ -42,7 +42,7 @@ class _QuantizeLearned(torch.autograd.Function):
         return levels.mul_(step)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         inside, by_step = context.saved_tensors
         of_values = gradient * inside if context.needs_input_grad[0] else None

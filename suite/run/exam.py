@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ def examine(
     exam: ExamSettings | None = None,
     state: Path | None = None,
     progress: Progress | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> Outcome:
     """Certify a policy, or the float network, on exam images with the exam's own noise stream.
 
@@ -48,18 +49,19 @@ def examine(
         post_step: Finetuning before the exam, by name or in full.
         exam: Images, n0, n and alpha; the problem's default if None.
         state: File that keeps the state of a post-step that can be resumed.
-        progress: Called with forward passes made since the last call.
+        progress: Called with forward passes of the certification made since the last call.
+        on_step: Called with the number of finished optimizer steps of the post-step.
 
     Raises:
         BitcertError: If the policy is not feasible, the post-step unknown, or the split has fewer images than asked for.
     """
     step = parse_post_step(post_step) if isinstance(post_step, str) else post_step
     settings = exam or problem.definition.exam
-    split = problem.dataset.splits["exam"]
+    split = problem.dataset.splits[settings.split]
     if settings.images is not None:
         if settings.images > len(split):
             raise BitcertError(
-                f"{settings.images} exam images asked for, but {problem.definition.dataset} has {len(split)}"
+                f"{settings.images} {settings.split} images asked for, but {problem.definition.dataset} has {len(split)}"
             )
         split = split.subset(np.arange(settings.images))
     problem.warn_if_unreachable(settings.n, settings.alpha)
@@ -69,7 +71,7 @@ def examine(
             finished = Finished(problem.network, 0, {})
         else:
             problem.check_feasible(policy)
-            finished = apply_post_step(problem, policy, step, state=state)
+            finished = apply_post_step(problem, policy, step, state=state, progress=on_step)
         clean_accuracy, measured = problem.measure(
             finished.network,
             problem.noisy(split, derive_seed(problem.seed, "exam")),
@@ -104,7 +106,7 @@ def examine(
 
 def exam_forward_passes(problem: SmoothedProblem, exam: ExamSettings) -> int:
     """Most forward passes under noise that an exam makes; reads the data."""
-    images = len(problem.dataset.splits["exam"]) if exam.images is None else exam.images
+    images = len(problem.dataset.splits[exam.split]) if exam.images is None else exam.images
     return images * (exam.n0 + exam.n)
 
 

@@ -22,6 +22,7 @@ from suite.train.sqwa import Averaged, SQWASettings, State, Training, average_cy
 
 POST_STEPS = ("none", "qat", "qat-low-lr", "swa", "sqwa")
 
+_AVERAGING = ("swa", "sqwa")
 _IMAGES = 1_000
 """Training images, at most, on which batch norms are recomputed and losses measured."""
 
@@ -71,24 +72,28 @@ class PostStep:
             raise BitcertError(
                 f"a post-step needs captures >= 1 and a seed >= 0, got {self.captures} captures and seed {self.seed}"
             )
-        if self.steps <= self.captures:
-            raise BitcertError(f"{self.steps} steps are too few for {self.captures} captures and a finish")
+        if self.steps <= self._cycles:
+            raise BitcertError(f"{self.steps} steps are too few for {self._cycles} cycles and a finish")
         self.plan  # noqa: B018 (checks the rest)
 
     @property
     def plan(self) -> SQWASettings:
         """Cycles and finish that make up the steps; what the cycles leave over is added to the finish."""
-        cycle = max(1, round(self.steps * (1 - self.finish)) // self.captures)
-        cycle = min(cycle, (self.steps - 1) // self.captures)
+        cycle = max(1, round(self.steps * (1 - self.finish)) // self._cycles)
+        cycle = min(cycle, (self.steps - 1) // self._cycles)
         return SQWASettings(
-            captures=self.captures,
+            captures=self._cycles,
             cycle_steps=cycle,
             rate=self.rate,
-            finish_steps=self.steps - self.captures * cycle,
+            finish_steps=self.steps - self._cycles * cycle,
             finish_rate=self.finish_rate,
             averaged=self.averaged,
             resolve=self.resolve,
         )
+
+    @property
+    def _cycles(self) -> int:
+        return self.captures if self.name in _AVERAGING else 1
 
 
 def parse_post_step(text: str, steps: int | None = None) -> PostStep:

@@ -122,7 +122,7 @@ def test_options_follow_the_name() -> None:
         ("swqa", "unknown post-step 'swqa'"),
         ("sqwa:cycles=3", "unknown option of sqwa 'cycles'"),
         ("sqwa:captures=0", "captures >= 1"),
-        ("sqwa:steps=5", "5 steps are too few for 5 captures"),
+        ("sqwa:steps=5", "5 steps are too few for 5 cycles"),
         ("sqwa:captures=x", "captures of the post-step must be a number"),
         ("sqwa:noise=1", "noise of the post-step must be true or false"),
         ("sqwa:finish=1", "share of the steps"),

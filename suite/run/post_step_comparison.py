@@ -1,0 +1,234 @@
+"""Post-steps compared on the same policies: what finetuning is worth, all else being equal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from suite.errors import BitcertError
+from suite.files import write_text
+from suite.objective import Objective, parse_objective
+from suite.problems.definition import ExamSettings
+from suite.problems.smoothed import SmoothedProblem
+from suite.run.comparison import searcher_slug
+from suite.run.exam import examine, read_outcome, write_outcome
+from suite.run.executors import Resources, make_executor
+from suite.run.post_step import PostStep, parse_post_step
+from suite.run.provenance import software
+from suite.run.records import Outcome
+from suite.run.registry import make_searcher
+from suite.searcher import Exhausted
+from suite.seeds import derive_seed
+from suite.space import Policy
+
+FORMAT_VERSION = 1
+SETTINGS_FILE = "post_steps.json"
+_SEEDS = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class PostStepSettings:
+    """What is compared; two comparisons with equal settings on equal problems are the same one.
+
+    Attributes:
+        post_steps: Names, options after them if any (``sqwa:captures=3``); the first is what the others are measured by.
+        policies: Feasible policies, each of which goes through every post-step.
+        seeds: Seeds of order and noise; each is combined with the policy's position, so that no two policies share them.
+        exam: How the results are certified.
+        steps: Optimizer steps where a post-step does not say otherwise.
+    """
+
+    post_steps: tuple[str, ...]
+    policies: tuple[Policy, ...]
+    seeds: tuple[int, ...]
+    exam: ExamSettings
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("post_steps", "policies", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise BitcertError(f"a comparison of post-steps needs {name} without repetition, got {len(values)}")
+        for name in self.post_steps:
+            parse_post_step(name, self.steps)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PostStepComparison:
+    """Exams of policies after different post-steps.
+
+    Attributes:
+        exams: For each post-step a row a policy, and in it an exam a seed; ``none`` has one exam a policy.
+        reference: The exam of the float network.
+        objective: What is scored.
+        policies: In the order of the rows.
+        provenance: Problem, settings, versions and commit, JSON-ready.
+    """
+
+    exams: dict[str, list[list[Outcome]]]
+    reference: Outcome
+    objective: Objective
+    policies: tuple[Policy, ...]
+    provenance: dict[str, Any]
+
+
+def sample_policies(problem: SmoothedProblem, count: int, seed: int = 0) -> tuple[Policy, ...]:
+    """Choose different feasible policies: the largest uniform one, then draws of random search.
+
+    Raises:
+        BitcertError: If the budget leaves fewer policies than asked for.
+    """
+    searcher = make_searcher("random", problem, seed)
+    uniform = [policy for bits in problem.space.choices if problem.is_feasible(policy := problem.space.uniform(bits))]
+    chosen = dict.fromkeys(uniform[-1:])
+    with suppress(Exhausted):
+        while len(chosen) < count:
+            chosen[searcher.ask()] = None
+    if len(chosen) < count:
+        raise BitcertError(
+            f"{count} different policies asked for, but there are only {len(chosen)} within the budget "
+            f"{problem.budget.text}; ask for fewer, or raise the budget"
+        )
+    return tuple(chosen)[:count]
+
+
+def compare_post_steps(
+    problem: SmoothedProblem,
+    settings: PostStepSettings,
+    directory: str | Path,
+    *,
+    executor: str = "inline",
+    resources: Resources | None = None,
+    on_start: Callable[[int], None] | None = None,
+    on_exam: Callable[[], None] | None = None,
+) -> PostStepComparison:
+    """Put policies through post-steps and examine them; a directory that holds the same comparison is resumed.
+
+    Args:
+        problem: Where the network and the images come from.
+        settings: Post-steps, policies, seeds and exam.
+        directory: Where the exams go, a file each.
+        executor: ``"inline"`` or ``"ray"``; equal results.
+        resources: For the Ray executor.
+        on_start: Called with the number of exams still to be held.
+        on_exam: Called after each.
+
+    Raises:
+        BitcertError: If a policy is not feasible or the directory holds something else.
+    """
+    folder = Path(directory)
+    runner = make_executor(executor, resources)
+    for policy in settings.policies:
+        problem.check_feasible(policy)
+    _open_folder(folder, problem, settings)
+    missing = {path: case for path, case in _cases(folder, settings).items() if not path.exists()}
+    if on_start is not None:
+        on_start(len(missing))
+    for position, outcome in runner.map(_examine, (problem, settings.exam), list(missing.values())):
+        path = list(missing)[position]
+        write_outcome(outcome, path)
+        _state_file(path).unlink(missing_ok=True)
+        if on_exam is not None:
+            on_exam()
+    return _load(folder, settings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    policy: Policy | None
+    post_step: PostStep
+    state: Path | None = None
+
+
+def _examine(shared: tuple[SmoothedProblem, ExamSettings], case: _Case) -> Outcome:
+    problem, exam = shared
+    return examine(problem, case.policy, case.post_step, exam=exam, state=case.state)
+
+
+def _cases(folder: Path, settings: PostStepSettings) -> dict[Path, _Case]:
+    """All exams by their file: seeds outermost, so that an early look at an unfinished comparison sees every post-step."""
+    cases = {_exam_file(folder, None): _Case(None, PostStep())}
+    for seed in settings.seeds:
+        for position, policy in enumerate(settings.policies):
+            for name in settings.post_steps:
+                path = _exam_file(folder, name, policy, seed)
+                own = derive_seed(seed, "policy", position) % _SEEDS
+                step = replace(parse_post_step(name, settings.steps), seed=own)
+                cases.setdefault(path, _Case(policy, step, _state_file(path).resolve()))
+    return cases
+
+
+def _state_file(exam: Path) -> Path:
+    return exam.with_suffix(".safetensors")
+
+
+def _exam_file(folder: Path, name: str | None, policy: Policy | None = None, seed: int = 0) -> Path:
+    if name is None or policy is None:
+        return folder / "exams" / "float.json"
+    digest = hashlib.sha256(policy.to_json().encode()).hexdigest()[:16]
+    seeded = "" if parse_post_step(name).name == "none" else f"-{seed}"
+    return folder / "exams" / searcher_slug(name) / f"{digest}{seeded}.json"
+
+
+def _open_folder(folder: Path, problem: SmoothedProblem, settings: PostStepSettings) -> None:
+    """Write down what the folder holds, or check that it already holds just that (more seeds may be asked for)."""
+    wanted = {
+        "version": FORMAT_VERSION,
+        "problem": problem.provenance(),
+        "settings": {
+            "post_steps": list(settings.post_steps),
+            "steps": settings.steps,
+            "policies": [policy.to_dict() for policy in settings.policies],
+            "exam": asdict(settings.exam),
+            "seeds": list(settings.seeds),
+        },
+        "software": software(),
+    }
+    wanted = json.loads(json.dumps(wanted))
+    path = folder / SETTINGS_FILE
+    if path.exists():
+        found = _read_settings(path)
+        for part in ("problem", "settings"):
+            own = ("seeds", "post_steps")
+            different = [key for key in wanted[part] if key not in own and found[part].get(key) != wanted[part][key]]
+            if different:
+                raise BitcertError(
+                    f"{folder} holds another comparison: it differs in {', '.join(different)}; choose another directory"
+                )
+    elif folder.exists() and any(folder.iterdir()):
+        raise BitcertError(f"{folder} is not empty and holds no comparison of post-steps; choose another directory")
+    write_text(path, json.dumps(wanted, indent=1) + "\n")
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise BitcertError(f"{path} is damaged: it is not JSON") from None
+    if content.get("version") != FORMAT_VERSION:
+        raise BitcertError(
+            f"{path} is of version {content.get('version')!r}, this bitcert reads version {FORMAT_VERSION}"
+        )
+    return content
+
+
+def _load(folder: Path, settings: PostStepSettings) -> PostStepComparison:
+    content = _read_settings(folder / SETTINGS_FILE)
+    exams: dict[str, list[list[Outcome]]] = {}
+    for name in settings.post_steps:
+        seeds = settings.seeds[:1] if parse_post_step(name).name == "none" else settings.seeds
+        exams[name] = [
+            [read_outcome(_exam_file(folder, name, policy, seed)) for seed in seeds] for policy in settings.policies
+        ]
+    return PostStepComparison(
+        exams=exams,
+        reference=read_outcome(_exam_file(folder, None)),
+        objective=parse_objective(content["problem"]["objective"]),
+        policies=settings.policies,
+        provenance={**content["problem"], **content["settings"], **content["software"]},
+    )
