@@ -212,6 +212,27 @@ def _parser() -> argparse.ArgumentParser:
     _add_certificates(post_steps.add_argument_group("exam"))
     _add_executor(post_steps, default="inline")
 
+    plane = add(
+        "plane",
+        "pictures of the loss around a winner's captures",
+        "Put the best policy of a run through SQWA and map the plane through three of its captures: every point is quantized "
+        "before its loss and its certified radius are measured. A directory that holds the plane is resumed.",
+    )
+    plane.add_argument("run", metavar="RUN", help="directory of a search; its best policy, on the run's problem")
+    plane.add_argument(
+        "--post-step",
+        default="sqwa:captures=3",
+        help="sqwa, with options after the name; with three captures their average lies in the plane (default: "
+        "sqwa:captures=3)",
+    )
+    plane.add_argument(
+        "--post-step-steps", type=int, metavar="STEPS", help="optimizer steps of the post-step (default: 400)"
+    )
+    plane.add_argument("--size", type=int, default=15, help="points along each axis (default: 15)")
+    plane.add_argument("--directory", metavar="DIR", help="where everything goes (default: RUN-plane)")
+    _add_problem(plane, named=False)
+    _add_fidelity(plane.add_argument_group("certified radii"), finetuning=False)
+
     report = add(
         "report",
         "leaderboard and plots of a comparison",
@@ -315,12 +336,13 @@ def _add_spend(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_fidelity(group: argparse._ActionsContainer) -> None:
+def _add_fidelity(group: argparse._ActionsContainer, *, finetuning: bool = True) -> None:
     group.add_argument("--images", type=int, help="search images of an evaluation (default: the problem's)")
     group.add_argument("--noise", type=int, help="noise samples that count, per image (default: the problem's)")
-    group.add_argument(
-        "--finetune-steps", type=int, help="finetuning steps in every evaluation (default: the problem's)"
-    )
+    if finetuning:
+        group.add_argument(
+            "--finetune-steps", type=int, help="finetuning steps in every evaluation (default: the problem's)"
+        )
 
 
 def _add_exam(parser: argparse.ArgumentParser) -> None:

@@ -244,21 +244,12 @@ def run_sensitivity(arguments: argparse.Namespace) -> int:
 def run_examine(arguments: argparse.Namespace) -> int:
     """Certify one policy, or the float network, on exam images."""
     from suite.problems.smoothed import SmoothedProblem
-    from suite.progress import passes_shown
+    from suite.progress import exam_shown
     from suite.run.exam import exam_forward_passes, examine, write_outcome
-    from suite.run.loop import load_run
 
     policy = None
     if arguments.run:
-        run = load_run(arguments.run)
-        if run.best is None:
-            raise BitcertError(f"the run in {arguments.run} has no successful trial to examine")
-        policy = run.best.policy
-        for option, key in (("problem", "problem"), ("budget", "budget"), ("sigma", "sigma")):
-            if getattr(arguments, option) is None:
-                setattr(arguments, option, run.provenance[key])
-        arguments.objective, arguments.problem_seed = run.provenance["objective"], run.provenance.get("problem_seed", 0)
-        arguments.recalibrate = run.provenance.get("recalibrate", False)
+        policy = _best_of_run(arguments)
     elif arguments.problem is None:
         raise BitcertError("name the problem with --problem, or give a run with --run")
     elif arguments.policy:
@@ -267,8 +258,9 @@ def run_examine(arguments: argparse.Namespace) -> int:
     if not isinstance(problem, SmoothedProblem):
         raise BitcertError(f"{problem.name} has no images to hold an exam on")
     exam, post_step = _exam(arguments, problem), _post_step(arguments)
-    with passes_shown("exam", exam_forward_passes(problem, exam), quiet=arguments.json) as progress:
-        outcome = examine(problem, policy, post_step, exam=exam, progress=progress)
+    steps = 0 if policy is None or post_step.name == "none" else post_step.steps
+    with exam_shown(exam_forward_passes(problem, exam), steps, quiet=arguments.json) as (progress, on_step):
+        outcome = examine(problem, policy, post_step, exam=exam, progress=progress, on_step=on_step)
     if arguments.out:
         write_outcome(outcome, Path(arguments.out))
     if arguments.json:
@@ -332,6 +324,42 @@ def run_post_steps(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def run_plane(arguments: argparse.Namespace) -> int:
+    """Map the loss around the captures of a run's best policy."""
+    from suite.problems.smoothed import SmoothedProblem
+    from suite.progress import plane_shown
+    from suite.report.plane import write_plane
+    from suite.run.plane import map_plane
+
+    policy = _best_of_run(arguments)
+    problem = _problem(arguments)
+    if not isinstance(problem, SmoothedProblem):
+        raise BitcertError(f"{problem.name} has no network to finetune: its scores are a formula")
+    step = _post_step(arguments)
+    directory = Path(arguments.directory or f"{arguments.run.rstrip('/')}-plane")
+    with plane_shown(step.steps, arguments.size, quiet=arguments.json) as (on_step, on_point):
+        plane = map_plane(
+            problem,
+            policy,
+            directory,
+            post_step=step,
+            size=arguments.size,
+            fidelity=_fidelity(arguments, problem),
+            on_step=on_step,
+            on_point=on_point,
+        )
+    written = write_plane(plane, directory / "report")
+    if arguments.json:
+        print((directory / "report" / "plane.json").read_text(encoding="utf-8"))
+        return 0
+    for mark in plane.marks:
+        print(
+            f"{mark.name:<10}  loss {mark.loss:.4f}  ACR {mark.acr:.4f} (search estimate)  {mark.distance:.3g} off the plane"
+        )
+    print(f"{len(written)} files in {directory / 'report'}")
+    return 0
+
+
 def run_report(arguments: argparse.Namespace) -> int:
     """Write leaderboard, tables and plots of a finished comparison."""
     from suite.run.comparison import load_comparison
@@ -363,6 +391,21 @@ def _report(comparison: Any, directory: Path, *, against: str, as_json: bool) ->
     print_leaderboard(leaderboard(comparison, against), Console())
     print(f"{len(written)} files in {directory}; begin with {directory / 'index.html'}")
     return 0
+
+
+def _best_of_run(arguments: argparse.Namespace) -> Policy:
+    """The best policy of the run that was named; the run's problem is filled in where no option says otherwise."""
+    from suite.run.loop import load_run
+
+    run = load_run(arguments.run)
+    if run.best is None:
+        raise BitcertError(f"the run in {arguments.run} has no successful trial")
+    for option in ("problem", "budget", "sigma"):
+        if getattr(arguments, option, None) is None:
+            setattr(arguments, option, run.provenance[option])
+    arguments.objective, arguments.problem_seed = run.provenance["objective"], run.provenance.get("problem_seed", 0)
+    arguments.recalibrate = run.provenance.get("recalibrate", False)
+    return run.best.policy
 
 
 def _problem(arguments: argparse.Namespace) -> Problem:
@@ -402,7 +445,7 @@ def _policy(given: str) -> Policy:
 def _fidelity(arguments: argparse.Namespace, problem: Problem) -> Fidelity:
     from dataclasses import replace
 
-    asked = {name: getattr(arguments, name) for name in ("images", "noise", "finetune_steps")}
+    asked = {name: getattr(arguments, name, None) for name in ("images", "noise", "finetune_steps")}
     return replace(problem.fidelity, **{name: value for name, value in asked.items() if value is not None})
 
 

@@ -79,14 +79,17 @@ def trials_shown(
 
 
 @contextmanager
-def passes_shown(title: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None] | None]:
-    """Show a count of forward passes; nothing if ``quiet``."""
+def exam_shown(
+    passes: int, steps: int, *, quiet: bool
+) -> Iterator[tuple[Callable[[int], None] | None, Callable[[int], None] | None]]:
+    """Show an exam's forward passes, after the optimizer steps of its post-step if there are any; nothing if ``quiet``."""
     if quiet:
-        yield None
+        yield None, None
         return
     with _progress() as progress:
-        bar = progress.add_task(title, total=total)
-        yield lambda passes: progress.update(bar, advance=passes)
+        trained = progress.add_task("post-step", total=steps, visible=steps > 0)
+        bar = progress.add_task("exam", total=passes)
+        yield lambda count: progress.update(bar, advance=count), lambda count: progress.update(trained, completed=count)
 
 
 @contextmanager
@@ -109,6 +112,25 @@ def sensitivity_shown(
 
         yield lambda _: progress.update(trials, advance=1), begin
         progress.update(probed, completed=begun, state="")
+
+
+@contextmanager
+def plane_shown(
+    steps: int, size: int, *, quiet: bool
+) -> Iterator[tuple[Callable[[int], None] | None, Callable[[int], None] | None]]:
+    """Show the optimizer steps, then the points of a loss plane; nothing if ``quiet``."""
+    if quiet:
+        yield None, None
+        return
+    with _progress() as progress:
+        trained = progress.add_task("finetuning", total=steps)
+        measured = progress.add_task("points", total=None)
+
+        def point(count: int) -> None:
+            progress.update(trained, completed=steps)
+            progress.update(measured, completed=count, total=size * size + 5)
+
+        yield lambda count: progress.update(trained, completed=count), point
 
 
 @contextmanager

@@ -208,9 +208,7 @@ class SmoothedProblem(Problem):
             if self.recalibrate:
                 recalibrate_batch_norm(network, self._loaded.calibration_batches)
             return network
-        trainable = TrainableNetwork(
-            self.network, self.space.layers, policy, self._loaded.calibration, self.finetuning.quantizer
-        )
+        trainable = self.trainable(policy)
         finetune(
             trainable,
             self.dataset.splits["train"],
@@ -221,6 +219,17 @@ class SmoothedProblem(Problem):
             progress=progress,
         )
         return trainable.freeze()
+
+    def trainable(self, policy: Policy) -> TrainableNetwork:
+        """A copy of the network, quantized to a policy as calibrated, that can be finetuned."""
+        return TrainableNetwork(
+            self.network, self.space.layers, policy, self._loaded.calibration, self.finetuning.quantizer
+        )
+
+    def estimate(self, network: nn.Module, fidelity: Fidelity, seed: int = 0) -> Measurement:
+        """Estimate the scores of any network on search images as a search with ``certify="ranking"`` does; not charged."""
+        noisy, _ = self._setup.images(fidelity.images, seed)
+        return METHODS["ranking"](NoisyClassifier(network, noisy), self._setup.setting(fidelity, seed))
 
     def measure(
         self, network: nn.Module, noisy: NoisyImages, method: str, setting: Setting, progress: Progress | None = None

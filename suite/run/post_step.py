@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from suite.certify import NoiseStream
 from suite.errors import BitcertError, unknown_name
@@ -154,20 +154,10 @@ def apply_post_step(
     """
     if step.name == "none":
         return Finished(problem.quantized(policy), problem.preparation_passes(0), {})
-    plan = step.plan
-    training = Training(
-        split=problem.dataset.splits["train"],
-        sigma=problem.sigma if step.noise else 0.0,
-        finetuning=problem.finetuning,
-        seed=derive_seed(problem.seed, "post-step", step.seed),
-        batches=_noisy_training_images(problem),
-        progress=progress,
-    )
+    plan, training = step.plan, training_of(problem, step, progress)
     if step.name == "swa":
         return _average_float(problem, policy, step, training)
-    network = TrainableNetwork(
-        problem.network, problem.space.layers, policy, problem.calibration, problem.finetuning.quantizer
-    )
+    network = problem.trainable(policy)
     if step.name == "sqwa":
         record = sqwa(network, training, plan, state=state, captured=captured)
         return Finished(network.freeze(), record.forward_passes, asdict(record))
@@ -176,6 +166,21 @@ def apply_post_step(
     if first < step.steps:
         training.run(network, plan.finish_steps, step.finish_rate, "part", first, done=first)
     return Finished(network.freeze(), problem.finetuning.forward_passes(step.steps), {})
+
+
+def training_of(problem: SmoothedProblem, step: PostStep, progress: Callable[[int], None] | None = None) -> Training:
+    """What a post-step trains on; training images with one noise sample each, the same for every policy, measure losses."""
+    train = problem.dataset.splits["train"]
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(problem.seed))[:_IMAGES]
+    stream = NoiseStream(derive_seed(problem.seed, "post-step"), "post-step")
+    return Training(
+        split=train,
+        sigma=problem.sigma if step.noise else 0.0,
+        finetuning=problem.finetuning,
+        seed=derive_seed(problem.seed, "post-step", step.seed),
+        batches=problem.labelled_batches(train.subset(order.numpy()), stream, samples=1),
+        progress=progress,
+    )
 
 
 def _average_float(problem: SmoothedProblem, policy: Policy, step: PostStep, training: Training) -> Finished:
@@ -193,11 +198,3 @@ def _average_float(problem: SmoothedProblem, policy: Policy, step: PostStep, tra
     training.run(network, plan.finish_steps, plan.finish_rate, "finish", 0, done=step.steps - plan.finish_steps)
     passes = problem.finetuning.forward_passes(step.steps) + training.rows * (plan.captures + 2)
     return Finished(network.freeze(), passes, {"captures": losses})
-
-
-def _noisy_training_images(problem: SmoothedProblem) -> list[tuple[Tensor, Tensor]]:
-    """Training images with one noise sample each, the same for every policy."""
-    train = problem.dataset.splits["train"]
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(problem.seed))[:_IMAGES]
-    stream = NoiseStream(derive_seed(problem.seed, "post-step"), "post-step")
-    return problem.labelled_batches(train.subset(order.numpy()), stream, samples=1)

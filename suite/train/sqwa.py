@@ -18,7 +18,7 @@ from suite.data import ImageSplit
 from suite.errors import BitcertError, unknown_name
 from suite.files import write_bytes
 from suite.quantize import TrainableNetwork, recalibrate_batch_norm
-from suite.quantize.steps import fit_steps
+from suite.quantize.steps import fit_steps, quantize
 from suite.quantize.trainable import FixedStep, LearnedStep
 from suite.seeds import derive_seed
 from suite.train.finetune import PASSES_PER_IMAGE, FinetuneSettings, finetune
@@ -175,12 +175,20 @@ def capture(network: TrainableNetwork, averaged: Averaged = "quantized") -> Stat
 
 @torch.no_grad()
 def resolve_steps(network: TrainableNetwork) -> None:
-    """Solve the weights' steps anew, by least squares on the masters, where weights have steps at all."""
+    """Solve the weights' steps anew, by least squares on the masters, where weights have steps at all.
+
+    A step stays where no better one is found, so that weights that are on its levels already do not change at all.
+    """
     for layer in network.layers().values():
         quantizer = layer.quantize_weights
         if isinstance(quantizer, FixedStep | LearnedStep):
             rows = layer.weight.flatten(1) if quantizer.step.numel() > 1 else layer.weight.flatten()[None]
-            quantizer.step.copy_(fit_steps(rows, quantizer.grid).reshape(quantizer.step.shape))
+            present, grid = quantizer.positive_step().reshape(-1, 1), quantizer.grid
+            solved = fit_steps(rows, grid)[:, None]
+            errors = [
+                (quantize(rows, step, grid) - rows).square().sum(dim=1, keepdim=True) for step in (present, solved)
+            ]
+            quantizer.step.copy_(torch.where(errors[1] < errors[0], solved, present).reshape(quantizer.step.shape))
 
 
 def sqwa(
@@ -269,7 +277,7 @@ def average_cycles(
             captured(cycle, taken)
         if state is not None:
             _write_state(state, identity, network, average, losses)
-    _load(network, average.state)
+    load_state(network, average.state)
     return losses
 
 
@@ -297,7 +305,8 @@ def _unquantized_weights(network: TrainableNetwork) -> Iterator[None]:
             layer.quantize_weights = quantizer
 
 
-def _load(network: TrainableNetwork, state: Mapping[str, Tensor]) -> None:
+def load_state(network: TrainableNetwork, state: Mapping[str, Tensor]) -> None:
+    """Give a network a state such as :func:`capture` returns, in whatever precision."""
     own = network.network.state_dict()
     network.network.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in state.items()})
 
@@ -323,7 +332,7 @@ def _read_state(path: Path, identity: str, network: TrainableNetwork, average: A
     if metadata["identity"] != identity:
         raise BitcertError(f"the state {path} belongs to another post-step; remove it to start over")
     device = next(network.parameters()).device
-    _load(network, _part(tensors, "network.", device))
+    load_state(network, _part(tensors, "network.", device))
     average.count, average.state = count, _part(tensors, "average.", device)
     return losses
 
