@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
+from matplotlib.ticker import MaxNLocator
 
 from suite.files import write_text
 from suite.report.appearance import assign_looks, figure_style, save_figure
@@ -61,9 +62,7 @@ def plot_plane(plane: LossPlane) -> Figure:
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     highest = float(np.quantile(plane.loss, _HIGHEST_QUANTILE))
     lowest = float(plane.loss.min())
-    if highest <= lowest:
-        highest = lowest + 1e-9
-    levels = np.linspace(lowest, highest, _LEVELS)
+    levels = MaxNLocator(_LEVELS).tick_values(lowest, max(highest, lowest + 1e-9))
     for axes, values, title, options in (
         (panels[0], plane.loss, "training loss", {"levels": levels, "extend": "max", "cmap": "viridis_r"}),
         (panels[1], plane.acr, "ACR (search estimate)", {"levels": _LEVELS, "cmap": "viridis"}),
