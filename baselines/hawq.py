@@ -13,7 +13,7 @@ from baselines.planned import PlannedSearcher
 from baselines.prediction import Prediction, best_policy
 from searchers._options import check_flag, check_positive
 from suite.errors import BitcertError
-from suite.probes import Part, Probes, ProbeSettings
+from suite.probes import Part, ProbeSettings
 from suite.problem import Problem
 from suite.space import Policy
 
@@ -39,18 +39,15 @@ class HAWQ1(PlannedSearcher):
     """
 
     def __init__(self, problem: Problem, seed: int, *, images: int = 128, noise: int = 1, refine: bool = False) -> None:
-        super().__init__(problem, seed, refine=refine)
-        self._settings = ProbeSettings(images, noise, seed)
+        super().__init__(problem, seed, ProbeSettings(images, noise, seed), refine=refine)
 
     @cached_property
     def eigenvalues(self) -> Eigenvalues:
         """Top eigenvalues of the layers' Hessians by their weights."""
-        derivatives = self.problem.probes(self._settings).derivatives("weight")
-        return top_eigenvalues(derivatives, np.random.default_rng([self.seed, 1]))
+        return top_eigenvalues(self.probes.derivatives("weight"), np.random.default_rng([self.seed, 1]))
 
     def _predict(self) -> Prediction:
-        perturbations = self.problem.probes(self._settings).perturbations("weight")
-        losses = np.abs(self.eigenvalues.value)[:, None] * perturbations
+        losses = np.abs(self.eigenvalues.value)[:, None] * self.probes.perturbations("weight")
         return Prediction(self.problem.space, losses, np.zeros_like(losses))
 
     def _plan(self, prediction: Prediction) -> Policy:
@@ -58,7 +55,54 @@ class HAWQ1(PlannedSearcher):
         return raise_in_order(self.problem, np.abs(self.eigenvalues.value) / weights)
 
 
-class HAWQ2(PlannedSearcher):
+class TraceSearcher(PlannedSearcher):
+    """What HAWQ v2 and v3 share: average Hessian traces times squared perturbations are the predicted losses.
+
+    Args:
+        problem: What is searched.
+        seed: Of the images, their noise and the random vectors.
+        images: Training images of the loss.
+        noise: Noise samples of each image; 0 for none.
+        activations: Whether the inputs' share of the loss is counted.
+        tolerance: Relative standard error at which a trace is known well enough.
+        refine: Whether the rest of the spend is used to search around the policy.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        seed: int,
+        *,
+        images: int,
+        noise: int,
+        activations: bool,
+        tolerance: float,
+        refine: bool,
+    ) -> None:
+        super().__init__(problem, seed, ProbeSettings(images, noise, seed), refine=refine)
+        self._activations = check_flag("activations", activations)
+        self._tolerance = check_positive("tolerance", tolerance)
+        self._traces: dict[Part, Traces] = {}
+
+    def traces(self, part: Part) -> Traces:
+        """Traces of the layers' Hessians by a part, estimated at the first use."""
+        if part not in self._traces:
+            rng = np.random.default_rng([self.seed, 2 + (part == "activation")])
+            self._traces[part] = estimate_traces(self.probes.derivatives(part), rng, tolerance=self._tolerance)
+        return self._traces[part]
+
+    def _predict(self) -> Prediction:
+        weights = self._losses("weight")
+        inputs = self._losses("activation") if self._activations else np.zeros_like(weights)
+        return Prediction(self.problem.space, weights, inputs)
+
+    def _losses(self, part: Part) -> NDArray[np.float64]:
+        # A layer at a minimum has a trace above 0: what is measured below is an estimate's error, or a saddle.
+        losses: NDArray[np.float64] = np.abs(self.traces(part).mean)[:, None] * self.probes.perturbations(part)
+        return losses
+
+
+class HAWQ2(TraceSearcher):
     """HAWQ v2: least sum of average Hessian trace times squared perturbation, over policies monotone in the trace.
 
     No layer gets more bits than one of a larger average trace by the weights; among these policies the best within the
@@ -89,20 +133,21 @@ class HAWQ2(PlannedSearcher):
         tolerance: float = 0.1,
         refine: bool = False,
     ) -> None:
-        super().__init__(problem, seed, refine=refine)
-        self.traces = TraceLosses(problem, ProbeSettings(images, noise, seed), tolerance)
-        self._activations = check_flag("activations", activations)
-
-    def _predict(self) -> Prediction:
-        return self.traces.prediction(self._activations)
-
-    def _plan(self, prediction: Prediction) -> Policy:
-        return best_policy(
-            self.problem, prediction, tie_bits=True, descending=np.abs(self.traces.estimate("weight").mean)
+        super().__init__(
+            problem,
+            seed,
+            images=images,
+            noise=noise,
+            activations=activations,
+            tolerance=tolerance,
+            refine=refine,
         )
 
+    def _plan(self, prediction: Prediction) -> Policy:
+        return best_policy(self.problem, prediction, tie_bits=True, descending=np.abs(self.traces("weight").mean))
 
-class HAWQ3(PlannedSearcher):
+
+class HAWQ3(TraceSearcher):
     """HAWQ v3: least sum of average Hessian trace times squared perturbation within the budget, by integer programming.
 
     Args:
@@ -134,56 +179,21 @@ class HAWQ3(PlannedSearcher):
         tolerance: float = 0.1,
         refine: bool = False,
     ) -> None:
-        super().__init__(problem, seed, refine=refine)
-        self.traces = TraceLosses(problem, ProbeSettings(images, noise, seed), tolerance)
+        super().__init__(
+            problem,
+            seed,
+            images=images,
+            noise=noise,
+            activations=activations,
+            tolerance=tolerance,
+            refine=refine,
+        )
         self._tie_bits = check_flag("tie_bits", tie_bits)
-        self._activations = check_flag("activations", activations)
         if not tie_bits and not activations:
             raise BitcertError("tie_bits=false needs activations=true: else all inputs would get the fewest bits")
 
-    def _predict(self) -> Prediction:
-        return self.traces.prediction(self._activations)
-
     def _plan(self, prediction: Prediction) -> Policy:
         return best_policy(self.problem, prediction, tie_bits=self._tie_bits)
-
-
-class TraceLosses:
-    """Average Hessian traces times squared perturbations: the predicted losses of HAWQ v2 and v3.
-
-    Args:
-        problem: What is probed.
-        settings: Images, noise and seed.
-        tolerance: Relative standard error at which a trace is known well enough.
-    """
-
-    def __init__(self, problem: Problem, settings: ProbeSettings, tolerance: float) -> None:
-        self._problem, self._settings = problem, settings
-        self._tolerance = check_positive("tolerance", tolerance)
-        self._known: dict[Part, Traces] = {}
-
-    def estimate(self, part: Part) -> Traces:
-        """Traces of the layers by a part."""
-        if part not in self._known:
-            rng = np.random.default_rng([self._settings.seed, 2 + (part == "activation")])
-            self._known[part] = estimate_traces(self._probes.derivatives(part), rng, tolerance=self._tolerance)
-        return self._known[part]
-
-    def prediction(self, activations: bool) -> Prediction:
-        """Losses by the weights, and by the inputs if these are counted."""
-        weights = self._losses("weight")
-        return Prediction(
-            self._problem.space, weights, self._losses("activation") if activations else np.zeros_like(weights)
-        )
-
-    @property
-    def _probes(self) -> Probes:
-        return self._problem.probes(self._settings)
-
-    def _losses(self, part: Part) -> NDArray[np.float64]:
-        # A layer at a minimum has a trace above 0: what is measured below is an estimate's error, or a saddle.
-        losses: NDArray[np.float64] = np.abs(self.estimate(part).mean)[:, None] * self._probes.perturbations(part)
-        return losses
 
 
 def raise_in_order(problem: Problem, sensitivity: NDArray[np.float64]) -> Policy:

@@ -41,13 +41,13 @@ class LIMPQ(PlannedSearcher):
         alpha: float = 2.0,
         refine: bool = False,
     ) -> None:
-        super().__init__(problem, seed, refine=refine)
+        super().__init__(problem, seed, ProbeSettings(seed=seed), refine=refine)
         self._epochs = check_count("epochs", epochs, 1)
         self._images = None if images is None else check_count("images", images, 1)
         self._alpha = check_positive("alpha", alpha)
 
     def _predict(self) -> Prediction:
-        steps = self.problem.probes(ProbeSettings(seed=self.seed)).learned_steps(self._epochs, self._images)
+        steps = self.probes.learned_steps(self._epochs, self._images)
         weights, activations = np.maximum.accumulate(steps[:, :, ::-1], axis=2)[:, :, ::-1]
         return Prediction(self.problem.space, self._alpha * weights, activations)
 

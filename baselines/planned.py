@@ -11,6 +11,7 @@ import numpy as np
 
 from baselines.prediction import Prediction
 from searchers._options import check_flag
+from suite.probes import Probes, ProbeSettings
 from suite.problem import Problem, Trial
 from suite.searcher import Exhausted, Searcher
 from suite.space import Policy
@@ -26,14 +27,21 @@ class PlannedSearcher(Searcher):
     Args:
         problem: What is searched.
         seed: Of the images, the noise and the random vectors of probes.
+        settings: Images and noise of the probes.
         refine: Whether the rest of the spend is used to refine; the published methods do not.
     """
 
-    def __init__(self, problem: Problem, seed: int, *, refine: bool = False) -> None:
+    def __init__(self, problem: Problem, seed: int, settings: ProbeSettings, *, refine: bool = False) -> None:
         super().__init__(problem, seed)
+        self._settings = settings
         self._refine = check_flag("refine", refine)
         self._proposed: set[Policy] = set()
         self._best: tuple[float, Policy] | None = None
+
+    @cached_property
+    def probes(self) -> Probes:
+        """What the network is asked; images and noise are drawn at the first use."""
+        return self.problem.probes(self._settings)
 
     @cached_property
     def prediction(self) -> Prediction:

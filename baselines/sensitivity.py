@@ -11,7 +11,7 @@ from baselines.planned import PlannedSearcher
 from baselines.prediction import Prediction, best_policy, greedy_policy
 from suite import cost
 from suite.errors import unknown_name
-from suite.probes import ProbeSettings, Quality
+from suite.probes import Probes, ProbeSettings, Quality
 from suite.problem import Problem
 from suite.space import FLOAT_BITS, Policy
 
@@ -43,14 +43,13 @@ class MeasuredSearcher(PlannedSearcher):
         around: str = "float",
         refine: bool = False,
     ) -> None:
-        super().__init__(problem, seed, refine=refine)
-        self._settings = ProbeSettings(images, noise, seed)
+        super().__init__(problem, seed, ProbeSettings(images, noise, seed), refine=refine)
         if around not in AROUND:
             raise unknown_name("value of around", around, AROUND)
         self._around = around
 
     def _predict(self) -> Prediction:
-        return measure_losses(self.problem, self._settings, self._around, self._lost)
+        return measure_losses(self.problem, self.probes, self._around, self._lost)
 
     @abstractmethod
     def _lost(self, quality: Quality) -> float:
@@ -116,16 +115,13 @@ class CertifiedILP(MeasuredSearcher):
         return -quality.radius
 
 
-def measure_losses(
-    problem: Problem, settings: ProbeSettings, around: str, lost: Callable[[Quality], float]
-) -> Prediction:
+def measure_losses(problem: Problem, probes: Probes, around: str, lost: Callable[[Quality], float]) -> Prediction:
     """Change the weights' bits of one free layer at a time, then the inputs' bits, and measure what is lost."""
-    space, probes = problem.space, problem.probes(settings)
+    space = problem.space
     layers = len(space.layers)
     centre = Policy.from_bits([FLOAT_BITS] * layers, [FLOAT_BITS] * layers)
     if around == "budget":
-        within = [policy for bits in space.choices if problem.is_feasible(policy := space.uniform(bits))]
-        centre = [cost.cheapest(space), *within][-1]
+        centre = problem.largest_uniform() or cost.cheapest(space)
     bits = np.array([centre.weights, centre.activations])
     losses = np.zeros((2, layers, len(space.choices)))
     least = lost(probes.measure(centre))

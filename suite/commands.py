@@ -212,12 +212,13 @@ def run_sensitivity(arguments: argparse.Namespace) -> int:
     from suite.progress import sensitivity_shown
     from suite.report.sensitivity import print_sensitivity, write_sensitivity
     from suite.run.registry import split_searchers
-    from suite.run.sensitivity import analyse_sensitivity
+    from suite.run.sensitivity import analyse_sensitivity, make_methods
 
     problem = _problem(arguments)
     if not isinstance(problem, SmoothedProblem):
         raise BitcertError(f"{problem.name} has no network to probe: its losses are a formula")
     methods = split_searchers(arguments.methods) if arguments.methods else SENSITIVITY
+    make_methods(problem, methods)  # mistakes come out before anything is shown or written
     directory = Path(arguments.directory or f"runs/{problem.name}-{_slug(problem)}-sensitivity")
     with sensitivity_shown(arguments.policies, len(methods), quiet=arguments.json) as (on_trial, on_method):
         found = analyse_sensitivity(

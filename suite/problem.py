@@ -167,6 +167,11 @@ class Problem(ABC):
         """Whether the policy belongs to the space and is within the budget."""
         return policy in self.space and self.bops(policy) <= self.budget.limit
 
+    def largest_uniform(self) -> Policy | None:
+        """The uniform policy with the most bits that is feasible; None if none is."""
+        feasible = [policy for bits in self.space.choices if self.is_feasible(policy := self.space.uniform(bits))]
+        return feasible[-1] if feasible else None
+
     def check_feasible(self, policy: Policy) -> None:
         """Raise BitcertError if the policy is outside the space or over the budget."""
         if policy not in self.space:

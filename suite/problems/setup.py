@@ -125,9 +125,7 @@ class SearchSetup:
 
     def _base_policies(self) -> list[Policy | None]:
         """The float network, the uniform policy with the most bits within the budget, and what was asked for."""
-        space = self._problem.space
-        feasible = [policy for bits in space.choices if self._problem.is_feasible(policy := space.uniform(bits))]
-        return list(dict.fromkeys([None, *feasible[-1:], *self._problem.bases]))
+        return list(dict.fromkeys([None, self._problem.largest_uniform(), *self._problem.bases]))
 
 
 def calibration_split(dataset: ImageDataset, definition: Definition) -> ImageSplit:

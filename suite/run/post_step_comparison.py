@@ -84,8 +84,8 @@ def sample_policies(problem: SmoothedProblem, count: int, seed: int = 0) -> tupl
         BitcertError: If the budget leaves fewer policies than asked for.
     """
     searcher = make_searcher("random", problem, seed)
-    uniform = [policy for bits in problem.space.choices if problem.is_feasible(policy := problem.space.uniform(bits))]
-    chosen = dict.fromkeys(uniform[-1:])
+    uniform = problem.largest_uniform()
+    chosen = {} if uniform is None else {uniform: None}
     with suppress(Exhausted):
         while len(chosen) < count:
             chosen[searcher.ask()] = None

@@ -100,10 +100,7 @@ def analyse_sensitivity(
     Raises:
         BitcertError: If a method predicts no losses, or fewer than three different policies could be measured.
     """
-    for method in methods:
-        if parse_searcher(method)[0] not in SENSITIVITY:
-            raise unknown_name("sensitivity method", method, SENSITIVITY)
-    searchers = [make_searcher(method, problem, seed) for method in methods]
+    searchers = make_methods(problem, methods, seed)
     run = search(
         problem,
         make_searcher("random", problem, seed),
@@ -127,8 +124,7 @@ def analyse_sensitivity(
         }
     )
     agreements, losses = [], []
-    for method, searcher in zip(methods, searchers, strict=True):
-        assert isinstance(searcher, PlannedSearcher)
+    for method, searcher in searchers.items():
         if on_method is not None:
             on_method(method)
         before, started = problem.meter.forward_passes, time.perf_counter()
@@ -141,12 +137,28 @@ def analyse_sensitivity(
         agreements.append(Agreement(method, tau, low, high, planned, spent, seconds))
         losses.append(_loss_rows(method, searcher))
     return Sensitivity(
-        layers=_layer_rows(problem, seed, searchers),
+        layers=_layer_rows(problem, seed, list(searchers.values())),
         losses=pd.concat(losses, ignore_index=True),
         policies=table,
         agreements=tuple(agreements),
         provenance=run.provenance,
     )
+
+
+def make_methods(problem: Problem, methods: Sequence[str], seed: int = 0) -> dict[str, PlannedSearcher]:
+    """Make the sensitivity methods by name, without probing yet.
+
+    Raises:
+        BitcertError: If a method predicts no losses, or an option is wrong.
+    """
+    made: dict[str, PlannedSearcher] = {}
+    for method in methods:
+        if parse_searcher(method)[0] not in SENSITIVITY:
+            raise unknown_name("sensitivity method", method, SENSITIVITY)
+        searcher = make_searcher(method, problem, seed)
+        assert isinstance(searcher, PlannedSearcher)
+        made[method] = searcher
+    return made
 
 
 def order_agreement(losses: NDArray[np.float64], scores: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -190,7 +202,7 @@ def _layer_rows(problem: Problem, seed: int, searchers: Sequence[Searcher]) -> p
     """Eigenvalues and traces as HAWQ v1 and v2 estimate them, taken from these searchers where they have done so."""
     values = next((found for found in searchers if isinstance(found, HAWQ1)), HAWQ1(problem, seed)).eigenvalues
     traces = next((found for found in searchers if isinstance(found, HAWQ2)), HAWQ2(problem, seed)).traces
-    weights, inputs = traces.estimate("weight"), traces.estimate("activation")
+    weights, inputs = traces("weight"), traces("activation")
     return pd.DataFrame(
         {
             "layer": [layer.name for layer in problem.space.layers],

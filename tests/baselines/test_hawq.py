@@ -71,7 +71,7 @@ def test_version_2_finds_the_best_policy_that_is_monotone_in_the_average_trace(s
     problem = toy_problem(seed=seed)
     searcher = HAWQ2(problem, 0)
     found = searcher.ask()
-    order = np.argsort(-searcher.traces.estimate("weight").mean)
+    order = np.argsort(-searcher.traces("weight").mean)
     monotone = [
         policy
         for bits in product(problem.space.choices, repeat=6)

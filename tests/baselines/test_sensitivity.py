@@ -69,7 +69,7 @@ def test_predicted_losses_are_the_formulas_up_to_a_constant() -> None:
     rng = np.random.default_rng(0)
     policies = [problem.space.random(rng) for _ in range(20)]
     for around in ("float", "budget"):
-        prediction = measure_losses(problem, ProbeSettings(), around, lambda quality: quality.loss)
+        prediction = measure_losses(problem, problem.probes(ProbeSettings()), around, lambda quality: quality.loss)
         differences = [prediction.loss(policy) - problem.loss(policy) for policy in policies]
         assert differences == pytest.approx([differences[0]] * 20)
 
