@@ -174,6 +174,7 @@ def _compare(
     from suite.problems.smoothed import SmoothedProblem
     from suite.progress import trials_shown
     from suite.run.comparison import ComparisonSettings, compare
+    from suite.run.exam import exam_images
     from suite.run.registry import make_searcher
 
     if not isinstance(problem, SmoothedProblem):
@@ -190,6 +191,7 @@ def _compare(
         exam=_exam(arguments, problem),
         finalists=arguments.finalists,
     )
+    exam_images(problem, settings.exam)  # the same
     runs = [(name, seed) for seed in settings.seeds for name in names]
     with trials_shown(problem, runs, settings.limits, quiet=arguments.json) as watcher:
         comparison = compare(

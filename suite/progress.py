@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -74,7 +75,7 @@ def trials_shown(
     if quiet:
         yield Watcher()
         return
-    with _progress(TextColumn("{task.fields[best]}")) as progress:
+    with _progress(TextColumn("{task.fields[best]}"), at_once=True) as progress:
         yield TrialBars(problem, progress, runs, limits)
 
 
@@ -150,15 +151,27 @@ def epochs_shown(epochs: int, *, quiet: bool) -> Iterator[Callable[[int, int, fl
     if quiet:
         yield None
         return
-    with _progress(TextColumn("{task.fields[state]}")) as progress:
+    with _progress(TextColumn("{task.fields[state]}"), at_once=True) as progress:
         bar = progress.add_task("training", total=epochs, state="")
         yield lambda epoch, _, loss, accuracy: progress.update(
             bar, completed=epoch, state=f"loss {loss:.3f}  accuracy under noise {accuracy:.3f}"
         )
 
 
-def _progress(*more: TextColumn) -> Progress:
-    return Progress(
+class _Bars(Progress):
+    """Bars that show themselves at the first news, so that a mistake found before it comes out alone."""
+
+    def update(self, task_id: TaskID, **news: Any) -> None:
+        """Change a bar."""
+        if not self.live.is_started:
+            self.start()
+        super().update(task_id, **news)
+
+
+@contextmanager
+def _progress(*more: TextColumn, at_once: bool = False) -> Iterator[Progress]:
+    """Bars for a command; ``at_once`` where the first news takes long and mistakes are found before."""
+    bars = _Bars(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
@@ -167,3 +180,10 @@ def _progress(*more: TextColumn) -> Progress:
         *more,
         console=Console(stderr=True),
     )
+    if at_once:
+        bars.start()
+    try:
+        yield bars
+    finally:
+        if bars.live.is_started:
+            bars.stop()

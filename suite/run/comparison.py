@@ -17,7 +17,7 @@ from suite.problem import Fidelity, Problem, Trial
 from suite.problems.definition import ExamSettings
 from suite.problems.methods import ESTIMATES
 from suite.problems.smoothed import SmoothedProblem
-from suite.run.exam import examine, read_outcome, write_outcome
+from suite.run.exam import exam_images, examine, read_outcome, write_outcome
 from suite.run.executors import Executor, Resources, check_executor, make_executor
 from suite.run.loop import Limits, Promotion, SearchLoop, load_run
 from suite.run.post_step import PostStep
@@ -157,6 +157,7 @@ def compare(
     check_executor(executor)
     promotion = _promotion(problem, settings.fidelity, 0, settings.finalists)
     searchers = [make_searcher(name, problem, seed) for seed in settings.seeds for name in settings.searchers]
+    exam_images(problem, settings.exam)
     _open_folder(folder, problem, settings)
     loops: list[SearchLoop] = []
     try:

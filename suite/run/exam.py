@@ -14,6 +14,7 @@ import numpy as np
 from suite.certify.certificates import Certificates
 from suite.certify.sampling import Progress
 from suite.cost import float_bops
+from suite.data import ImageSplit
 from suite.errors import BitcertError
 from suite.files import write_text
 from suite.problem import Metrics
@@ -57,13 +58,7 @@ def examine(
     """
     step = parse_post_step(post_step) if isinstance(post_step, str) else post_step
     settings = exam or problem.definition.exam
-    split = problem.dataset.splits[settings.split]
-    if settings.images is not None:
-        if settings.images > len(split):
-            raise BitcertError(
-                f"{settings.images} {settings.split} images asked for, but {problem.definition.dataset} has {len(split)}"
-            )
-        split = split.subset(np.arange(settings.images))
+    split = exam_images(problem, settings)
     problem.warn_if_unreachable(settings.n, settings.alpha)
     started = time.perf_counter()
     with problem.fixed_threads():
@@ -104,10 +99,25 @@ def examine(
     )
 
 
+def exam_images(problem: SmoothedProblem, exam: ExamSettings) -> ImageSplit:
+    """The images of an exam; reads the data.
+
+    Raises:
+        BitcertError: If there are fewer than asked for.
+    """
+    split = problem.dataset.splits[exam.split]
+    if exam.images is None:
+        return split
+    if exam.images > len(split):
+        raise BitcertError(
+            f"{exam.images} {exam.split} images asked for, but {problem.definition.dataset} has {len(split)}"
+        )
+    return split.subset(np.arange(exam.images))
+
+
 def exam_forward_passes(problem: SmoothedProblem, exam: ExamSettings) -> int:
     """Most forward passes under noise that an exam makes; reads the data."""
-    images = len(problem.dataset.splits[exam.split]) if exam.images is None else exam.images
-    return images * (exam.n0 + exam.n)
+    return len(exam_images(problem, exam)) * (exam.n0 + exam.n)
 
 
 def write_outcome(outcome: Outcome, path: Path) -> None:

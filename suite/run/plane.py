@@ -154,6 +154,7 @@ def map_plane(
     measured = fidelity or problem.fidelity
     _check(problem, step, size)
     problem.check_feasible(policy)
+    problem.check_fidelity(measured)
     identity: dict[str, Any] = {
         "problem": problem.provenance(),
         "policy": policy.to_dict(),

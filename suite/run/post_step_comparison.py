@@ -16,7 +16,7 @@ from suite.objective import Objective, parse_objective
 from suite.problems.definition import ExamSettings
 from suite.problems.smoothed import SmoothedProblem
 from suite.run.comparison import searcher_slug
-from suite.run.exam import examine, read_outcome, write_outcome
+from suite.run.exam import exam_images, examine, read_outcome, write_outcome
 from suite.run.executors import Resources, make_executor
 from suite.run.post_step import PostStep, parse_post_step
 from suite.run.provenance import software
@@ -125,6 +125,7 @@ def compare_post_steps(
     runner = make_executor(executor, resources)
     for policy in settings.policies:
         problem.check_feasible(policy)
+    exam_images(problem, settings.exam)
     _open_folder(folder, problem, settings)
     missing = {path: case for path, case in _cases(folder, settings).items() if not path.exists()}
     if on_start is not None:
