@@ -324,9 +324,16 @@ def _add_data(group: argparse._ActionsContainer) -> None:
 def _add_spend(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("spend")
     group.add_argument(
-        "--evaluations", type=int, help="most trials of a search (default: 64, or no limit with --forward-passes)"
+        "--evaluations", type=int, help="most trials of a search (default: 64, or no limit with another one)"
     )
     group.add_argument("--forward-passes", type=int, help="start no further trial once a search has spent these")
+    group.add_argument("--seconds", type=float, help="start no further trial after this wall time, sessions added up")
+    group.add_argument(
+        "--retries",
+        type=int,
+        default=2,
+        help="how often a failed evaluation is tried again before it is recorded as failed (default: 2)",
+    )
     _add_fidelity(group)
     group.add_argument(
         "--finalists",

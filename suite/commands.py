@@ -99,11 +99,13 @@ def run_search(arguments: argparse.Namespace) -> int:
             searcher,
             evaluations=limits.evaluations,
             forward_passes=limits.forward_passes,
+            seconds=limits.seconds,
             directory=directory,
             executor=arguments.executor,
             fidelity=_fidelity(arguments, problem),
             parallel=arguments.parallel,
             finalists=arguments.finalists,
+            retries=arguments.retries,
             resources=_resources(arguments),
             on_trial=lambda trial: watcher.trial(searcher.name, searcher.seed, trial),
         )
@@ -199,6 +201,7 @@ def _compare(
             settings,
             directory,
             executor=arguments.executor,
+            retries=arguments.retries,
             resources=_resources(arguments),
             watcher=watcher,
         )
@@ -456,9 +459,9 @@ def _limits(arguments: argparse.Namespace) -> Any:
     from suite.run.loop import Limits
 
     evaluations = arguments.evaluations
-    if evaluations is None and arguments.forward_passes is None:
+    if evaluations is None and arguments.forward_passes is None and arguments.seconds is None:
         evaluations = 64
-    return Limits(evaluations, arguments.forward_passes)
+    return Limits(evaluations, arguments.forward_passes, arguments.seconds)
 
 
 def _post_step(arguments: argparse.Namespace) -> Any:

@@ -29,8 +29,8 @@ class TrialBars(Watcher):
     def __init__(self, problem: Problem, progress: Progress, runs: Sequence[tuple[str, int]], limits: Limits) -> None:
         self._objective = problem.objective
         self._progress = progress
-        self._limits = limits
         total = limits.evaluations or limits.forward_passes
+        self._by_passes = limits.evaluations is None and limits.forward_passes is not None
         self._bars: dict[tuple[str, int], TaskID] = {
             (searcher, seed): progress.add_task(f"{searcher} {seed}", total=total, best="") for searcher, seed in runs
         }
@@ -49,7 +49,7 @@ class TrialBars(Watcher):
                 f"trial {trial.number} of {searcher} {seed} failed: {trial.failure}", highlight=False
             )
         bar = self._bars[key]
-        self._progress.update(bar, advance=1 if self._limits.evaluations else trial.spend, best=best)
+        self._progress.update(bar, advance=trial.spend if self._by_passes else 1, best=best)
         task = self._progress.tasks[bar]
         if task.total is not None and task.completed > task.total:  # finalists, measured again after the limit
             self._progress.update(bar, total=task.completed)

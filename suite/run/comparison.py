@@ -19,7 +19,7 @@ from suite.problems.methods import ESTIMATES
 from suite.problems.smoothed import SmoothedProblem
 from suite.run.exam import exam_images, examine, read_outcome, write_outcome
 from suite.run.executors import Executor, Resources, check_executor, make_executor
-from suite.run.loop import Limits, Promotion, SearchLoop, load_run
+from suite.run.loop import RETRIES, Limits, Promotion, SearchLoop, load_run
 from suite.run.post_step import PostStep
 from suite.run.provenance import software
 from suite.run.records import Comparison, Entry, Outcome, Run
@@ -39,12 +39,14 @@ def search(
     *,
     evaluations: int | None = 64,
     forward_passes: int | None = None,
+    seconds: float | None = None,
     directory: str | Path,
     executor: str = "inline",
     fidelity: Fidelity | None = None,
     seed: int = 0,
     parallel: int = 1,
     finalists: int | None = None,
+    retries: int = RETRIES,
     resources: Resources | None = None,
     on_trial: Callable[[Trial], None] | None = None,
 ) -> Run:
@@ -55,6 +57,7 @@ def search(
         searcher: A fresh searcher for it.
         evaluations: Most trials; None for no limit.
         forward_passes: No further trial once this many are spent; None for no limit.
+        seconds: No further trial after this wall time; None for no limit.
         directory: Folder of the run's journal.
         executor: ``"inline"`` or ``"ray"``; with ``parallel`` = 1 both give the same trials, bit for bit.
         fidelity: Of every evaluation; the problem's default if None.
@@ -62,6 +65,7 @@ def search(
         parallel: Most trials under way at once.
         finalists: How many of the best policies are measured again at the end, with other noise and up to twice the
             images; by default four where the search measures estimates, else none.
+        retries: How often a failed trial is tried again before it is recorded as failed.
         resources: For the Ray executor.
         on_trial: Called with every finished trial, replayed ones included.
 
@@ -69,7 +73,7 @@ def search(
         BitcertError: On arguments out of range, or if the directory holds something else or is in use.
     """
     runner = make_executor(executor, resources)
-    limits = Limits(evaluations, forward_passes)
+    limits = Limits(evaluations, forward_passes, seconds)
     loop = SearchLoop(
         problem,
         searcher,
@@ -79,6 +83,7 @@ def search(
         seed=seed,
         parallel=parallel,
         promotion=_promotion(problem, fidelity or problem.fidelity, seed, finalists),
+        retries=retries,
         on_trial=on_trial,
     )
     _drive(runner, problem, [loop])
@@ -133,6 +138,7 @@ def compare(
     directory: str | Path,
     *,
     executor: str = "ray",
+    retries: int = RETRIES,
     resources: Resources | None = None,
     watcher: Watcher | None = None,
 ) -> Comparison:
@@ -147,6 +153,7 @@ def compare(
         settings: Searchers, seeds, limits, fidelity, post-step and exam.
         directory: Folder of the comparison.
         executor: ``"ray"`` or ``"inline"``.
+        retries: How often a failed trial is tried again before it is recorded as failed.
         resources: For the Ray executor.
         watcher: Hears about the progress.
 
@@ -170,6 +177,7 @@ def compare(
                     settings.limits,
                     fidelity=settings.fidelity,
                     promotion=promotion,
+                    retries=retries,
                     on_trial=lambda trial, searcher=searcher: watching.trial(searcher.name, searcher.seed, trial),  # type: ignore[misc]
                 )
             )

@@ -49,7 +49,7 @@ class Journal:
             raise BitcertError(f"{directory} is not empty and holds no run; choose another directory")
         directory.mkdir(parents=True, exist_ok=True)
         self._synced = float("-inf")
-        self._file = open(self.path, "a+b")  # noqa: SIM115
+        self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -73,10 +73,19 @@ class Journal:
             raise
 
     def append(self, event: Event) -> None:
-        """Record an event and hand it to the operating system."""
-        line = json.dumps(event, separators=(",", ":"), allow_nan=False).encode() + b"\n"
-        self._file.write(line)
-        self._file.flush()
+        """Record an event and hand it to the operating system.
+
+        Raises:
+            OSError: If it cannot be written, as on a full disk; the journal is then as it was before.
+        """
+        rest = memoryview(json.dumps(event, separators=(",", ":"), allow_nan=False).encode() + b"\n")
+        before = os.fstat(self._file.fileno()).st_size
+        try:
+            while rest:
+                rest = rest[os.write(self._file.fileno(), rest) :]
+        except OSError:
+            os.ftruncate(self._file.fileno(), before)
+            raise
         self.events.append(dict(event))
         now = time.monotonic()
         if now - self._synced > SYNC_INTERVAL:

@@ -6,8 +6,10 @@ Executors decide where and when evaluations run; everything that makes a run rep
 from __future__ import annotations
 
 import json
+import math
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +25,9 @@ from suite.run.records import Run
 from suite.searcher import Exhausted, Searcher
 from suite.space import Policy
 
+RETRIES = 2
+"""How often a failed trial is tried again by default: what killed a worker may not kill the next one."""
+
 STALLED_AFTER = 100
 """A run ends after this many trials in a row that spent nothing, repeats or failures: a limit on spend never would."""
 
@@ -34,18 +39,23 @@ class Limits:
     Attributes:
         evaluations: Most trials, repeats included; None for no limit.
         forward_passes: No further trial once this many are spent, probes included; None for no limit.
+        seconds: No further trial after this wall time, that of interrupted sessions included; None for no limit. What a
+            run finds then depends on the machine.
     """
 
     evaluations: int | None = 64
     forward_passes: int | None = None
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("evaluations", "forward_passes"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BitcertError(f"{name} must be at least 1, got {value}")
-        if self.evaluations is None and self.forward_passes is None:
-            raise BitcertError("a search needs a limit: evaluations, forward_passes or both")
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
+            raise BitcertError(f"seconds must be a positive number, got {self.seconds}")
+        if self.evaluations is None and self.forward_passes is None and self.seconds is None:
+            raise BitcertError("a search needs a limit: evaluations, forward_passes or seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +93,7 @@ class SearchLoop:
         seed: Seed of every evaluation (common random numbers).
         parallel: Most trials under way at once.
         promotion: How the best policies are measured again at the end, if at all; the searcher is not told.
+        retries: How often a failed trial is tried again before it is recorded as failed; the searcher hears of the end only.
         on_trial: Called with every finished trial, replayed ones included.
 
     Raises:
@@ -100,10 +111,13 @@ class SearchLoop:
         seed: int = 0,
         parallel: int = 1,
         promotion: Promotion | None = None,
+        retries: int = RETRIES,
         on_trial: Callable[[Trial], None] | None = None,
     ) -> None:
         if parallel < 1:
             raise BitcertError(f"parallel must be at least 1, got {parallel}")
+        if retries < 0:
+            raise BitcertError(f"retries must not be negative, got {retries}")
         self.problem = problem
         self.searcher = searcher
         self._limits = limits
@@ -111,6 +125,8 @@ class SearchLoop:
         self._seed = seed
         self._parallel = parallel
         self._promotion = promotion
+        self._retries = retries
+        self._failures: Counter[int] = Counter()
         self._on_trial = on_trial
         self._finals: dict[int, Trial] = {}
         self._trials: dict[int, Trial] = {}
@@ -124,6 +140,8 @@ class SearchLoop:
         self._probe_seconds = 0.0
         self._free_in_a_row = 0
         self._exhausted = False
+        self._elapsed_before = 0.0
+        self._opened = time.perf_counter()
         problem.check_fidelity(self._fidelity)
         if promotion is not None:
             problem.check_fidelity(promotion.fidelity)
@@ -176,8 +194,13 @@ class SearchLoop:
         return None
 
     def complete(self, trial: Trial) -> None:
-        """Record a trial's metrics or failure, then tell the searcher."""
-        event: dict[str, Any] = {"event": "tell", "number": trial.number}
+        """Record a trial's metrics or failure, then tell the searcher; a failure that is not the last will be tried again."""
+        if trial.failure is not None and self._failures[trial.number] < self._retries:
+            self._journal.append({"event": "retry", "number": trial.number, "failure": trial.failure})
+            self._failures[trial.number] += 1
+            self._again.append(replace(trial, failure=None))
+            return
+        event: dict[str, Any] = {"event": "tell", "number": trial.number, "elapsed": self._elapsed()}
         if trial.metrics is not None:
             event["metrics"] = trial.metrics.to_dict()
         else:
@@ -192,7 +215,9 @@ class SearchLoop:
         if self.finished:
             reason = self._stop_reason()
             if self._journal.events[-1]["event"] != "stop":
-                self._journal.append({"event": "stop", "reason": reason, **self._take_probes()})
+                self._journal.append(
+                    {"event": "stop", "reason": reason, "elapsed": self._elapsed(), **self._take_probes()}
+                )
         self._journal.close()
 
     def _stop_reason(self) -> str | None:
@@ -202,9 +227,15 @@ class SearchLoop:
             return "evaluations"
         if self._limits.forward_passes is not None and self.spend >= self._limits.forward_passes:
             return "forward_passes"
+        if self._limits.seconds is not None and self._elapsed() >= self._limits.seconds:
+            return "seconds"
         if self._free_in_a_row >= STALLED_AFTER:
             return "stalled"
         return None
+
+    def _elapsed(self) -> float:
+        """Wall time of the run in seconds, earlier sessions included as far as their last result."""
+        return round(self._elapsed_before + time.perf_counter() - self._opened, 3)
 
     def _ask(self) -> Trial | None:
         try:
@@ -318,10 +349,15 @@ class SearchLoop:
                 if final is None or final.policy.to_dict() != event["policy"] or final.number != event["number"]:
                     raise BitcertError(f"{self._journal.path}: promotion {event['number']} cannot be replayed")
             elif event["event"] == "tell":
+                self._elapsed_before = event["elapsed"]
                 self._tell(_told(self._pending[event["number"]], event))
+            elif event["event"] == "retry":
+                self._failures[event["number"]] += 1
             elif event["event"] == "stop":
+                self._elapsed_before = event["elapsed"]
                 self._replace_probes(event)
         self._again = list(self._pending.values())
+        self._opened = time.perf_counter()
 
     def _check_header(self, found: dict[str, Any]) -> None:
         wanted = json.loads(json.dumps(self._header))

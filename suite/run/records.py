@@ -27,7 +27,8 @@ class Run:
         probe_spend: Forward passes the searcher itself spent, beside its trials.
         objective: What was maximized.
         provenance: Problem, fidelity, seeds, versions and commit, JSON-ready.
-        stopped: Why the run ended: ``"evaluations"``, ``"forward_passes"``, ``"exhausted"`` or ``"stalled"``; None if it goes on.
+        stopped: Why the run ended: ``"evaluations"``, ``"forward_passes"``, ``"seconds"``, ``"exhausted"`` or ``"stalled"``;
+            None if it goes on.
         finals: Second measurements of the best policies, with other noise; empty if there were none.
         searcher_seconds: Wall time of the searcher itself, probes included; no part of what makes two runs equal.
     """

@@ -1,7 +1,12 @@
 """Runs: resumed runs equal uninterrupted ones, spend is counted once, other runs are refused."""
 
+import json
+import multiprocessing
 import re
+import resource
 import time
+import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -88,8 +93,8 @@ def test_a_run_cut_anywhere_and_resumed_equals_the_uninterrupted_one(name: str, 
 
 
 def timeless(journal: bytes) -> bytes:
-    """A journal without the wall times of its searcher; its evaluations take none on a formula."""
-    return re.sub(rb'"searcher_seconds":[-+.e0-9]+', b"", journal)
+    """A journal without its wall times; evaluations take none on a formula."""
+    return re.sub(rb'"(searcher_seconds|elapsed)":[-+.e0-9]+', b"", journal)
 
 
 def test_a_run_cut_inside_a_line_is_mended_and_equal(tmp_path: Path) -> None:
@@ -174,7 +179,7 @@ def test_exhausted_searchers_end_their_run(tmp_path: Path) -> None:
 
 def test_failures_are_recorded_with_their_reason_and_the_run_goes_on(tmp_path: Path) -> None:
     problem = Failing()
-    run = search(problem, make_searcher("tpe", problem, 0), evaluations=12, directory=tmp_path)
+    run = search(problem, make_searcher("tpe", problem, 0), evaluations=12, directory=tmp_path, retries=0)
     failures = [trial.failure for trial in run.trials if trial.failure is not None]
     assert len(run.trials) == 12
     assert "RuntimeError: out of memory" in failures
@@ -354,3 +359,92 @@ def test_the_time_of_a_searcher_is_on_record(tmp_path: Path) -> None:
     run = run_all(lambda problem: Slow(problem, 0), tmp_path, evaluations=5)
     assert run.searcher_seconds >= 0.05
     assert load_run(tmp_path).searcher_seconds == run.searcher_seconds
+
+
+class Flaky(SeparableProblem):
+    """A problem whose evaluations go wrong the first few times they are tried."""
+
+    failures = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tried: Counter[Policy] = Counter()
+
+    def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
+        self.tried[policy] += 1
+        if self.tried[policy] <= self.failures:
+            raise RuntimeError(f"worker lost, attempt {self.tried[policy]}")
+        return super().evaluate(policy, fidelity, seed)
+
+
+def search_with(problem: SeparableProblem, directory: Path, retries: int = 2) -> Run:
+    return search(problem, make_searcher("tpe", problem, 0), evaluations=8, directory=directory, retries=retries)
+
+
+def test_failed_trials_are_tried_again_and_nothing_else_changes(tmp_path: Path) -> None:
+    flaky = search_with(Flaky(), tmp_path / "flaky")
+    assert flaky == search_with(SeparableProblem(), tmp_path / "sound")
+    events = [json.loads(line) for line in (tmp_path / "flaky" / FILE_NAME).read_text().splitlines()]
+    retries = [event for event in events if event["event"] == "retry"]
+    assert len(retries) == 2 * 8
+    assert {event["failure"] for event in retries} == {f"RuntimeError: worker lost, attempt {k}" for k in (1, 2)}
+
+
+def test_retries_are_bounded_also_over_a_crash(tmp_path: Path) -> None:
+    run = search_with(Flaky(), tmp_path / "once", retries=1)
+    assert [trial.failure for trial in run.trials] == ["RuntimeError: worker lost, attempt 2"] * 8
+    lines = (tmp_path / "once" / FILE_NAME).read_text().splitlines(keepends=True)
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / FILE_NAME).write_text("".join(lines[:3]))  # start, ask, retry
+    resumed = search_with(Flaky(), tmp_path / "cut", retries=1)
+    assert resumed.trials[0].failure == "RuntimeError: worker lost, attempt 1"  # of a fresh problem: the second in all
+    with pytest.raises(BitcertError, match="retries must not be negative"):
+        search_with(Flaky(), tmp_path / "never", retries=-1)
+
+
+class Slow(SeparableProblem):
+    """A problem whose evaluations take a twentieth of a second."""
+
+    def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
+        time.sleep(0.05)
+        return super().evaluate(policy, fidelity, seed)
+
+
+def test_a_limit_on_wall_time_adds_up_over_sessions(tmp_path: Path) -> None:
+    def go(seconds: float) -> Run:
+        problem = Slow()
+        searcher = make_searcher("random", problem, 0)
+        return search(problem, searcher, evaluations=None, seconds=seconds, directory=tmp_path)
+
+    first = go(0.3)
+    assert first.stopped == "seconds"
+    assert 2 <= len(first.trials) <= 6  # the last one begins before the limit
+    assert go(0.3) == first
+    longer = go(0.8)
+    assert longer.trials[: len(first.trials)] == first.trials
+    assert len(longer.trials) <= 16
+    for wrong in (0, -1, float("nan")):
+        with pytest.raises(BitcertError, match="seconds must be a positive number"):
+            Limits(seconds=wrong)
+
+
+def test_a_full_disk_leaves_a_whole_journal_and_the_run_goes_on(tmp_path: Path) -> None:
+    whole = search_with(SeparableProblem(), tmp_path / "whole")
+    size = (tmp_path / "whole" / FILE_NAME).stat().st_size
+
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size))
+        search_with(SeparableProblem(), tmp_path / "full")
+
+    child = multiprocessing.get_context("fork").Process(target=fill)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # a fork of a process with threads, which the child leaves alone
+        child.start()
+    child.join()
+    assert child.exitcode == 1
+    content = (tmp_path / "full" / FILE_NAME).read_bytes()
+    assert content.endswith(b"\n")
+    assert size // 2 - 400 < len(content) <= size // 2
+    assert search_with(SeparableProblem(), tmp_path / "full") == whole
