@@ -37,7 +37,6 @@ class PostStep:
             (the float network trained in SQWA's cycles and averaged, then quantized and finished like SQWA).
         steps: Optimizer steps in total.
         captures: Cycles of ``"sqwa"`` and ``"swa"``.
-        warmup: Share of the steps that both spend before the first cycle, so that no capture is hardly trained.
         finish: Share of the steps that is spent at the low rate at the end.
         rate: Learning rate, of every cycle at its start.
         finish_rate: The low rate, at its start.
@@ -50,7 +49,6 @@ class PostStep:
     name: str = "none"
     steps: int = 400
     captures: int = 5
-    warmup: float = 0.0
     finish: float = 0.25
     rate: float = 1e-3
     finish_rate: float = 1e-4
@@ -62,18 +60,14 @@ class PostStep:
     def __post_init__(self) -> None:
         if self.name not in POST_STEPS:
             raise unknown_name("post-step", self.name, POST_STEPS)
-        for name in ("steps", "captures", "warmup", "finish", "seed"):
-            if type(getattr(self, name)) not in ((int, float) if name in ("warmup", "finish") else (int,)):
+        for name, kinds in (("steps", (int,)), ("captures", (int,)), ("finish", (int, float)), ("seed", (int,))):
+            if type(getattr(self, name)) not in kinds:
                 raise BitcertError(f"{name} of the post-step must be a number, got {getattr(self, name)!r}")
         for name in ("resolve", "noise"):
             if type(getattr(self, name)) is not bool:
                 raise BitcertError(f"{name} of the post-step must be true or false, got {getattr(self, name)!r}")
         if not 0 < self.finish < 1:
             raise BitcertError(f"finish is a share of the steps between 0 and 1, got {self.finish}")
-        if not 0 <= self.warmup < 1 - self.finish:
-            raise BitcertError(
-                f"warmup is a share of the steps from 0 to less than {1 - self.finish:g}, got {self.warmup}"
-            )
         if self.captures < 1 or self.seed < 0:
             raise BitcertError(
                 f"a post-step needs captures >= 1 and a seed >= 0, got {self.captures} captures and seed {self.seed}"
@@ -85,15 +79,13 @@ class PostStep:
     @property
     def plan(self) -> SQWASettings:
         """Cycles and finish that make up the steps; what the cycles leave over is added to the finish."""
-        cycle = max(1, round(self.steps * (1 - self.finish - self._warmup)) // self._cycles)
+        cycle = max(1, round(self.steps * (1 - self.finish)) // self._cycles)
         cycle = min(cycle, (self.steps - 1) // self._cycles)
-        warmup = min(round(self.steps * self._warmup), self.steps - self._cycles * cycle - 1)
         return SQWASettings(
             captures=self._cycles,
-            warmup_steps=warmup,
             cycle_steps=cycle,
             rate=self.rate,
-            finish_steps=self.steps - warmup - self._cycles * cycle,
+            finish_steps=self.steps - self._cycles * cycle,
             finish_rate=self.finish_rate,
             averaged=self.averaged,
             resolve=self.resolve,
@@ -102,10 +94,6 @@ class PostStep:
     @property
     def _cycles(self) -> int:
         return self.captures if self.name in _AVERAGING else 1
-
-    @property
-    def _warmup(self) -> float:
-        return self.warmup if self.name in _AVERAGING else 0.0
 
 
 def parse_post_step(text: str, steps: int | None = None) -> PostStep:

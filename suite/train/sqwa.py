@@ -35,7 +35,6 @@ class SQWASettings:
 
     Attributes:
         captures: Cycles, each of which ends with a capture.
-        warmup_steps: Optimizer steps before the first cycle, along a half cosine of their own; 0 for none.
         cycle_steps: Optimizer steps of a cycle.
         rate: Learning rate at the start of each cycle; it falls to zero along a half cosine. The paper's shape is not known.
         finish_steps: Optimizer steps of the finetuning at the end.
@@ -45,7 +44,6 @@ class SQWASettings:
     """
 
     captures: int = 5
-    warmup_steps: int = 0
     cycle_steps: int = 60
     rate: float = 1e-3
     finish_steps: int = 100
@@ -57,8 +55,6 @@ class SQWASettings:
         for name in ("captures", "cycle_steps", "finish_steps"):
             if getattr(self, name) < 1:
                 raise BitcertError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.warmup_steps < 0:
-            raise BitcertError(f"warmup_steps must not be negative, got {self.warmup_steps}")
         for name in ("rate", "finish_rate"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise BitcertError(f"{name} must be a positive number, got {getattr(self, name)}")
@@ -68,11 +64,7 @@ class SQWASettings:
     @property
     def steps(self) -> int:
         """Optimizer steps in total."""
-        return self.steps_before(self.captures) + self.finish_steps
-
-    def steps_before(self, cycle: int) -> int:
-        """Optimizer steps before a cycle, counted from 0; before the finish for one more than there are."""
-        return self.warmup_steps + cycle * self.cycle_steps
+        return self.captures * self.cycle_steps + self.finish_steps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -236,7 +228,7 @@ def sqwa(
         resolve_steps(network)
     recalibrate_batch_norm(network, training.images)
     requantized = mean_loss(network, training.batches)
-    done = settings.steps_before(settings.captures)
+    done = settings.captures * settings.cycle_steps
     training.run(network, settings.finish_steps, settings.finish_rate, "finish", 0, done=done)
     if state is not None:
         state.unlink(missing_ok=True)
@@ -276,11 +268,8 @@ def average_cycles(
     losses: list[float] = []
     if state is not None and state.exists():
         losses = _read_state(state, identity, network, average)
-    if average.count == 0 and settings.warmup_steps:
-        training.run(network, settings.warmup_steps, settings.rate, "warmup", 0, done=0)
     for cycle in range(average.count, settings.captures):
-        done = settings.steps_before(cycle)
-        training.run(network, settings.cycle_steps, settings.rate, "cycle", cycle, done=done)
+        training.run(network, settings.cycle_steps, settings.rate, "cycle", cycle, done=cycle * settings.cycle_steps)
         taken = capture(network, settings.averaged)
         average.add(taken)
         losses.append(mean_loss(network, training.batches))

@@ -31,21 +31,16 @@ def problem() -> SmoothedProblem:
     return digits()
 
 
-@given(st.integers(2, 2000), st.integers(1, 9), st.floats(0.01, 0.99), st.floats(0, 0.99))
-def test_warmup_cycles_and_finish_make_up_the_steps(steps: int, captures: int, finish: float, share: float) -> None:
-    warmup = share * (1 - finish)
+@given(st.integers(2, 2000), st.integers(1, 9), st.floats(0.01, 0.99))
+def test_cycles_and_finish_make_up_the_steps(steps: int, captures: int, finish: float) -> None:
     if steps < captures + 1:
         with pytest.raises(BitcertError, match="too few"):
-            PostStep("sqwa", steps=steps, captures=captures, finish=finish, warmup=warmup)
+            PostStep("sqwa", steps=steps, captures=captures, finish=finish)
         return
-    plan = PostStep("sqwa", steps=steps, captures=captures, finish=finish, warmup=warmup).plan
+    plan = PostStep("sqwa", steps=steps, captures=captures, finish=finish).plan
     assert plan.steps == steps
     assert min(plan.captures, plan.cycle_steps, plan.finish_steps) >= 1
-    assert 0 <= plan.warmup_steps <= round(warmup * steps)
-    assert plan.steps_before(0) == plan.warmup_steps
-    assert plan.steps_before(captures) == steps - plan.finish_steps
-    if plan.cycle_steps > 1:  # else the cycles take what the others lack
-        assert plan.finish_steps == pytest.approx(finish * steps, abs=captures + 1)
+    assert abs(plan.finish_steps - finish * steps) <= captures + 1
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -131,7 +126,6 @@ def test_options_follow_the_name() -> None:
         ("sqwa:captures=x", "captures of the post-step must be a number"),
         ("sqwa:noise=1", "noise of the post-step must be true or false"),
         ("sqwa:finish=1", "share of the steps"),
-        ("sqwa:warmup=0.75", "warmup is a share of the steps from 0 to less than 0.75"),
         ("qat:rate=-1", "rate must be a positive number"),
         ("sqwa:averaged=all", "unknown thing to average"),
         ("sqwa:seed=-1", "seed"),

@@ -233,29 +233,3 @@ def test_training_lowers_the_loss(float_network: nn.Module) -> None:
 def test_settings_out_of_range_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(BitcertError, match=message):
         SQWASettings(**changes)  # type: ignore[arg-type]
-
-
-def test_the_warmup_comes_before_the_first_cycle_and_is_not_repeated(float_network: nn.Module, tmp_path: Path) -> None:
-    settings = SQWASettings(captures=2, warmup_steps=4, cycle_steps=3, finish_steps=2)
-    steps: list[int] = []
-    taken: list[int] = []
-    network = trainable(float_network)
-    run(network, settings, progress=steps.append, captured=lambda *_: taken.append(steps[-1]))
-    assert steps == list(range(1, 13))
-    assert taken == [7, 10]
-
-    class Stopped(Exception):  # noqa: N818
-        """Stands for a killed process."""
-
-    def stop_in_the_second_cycle(step: int) -> None:
-        if step == 8:
-            raise Stopped
-
-    again: list[int] = []
-    with pytest.raises(Stopped):
-        run(trainable(float_network), settings, progress=stop_in_the_second_cycle, state=tmp_path / "state")
-    resumed = trainable(float_network)
-    run(resumed, settings, progress=again.append, state=tmp_path / "state")
-    assert again == list(range(8, 13))
-    for name, tensor in network.state_dict().items():
-        assert torch.equal(resumed.state_dict()[name], tensor)
