@@ -26,7 +26,7 @@ from suite.run.records import Outcome
 
 SCHEMA_VERSION = 1
 _UNKNOWN = Interval(float("nan"), float("nan"))
-_COLUMNS = ("post-step", "score", "difference", "95 % over training", "95 % over images", "by policy")
+_COLUMNS = ("post-step", "score", "difference", "over training", "over images", "by policy")
 
 
 def write_post_steps(comparison: PostStepComparison, directory: Path) -> list[Path]:
@@ -141,9 +141,9 @@ def to_markdown(comparison: PostStepComparison, frame: pd.DataFrame) -> str:
 def print_post_steps(comparison: PostStepComparison, console: Console) -> None:
     """The table with a note on how to read it, on a console."""
     shown = Table(box=SIMPLE_HEAD, title=_title(comparison, "sigma"), title_justify="left")
-    for column in _COLUMNS:
-        shown.add_column(column, justify="left" if column == _COLUMNS[0] else "right", overflow="fold")
-    for name, *cells in _cells(table(comparison)):
+    for column in _COLUMNS[:-1]:
+        shown.add_column(column, justify="left" if column == _COLUMNS[0] else "right", no_wrap=True)
+    for name, *cells, _ in _cells(table(comparison)):
         shown.add_row(name.replace(":", "\n  "), *cells)
     console.print(shown)
     console.print(_note(comparison), highlight=False)
@@ -195,7 +195,8 @@ def plot_post_steps(comparison: PostStepComparison, frame: pd.DataFrame) -> Figu
     left.set_xlabel(f"{name_objective(comparison.objective)} ({comparison.provenance['exam']['split']} images)")
     right.axvline(0, color="0.3", linewidth=0.8)
     for place, row in zip(places[1:], frame.iloc[1:].to_dict("records"), strict=True):
-        right.plot([row["image_low"], row["image_high"]], [place, place], color="0.65", linewidth=1)
+        below = place - 0.18
+        right.plot([row["image_low"], row["image_high"]], [below, below], color="0.55", linewidth=1.2)
         right.plot([row["low"], row["high"]], [place, place], color="0.1", linewidth=2.6)
         right.plot(row["difference"], place, marker="o", color="0.1", markersize=5)
     right.set_xlabel(f"difference from {names[0]}\n95 % over training (thick), over images (thin)")
@@ -259,8 +260,8 @@ def _note(comparison: PostStepComparison) -> str:
     return (
         f"Score: {name_objective(comparison.objective)} on {images}, mean over {_count(policies, 'policy', 'policies')} and "
         f"{_count(seeds, 'seed', 'seeds')}; the float network has "
-        f"{exam_score(comparison.reference, comparison.objective):.4f}. Differences from {names[0]}, paired by policy and seed; "
-        "the intervals over training hold for all rows at once, those over images for one row each."
+        f"{exam_score(comparison.reference, comparison.objective):.4f}. Differences from {names[0]}, paired by policy and seed, "
+        "with 95 % intervals; those over training hold for all rows at once, those over images for one row each."
     )
 
 

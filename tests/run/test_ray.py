@@ -1,0 +1,137 @@
+"""Ray: what kills a worker or a node costs time and nothing else; many searches share the workers fairly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from suite.problem import Fidelity, Metrics
+from suite.problems.separable import SeparableProblem
+from suite.run.comparison import search
+from suite.run.executors import InlineExecutor, Resources, make_executor
+from suite.run.loop import Limits, SearchLoop, load_run
+from suite.run.registry import make_searcher
+from suite.space import Policy
+
+pytestmark = pytest.mark.slow
+ray = pytest.importorskip("ray")
+
+EVALUATIONS = 12
+
+
+class Deadly(SeparableProblem):
+    """A problem that kills the process which evaluates it, the first time it meets each of two policies."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
+        mark = self._folder / str(zlib.crc32(policy.to_json().encode()))
+        if not mark.exists() and len(list(self._folder.iterdir())) < 2:
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().evaluate(policy, fidelity, seed)
+
+
+class Slow(SeparableProblem):
+    """A problem whose evaluations take their time."""
+
+    def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
+        time.sleep(0.2)
+        return super().evaluate(policy, fidelity, seed)
+
+
+@pytest.fixture
+def stopped_ray() -> Iterator[None]:
+    """Ray is shut down before and after."""
+    ray.shutdown()
+    yield
+    ray.shutdown()
+
+
+def loops_of(problem: SeparableProblem, folder: Path, count: int, on_trial: Callable[[int], None]) -> list[SearchLoop]:
+    return [
+        SearchLoop(
+            problem,
+            make_searcher("tpe", problem, seed),
+            folder / str(seed),
+            Limits(EVALUATIONS),
+            on_trial=lambda _, seed=seed: on_trial(seed),  # type: ignore[misc]
+        )
+        for seed in range(count)
+    ]
+
+
+def test_killed_workers_are_replaced_and_their_trials_tried_again(tmp_path: Path, stopped_ray: None) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    problem = Deadly(marks)
+    run = search(
+        problem,
+        make_searcher("random", problem, 0),
+        evaluations=EVALUATIONS,
+        directory=tmp_path / "ray",
+        executor="ray",
+        resources=Resources(workers=2),
+    )
+    sound = SeparableProblem()
+    assert len(list(marks.iterdir())) == 2
+    assert run == search(
+        sound, make_searcher("random", sound, 0), evaluations=EVALUATIONS, directory=tmp_path / "inline"
+    )
+
+
+def test_a_lost_node_costs_no_trial(tmp_path: Path, stopped_ray: None) -> None:
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        lost = cluster.add_node(num_cpus=2)
+        ray.init(address=cluster.address, log_to_driver=False)
+        finished = 0
+
+        def remove_in_the_middle(_: int) -> None:
+            nonlocal finished
+            finished += 1
+            if finished == 6:
+                cluster.remove_node(lost, allow_graceful=False)
+
+        problem = Slow()
+        loops = loops_of(problem, tmp_path / "ray", 3, remove_in_the_middle)
+        make_executor("ray", Resources()).run(problem, loops)
+        for loop in loops:
+            loop.close()
+        assert finished == 3 * EVALUATIONS
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    alone = loops_of(SeparableProblem(), tmp_path / "inline", 3, lambda _: None)
+    InlineExecutor().run(SeparableProblem(), alone)
+    for loop in alone:
+        loop.close()
+    for seed in range(3):
+        found = load_run(tmp_path / "ray" / str(seed))
+        assert [trial.policy for trial in found.trials] == [
+            trial.policy for trial in load_run(tmp_path / "inline" / str(seed)).trials
+        ]
+        assert all(trial.metrics is not None for trial in found.trials)
+
+
+def test_twelve_searches_on_two_workers_progress_alike(tmp_path: Path, stopped_ray: None) -> None:
+    seen: list[int] = []
+    problem = SeparableProblem()
+    loops = loops_of(problem, tmp_path, 12, seen.append)
+    make_executor("ray", Resources(workers=2)).run(problem, loops)
+    for loop in loops:
+        loop.close()
+    assert sorted(seen) == sorted(list(range(12)) * EVALUATIONS)
+    for end in range(24, len(seen), 12):
+        done = [seen[:end].count(seed) for seed in range(12)]
+        assert max(done) - min(done) <= 3
