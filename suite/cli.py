@@ -238,9 +238,11 @@ def _parser() -> argparse.ArgumentParser:
         "leaderboard and plots of a comparison",
         "Write leaderboard, tables and plots of a finished comparison.",
     )
-    report.add_argument("directory", metavar="DIR", help="directory of the comparison")
+    report.add_argument(
+        "directory", metavar="DIR", nargs="+", help="directory of the comparison, or those of all its batches"
+    )
     _add_against(report)
-    report.add_argument("--out", metavar="DIR", help="where the report goes (default: report/ in the directory)")
+    report.add_argument("--out", metavar="DIR", help="where the report goes (default: report/ in the first directory)")
     return parser
 
 
@@ -248,6 +250,12 @@ def _add_comparison(parser: argparse.ArgumentParser, directory: str) -> None:
     _add_problem(parser)
     parser.add_argument("--seeds", default="0,1", metavar="A,B,...", help="seeds of every searcher (default: 0,1)")
     parser.add_argument("--directory", metavar="DIR", help=f"where everything goes (default: {directory})")
+    parser.add_argument(
+        "--batch",
+        metavar="K/N",
+        help="run only the K-th of N parts of the searches, on machines that share no cluster; give the directories of all "
+        "parts to 'bitcert report'",
+    )
     _add_spend(parser)
     _add_exam(parser)
     _add_executor(parser, default="ray")

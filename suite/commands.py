@@ -175,7 +175,7 @@ def _compare(
 ) -> int:
     from suite.problems.smoothed import SmoothedProblem
     from suite.progress import trials_shown
-    from suite.run.comparison import ComparisonSettings, compare
+    from suite.run.comparison import Batch, ComparisonSettings, load_comparison, run_batch
     from suite.run.exam import exam_images
     from suite.run.registry import make_searcher
 
@@ -194,18 +194,23 @@ def _compare(
         finalists=arguments.finalists,
     )
     exam_images(problem, settings.exam)  # the same
-    runs = [(name, seed) for seed in settings.seeds for name in names]
-    with trials_shown(problem, runs, settings.limits, quiet=arguments.json) as watcher:
-        comparison = compare(
+    batch = Batch() if arguments.batch is None else Batch.parse(arguments.batch)
+    with trials_shown(problem, batch.of(settings), settings.limits, quiet=arguments.json) as watcher:
+        run_batch(
             problem,
             settings,
             directory,
+            batch,
             executor=arguments.executor,
             retries=arguments.retries,
             resources=_resources(arguments),
             watcher=watcher,
         )
-    return _report(comparison, directory / "report", against=reference, as_json=arguments.json)
+    if batch.count > 1:
+        done = {"directory": str(directory), "batch": arguments.batch, "searches": len(batch.of(settings))}
+        print(json.dumps(done) if arguments.json else f"batch {arguments.batch} is done: {done['searches']} searches")
+        return 0
+    return _report(load_comparison(directory), directory / "report", against=reference, as_json=arguments.json)
 
 
 def run_sensitivity(arguments: argparse.Namespace) -> int:
@@ -370,9 +375,8 @@ def run_report(arguments: argparse.Namespace) -> int:
     """Write leaderboard, tables and plots of a finished comparison."""
     from suite.run.comparison import load_comparison
 
-    directory = Path(arguments.directory)
-    comparison = load_comparison(directory)
-    out = Path(arguments.out) if arguments.out else directory / "report"
+    comparison = load_comparison(*arguments.directory)
+    out = Path(arguments.out) if arguments.out else Path(arguments.directory[0]) / "report"
     names = list(dict.fromkeys(entry.run.searcher for entry in comparison.entries))
     against = _against(arguments.against, names)
     return _report(comparison, out, against=against, as_json=arguments.json)

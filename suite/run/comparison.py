@@ -19,6 +19,7 @@ from suite.problems.methods import ESTIMATES
 from suite.problems.smoothed import SmoothedProblem
 from suite.run.exam import exam_images, examine, read_outcome, write_outcome
 from suite.run.executors import Executor, Resources, check_executor, make_executor
+from suite.run.journal import FILE_NAME
 from suite.run.loop import RETRIES, Limits, Promotion, SearchLoop, load_run
 from suite.run.post_step import PostStep
 from suite.run.provenance import software
@@ -119,6 +120,36 @@ class ComparisonSettings:
                 raise BitcertError(f"a comparison needs {name} without repetition, got {list(values)}")
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A part of a comparison's searches, for machines that share no cluster.
+
+    Attributes:
+        number: Which part, from 1.
+        count: How many parts there are.
+    """
+
+    number: int = 1
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise BitcertError(f"a batch is one of 1/N to N/N, got {self.number}/{self.count}")
+
+    @classmethod
+    def parse(cls, text: str) -> Batch:
+        """Read ``3/32``."""
+        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        if found is None:
+            raise BitcertError(f"a batch is written as 3/32, the third of 32 parts, got {text!r}")
+        return cls(int(found[1]), int(found[2]))
+
+    def of(self, settings: ComparisonSettings) -> list[tuple[str, int]]:
+        """Searchers and seeds of this part; the parts of a comparison have no search in common and miss none."""
+        runs = [(name, seed) for seed in settings.seeds for name in settings.searchers]
+        return runs[self.number - 1 :: self.count]
+
+
 class Watcher:
     """Hears how a comparison goes on; a subclass shows it. Every method does nothing here."""
 
@@ -160,10 +191,38 @@ def compare(
     Raises:
         BitcertError: If the directory holds something else, or a search ends without a single successful trial.
     """
+    run_batch(
+        problem,
+        settings,
+        directory,
+        Batch(),
+        executor=executor,
+        retries=retries,
+        resources=resources,
+        watcher=watcher,
+    )
+    return load_comparison(directory)
+
+
+def run_batch(
+    problem: SmoothedProblem,
+    settings: ComparisonSettings,
+    directory: str | Path,
+    batch: Batch,
+    *,
+    executor: str = "ray",
+    retries: int = RETRIES,
+    resources: Resources | None = None,
+    watcher: Watcher | None = None,
+) -> None:
+    """Run a part of a comparison, its exams included; :func:`load_comparison` puts the parts together.
+
+    Arguments and errors are those of :func:`compare`. Every part examines the float network.
+    """
     folder, watching = Path(directory), watcher or Watcher()
     check_executor(executor)
     promotion = _promotion(problem, settings.fidelity, 0, settings.finalists)
-    searchers = [make_searcher(name, problem, seed) for seed in settings.seeds for name in settings.searchers]
+    searchers = [make_searcher(name, problem, seed) for name, seed in batch.of(settings)]
     exam_images(problem, settings.exam)
     _open_folder(folder, problem, settings)
     loops: list[SearchLoop] = []
@@ -207,29 +266,41 @@ def compare(
         for position, outcome in runner.map(_examine, (problem, settings.exam), list(missing.values())):
             write_outcome(outcome, list(missing)[position])
             watching.exam(outcome)
-    return load_comparison(folder)
 
 
-def load_comparison(directory: str | Path) -> Comparison:
+def load_comparison(directory: str | Path, *others: str | Path) -> Comparison:
     """Read a finished comparison back.
 
+    Args:
+        directory: Folder of the comparison, or of one batch of it.
+        *others: Folders of other batches.
+
     Raises:
-        BitcertError: If the directory holds none, or searches or exams are missing.
+        BitcertError: If a directory holds no comparison, or another one than the first, or searches or exams are missing.
     """
-    folder = Path(directory)
-    content = _read_settings(folder)
+    folders = [Path(directory), *map(Path, others)]
+    content = _read_settings(folders[0])
+    for other in folders[1:]:
+        _check_same(_read_settings(other), content, f"{other} holds another comparison than {folders[0]}")
     tuned = content["settings"]["post_step"]["name"] != "none"
+    runs = [(name, seed) for seed in content["settings"]["seeds"] for name in content["settings"]["searchers"]]
+    homes = {run: [folder for folder in folders if (_search_folder(folder, *run) / FILE_NAME).exists()] for run in runs}
+    missing = [f"{name} with seed {seed}" for (name, seed), found in homes.items() if not found]
+    if missing:
+        raise BitcertError(
+            f"{len(missing)} of {len(runs)} searches are missing, the first is {missing[0]}: the comparison is unfinished, or "
+            "some of its batches were not named"
+        )
     entries = []
-    for seed in content["settings"]["seeds"]:
-        for name in content["settings"]["searchers"]:
-            run = load_run(_search_folder(folder, name, seed))
-            winner = _winner(run)
-            before = read_outcome(_exam_file(folder, winner, before=True)) if tuned else None
-            entries.append(Entry(run, read_outcome(_exam_file(folder, winner)), before))
+    for (name, seed), (folder, *_) in homes.items():
+        run = load_run(_search_folder(folder, name, seed))
+        winner = _winner(run)
+        before = read_outcome(_exam_file(folder, winner, before=True)) if tuned else None
+        entries.append(Entry(run, read_outcome(_exam_file(folder, winner)), before))
     return Comparison(
-        directory=folder,
+        directory=folders[0],
         entries=tuple(entries),
-        reference=read_outcome(_exam_file(folder, None)),
+        reference=read_outcome(_exam_file(folders[0], None)),
         layer_names=tuple(content["layers"]),
         budget_bops=content["problem"]["budget_bops"],
         float_bops=content["float_bops"],
@@ -312,16 +383,19 @@ def _open_folder(folder: Path, problem: SmoothedProblem, settings: ComparisonSet
         )
     )
     if (folder / COMPARISON_FILE).exists():
-        found = _read_settings(folder)
-        for part in ("problem", "settings"):
-            different = [key for key in wanted[part] if key != "limits" and found[part].get(key) != wanted[part][key]]
-            if different:
-                raise BitcertError(
-                    f"{folder} holds another comparison: it differs in {', '.join(different)}; choose another directory"
-                )
+        message = f"{folder} holds another comparison; choose another directory"
+        _check_same(_read_settings(folder), wanted, message, but="limits")
     elif folder.exists() and any(folder.iterdir()):
         raise BitcertError(f"{folder} is not empty and holds no comparison; choose another directory")
     write_text(folder / COMPARISON_FILE, json.dumps(wanted, indent=1) + "\n")
+
+
+def _check_same(found: dict[str, Any], wanted: dict[str, Any], message: str, but: str | None = None) -> None:
+    """Raise BitcertError with the message, and what differs, unless both are the same comparison, one setting aside."""
+    for part in ("problem", "settings"):
+        different = [key for key in wanted[part] if key != but and found[part].get(key) != wanted[part][key]]
+        if different:
+            raise BitcertError(f"{message}: it differs in {', '.join(different)}")
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from suite.cli import main
 from suite.errors import BitcertError
 from suite.problem import Fidelity, Trial
 from suite.problems import load_problem
 from suite.problems.definition import ExamSettings
 from suite.problems.smoothed import SmoothedProblem
 from suite.report import leaderboard, tidy_rows, to_markdown
-from suite.run.comparison import ComparisonSettings, Watcher, compare, load_comparison
+from suite.run.comparison import Batch, ComparisonSettings, Watcher, compare, load_comparison, run_batch
 from suite.run.loop import Limits
 from suite.run.post_step import PostStep
 from suite.run.records import Comparison, Outcome, Run
@@ -168,3 +169,36 @@ def test_with_a_post_step_winners_are_examined_before_and_after_it(tmp_path: Pat
         next(entry.before.metrics.acr for entry in found.entries if entry.run.searcher == frame["searcher"].iloc[0])  # type: ignore[union-attr]
     )
     assert "before" in to_markdown(frame)
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 9])
+def test_batches_share_no_search_and_miss_none(count: int) -> None:
+    parts = [Batch(number, count).of(SETTINGS) for number in range(1, count + 1)]
+    assert sorted(run for part in parts for run in part) == sorted(
+        (name, seed) for name in SETTINGS.searchers for seed in SETTINGS.seeds
+    )
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("text", ["3", "0/2", "3/2", "a/b", "1/0", "-1/2", ""])
+def test_bad_batches_are_refused(text: str) -> None:
+    with pytest.raises(BitcertError, match="a batch is"):
+        Batch.parse(text)
+
+
+def test_batches_run_apart_make_the_same_comparison(
+    inline: Comparison, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [tmp_path / f"part{number}" for number in (1, 2, 3)]
+    for number, folder in enumerate(folders, start=1):
+        run_batch(digits(), SETTINGS, folder, Batch.parse(f"{number}/3"), executor="inline")
+    assert_equal(load_comparison(*folders), inline)
+    assert_equal(load_comparison(*folders[::-1]), inline)
+    with pytest.raises(BitcertError, match="2 of 8 searches are missing, the first is uniform with seed 0"):
+        load_comparison(*folders[:2])
+    assert main(["report", *map(str, folders), "--out", str(tmp_path / "report")]) == 0
+    assert (tmp_path / "report" / "leaderboard.csv").exists()
+    other = tmp_path / "other"
+    run_batch(digits(), replace(SETTINGS, limits=Limits(6)), other, Batch(3, 3), executor="inline")
+    with pytest.raises(BitcertError, match=r"holds another comparison than .*: it differs in limits"):
+        load_comparison(*folders[:2], other)
