@@ -402,6 +402,14 @@ def _add_executor(parser: argparse.ArgumentParser, default: str) -> None:
         "--gpus-per-trial", type=float, default=0.0, help="GPUs of one evaluation, a fraction allowed (default: 0)"
     )
     group.add_argument("--address", help="an existing Ray cluster, such as auto (default: start one on this machine)")
+    group.add_argument(
+        "--log",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="with --executor ray, metrics of all trials also go to tensorboard (files in DIR/tune), mlflow or wandb; may be "
+        "repeated",
+    )
 
 
 if __name__ == "__main__":

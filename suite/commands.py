@@ -93,6 +93,7 @@ def run_search(arguments: argparse.Namespace) -> int:
         f"runs/{problem.name}-{_slug(problem)}-{searcher_slug(arguments.searcher)}-{arguments.seed}"
     )
     limits = _limits(arguments)
+    resources = _resources(arguments, directory)
     with trials_shown(problem, [(searcher.name, searcher.seed)], limits, quiet=arguments.json) as watcher:
         run = search(
             problem,
@@ -106,7 +107,7 @@ def run_search(arguments: argparse.Namespace) -> int:
             parallel=arguments.parallel,
             finalists=arguments.finalists,
             retries=arguments.retries,
-            resources=_resources(arguments),
+            resources=resources,
             on_trial=lambda trial: watcher.trial(searcher.name, searcher.seed, trial),
         )
     if run.best is None or run.best.metrics is None:
@@ -195,6 +196,7 @@ def _compare(
     )
     exam_images(problem, settings.exam)  # the same
     batch = Batch() if arguments.batch is None else Batch.parse(arguments.batch)
+    resources = _resources(arguments, directory)
     with trials_shown(problem, batch.of(settings), settings.limits, quiet=arguments.json) as watcher:
         run_batch(
             problem,
@@ -203,7 +205,7 @@ def _compare(
             batch,
             executor=arguments.executor,
             retries=arguments.retries,
-            resources=_resources(arguments),
+            resources=resources,
             watcher=watcher,
         )
     if batch.count > 1:
@@ -230,6 +232,7 @@ def run_sensitivity(arguments: argparse.Namespace) -> int:
     methods = split_searchers(arguments.methods) if arguments.methods else SENSITIVITY
     make_methods(problem, methods)  # mistakes come out before anything is shown or written
     directory = Path(arguments.directory or f"runs/{problem.name}-{_slug(problem)}-sensitivity")
+    resources = _resources(arguments, directory)
     with sensitivity_shown(arguments.policies, len(methods), quiet=arguments.json) as (on_trial, on_method):
         found = analyse_sensitivity(
             problem,
@@ -239,7 +242,7 @@ def run_sensitivity(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             fidelity=_fidelity(arguments, problem),
             executor=arguments.executor,
-            resources=_resources(arguments),
+            resources=resources,
             on_trial=on_trial,
             on_method=on_method,
         )
@@ -316,13 +319,14 @@ def run_post_steps(arguments: argparse.Namespace) -> int:
         steps=arguments.steps,
     )
     directory = Path(arguments.directory or f"runs/{problem.name}-{_slug(problem)}-post-steps")
+    resources = _resources(arguments, directory)
     with exams_shown(quiet=arguments.json) as (on_start, on_exam):
         comparison = compare_post_steps(
             problem,
             settings,
             directory,
             executor=arguments.executor,
-            resources=_resources(arguments),
+            resources=resources,
             on_start=on_start,
             on_exam=on_exam,
         )
@@ -490,10 +494,19 @@ def _exam(arguments: argparse.Namespace, problem: Any) -> Any:
     )
 
 
-def _resources(arguments: argparse.Namespace) -> Any:
+def _resources(arguments: argparse.Namespace, directory: str | Path) -> Any:
     from suite.run.executors import Resources
 
-    return Resources(arguments.workers, arguments.cpus_per_trial, arguments.gpus_per_trial, arguments.address)
+    if arguments.log and arguments.executor != "ray":
+        raise BitcertError(f"--log needs --executor ray, whose callbacks it uses; got {arguments.executor}")
+    return Resources(
+        arguments.workers,
+        arguments.cpus_per_trial,
+        arguments.gpus_per_trial,
+        arguments.address,
+        tuple(arguments.log),
+        Path(directory) / "tune",
+    )
 
 
 def _seeds(text: str) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from suite.errors import unknown_name
@@ -12,6 +13,7 @@ from suite.run.evaluation import evaluate_trial
 from suite.run.loop import SearchLoop
 
 EXECUTORS = ("inline", "ray")
+LOGGERS = ("tensorboard", "mlflow", "wandb")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +25,21 @@ class Resources:
         cpus: CPUs of one evaluation, a fraction allowed.
         gpus: GPUs of one evaluation, a fraction allowed.
         address: An existing cluster, such as ``"auto"``; None starts one on this machine.
+        loggers: Ray Tune's callbacks that metrics of trials also go to: ``"tensorboard"``, ``"mlflow"``, ``"wandb"``.
+        log_directory: Where Tune keeps the files of TensorBoard; a temporary folder if None.
     """
 
     workers: int | None = None
     cpus: float = 1.0
     gpus: float = 0.0
     address: str | None = None
+    loggers: tuple[str, ...] = ()
+    log_directory: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.loggers:
+            if name not in LOGGERS:
+                raise unknown_name("logger", name, LOGGERS)
 
 
 class Executor(Protocol):

@@ -14,6 +14,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -59,8 +60,10 @@ class PolicyTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Evaluate the trial of the current configuration."""
         trial = evaluate_trial(self._problem, _trial_of(self._config))
-        metrics = None if trial.metrics is None else json.dumps(trial.metrics.to_dict())
-        return {"metrics": metrics, "failure": trial.failure, DONE: True}
+        result: dict[str, Any] = {"metrics": None, "failure": trial.failure, DONE: True}
+        if trial.metrics is not None:
+            result |= _curves(self._problem, trial.metrics) | {"metrics": json.dumps(trial.metrics.to_dict())}
+        return result
 
 
 class LoopSearcher(TuneSearcher):
@@ -81,7 +84,7 @@ class LoopSearcher(TuneSearcher):
             trial = loop.propose()
             if trial is not None:
                 self._under_way[trial_id] = loop, trial
-                return _config_of(trial)
+                return {"searcher": loop.searcher.name, "searcher_seed": loop.searcher.seed, **_config_of(trial)}
         finished: str = TuneSearcher.FINISHED
         return finished if all(loop.finished for loop in self._loops) else None
 
@@ -141,7 +144,8 @@ class RayExecutor:
             tune.with_parameters(PolicyTrainable, problem=problem),
             {"cpu": self._resources.cpus, "gpu": self._resources.gpus},
         )
-        with tempfile.TemporaryDirectory(prefix="bitcert-tune-") as folder:
+        callbacks = [_logger(name) for name in self._resources.loggers]
+        with self._tune_folder() as folder:
             tuner = tune.Tuner(
                 trainable,
                 tune_config=tune.TuneConfig(
@@ -154,6 +158,7 @@ class RayExecutor:
                     storage_path=folder,
                     name="search",
                     verbose=0,
+                    callbacks=callbacks,
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 ),
             )
@@ -163,6 +168,15 @@ class RayExecutor:
             raise RuntimeError(
                 f"Ray Tune ended with {len(unfinished)} searches unfinished; run the same command again to resume"
             )
+
+    @contextmanager
+    def _tune_folder(self) -> Iterator[str]:
+        """Where Tune keeps its own files: kept only if a logger is to find its files there."""
+        if self._resources.loggers and self._resources.log_directory is not None:
+            yield str(self._resources.log_directory.resolve())
+            return
+        with tempfile.TemporaryDirectory(prefix="bitcert-tune-") as folder:
+            yield folder
 
     def map(self, function: Callable[..., Any], shared: Any, inputs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         """Yield ``(position, function(shared, input))`` as they finish; ``shared`` is sent once."""
@@ -201,6 +215,36 @@ def _connect(resources: Resources) -> None:
             reason = str(error).splitlines()[0]
             raise BitcertError(f"no Ray cluster at {address or 'this machine'}: {reason}") from error
         return
+
+
+def _logger(name: str) -> tune.Callback:
+    """One of Tune's own callbacks; each reads its settings from the environment variables of its software."""
+    try:
+        if name == "tensorboard":
+            from ray.tune.logger import TBXLoggerCallback
+
+            return TBXLoggerCallback()
+        if name == "mlflow":
+            from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+            return MLflowLoggerCallback(experiment_name="bitcert")
+        from ray.air.integrations.wandb import WandbLoggerCallback
+
+        return WandbLoggerCallback(project="bitcert")
+    except (ImportError, RuntimeError) as error:
+        raise BitcertError(f"metrics cannot go to {name}: {error}; install it beside bitcert") from error
+
+
+def _curves(problem: Problem, metrics: Metrics) -> dict[str, float]:
+    """What loggers draw."""
+    curves = {
+        "score": problem.objective.score(metrics),
+        "acr": metrics.acr,
+        "clean_accuracy": metrics.clean_accuracy,
+        "bops": float(metrics.bops),
+        "evaluation_seconds": metrics.seconds,
+    }
+    return curves | {f"certified_at_{radius:g}": share for radius, share in metrics.certified_accuracy.items()}
 
 
 def _config_of(trial: Trial) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from suite.cli import main
 from suite.problem import Fidelity, Metrics
 from suite.problems.separable import SeparableProblem
 from suite.run.comparison import search
@@ -135,3 +137,17 @@ def test_twelve_searches_on_two_workers_progress_alike(tmp_path: Path, stopped_r
     for end in range(24, len(seen), 12):
         done = [seen[:end].count(seed) for seed in range(12)]
         assert max(done) - min(done) <= 3
+
+
+def test_metrics_go_to_tensorboard(tmp_path: Path, stopped_ray: None, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["search", "--problem", "separable", "--searcher", "random", "--evaluations", "4", "--executor", "ray"]
+    command += ["--workers", "1", "--directory", str(tmp_path / "run"), "--json"]
+    assert main([*command, "--log", "nonsense"]) == 2
+    assert main([*command, "--log", "wandb", "--executor", "inline"]) == 2
+    assert not (tmp_path / "run").exists()
+    capsys.readouterr()
+    assert main([*command, "--log", "tensorboard"]) == 0
+    assert json.loads(capsys.readouterr().out)["trials"] == 4
+    written = list((tmp_path / "run" / "tune").rglob("events.out.tfevents.*"))
+    assert written
+    assert any(b"certified_at_0.25" in file.read_bytes() for file in written)
