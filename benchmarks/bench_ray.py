@@ -1,51 +1,123 @@
-"""What Ray Tune adds to an evaluation that costs nothing, start of the cluster and of the workers told apart."""
+"""Ray Tune's cost: overhead of trials that do nothing, wall time against the ideal, memory of the driver, fairness.
+
+Sections are named as arguments; all of them by default, with 1,000 trials for memory (``memory=5000`` takes minutes).
+"""
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from pathlib import Path
 
-from suite.problem import Trial
+from suite.problem import Fidelity, Metrics
 from suite.problems.separable import SeparableProblem
-from suite.run.executors import Resources, make_executor
+from suite.run.executors import Executor, Resources, make_executor
 from suite.run.loop import Limits, SearchLoop
 from suite.run.registry import make_searcher
+from suite.space import Policy
 
-SEARCHES, EVALUATIONS = 2, 100
+WORKERS = 2
+PAGE = 4096
 
 
-def main() -> None:
-    started = time.perf_counter()
-    executor = make_executor("ray", Resources())
-    print(f"start of the cluster: {time.perf_counter() - started:.1f} s")
-    finished: list[float] = []
+class Timed(SeparableProblem):
+    """A formula that takes its time."""
 
-    def note(_: Trial) -> None:
-        finished.append(time.perf_counter())
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
 
-    problem = SeparableProblem()
+    def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
+        time.sleep(self._seconds)
+        return super().evaluate(policy, fidelity, seed)
+
+
+class Clock:
+    """When which search had a result, and the driver's memory then."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.memory: list[float] = []
+        self.searches: list[int] = []
+
+    def note(self, search: int) -> None:
+        self.times.append(time.perf_counter())
+        self.searches.append(search)
+        resident = int(Path("/proc/self/statm").read_text().split()[1])
+        self.memory.append(resident * PAGE / 2**20)
+
+
+def run(executor: Executor, seconds: float, searches: int, evaluations: int) -> Clock:
+    """Drive some searches to their end."""
+    clock, problem = Clock(), Timed(seconds)
     with tempfile.TemporaryDirectory() as folder:
         loops = [
             SearchLoop(
                 problem,
                 make_searcher("random", problem, seed),
                 Path(folder) / str(seed),
-                Limits(EVALUATIONS),
-                on_trial=note,
+                Limits(evaluations),
+                on_trial=lambda _, seed=seed: clock.note(seed),  # type: ignore[misc]
             )
-            for seed in range(SEARCHES)
+            for seed in range(searches)
         ]
-        started = time.perf_counter()
         executor.run(problem, loops)
         for loop in loops:
             loop.close()
-    print(f"start of the workers, to the first result: {finished[0] - started:.1f} s")
-    settled = finished[10:]
-    per_trial = (settled[-1] - settled[0]) / (len(settled) - 1)
+    return clock
+
+
+def overhead(executor: Executor, _: int) -> None:
+    started = time.perf_counter()
+    clock = run(executor, 0.0, 2, 100)
+    settled = clock.times[10:]
+    print(f"start of the workers, to the first result: {clock.times[0] - started:.1f} s")
+    each = (settled[-1] - settled[0]) / (len(settled) - 1)
+    print(f"afterwards: {each * 1e3:.0f} ms a trial that does nothing, 2 searches   target < 200 ms")
+
+
+def wall(executor: Executor, trials: int) -> None:
+    started = time.perf_counter()
+    clock = run(executor, 0.3, 4, trials // 4)
+    ideal = trials * 0.3 / WORKERS
+    whole = clock.times[-1] - started
+    settled = (clock.times[-1] - clock.times[0]) / ((trials - 1) * 0.3 / WORKERS)
     print(
-        f"afterwards: {per_trial * 1e3:.0f} ms a trial over {len(settled)} trials of {SEARCHES} searches   target < 200 ms"
+        f"{trials} trials of 0.3 s on {WORKERS} workers: {whole:.1f} s, {whole / ideal:.2f} of ideal; "
+        f"{settled:.2f} once workers are up   target < 1.3"
     )
+
+
+def memory(executor: Executor, trials: int) -> None:
+    clock = run(executor, 0.0, 10, trials // 10)
+    early, late = clock.memory[trials // 5], clock.memory[-1]
+    grown = (late - early) / (trials * 4 / 5) * 1024
+    print(
+        f"driver's memory over {trials} trials: {early:.0f} MiB after a fifth, {late:.0f} MiB at the end, {grown:.1f} KiB a trial"
+    )
+
+
+def fairness(executor: Executor, searches: int) -> None:
+    clock = run(executor, 0.02, searches, 12)
+    apart = []
+    for end in range(2 * searches, len(clock.searches)):
+        done = [clock.searches[:end].count(number) for number in range(searches)]
+        apart.append(max(done) - min(done))
+    print(f"{searches} searches on {WORKERS} workers: never more than {max(apart)} trials apart")
+
+
+SECTIONS = {"overhead": (overhead, 200), "wall": (wall, 200), "memory": (memory, 1000), "fairness": (fairness, 12)}
+
+
+def main() -> None:
+    asked = dict(argument.partition("=")[::2] for argument in sys.argv[1:]) or dict.fromkeys(SECTIONS, "")
+    started = time.perf_counter()
+    executor = make_executor("ray", Resources(workers=WORKERS))
+    print(f"start of the cluster: {time.perf_counter() - started:.1f} s")
+    for name, size in asked.items():
+        section, usual = SECTIONS[name]
+        section(executor, int(size or usual))
 
 
 if __name__ == "__main__":
