@@ -344,6 +344,15 @@ def _add_spend(parser: argparse.ArgumentParser) -> None:
     )
     _add_fidelity(group)
     group.add_argument(
+        "--rungs",
+        metavar="AxB,...",
+        help="cheaper fidelities, images x noise samples, that a policy must survive first, as in 30x16,60x32; finetuning steps "
+        "follow a plus, as in 30x16+0 (asynchronous successive halving; default: none)",
+    )
+    group.add_argument(
+        "--reduction", type=float, default=3.0, help="with --rungs, about one policy in this many goes on (default: 3)"
+    )
+    group.add_argument(
         "--finalists",
         type=int,
         help="best policies that are measured again at the end, with other noise and up to twice the images "

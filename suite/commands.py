@@ -107,6 +107,7 @@ def run_search(arguments: argparse.Namespace) -> int:
             parallel=arguments.parallel,
             finalists=arguments.finalists,
             retries=arguments.retries,
+            rungs=_rungs(arguments),
             resources=resources,
             on_trial=lambda trial: watcher.trial(searcher.name, searcher.seed, trial),
         )
@@ -193,6 +194,7 @@ def _compare(
         post_step=_post_step(arguments),
         exam=_exam(arguments, problem),
         finalists=arguments.finalists,
+        rungs=_rungs(arguments),
     )
     exam_images(problem, settings.exam)  # the same
     batch = Batch() if arguments.batch is None else Batch.parse(arguments.batch)
@@ -470,6 +472,12 @@ def _limits(arguments: argparse.Namespace) -> Any:
     if evaluations is None and arguments.forward_passes is None and arguments.seconds is None:
         evaluations = 64
     return Limits(evaluations, arguments.forward_passes, arguments.seconds)
+
+
+def _rungs(arguments: argparse.Namespace) -> Any:
+    from suite.run.rungs import Rungs
+
+    return Rungs() if arguments.rungs is None else Rungs.parse(arguments.rungs, arguments.reduction)
 
 
 def _post_step(arguments: argparse.Namespace) -> Any:

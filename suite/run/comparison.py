@@ -20,11 +20,12 @@ from suite.problems.smoothed import SmoothedProblem
 from suite.run.exam import exam_images, examine, read_outcome, write_outcome
 from suite.run.executors import Executor, Resources, check_executor, make_executor
 from suite.run.journal import FILE_NAME
-from suite.run.loop import RETRIES, Limits, Promotion, SearchLoop, load_run
+from suite.run.loop import NO_RUNGS, RETRIES, Limits, Promotion, SearchLoop, load_run
 from suite.run.post_step import PostStep
 from suite.run.provenance import software
 from suite.run.records import Comparison, Entry, Outcome, Run
 from suite.run.registry import make_searcher
+from suite.run.rungs import Rungs
 from suite.searcher import Searcher
 from suite.space import Policy
 
@@ -48,6 +49,7 @@ def search(
     parallel: int = 1,
     finalists: int | None = None,
     retries: int = RETRIES,
+    rungs: Rungs = NO_RUNGS,
     resources: Resources | None = None,
     on_trial: Callable[[Trial], None] | None = None,
 ) -> Run:
@@ -67,6 +69,7 @@ def search(
         finalists: How many of the best policies are measured again at the end, with other noise and up to twice the
             images; by default four where the search measures estimates, else none.
         retries: How often a failed trial is tried again before it is recorded as failed.
+        rungs: Cheaper fidelities that a policy must survive first.
         resources: For the Ray executor.
         on_trial: Called with every finished trial, replayed ones included.
 
@@ -85,6 +88,7 @@ def search(
         parallel=parallel,
         promotion=_promotion(problem, fidelity or problem.fidelity, seed, finalists),
         retries=retries,
+        rungs=rungs,
         on_trial=on_trial,
     )
     _drive(runner, problem, [loop])
@@ -104,6 +108,7 @@ class ComparisonSettings:
         exam: How winners are certified.
         finalists: How many of each search's best policies are measured again before its winner is chosen; as for
             :func:`search`.
+        rungs: Cheaper fidelities that a policy must survive first.
     """
 
     searchers: tuple[str, ...]
@@ -113,6 +118,7 @@ class ComparisonSettings:
     post_step: PostStep
     exam: ExamSettings
     finalists: int | None = None
+    rungs: Rungs = NO_RUNGS
 
     def __post_init__(self) -> None:
         for name, values in (("searchers", self.searchers), ("seeds", self.seeds)):
@@ -237,6 +243,7 @@ def run_batch(
                     fidelity=settings.fidelity,
                     promotion=promotion,
                     retries=retries,
+                    rungs=settings.rungs,
                     on_trial=lambda trial, searcher=searcher: watching.trial(searcher.name, searcher.seed, trial),  # type: ignore[misc]
                 )
             )

@@ -21,9 +21,12 @@ from suite.objective import parse_objective
 from suite.problem import Fidelity, Metrics, Problem, Trial
 from suite.run.journal import JOURNAL_VERSION, Journal, JournalWarning, read_journal
 from suite.run.provenance import software
-from suite.run.records import Run
+from suite.run.records import Run, measured_best
+from suite.run.rungs import Halving, Rungs
 from suite.searcher import Exhausted, Searcher
 from suite.space import Policy
+
+NO_RUNGS = Rungs()
 
 RETRIES = 2
 """How often a failed trial is tried again by default: what killed a worker may not kill the next one."""
@@ -94,6 +97,8 @@ class SearchLoop:
         parallel: Most trials under way at once.
         promotion: How the best policies are measured again at the end, if at all; the searcher is not told.
         retries: How often a failed trial is tried again before it is recorded as failed; the searcher hears of the end only.
+        rungs: Cheaper fidelities that a policy must survive first, if any; a trial is told with the metrics of the last rung it
+            reached and the spend of all of them.
         on_trial: Called with every finished trial, replayed ones included.
 
     Raises:
@@ -112,6 +117,7 @@ class SearchLoop:
         parallel: int = 1,
         promotion: Promotion | None = None,
         retries: int = RETRIES,
+        rungs: Rungs = NO_RUNGS,
         on_trial: Callable[[Trial], None] | None = None,
     ) -> None:
         if parallel < 1:
@@ -121,7 +127,9 @@ class SearchLoop:
         self.problem = problem
         self.searcher = searcher
         self._limits = limits
-        self._fidelity = fidelity or problem.fidelity
+        self._ladder = rungs.up_to(fidelity or problem.fidelity)
+        self._halving = Halving(len(self._ladder), rungs.reduction) if rungs.lower else None
+        self._climbed: dict[int, list[Metrics]] = {}
         self._seed = seed
         self._parallel = parallel
         self._promotion = promotion
@@ -142,7 +150,8 @@ class SearchLoop:
         self._exhausted = False
         self._elapsed_before = 0.0
         self._opened = time.perf_counter()
-        problem.check_fidelity(self._fidelity)
+        for rung in self._ladder:
+            problem.check_fidelity(rung)
         if promotion is not None:
             problem.check_fidelity(promotion.fidelity)
         self._header = {
@@ -151,7 +160,8 @@ class SearchLoop:
             "searcher": searcher.name,
             "searcher_seed": searcher.seed,
             "searcher_options": dict(searcher.options),
-            "fidelity": asdict(self._fidelity),
+            "fidelity": asdict(self._ladder[-1]),
+            "rungs": asdict(rungs),
             "evaluation_seed": seed,
             "parallel": parallel,
             "promotion": None if promotion is None else asdict(promotion),
@@ -186,7 +196,7 @@ class SearchLoop:
                 continue
             if trial.policy in self._first_with and not self._is_final(trial):
                 first = self._first_with[trial.policy]
-                self.complete(replace(trial, metrics=first.metrics, repeat_of=first.number))
+                self.complete(replace(trial, metrics=first.metrics, repeat_of=first.number, fidelity=first.fidelity))
                 continue
             return trial
         if self._stop_reason() is not None and len(self._pending) < self._parallel:
@@ -200,6 +210,20 @@ class SearchLoop:
             self._failures[trial.number] += 1
             self._again.append(replace(trial, failure=None))
             return
+        higher = self._climb(trial)
+        if higher is not None and trial.metrics is not None:
+            self._journal.append(
+                {
+                    "event": "rung",
+                    "number": trial.number,
+                    "elapsed": self._elapsed(),
+                    "metrics": trial.metrics.to_dict(),
+                }
+            )
+            self._begin_rung(trial.metrics, higher)
+            self._again.append(higher)
+            return
+        trial = self._with_all_rungs(trial)
         event: dict[str, Any] = {"event": "tell", "number": trial.number, "elapsed": self._elapsed()}
         if trial.metrics is not None:
             event["metrics"] = trial.metrics.to_dict()
@@ -209,6 +233,31 @@ class SearchLoop:
             event["repeat_of"] = trial.repeat_of
         self._journal.append(event)
         self._tell(trial)
+
+    def _climb(self, trial: Trial) -> Trial | None:
+        """The trial at the next rung, if it goes on there."""
+        if self._halving is None or trial.metrics is None or trial.repeat_of is not None or self._is_final(trial):
+            return None
+        rung = len(self._climbed.get(trial.number, ()))
+        score = self.problem.objective.score(trial.metrics)
+        if not self._halving.goes_on(trial.number, rung, score):
+            return None
+        return replace(trial, fidelity=self._ladder[rung + 1], metrics=None)
+
+    def _begin_rung(self, below: Metrics, trial: Trial) -> None:
+        """Count a rung's spend and keep the trial pending at the next one."""
+        self._climbed.setdefault(trial.number, []).append(below)
+        self._spend += below.forward_passes
+        self._pending[trial.number] = trial
+
+    def _with_all_rungs(self, trial: Trial) -> Trial:
+        """The metrics of the last rung with what all rungs cost; failed trials are not charged."""
+        below = self._climbed.get(trial.number)
+        if trial.metrics is None or not below:
+            return trial
+        reached = [*below, trial.metrics]
+        passes, seconds = (sum(getattr(metrics, name) for metrics in reached) for name in ("forward_passes", "seconds"))
+        return replace(trial, metrics=replace(trial.metrics, forward_passes=passes, seconds=seconds))
 
     def close(self) -> None:
         """Record why the run ended, if it did, and give up the journal."""
@@ -248,7 +297,7 @@ class SearchLoop:
 
     def _begin(self, policy: Policy) -> Trial:
         self.problem.check_feasible(policy)
-        trial = Trial(self._numbered(), policy, self._fidelity, self._seed)
+        trial = Trial(self._numbered(), policy, self._ladder[0], self._seed)
         self._asked += 1
         self._pending[trial.number] = trial
         return trial
@@ -268,7 +317,7 @@ class SearchLoop:
         if self._promotion is None or any(not self._is_final(trial) for trial in self._pending.values()):
             return None
         best = sorted(
-            (trial for trial in self._first_with.values() if trial.metrics is not None),
+            measured_best(list(self._first_with.values())),
             key=lambda trial: (-self.problem.objective.score(trial.metrics), trial.number),  # type: ignore[arg-type]
         )[: self._promotion.finalists]
         promoted = {trial.policy for trial in self._finals.values()}
@@ -300,7 +349,7 @@ class SearchLoop:
                 self._on_trial(trial)
             return
         self._trials[trial.number] = trial
-        self._spend += trial.spend
+        self._spend += trial.spend - sum(metrics.forward_passes for metrics in self._climbed.get(trial.number, ()))
         self._free_in_a_row = self._free_in_a_row + 1 if trial.spend == 0 else 0
         if trial.metrics is not None:
             self._first_with.setdefault(trial.policy, trial)
@@ -348,9 +397,20 @@ class SearchLoop:
                 final = self._promote()
                 if final is None or final.policy.to_dict() != event["policy"] or final.number != event["number"]:
                     raise BitcertError(f"{self._journal.path}: promotion {event['number']} cannot be replayed")
+            elif event["event"] == "rung":
+                self._elapsed_before = event["elapsed"]
+                metrics = Metrics.from_dict(event["metrics"])
+                higher = self._climb(replace(self._pending[event["number"]], metrics=metrics))
+                if higher is None:
+                    raise BitcertError(f"{self._journal.path}: a rung of trial {event['number']} cannot be replayed")
+                self._begin_rung(metrics, higher)
             elif event["event"] == "tell":
                 self._elapsed_before = event["elapsed"]
-                self._tell(_told(self._pending[event["number"]], event))
+                trial = _told(self._pending[event["number"]], event)
+                if trial.repeat_of is not None:
+                    trial = replace(trial, fidelity=self._trials[trial.repeat_of].fidelity)
+                self._climb(trial)
+                self._tell(trial)
             elif event["event"] == "retry":
                 self._failures[event["number"]] += 1
             elif event["event"] == "stop":
@@ -398,7 +458,8 @@ def load_run(directory: str | Path) -> Run:
     if not events:
         raise BitcertError(f"{directory} holds a run that has recorded nothing yet")
     header = events[0]
-    fidelity, seed = Fidelity(**header["fidelity"]), header["evaluation_seed"]
+    lower = [Fidelity(**rung) for rung in header["rungs"]["lower"]]
+    ladder, seed = (*lower, Fidelity(**header["fidelity"])), header["evaluation_seed"]
     asked: dict[int, Trial] = {}
     told: dict[int, Trial] = {}
     finals: set[int] = set()
@@ -407,15 +468,21 @@ def load_run(directory: str | Path) -> Run:
         probe_spend += event.get("probes", 0)
         searcher_seconds += event.get("searcher_seconds", 0.0)
         if event["event"] == "ask":
-            asked[event["number"]] = Trial(event["number"], _policy(event), fidelity, seed)
+            asked[event["number"]] = Trial(event["number"], _policy(event), ladder[0], seed)
         elif event["event"] == "promote":
             promotion = header["promotion"]
             finals.add(event["number"])
             asked[event["number"]] = Trial(
                 event["number"], _policy(event), Fidelity(**promotion["fidelity"]), promotion["seed"]
             )
+        elif event["event"] == "rung":
+            trial = asked[event["number"]]
+            asked[event["number"]] = replace(trial, fidelity=ladder[ladder.index(trial.fidelity) + 1])
         elif event["event"] == "tell":
-            told[event["number"]] = _told(asked[event["number"]], event)
+            trial = _told(asked[event["number"]], event)
+            if trial.repeat_of is not None:
+                trial = replace(trial, fidelity=told[trial.repeat_of].fidelity)
+            told[event["number"]] = trial
     provenance = {
         key: value for key, value in header.items() if key not in ("event", "provenance", "searcher", "searcher_seed")
     }

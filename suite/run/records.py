@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,13 @@ from suite.certify.certificates import Certificates
 from suite.objective import Objective
 from suite.problem import Metrics, Trial, nondominated
 from suite.space import Policy
+
+
+def measured_best(trials: Sequence[Trial]) -> list[Trial]:
+    """The successful trials at the highest fidelity that any of them has: the only ones that can be compared."""
+    finished = [trial for trial in trials if trial.metrics is not None]
+    highest = max((astuple(trial.fidelity) for trial in finished), default=None)
+    return [trial for trial in finished if astuple(trial.fidelity) == highest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +54,15 @@ class Run:
     def best(self) -> Trial | None:
         """The trial with the highest score, the earliest among equals; None if no trial succeeded.
 
-        Where the best policies were measured again, the second measurements decide.
+        Where the best policies were measured again, the second measurements decide; else those at the highest fidelity.
         """
-        again = [trial for trial in self.finals if trial.metrics is not None]
-        finished = again or [trial for trial in self.trials if trial.metrics is not None]
+        finished = measured_best(self.finals) or measured_best(self.trials)
         return max(finished, key=lambda trial: (self.score(trial), -trial.number), default=None)
 
     @property
     def front(self) -> list[Trial]:
-        """The trials that no other one beats in both score and BOPs, by ascending BOPs."""
-        return nondominated(self.trials, self.objective)
+        """The trials at the highest fidelity that no other one beats in both score and BOPs, by ascending BOPs."""
+        return nondominated(measured_best(self.trials), self.objective)
 
     @property
     def forward_passes(self) -> int:
