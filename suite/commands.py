@@ -93,7 +93,8 @@ def run_search(arguments: argparse.Namespace) -> int:
         f"runs/{problem.name}-{_slug(problem)}-{searcher_slug(arguments.searcher)}-{arguments.seed}"
     )
     limits = _limits(arguments)
-    resources = _resources(arguments, directory)
+    resources, rungs, fidelity = _resources(arguments, directory), _rungs(arguments), _fidelity(arguments, problem)
+    rungs.up_to(fidelity)  # mistakes come out before anything is shown
     with trials_shown(problem, [(searcher.name, searcher.seed)], limits, quiet=arguments.json) as watcher:
         run = search(
             problem,
@@ -103,11 +104,11 @@ def run_search(arguments: argparse.Namespace) -> int:
             seconds=limits.seconds,
             directory=directory,
             executor=arguments.executor,
-            fidelity=_fidelity(arguments, problem),
+            fidelity=fidelity,
             parallel=arguments.parallel,
             finalists=arguments.finalists,
             retries=arguments.retries,
-            rungs=_rungs(arguments),
+            rungs=rungs,
             resources=resources,
             on_trial=lambda trial: watcher.trial(searcher.name, searcher.seed, trial),
         )
@@ -197,6 +198,7 @@ def _compare(
         rungs=_rungs(arguments),
     )
     exam_images(problem, settings.exam)  # the same
+    settings.rungs.up_to(settings.fidelity)
     batch = Batch() if arguments.batch is None else Batch.parse(arguments.batch)
     resources = _resources(arguments, directory)
     with trials_shown(problem, batch.of(settings), settings.limits, quiet=arguments.json) as watcher:

@@ -13,7 +13,7 @@ from typing import Any
 
 from suite.errors import BitcertError
 
-JOURNAL_VERSION = 1
+JOURNAL_VERSION = 2
 FILE_NAME = "journal.jsonl"
 SYNC_INTERVAL = 1.0
 """Seconds between two waits for the disk."""
