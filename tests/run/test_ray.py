@@ -139,15 +139,22 @@ def test_twelve_searches_on_two_workers_progress_alike(tmp_path: Path, stopped_r
         assert max(done) - min(done) <= 3
 
 
-def test_metrics_go_to_tensorboard(tmp_path: Path, stopped_ray: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_metrics_go_to_tensorboard_and_a_parallel_run_is_replayed_without_ray(
+    tmp_path: Path, stopped_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = ["search", "--problem", "separable", "--searcher", "random", "--evaluations", "4", "--executor", "ray"]
-    command += ["--workers", "1", "--directory", str(tmp_path / "run"), "--json"]
+    command += ["--workers", "2", "--parallel", "2", "--directory", str(tmp_path / "run"), "--json"]
     assert main([*command, "--log", "nonsense"]) == 2
     assert main([*command, "--log", "wandb", "--executor", "inline"]) == 2
     assert not (tmp_path / "run").exists()
     capsys.readouterr()
     assert main([*command, "--log", "tensorboard"]) == 0
-    assert json.loads(capsys.readouterr().out)["trials"] == 4
+    found = json.loads(capsys.readouterr().out)
+    assert found["trials"] == 4
+    journal = (tmp_path / "run" / "journal.jsonl").read_bytes()
+    assert main([*command, "--executor", "inline"]) == 0
+    assert json.loads(capsys.readouterr().out) == found
+    assert (tmp_path / "run" / "journal.jsonl").read_bytes() == journal
     written = list((tmp_path / "run" / "tune").rglob("events.out.tfevents.*"))
     assert written
     assert any(b"certified_at_0.25" in file.read_bytes() for file in written)
