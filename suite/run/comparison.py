@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from suite.cost import float_bops
 from suite.errors import BitcertError
-from suite.files import write_text
 from suite.problem import Fidelity, Problem, Trial
 from suite.problems.definition import ExamSettings
 from suite.problems.methods import ESTIMATES
 from suite.problems.smoothed import SmoothedProblem
 from suite.run.exam import exam_images, examine, read_outcome, write_outcome
 from suite.run.executors import Executor, Resources, check_executor, make_executor
+from suite.run.folder import SettingsFile, check_same
 from suite.run.journal import FILE_NAME
 from suite.run.loop import NO_RUNGS, RETRIES, Limits, Promotion, SearchLoop, load_run
 from suite.run.post_step import PostStep
-from suite.run.provenance import software
 from suite.run.records import Comparison, Entry, Outcome, Run
 from suite.run.registry import make_searcher
 from suite.run.rungs import Rungs
 from suite.searcher import Searcher
 from suite.space import Policy
 
-COMPARISON_VERSION = 1
-COMPARISON_FILE = "comparison.json"
+CONTENTS = SettingsFile("comparison.json", "comparison")
 FINALISTS = 4
 NO_POST_STEP = PostStep()
 
@@ -230,7 +226,13 @@ def run_batch(
     promotion = _promotion(problem, settings.fidelity, 0, settings.finalists)
     searchers = [make_searcher(name, problem, seed) for name, seed in batch.of(settings)]
     exam_images(problem, settings.exam)
-    _open_folder(folder, problem, settings)
+    wanted = {
+        "problem": problem.provenance(),
+        "settings": asdict(settings),
+        "layers": [layer.name for layer in problem.space.layers],
+        "float_bops": float_bops(problem.space),
+    }
+    CONTENTS.claim(folder, wanted, but=("limits",))  # a comparison may be taken further
     loops: list[SearchLoop] = []
     try:
         for searcher in searchers:
@@ -286,9 +288,9 @@ def load_comparison(directory: str | Path, *others: str | Path) -> Comparison:
         BitcertError: If a directory holds no comparison, or another one than the first, or searches or exams are missing.
     """
     folders = [Path(directory), *map(Path, others)]
-    content = _read_settings(folders[0])
+    content = CONTENTS.read(folders[0])
     for other in folders[1:]:
-        _check_same(_read_settings(other), content, f"{other} holds another comparison than {folders[0]}")
+        check_same(CONTENTS.read(other), content, f"{other} holds another comparison than {folders[0]}")
     tuned = content["settings"]["post_step"]["name"] != "none"
     runs = [(name, seed) for seed in content["settings"]["seeds"] for name in content["settings"]["searchers"]]
     homes = {run: [folder for folder in folders if (_search_folder(folder, *run) / FILE_NAME).exists()] for run in runs}
@@ -373,48 +375,3 @@ def _exam_file(folder: Path, policy: Policy | None, *, before: bool = False) -> 
 
 def _policy_slug(policy: Policy | None) -> str:
     return "float" if policy is None else hashlib.sha256(policy.to_json().encode()).hexdigest()[:16]
-
-
-def _open_folder(folder: Path, problem: SmoothedProblem, settings: ComparisonSettings) -> None:
-    """Write down what the folder holds, or check that it already holds just that (more evaluations may be asked for)."""
-    wanted: dict[str, Any] = json.loads(
-        json.dumps(
-            {
-                "version": COMPARISON_VERSION,
-                "problem": problem.provenance(),
-                "settings": asdict(settings),
-                "layers": [layer.name for layer in problem.space.layers],
-                "float_bops": float_bops(problem.space),
-                "software": software(),
-            }
-        )
-    )
-    if (folder / COMPARISON_FILE).exists():
-        message = f"{folder} holds another comparison; choose another directory"
-        _check_same(_read_settings(folder), wanted, message, but="limits")
-    elif folder.exists() and any(folder.iterdir()):
-        raise BitcertError(f"{folder} is not empty and holds no comparison; choose another directory")
-    write_text(folder / COMPARISON_FILE, json.dumps(wanted, indent=1) + "\n")
-
-
-def _check_same(found: dict[str, Any], wanted: dict[str, Any], message: str, but: str | None = None) -> None:
-    """Raise BitcertError with the message, and what differs, unless both are the same comparison, one setting aside."""
-    for part in ("problem", "settings"):
-        different = [key for key in wanted[part] if key != but and found[part].get(key) != wanted[part][key]]
-        if different:
-            raise BitcertError(f"{message}: it differs in {', '.join(different)}")
-
-
-def _read_settings(folder: Path) -> dict[str, Any]:
-    path = folder / COMPARISON_FILE
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BitcertError(f"{folder} holds no comparison: there is no {COMPARISON_FILE} in it") from None
-    except ValueError:
-        raise BitcertError(f"{path} is damaged: it is not JSON") from None
-    if content.get("version") != COMPARISON_VERSION:
-        raise BitcertError(
-            f"{path} is of version {content.get('version')!r}, this bitcert reads version {COMPARISON_VERSION}"
-        )
-    return content

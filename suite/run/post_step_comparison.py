@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -11,23 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from suite.errors import BitcertError
-from suite.files import write_text
 from suite.objective import Objective, parse_objective
 from suite.problems.definition import ExamSettings
 from suite.problems.smoothed import SmoothedProblem
 from suite.run.comparison import searcher_slug
 from suite.run.exam import exam_images, examine, read_outcome, write_outcome
 from suite.run.executors import Resources, make_executor
+from suite.run.folder import SettingsFile
 from suite.run.post_step import PostStep, parse_post_step
-from suite.run.provenance import software
 from suite.run.records import Outcome
 from suite.run.registry import make_searcher
 from suite.searcher import Exhausted
 from suite.seeds import derive_seed
 from suite.space import Policy
 
-FORMAT_VERSION = 1
-SETTINGS_FILE = "post_steps.json"
+CONTENTS = SettingsFile("post_steps.json", "comparison of post-steps")
 _SEEDS = 2**31
 
 
@@ -126,7 +123,9 @@ def compare_post_steps(
     for policy in settings.policies:
         problem.check_feasible(policy)
     exam_images(problem, settings.exam)
-    _open_folder(folder, problem, settings)
+    policies = [policy.to_dict() for policy in settings.policies]
+    wanted = {"problem": problem.provenance(), "settings": asdict(settings) | {"policies": policies}}
+    CONTENTS.claim(folder, wanted, but=("seeds", "post_steps"))  # more may be asked for
     missing = {path: case for path, case in _cases(folder, settings).items() if not path.exists()}
     if on_start is not None:
         on_start(len(missing))
@@ -176,50 +175,8 @@ def _exam_file(folder: Path, name: str | None, policy: Policy | None = None, see
     return folder / "exams" / searcher_slug(name) / f"{digest}{seeded}.json"
 
 
-def _open_folder(folder: Path, problem: SmoothedProblem, settings: PostStepSettings) -> None:
-    """Write down what the folder holds, or check that it already holds just that (more seeds may be asked for)."""
-    wanted = {
-        "version": FORMAT_VERSION,
-        "problem": problem.provenance(),
-        "settings": {
-            "post_steps": list(settings.post_steps),
-            "steps": settings.steps,
-            "policies": [policy.to_dict() for policy in settings.policies],
-            "exam": asdict(settings.exam),
-            "seeds": list(settings.seeds),
-        },
-        "software": software(),
-    }
-    wanted = json.loads(json.dumps(wanted))
-    path = folder / SETTINGS_FILE
-    if path.exists():
-        found = _read_settings(path)
-        for part in ("problem", "settings"):
-            own = ("seeds", "post_steps")
-            different = [key for key in wanted[part] if key not in own and found[part].get(key) != wanted[part][key]]
-            if different:
-                raise BitcertError(
-                    f"{folder} holds another comparison: it differs in {', '.join(different)}; choose another directory"
-                )
-    elif folder.exists() and any(folder.iterdir()):
-        raise BitcertError(f"{folder} is not empty and holds no comparison of post-steps; choose another directory")
-    write_text(path, json.dumps(wanted, indent=1) + "\n")
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise BitcertError(f"{path} is damaged: it is not JSON") from None
-    if content.get("version") != FORMAT_VERSION:
-        raise BitcertError(
-            f"{path} is of version {content.get('version')!r}, this bitcert reads version {FORMAT_VERSION}"
-        )
-    return content
-
-
 def _load(folder: Path, settings: PostStepSettings) -> PostStepComparison:
-    content = _read_settings(folder / SETTINGS_FILE)
+    content = CONTENTS.read(folder)
     exams: dict[str, list[list[Outcome]]] = {}
     for name in settings.post_steps:
         seeds = settings.seeds[:1] if parse_post_step(name).name == "none" else settings.seeds
