@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -158,3 +160,26 @@ def test_metrics_go_to_tensorboard_and_a_parallel_run_is_replayed_without_ray(
     written = list((tmp_path / "run" / "tune").rglob("events.out.tfevents.*"))
     assert written
     assert any(b"certified_at_0.25" in file.read_bytes() for file in written)
+
+
+def test_an_interrupt_ends_within_seconds_and_the_run_goes_on(tmp_path: Path, stopped_ray: None) -> None:
+    journal = tmp_path / "run" / "journal.jsonl"
+    command = [sys.executable, "-m", "suite.cli", "search", "--problem", "separable", "--searcher", "random"]
+    command += ["--directory", str(tmp_path / "run"), "--evaluations", "100000", "--executor", "ray", "--workers", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not (journal.exists() and journal.read_text().count('"tell"') >= 5):
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, shown = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "run the same command again to resume" in shown
+    assert journal.read_text().endswith("\n")
+    recorded = len(load_run(tmp_path / "run").trials)
+    assert recorded >= 5
+    problem = SeparableProblem()
+    resumed = search(problem, make_searcher("random", problem, 0), evaluations=recorded + 3, directory=tmp_path / "run")
+    assert len(resumed.trials) == recorded + 3
