@@ -194,7 +194,7 @@ class SearchLoop:
             trial = self._again.pop(0) if self._again else self._ask_and_record()
             if trial is None:
                 continue
-            if trial.policy in self._first_with and not self._is_final(trial):
+            if trial.policy in self._first_with and not self._is_final(trial) and trial.number not in self._climbed:
                 first = self._first_with[trial.policy]
                 self.complete(replace(trial, metrics=first.metrics, repeat_of=first.number, fidelity=first.fidelity))
                 continue
@@ -251,7 +251,7 @@ class SearchLoop:
         self._pending[trial.number] = trial
 
     def _with_all_rungs(self, trial: Trial) -> Trial:
-        """The metrics of the last rung with what all rungs cost; failed trials are not charged."""
+        """The metrics of the last rung with what all rungs cost."""
         below = self._climbed.get(trial.number)
         if trial.metrics is None or not below:
             return trial
@@ -349,7 +349,8 @@ class SearchLoop:
                 self._on_trial(trial)
             return
         self._trials[trial.number] = trial
-        self._spend += trial.spend - sum(metrics.forward_passes for metrics in self._climbed.get(trial.number, ()))
+        if trial.metrics is not None:  # what a failed trial spent on lower rungs stays spent
+            self._spend += trial.spend - sum(metrics.forward_passes for metrics in self._climbed.get(trial.number, ()))
         self._free_in_a_row = self._free_in_a_row + 1 if trial.spend == 0 else 0
         if trial.metrics is not None:
             self._first_with.setdefault(trial.policy, trial)
@@ -463,7 +464,8 @@ def load_run(directory: str | Path) -> Run:
     asked: dict[int, Trial] = {}
     told: dict[int, Trial] = {}
     finals: set[int] = set()
-    probe_spend, searcher_seconds = 0, 0.0
+    climbed: Counter[int] = Counter()
+    probe_spend, failed_spend, searcher_seconds = 0, 0, 0.0
     for event in events[1:]:
         probe_spend += event.get("probes", 0)
         searcher_seconds += event.get("searcher_seconds", 0.0)
@@ -478,11 +480,13 @@ def load_run(directory: str | Path) -> Run:
         elif event["event"] == "rung":
             trial = asked[event["number"]]
             asked[event["number"]] = replace(trial, fidelity=ladder[ladder.index(trial.fidelity) + 1])
+            climbed[event["number"]] += event["metrics"]["forward_passes"]
         elif event["event"] == "tell":
             trial = _told(asked[event["number"]], event)
             if trial.repeat_of is not None:
                 trial = replace(trial, fidelity=told[trial.repeat_of].fidelity)
             told[event["number"]] = trial
+            failed_spend += climbed[trial.number] if trial.metrics is None else 0
     provenance = {
         key: value for key, value in header.items() if key not in ("event", "provenance", "searcher", "searcher_seed")
     }
@@ -492,6 +496,7 @@ def load_run(directory: str | Path) -> Run:
         trials=tuple(told[number] for number in sorted(told) if number not in finals),
         finals=tuple(told[number] for number in sorted(finals) if number in told),
         probe_spend=probe_spend,
+        failed_spend=failed_spend,
         searcher_seconds=searcher_seconds,
         objective=parse_objective(header["provenance"]["objective"]),
         provenance={**header["provenance"], **provenance},

@@ -37,6 +37,7 @@ class Run:
         stopped: Why the run ended: ``"evaluations"``, ``"forward_passes"``, ``"seconds"``, ``"exhausted"`` or ``"stalled"``;
             None if it goes on.
         finals: Second measurements of the best policies, with other noise; empty if there were none.
+        failed_spend: Forward passes that failed trials spent on the rungs below the one they failed on.
         searcher_seconds: Wall time of the searcher itself, probes included; no part of what makes two runs equal.
     """
 
@@ -48,6 +49,7 @@ class Run:
     provenance: Mapping[str, Any]
     stopped: str | None
     finals: tuple[Trial, ...] = ()
+    failed_spend: int = 0
     searcher_seconds: float = field(default=0.0, compare=False)
 
     @property
@@ -67,7 +69,7 @@ class Run:
     @property
     def forward_passes(self) -> int:
         """Everything the run spent: evaluations, second measurements and probes."""
-        return self.probe_spend + sum(trial.spend for trial in (*self.trials, *self.finals))
+        return self.probe_spend + self.failed_spend + sum(trial.spend for trial in (*self.trials, *self.finals))
 
     def score(self, trial: Trial) -> float:
         """The trial's objective; raises ValueError if it failed."""

@@ -15,7 +15,7 @@ from suite.problem import Fidelity, Metrics
 from suite.problems.separable import SeparableProblem
 from suite.run.comparison import search
 from suite.run.journal import FILE_NAME
-from suite.run.loop import load_run
+from suite.run.loop import Limits, Promotion, SearchLoop, load_run
 from suite.run.records import Run
 from suite.run.registry import make_searcher
 from suite.run.rungs import Halving, Rungs
@@ -70,6 +70,35 @@ def test_few_policies_reach_the_top_and_spend_is_that_of_all_their_rungs(tmp_pat
     spend = np.cumsum([fidelity.images * fidelity.noise for fidelity in LADDER])
     assert [trial.spend for trial in run.trials] == [spend[rung] for rung in reached]
     assert run.forward_passes == sum(trial.spend for trial in (*run.trials, *run.finals))
+
+
+def test_every_pass_is_counted_failed_trials_and_repeats_included(tmp_path: Path) -> None:
+    """Beside what the journal says of every rung, nothing is charged."""
+    run = go(tmp_path, evaluations=60, failing=True, parallel=4, name="evolution")
+    events = [json.loads(line) for line in (tmp_path / FILE_NAME).read_text().splitlines()]
+    below: dict[int, int] = {}
+    spent = 0
+    for event in events:
+        if event["event"] == "rung":
+            below[event["number"]] = below.get(event["number"], 0) + event["metrics"]["forward_passes"]
+            spent += event["metrics"]["forward_passes"]
+        if event["event"] == "tell" and "metrics" in event and "repeat_of" not in event:
+            spent += event["metrics"]["forward_passes"] - below.get(event["number"], 0)
+    assert run.failed_spend > 0
+    assert run.forward_passes == spent
+    loop = SearchLoop(
+        Measured(failing=True),
+        make_searcher("evolution", Measured(), 0),
+        tmp_path,
+        Limits(60),
+        fidelity=LADDER[-1],
+        rungs=RUNGS,
+        parallel=4,
+        retries=1,
+        promotion=Promotion(2, LADDER[-1], 1),
+    )
+    assert loop.spend == spent
+    loop.close()
 
 
 def test_only_policies_at_the_top_can_be_the_best(tmp_path: Path) -> None:
