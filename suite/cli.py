@@ -210,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_problem(post_steps, named=False)
     _add_certificates(post_steps.add_argument_group("exam"))
-    _add_executor(post_steps, default="inline")
+    _add_executor(post_steps, default="inline", trials=False)
 
     plane = add(
         "plane",
@@ -398,7 +398,7 @@ def _add_certificates(group: argparse._ActionsContainer) -> None:
     )
 
 
-def _add_executor(parser: argparse.ArgumentParser, default: str) -> None:
+def _add_executor(parser: argparse.ArgumentParser, default: str, *, trials: bool = True) -> None:
     group = parser.add_argument_group("executor")
     group.add_argument(
         "--executor", default=default, help=f"inline (this process) or ray; equal results (default: {default})"
@@ -411,14 +411,15 @@ def _add_executor(parser: argparse.ArgumentParser, default: str) -> None:
         "--gpus-per-trial", type=float, default=0.0, help="GPUs of one evaluation, a fraction allowed (default: 0)"
     )
     group.add_argument("--address", help="an existing Ray cluster, such as auto (default: start one on this machine)")
-    group.add_argument(
-        "--log",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="with --executor ray, metrics of all trials also go to tensorboard (files in DIR/tune), mlflow or wandb; may be "
-        "repeated",
-    )
+    if trials:
+        group.add_argument(
+            "--log",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="with --executor ray, metrics of all trials also go to tensorboard (files in DIR/tune), mlflow or wandb; may be "
+            "repeated",
+        )
 
 
 if __name__ == "__main__":

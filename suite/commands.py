@@ -507,14 +507,15 @@ def _exam(arguments: argparse.Namespace, problem: Any) -> Any:
 def _resources(arguments: argparse.Namespace, directory: str | Path) -> Any:
     from suite.run.executors import Resources
 
-    if arguments.log and arguments.executor != "ray":
+    loggers = tuple(getattr(arguments, "log", ()))
+    if loggers and arguments.executor != "ray":
         raise BitcertError(f"--log needs --executor ray, whose callbacks it uses; got {arguments.executor}")
     return Resources(
         arguments.workers,
         arguments.cpus_per_trial,
         arguments.gpus_per_trial,
         arguments.address,
-        tuple(arguments.log),
+        loggers,
         Path(directory) / "tune",
     )
 
