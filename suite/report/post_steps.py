@@ -21,12 +21,13 @@ from suite.report.appearance import assign_looks, figure_style, save_figure, wra
 from suite.report.checks import check_same_exam
 from suite.report.intervals import CONFIDENCE, Interval, mean_interval
 from suite.report.scores import exam_score, image_scores, name_objective
+from suite.run.post_step import parse_post_step
 from suite.run.post_step_comparison import PostStepComparison
 from suite.run.records import Outcome
 
 SCHEMA_VERSION = 1
 _UNKNOWN = Interval(float("nan"), float("nan"))
-_COLUMNS = ("post-step", "score", "difference", "over training", "over images", "by policy")
+_COLUMNS = ("post-step", "score", "change", "95 % over training", "95 % over images", "by policy")
 
 
 def write_post_steps(comparison: PostStepComparison, directory: Path) -> list[Path]:
@@ -164,7 +165,14 @@ def to_json(comparison: PostStepComparison, frame: pd.DataFrame, rows: pd.DataFr
 
 @figure_style()
 def plot_post_steps(comparison: PostStepComparison, frame: pd.DataFrame) -> Figure:
-    """On the left every exam, a colour a policy; on the right the mean paired differences with both intervals."""
+    """On the left every exam, a colour a policy; on the right the mean paired differences with both intervals.
+
+    What is not trained at all is left out where something is: it would press everything else together.
+    """
+    untrained = frame["post_step"].map(lambda name: parse_post_step(name).name == "none")
+    untrained &= not untrained.all() and not untrained[0]
+    without = "".join(f", without training {score:.4f}" for score in frame["score"][untrained])
+    frame = frame[~untrained]
     names = list(frame["post_step"])
     places = np.arange(len(names))[::-1]
     figure = Figure(figsize=(8.0, 0.42 * len(names) + 1.7), layout="constrained")
@@ -200,7 +208,7 @@ def plot_post_steps(comparison: PostStepComparison, frame: pd.DataFrame) -> Figu
         right.plot([row["low"], row["high"]], [place, place], color="0.1", linewidth=2.6)
         right.plot(row["difference"], place, marker="o", color="0.1", markersize=5)
     right.set_xlabel(f"difference from {names[0]}\n95 % over training (thick), over images (thin)")
-    figure.suptitle(_title(comparison, "$\\sigma$"), x=0.01, ha="left")
+    figure.suptitle(_title(comparison, "$\\sigma$") + without, x=0.01, ha="left")
     figure.legend(*left.get_legend_handles_labels(), loc="outside right upper")
     return figure
 
