@@ -145,7 +145,8 @@ def print_post_steps(comparison: PostStepComparison, console: Console) -> None:
     for column in _COLUMNS[:-1]:
         shown.add_column(column, justify="left" if column == _COLUMNS[0] else "right", no_wrap=True)
     for name, *cells, _ in _cells(table(comparison)):
-        shown.add_row(name.replace(":", "\n  "), *cells)
+        short = [cell.replace("+0.", "+.").replace("-0.", "-.") for cell in cells]
+        shown.add_row(name.replace(":", "\n  "), *short)
     console.print(shown)
     console.print(_note(comparison), highlight=False)
 
