@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from suite.errors import BitcertError
-from suite.problem import Fidelity, Metrics
+from suite.problem import Fidelity, Metrics, Trial
 from suite.problems.separable import SeparableProblem
 from suite.run.comparison import search
 from suite.run.journal import FILE_NAME
@@ -19,6 +20,7 @@ from suite.run.loop import Limits, Promotion, SearchLoop, load_run
 from suite.run.records import Run
 from suite.run.registry import make_searcher
 from suite.run.rungs import Halving, Rungs
+from suite.searcher import Searcher
 from suite.space import Policy
 
 LADDER = (Fidelity(10, 4), Fidelity(30, 4), Fidelity(90, 4))
@@ -173,3 +175,36 @@ def test_the_header_says_which_rungs(tmp_path: Path) -> None:
     go(tmp_path, evaluations=2)
     header = json.loads((tmp_path / FILE_NAME).read_text().splitlines()[0])
     assert [rung["images"] for rung in header["rungs"]["lower"]] == [10, 30]
+
+
+class Same(Searcher):
+    """The same policy forever."""
+
+    def ask(self, pending: Sequence[Trial] = ()) -> Policy:
+        return self.problem.space.uniform(2)
+
+    def tell(self, trial: Trial) -> None:
+        pass
+
+
+def test_a_policy_proposed_twice_at_once_is_charged_for_what_it_spent(tmp_path: Path) -> None:
+    problem = Measured()
+    loop = SearchLoop(
+        problem, Same(problem, 0), tmp_path, Limits(2), fidelity=LADDER[-1], rungs=RUNGS, parallel=2, retries=0
+    )
+
+    def measured(trial: Trial | None) -> Trial:
+        assert trial is not None
+        return replace(trial, metrics=problem.evaluate(trial.policy, trial.fidelity, trial.seed))
+
+    first, second = loop.propose(), loop.propose()
+    loop.complete(measured(first))
+    loop.complete(measured(second))
+    for _ in range(4):
+        loop.complete(measured(loop.propose()))
+    assert loop.propose() is None
+    loop.close()
+    run = load_run(tmp_path)
+    assert [trial.repeat_of for trial in run.trials] == [None, None]
+    assert run.forward_passes == 2 * sum(rung.images * rung.noise for rung in LADDER)
+    assert loop.spend == run.forward_passes
