@@ -131,7 +131,7 @@ class SearchLoop:
         self._halving = Halving(len(self._ladder), rungs.reduction) if rungs.lower else None
         self._climbed: dict[int, list[Metrics]] = {}
         self._seed = seed
-        self._parallel = parallel
+        self.parallel = parallel
         self._promotion = promotion
         self._retries = retries
         self._failures: Counter[int] = Counter()
@@ -190,7 +190,7 @@ class SearchLoop:
 
     def propose(self) -> Trial | None:
         """The next trial to evaluate, on record before it is returned; None if finished or if results must come first."""
-        while self._again or (self._stop_reason() is None and len(self._pending) < self._parallel):
+        while self._again or (self._stop_reason() is None and len(self._pending) < self.parallel):
             trial = self._again.pop(0) if self._again else self._ask_and_record()
             if trial is None:
                 continue
@@ -199,7 +199,7 @@ class SearchLoop:
                 self.complete(replace(trial, metrics=first.metrics, repeat_of=first.number, fidelity=first.fidelity))
                 continue
             return trial
-        if self._stop_reason() is not None and len(self._pending) < self._parallel:
+        if self._stop_reason() is not None and len(self._pending) < self.parallel:
             return self._promote_and_record()
         return None
 

@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,14 +35,37 @@ from suite.run.executors import Resources
 from suite.run.loop import SearchLoop
 from suite.space import Policy
 
+_LONGEST_WAIT = 20.0
+"""Seconds that a worker waits for the others to start."""
+
+
+class _Gathering:
+    """Counts the workers that have started."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def add(self, workers: int) -> int:
+        """Add some, and say how many there are."""
+        self._count += workers
+        return self._count
+
 
 class PolicyTrainable(tune.Trainable):
     """A worker: holds the problem, evaluates one trial a step."""
 
-    def setup(self, config: dict[str, Any], problem: Problem) -> None:  # type: ignore[override]
-        """Take over the problem, once in the worker's life."""
+    def setup(self, config: dict[str, Any], problem: Problem, gathering: Any, workers: int) -> None:  # type: ignore[override]
+        """Take over the problem, once in the worker's life, and wait for the other workers.
+
+        When a trial ends while another worker is still starting for a waiting trial, Tune gives that trial to the worker
+        that is free and takes the start back: short trials would stay on one worker for ever.
+        """
         self._problem = problem
         self._config = config
+        started, deadline = ray.get(gathering.add.remote(1)), time.monotonic() + _LONGEST_WAIT
+        while started < workers and time.monotonic() < deadline:
+            time.sleep(0.05)
+            started = ray.get(gathering.add.remote(0))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Go on with another trial in the same process."""
@@ -121,7 +145,8 @@ class RayExecutor:
         ]
         # Tune stops a worker that finishes while no trial is waiting. Several trials are therefore kept waiting for each
         # worker; by default it would be one altogether, and of two workers that finish at once one would be lost.
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(4, 2 * min(fitting)))
+        self._fitting = min(fitting)
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(4, 2 * self._fitting))
         for name, wanted in (("CPU", resources.cpus), ("GPU", resources.gpus)):
             if wanted > available.get(name, 0):
                 raise BitcertError(
@@ -131,8 +156,15 @@ class RayExecutor:
 
     def run(self, problem: Problem, loops: Sequence[SearchLoop]) -> None:
         """Drive all loops until they are finished."""
+        at_once = sum(loop.parallel for loop in loops if not loop.finished)
+        workers = min(self._fitting, at_once, self._resources.workers or at_once)
         trainable = tune.with_resources(
-            tune.with_parameters(PolicyTrainable, problem=problem),
+            tune.with_parameters(
+                PolicyTrainable,
+                problem=problem,
+                gathering=ray.remote(_Gathering).options(num_cpus=0).remote(),
+                workers=workers,
+            ),
             {"cpu": self._resources.cpus, "gpu": self._resources.gpus},
         )
         callbacks = [_logger(name) for name in self._resources.loggers]
