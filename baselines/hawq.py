@@ -73,11 +73,11 @@ class TraceSearcher(PlannedSearcher):
         problem: Problem,
         seed: int,
         *,
-        images: int,
-        noise: int,
-        activations: bool,
-        tolerance: float,
-        refine: bool,
+        images: int = 128,
+        noise: int = 1,
+        activations: bool = True,
+        tolerance: float = 0.1,
+        refine: bool = False,
     ) -> None:
         super().__init__(problem, seed, ProbeSettings(images, noise, seed), refine=refine)
         self._activations = check_flag("activations", activations)
@@ -109,39 +109,11 @@ class HAWQ2(TraceSearcher):
     budget is found by integer programming. Weights and inputs of a layer have equal bits. Traces by the inputs are part of
     the loss, as in the paper's section on activations.
 
-    Args:
-        problem: What is searched.
-        seed: Of the images, their noise and the random vectors.
-        images: Training images of the loss.
-        noise: Noise samples of each image, as in the training of a smoothed network; 0 for none.
-        activations: Whether the inputs' share of the loss is counted.
-        tolerance: Relative standard error at which a trace is known well enough.
-        refine: Whether the rest of the spend is used to search around the policy; the paper does not.
+    Its options are those of :class:`TraceSearcher`; ``refine`` is not in the paper.
 
     References:
         Dong et al., HAWQ-V2: Hessian aware trace-weighted quantization of neural networks, NeurIPS 2020.
     """
-
-    def __init__(
-        self,
-        problem: Problem,
-        seed: int,
-        *,
-        images: int = 128,
-        noise: int = 1,
-        activations: bool = True,
-        tolerance: float = 0.1,
-        refine: bool = False,
-    ) -> None:
-        super().__init__(
-            problem,
-            seed,
-            images=images,
-            noise=noise,
-            activations=activations,
-            tolerance=tolerance,
-            refine=refine,
-        )
 
     def _plan(self, prediction: Prediction) -> Policy:
         return best_policy(self.problem, prediction, tie_bits=True, descending=np.abs(self.traces("weight").mean))

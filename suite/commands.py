@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -251,12 +251,7 @@ def run_sensitivity(arguments: argparse.Namespace) -> int:
             on_method=on_method,
         )
     written = write_sensitivity(found, directory / "report")
-    if arguments.json:
-        print((directory / "report" / "sensitivity.json").read_text(encoding="utf-8"))
-        return 0
-    print_sensitivity(found, Console())
-    print(f"{len(written)} files in {directory / 'report'}")
-    return 0
+    return _written(arguments, written, "sensitivity.json", lambda: print_sensitivity(found, Console()))
 
 
 def run_examine(arguments: argparse.Namespace) -> int:
@@ -335,19 +330,16 @@ def run_post_steps(arguments: argparse.Namespace) -> int:
             on_exam=on_exam,
         )
     written = write_post_steps(comparison, directory / "report")
-    if arguments.json:
-        print((directory / "report" / "post_steps.json").read_text(encoding="utf-8"))
-        return 0
-    print_post_steps(comparison, Console())
-    print(f"{len(written)} files in {directory / 'report'}")
-    return 0
+    return _written(arguments, written, "post_steps.json", lambda: print_post_steps(comparison, Console()))
 
 
 def run_plane(arguments: argparse.Namespace) -> int:
     """Map the loss around the captures of a run's best policy."""
+    from rich.console import Console
+
     from suite.problems.smoothed import SmoothedProblem
     from suite.progress import plane_shown
-    from suite.report.plane import write_plane
+    from suite.report.plane import print_plane, write_plane
     from suite.run.plane import map_plane
 
     policy = _best_of_run(arguments)
@@ -368,15 +360,7 @@ def run_plane(arguments: argparse.Namespace) -> int:
             on_point=on_point,
         )
     written = write_plane(plane, directory / "report")
-    if arguments.json:
-        print((directory / "report" / "plane.json").read_text(encoding="utf-8"))
-        return 0
-    for mark in plane.marks:
-        print(
-            f"{mark.name:<10}  loss {mark.loss:.4f}  ACR {mark.acr:.4f} (search estimate)  {mark.distance:.3g} off the plane"
-        )
-    print(f"{len(written)} files in {directory / 'report'}")
-    return 0
+    return _written(arguments, written, "plane.json", lambda: print_plane(plane, Console()))
 
 
 def run_report(arguments: argparse.Namespace) -> int:
@@ -388,6 +372,16 @@ def run_report(arguments: argparse.Namespace) -> int:
     names = list(dict.fromkeys(entry.run.searcher for entry in comparison.entries))
     against = _against(arguments.against, names)
     return _report(comparison, out, against=against, as_json=arguments.json)
+
+
+def _written(arguments: argparse.Namespace, files: list[Path], result: str, show: Callable[[], None]) -> int:
+    """Print the JSON among the files of a report, or else what is shown and where they are."""
+    if arguments.json:
+        print(next(file for file in files if file.name == result).read_text(encoding="utf-8"))
+        return 0
+    show()
+    print(f"{len(files)} files in {files[0].parent}")
+    return 0
 
 
 def _against(asked: str | None, names: Sequence[str]) -> str:

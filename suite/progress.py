@@ -135,14 +135,14 @@ def plane_shown(
 
 
 @contextmanager
-def exams_shown(*, quiet: bool) -> Iterator[tuple[Callable[[int], None] | None, Callable[[], None] | None]]:
+def exams_shown(*, quiet: bool) -> Iterator[tuple[Callable[[int], None] | None, Callable[[Outcome], None] | None]]:
     """Show exams as they are held, once it is known how many; nothing if ``quiet``."""
     if quiet:
         yield None, None
         return
     with _progress() as progress:
         bar = progress.add_task("exams", total=None)
-        yield lambda count: progress.update(bar, total=count), lambda: progress.update(bar, advance=1)
+        yield lambda count: progress.update(bar, total=count), lambda _: progress.update(bar, advance=1)
 
 
 @contextmanager

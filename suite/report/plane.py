@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from matplotlib.ticker import MaxNLocator
+from rich.console import Console
 
 from suite.files import write_text
 from suite.report.appearance import assign_looks, figure_style, save_figure
@@ -44,6 +45,15 @@ def write_plane(plane: LossPlane, directory: Path) -> list[Path]:
     for name, text in texts.items():
         write_text(directory / name, text)
     return [directory / name for name in texts] + save_figure(plot_plane(plane), directory / "plane")
+
+
+def print_plane(plane: LossPlane, console: Console) -> None:
+    """A line for each marked network, on a console."""
+    for mark in plane.marks:
+        console.print(
+            f"{mark.name:<10}  loss {mark.loss:.4f}  ACR {mark.acr:.4f} (search estimate)  {mark.distance:.3g} off the plane",
+            highlight=False,
+        )
 
 
 def point_rows(plane: LossPlane) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from suite.problem import Fidelity, Problem, Trial
 from suite.problems.definition import ExamSettings
 from suite.problems.methods import ESTIMATES
 from suite.problems.smoothed import SmoothedProblem
-from suite.run.exam import exam_images, examine, read_outcome, write_outcome
+from suite.run.exam import ExamCase, exam_images, hold_exams, read_outcome
 from suite.run.executors import Executor, Resources, check_executor, make_executor
 from suite.run.folder import SettingsFile, check_same
 from suite.run.journal import FILE_NAME
@@ -262,19 +262,17 @@ def run_batch(
             loop.close()
     winners = [_winner(load_run(_search_folder(folder, searcher.name, searcher.seed))) for searcher in searchers]
     states = folder.resolve() / "post_steps"
-    exams = {_exam_file(folder, None): _Exam(None, NO_POST_STEP)}
+    exams = {_exam_file(folder, None): ExamCase(None, NO_POST_STEP)}
     for policy in winners:
         state = states / f"{_policy_slug(policy)}.safetensors"
-        exams[_exam_file(folder, policy)] = _Exam(policy, settings.post_step, state)
+        exams[_exam_file(folder, policy)] = ExamCase(policy, settings.post_step, state)
         if settings.post_step.name != "none":
-            exams[_exam_file(folder, policy, before=True)] = _Exam(policy, NO_POST_STEP)
+            exams[_exam_file(folder, policy, before=True)] = ExamCase(policy, NO_POST_STEP)
     missing = {file: exam for file, exam in exams.items() if not file.exists()}
     watching.exams(len(missing))
     if missing:
         runner = runner or make_executor(executor, resources)
-        for position, outcome in runner.map(_examine, (problem, settings.exam), list(missing.values())):
-            write_outcome(outcome, list(missing)[position])
-            watching.exam(outcome)
+        hold_exams(runner, problem, settings.exam, missing, watching.exam)
 
 
 def load_comparison(directory: str | Path, *others: str | Path) -> Comparison:
@@ -337,18 +335,6 @@ def _drive(runner: Executor, problem: Problem, loops: Sequence[SearchLoop]) -> N
     finally:
         for loop in loops:
             loop.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Exam:
-    policy: Policy | None
-    post_step: PostStep
-    state: Path | None = None
-
-
-def _examine(shared: tuple[SmoothedProblem, ExamSettings], exam: _Exam) -> Outcome:
-    problem, settings = shared
-    return examine(problem, exam.policy, exam.post_step, exam=settings, state=exam.state)
 
 
 def _winner(run: Run) -> Policy:

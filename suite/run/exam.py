@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from suite.problem import Metrics
 from suite.problems.definition import ExamSettings
 from suite.problems.methods import Setting
 from suite.problems.smoothed import SmoothedProblem
+from suite.run.executors import Executor
 from suite.run.post_step import Finished, PostStep, apply_post_step, parse_post_step
 from suite.run.provenance import software
 from suite.run.records import Outcome
@@ -97,6 +98,40 @@ def examine(
         image_ids=split.ids,
         provenance=provenance,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ExamCase:
+    """One exam to be held.
+
+    Attributes:
+        policy: What is examined; None for the float network.
+        post_step: The finetuning before it.
+        state: File that keeps the state of a post-step that can be resumed.
+    """
+
+    policy: Policy | None
+    post_step: PostStep
+    state: Path | None = None
+
+
+def hold_exams(
+    runner: Executor,
+    problem: SmoothedProblem,
+    exam: ExamSettings,
+    cases: Mapping[Path, ExamCase],
+    on_exam: Callable[[Outcome], None],
+) -> None:
+    """Hold exams on an executor and write each outcome to its file as soon as it is there."""
+    files = list(cases)
+    for position, outcome in runner.map(_examine, (problem, exam), list(cases.values())):
+        write_outcome(outcome, files[position])
+        on_exam(outcome)
+
+
+def _examine(shared: tuple[SmoothedProblem, ExamSettings], case: ExamCase) -> Outcome:
+    problem, exam = shared
+    return examine(problem, case.policy, case.post_step, exam=exam, state=case.state)
 
 
 def exam_images(problem: SmoothedProblem, exam: ExamSettings) -> ImageSplit:

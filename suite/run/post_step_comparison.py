@@ -14,7 +14,7 @@ from suite.objective import Objective, parse_objective
 from suite.problems.definition import ExamSettings
 from suite.problems.smoothed import SmoothedProblem
 from suite.run.comparison import searcher_slug
-from suite.run.exam import exam_images, examine, read_outcome, write_outcome
+from suite.run.exam import ExamCase, exam_images, hold_exams, read_outcome
 from suite.run.executors import Resources, make_executor
 from suite.run.folder import SettingsFile
 from suite.run.post_step import PostStep, parse_post_step
@@ -102,7 +102,7 @@ def compare_post_steps(
     executor: str = "inline",
     resources: Resources | None = None,
     on_start: Callable[[int], None] | None = None,
-    on_exam: Callable[[], None] | None = None,
+    on_exam: Callable[[Outcome], None] | None = None,
 ) -> PostStepComparison:
     """Put policies through post-steps and examine them; a directory that holds the same comparison is resumed.
 
@@ -129,37 +129,20 @@ def compare_post_steps(
     missing = {path: case for path, case in _cases(folder, settings).items() if not path.exists()}
     if on_start is not None:
         on_start(len(missing))
-    for position, outcome in runner.map(_examine, (problem, settings.exam), list(missing.values())):
-        path = list(missing)[position]
-        write_outcome(outcome, path)
-        _state_file(path).unlink(missing_ok=True)
-        if on_exam is not None:
-            on_exam()
+    hold_exams(runner, problem, settings.exam, missing, on_exam or (lambda _: None))
     return _load(folder, settings)
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
-    policy: Policy | None
-    post_step: PostStep
-    state: Path | None = None
-
-
-def _examine(shared: tuple[SmoothedProblem, ExamSettings], case: _Case) -> Outcome:
-    problem, exam = shared
-    return examine(problem, case.policy, case.post_step, exam=exam, state=case.state)
-
-
-def _cases(folder: Path, settings: PostStepSettings) -> dict[Path, _Case]:
+def _cases(folder: Path, settings: PostStepSettings) -> dict[Path, ExamCase]:
     """All exams by their file: seeds outermost, so that an early look at an unfinished comparison sees every post-step."""
-    cases = {_exam_file(folder, None): _Case(None, PostStep())}
+    cases = {_exam_file(folder, None): ExamCase(None, PostStep())}
     for seed in settings.seeds:
         for position, policy in enumerate(settings.policies):
             for name in settings.post_steps:
                 path = _exam_file(folder, name, policy, seed)
                 own = derive_seed(seed, "policy", position) % _SEEDS
                 step = replace(parse_post_step(name, settings.steps), seed=own)
-                cases.setdefault(path, _Case(policy, step, _state_file(path).resolve()))
+                cases.setdefault(path, ExamCase(policy, step, _state_file(path).resolve()))
     return cases
 
 

@@ -18,7 +18,7 @@ from suite.problems import load_problem
 from suite.problems.definition import ExamSettings
 from suite.problems.smoothed import SmoothedProblem
 from suite.report.post_steps import table, training_interval
-from suite.run import post_step_comparison
+from suite.run import exam
 from suite.run.exam import examine
 from suite.run.post_step import PostStep, parse_post_step
 from suite.run.post_step_comparison import PostStepComparison, PostStepSettings, compare_post_steps, sample_policies
@@ -103,7 +103,7 @@ def test_a_finished_exam_is_not_held_again(
         held.append(step.name)
         return examine(problem, policy, step, **options)
 
-    monkeypatch.setattr(post_step_comparison, "examine", counted)
+    monkeypatch.setattr(exam, "examine", counted)
     counts: list[int] = []
     compare_post_steps(problem, settings, folder, on_start=counts.append)
     assert (held, counts) == (["qat"], [1])
