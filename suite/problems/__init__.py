@@ -44,10 +44,18 @@ DEFINITIONS: dict[str, Definition] = {
                 summary=f"CIFAR-10, 32x32; ResNet-{depth}",
                 network=f"resnet{depth}",
                 sigma=0.5,
-                threads=2,
                 **_CIFAR10,  # type: ignore[arg-type]
             )
             for depth in (20, 32, 56)
+        ),
+        Definition(
+            name="cifar10-resnet20-tied",
+            summary="the same with one number of bits for a layer's weights and inputs",
+            network="resnet20",
+            trained_as="cifar10-resnet20",
+            sigma=0.5,
+            tie_weight_activation=True,
+            **_CIFAR10,  # type: ignore[arg-type]
         ),
         *(
             Definition(

@@ -73,6 +73,7 @@ class Definition:
         batch: Rows pushed through the network at once.
         threads: Threads of one evaluation; with ``batch`` fixed so that scores are equal, not nearly equal, everywhere.
         calibration_images: Calibration images, the first ones of the split.
+        trained_as: Problem whose trained network this one shares; its own if None.
     """
 
     name: str
@@ -92,3 +93,4 @@ class Definition:
     batch: int = 250
     threads: int = 1
     calibration_images: int = 100
+    trained_as: str | None = None
