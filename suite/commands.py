@@ -85,6 +85,7 @@ def run_search(arguments: argparse.Namespace) -> int:
     """Run one searcher."""
     from suite.progress import trials_shown
     from suite.run.comparison import search, searcher_slug
+    from suite.run.loop import check_pace
     from suite.run.registry import make_searcher, parse_options
 
     problem = _problem(arguments)
@@ -95,6 +96,7 @@ def run_search(arguments: argparse.Namespace) -> int:
     limits = _limits(arguments)
     resources, rungs, fidelity = _resources(arguments, directory), _rungs(arguments), _fidelity(arguments, problem)
     rungs.up_to(fidelity)  # mistakes come out before anything is shown
+    check_pace(arguments.parallel, arguments.retries)
     with trials_shown(problem, [(searcher.name, searcher.seed)], limits, quiet=arguments.json) as watcher:
         run = search(
             problem,
@@ -180,6 +182,7 @@ def _compare(
     from suite.progress import trials_shown
     from suite.run.comparison import Batch, ComparisonSettings, load_comparison, run_batch
     from suite.run.exam import exam_images
+    from suite.run.loop import check_pace
     from suite.run.registry import make_searcher
 
     if not isinstance(problem, SmoothedProblem):
@@ -199,6 +202,7 @@ def _compare(
     )
     exam_images(problem, settings.exam)  # the same
     settings.rungs.up_to(settings.fidelity)
+    check_pace(1, arguments.retries)
     batch = Batch() if arguments.batch is None else Batch.parse(arguments.batch)
     resources = _resources(arguments, directory)
     with trials_shown(problem, batch.of(settings), settings.limits, quiet=arguments.json) as watcher:

@@ -376,7 +376,9 @@ class SmoothedProblem(Problem):
                 f"the data have shape {dataset.shape} and {dataset.classes} classes"
             )
         network = build_network(self.definition.network, self.definition.classes, self.definition.shape[0])
-        load_checkpoint(network, self._checkpoint or shipped_checkpoint(self.definition.trained_as or self.name, self.sigma))
+        load_checkpoint(
+            network, self._checkpoint or shipped_checkpoint(self.definition.trained_as or self.name, self.sigma)
+        )
         network = network.to(self.device).eval().requires_grad_(False)
         with self.fixed_threads():
             batches = self._calibration_batches(dataset)

@@ -232,6 +232,7 @@ def run_batch(
         "layers": [layer.name for layer in problem.space.layers],
         "float_bops": float_bops(problem.space),
     }
+    runner = None if (folder / CONTENTS.name).exists() else make_executor(executor, resources)
     CONTENTS.claim(folder, wanted, but=("limits",))  # a comparison may be taken further
     loops: list[SearchLoop] = []
     try:
@@ -253,9 +254,8 @@ def run_batch(
         for loop in loops:
             loop.close()
         raise
-    unfinished = any(not loop.finished for loop in loops)
-    runner = make_executor(executor, resources) if unfinished else None
-    if runner is not None:
+    if any(not loop.finished for loop in loops):
+        runner = runner or make_executor(executor, resources)
         _drive(runner, problem, loops)
     else:
         for loop in loops:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from suite.errors import unknown_name
+from suite.errors import BitcertError, unknown_name
 from suite.problem import Problem
 from suite.run.evaluation import evaluate_trial
 from suite.run.loop import SearchLoop
@@ -27,6 +27,9 @@ class Resources:
         address: An existing cluster, such as ``"auto"``; None starts one on this machine.
         loggers: Ray Tune's callbacks that metrics of trials also go to: ``"tensorboard"``, ``"mlflow"``, ``"wandb"``.
         log_directory: Where Tune keeps the files of TensorBoard; a temporary folder if None.
+
+    Raises:
+        BitcertError: On numbers that no evaluation can run with, or an unknown logger.
     """
 
     workers: int | None = None
@@ -37,6 +40,10 @@ class Resources:
     log_directory: Path | None = None
 
     def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise BitcertError(f"at least one evaluation must run at a time, got {self.workers} workers")
+        if self.cpus < 0 or self.gpus < 0 or self.cpus + self.gpus == 0:
+            raise BitcertError(f"an evaluation needs CPUs or GPUs, got {self.cpus:g} and {self.gpus:g}")
         for name in self.loggers:
             if name not in LOGGERS:
                 raise unknown_name("logger", name, LOGGERS)

@@ -80,6 +80,14 @@ class Promotion:
             raise BitcertError(f"finalists must be at least 1, got {self.finalists}")
 
 
+def check_pace(parallel: int, retries: int) -> None:
+    """Raise BitcertError unless a search can have so many trials under way and so many retries of each."""
+    if parallel < 1:
+        raise BitcertError(f"parallel must be at least 1, got {parallel}")
+    if retries < 0:
+        raise BitcertError(f"retries must not be negative, got {retries}")
+
+
 class SearchLoop:
     """A search that is journaled and can be resumed.
 
@@ -120,10 +128,7 @@ class SearchLoop:
         rungs: Rungs = NO_RUNGS,
         on_trial: Callable[[Trial], None] | None = None,
     ) -> None:
-        if parallel < 1:
-            raise BitcertError(f"parallel must be at least 1, got {parallel}")
-        if retries < 0:
-            raise BitcertError(f"retries must not be negative, got {retries}")
+        check_pace(parallel, retries)
         self.problem = problem
         self.searcher = searcher
         self._limits = limits

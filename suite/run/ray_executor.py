@@ -129,13 +129,12 @@ class RayExecutor:
         resources: Workers, CPUs and GPUs of one evaluation, and the cluster.
 
     Raises:
-        BitcertError: If the cluster cannot be reached, or an evaluation asks for more than it has.
+        BitcertError: If the cluster cannot be reached, an evaluation asks for more than it has, or a logger is not installed.
     """
 
     def __init__(self, resources: Resources) -> None:
-        if resources.cpus < 0 or resources.gpus < 0 or resources.cpus + resources.gpus == 0:
-            raise BitcertError(f"an evaluation needs CPUs or GPUs, got {resources.cpus} and {resources.gpus}")
         self._resources = resources
+        self._callbacks = [_logger(name) for name in resources.loggers]
         _connect(resources)
         available = ray.cluster_resources()
         fitting = [
@@ -167,7 +166,6 @@ class RayExecutor:
             ),
             {"cpu": self._resources.cpus, "gpu": self._resources.gpus},
         )
-        callbacks = [_logger(name) for name in self._resources.loggers]
         with self._tune_folder() as folder:
             tuner = tune.Tuner(
                 trainable,
@@ -181,7 +179,7 @@ class RayExecutor:
                     storage_path=folder,
                     name="search",
                     verbose=0,
-                    callbacks=callbacks,
+                    callbacks=self._callbacks,
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 ),
             )

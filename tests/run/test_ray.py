@@ -52,6 +52,22 @@ class Slow(SeparableProblem):
         return super().evaluate(policy, fidelity, seed)
 
 
+class Placed(SeparableProblem):
+    """A problem that notes, for every evaluation, its process, its GPUs, and when it began and ended."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
+        began = time.time()
+        time.sleep(0.2)
+        gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+        note = {"process": os.getpid(), "gpus": gpus, "began": began, "ended": time.time()}
+        (self._folder / f"{began}-{os.getpid()}").write_text(json.dumps(note))
+        return super().evaluate(policy, fidelity, seed)
+
+
 @pytest.fixture
 def stopped_ray() -> Iterator[None]:
     """Ray is shut down before and after."""
@@ -139,6 +155,23 @@ def test_twelve_searches_on_two_workers_progress_alike(tmp_path: Path, stopped_r
     for end in range(24, len(seen), 12):
         done = [seen[:end].count(seed) for seed in range(12)]
         assert max(done) - min(done) <= 3
+
+
+def test_two_evaluations_share_a_gpu_that_each_asks_half_of(tmp_path: Path, stopped_ray: None) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    ray.init(num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    problem = Placed(notes)
+    loops = loops_of(problem, tmp_path / "runs", 4, lambda _: None)
+    make_executor("ray", Resources(gpus=0.5)).run(problem, loops)
+    for loop in loops:
+        loop.close()
+    noted = [json.loads(note.read_text()) for note in sorted(notes.iterdir())]
+    assert len(noted) == 4 * EVALUATIONS
+    assert {tuple(note["gpus"]) for note in noted} == {("0",)}
+    assert len({note["process"] for note in noted}) == 2
+    at_once = [sum(other["began"] <= note["began"] < other["ended"] for other in noted) for note in noted]
+    assert max(at_once) == 2
 
 
 def test_metrics_go_to_tensorboard_and_a_parallel_run_is_replayed_without_ray(
