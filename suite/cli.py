@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         "Probe a network layer by layer with every sensitivity method, measure random feasible policies, and write tables and "
         "figures of sensitivities and of how well the methods order the policies. A directory that holds it is resumed.",
     )
-    sensitivity.add_argument("problem", help="problem whose network is probed, see 'bitcert list'")
+    sensitivity.add_argument("problem", nargs="?", help="problem whose network is probed, see 'bitcert list'")
     sensitivity.add_argument(
         "--methods",
         metavar="A,B,...",
@@ -165,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
         "--policy", metavar="JSON", help='examine this policy: {"weights":[...],"activations":[...]} or a file with it'
     )
     what.add_argument("--float", action="store_true", help="examine the float network")
-    _add_problem(examine, required=False)
+    _add_problem(examine)
     examine.add_argument("--out", metavar="FILE", help="also write the outcome, with one row an image, as JSON")
     _add_exam(examine)
 
@@ -175,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
         "Put the same policies through several post-steps, examine each result, and write a table and a figure of paired "
         "differences. A directory that holds the comparison is resumed.",
     )
-    post_steps.add_argument("problem", help="problem whose network is finetuned, see 'bitcert list'")
+    post_steps.add_argument("problem", nargs="?", help="problem whose network is finetuned, see 'bitcert list'")
     post_steps.add_argument(
         "--post-steps",
         default="sqwa,qat,qat-low-lr,swa,none",
@@ -267,10 +267,22 @@ def _add_against(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_problem(parser: argparse.ArgumentParser, required: bool = True, named: bool = True) -> None:
+def _add_problem(parser: argparse.ArgumentParser, named: bool = True) -> None:
     group = parser.add_argument_group("problem")
     if named:
-        group.add_argument("--problem", required=required, help="see 'bitcert list'")
+        group.add_argument("--problem", help="see 'bitcert list'")
+    group.add_argument(
+        "--network",
+        metavar="MODULE:FUNCTION",
+        help="your function that returns a network, put in the place of the problem's; without a problem, on your "
+        "images (--data); needs --checkpoint",
+    )
+    group.add_argument(
+        "--image-size",
+        type=int,
+        metavar="N",
+        help="with --network, side of the images made of a folder's (default: 224)",
+    )
     group.add_argument("--budget", help="limit on BOPs: w3a3, 1/64 of FP32, or an integer (default: the problem's)")
     group.add_argument(
         "--sigma",
@@ -384,7 +396,9 @@ def _add_exam(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_certificates(group: argparse._ActionsContainer) -> None:
-    group.add_argument("--exam-images", type=int, help="exam images (default: the problem's, usually all)")
+    group.add_argument(
+        "--exam-images", type=int, help="exam images (default: as many as the problem says, usually all)"
+    )
     group.add_argument("--exam-n0", type=int, default=100, help="noise samples that choose a class (default: 100)")
     group.add_argument("--exam-n", type=int, default=10_000, help="noise samples that enter a bound (default: 10000)")
     group.add_argument(

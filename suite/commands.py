@@ -16,12 +16,13 @@ from suite.space import Policy
 
 def run_list(arguments: argparse.Namespace) -> int:
     """List what can be named."""
-    from suite.problems import DEFINITIONS
+    from suite.problems import DEFINITIONS, FOLDER
     from suite.problems.definition import CERTIFICATION_METHODS
     from suite.run.post_step import POST_STEPS
     from suite.run.registry import searcher_class, searcher_names
 
     problems = {name: definition.summary for name, definition in DEFINITIONS.items()}
+    problems[FOLDER.name] = FOLDER.summary
     problems["separable"] = "a formula instead of a network: for trying searchers and measuring overhead"
     searchers = {name: _first_line(searcher_class(name)) for name in searcher_names()}
     networks = sorted({definition.network for definition in DEFINITIONS.values()})
@@ -267,8 +268,6 @@ def run_examine(arguments: argparse.Namespace) -> int:
     policy = None
     if arguments.run:
         policy = _best_of_run(arguments)
-    elif arguments.problem is None:
-        raise BitcertError("name the problem with --problem, or give a run with --run")
     elif arguments.policy:
         policy = _policy(arguments.policy)
     problem = _problem(arguments)
@@ -416,20 +415,29 @@ def _best_of_run(arguments: argparse.Namespace) -> Policy:
     run = load_run(arguments.run)
     if run.best is None:
         raise BitcertError(f"the run in {arguments.run} has no successful trial")
-    for option in ("problem", "budget", "sigma"):
+    recorded = dict(run.provenance)
+    if "based_on" in recorded:
+        recorded["problem"] = recorded["based_on"]
+    else:
+        recorded["network"] = None
+    for option in ("problem", "network", "image_size", "budget", "sigma"):
         if getattr(arguments, option, None) is None:
-            setattr(arguments, option, run.provenance[option])
+            setattr(arguments, option, recorded.get(option))
     arguments.objective, arguments.problem_seed = run.provenance["objective"], run.provenance.get("problem_seed", 0)
     arguments.recalibrate = run.provenance.get("recalibrate", False)
     return run.best.policy
 
 
 def _problem(arguments: argparse.Namespace) -> Problem:
-    from suite.problems import load_problem
+    from suite.problems import FOLDER, load_problem
     from suite.train.finetune import FinetuneSettings
 
+    if arguments.problem is None and arguments.network is None:
+        raise BitcertError("name a problem, or bring your network with --network MODULE:FUNCTION; see 'bitcert list'")
     return load_problem(
-        arguments.problem,
+        arguments.problem or FOLDER.name,
+        network=arguments.network,
+        image_size=arguments.image_size,
         budget=arguments.budget,
         sigma=arguments.sigma,
         seed=arguments.problem_seed,
@@ -488,10 +496,9 @@ def _post_step(arguments: argparse.Namespace) -> Any:
 
 def _exam(arguments: argparse.Namespace, problem: Any) -> Any:
     from suite.problems.definition import ExamSettings
+    from suite.run.exam import default_exam
 
-    images = arguments.exam_images
-    if images is None and hasattr(problem, "definition"):
-        images = problem.definition.exam.images
+    images = default_exam(problem).images if arguments.exam_images is None else arguments.exam_images
     return ExamSettings(
         images,
         arguments.exam_n0,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from suite.data.digits import load_digits
-from suite.data.folders import load_image_folder
+from suite.data.folders import IMAGENET_SIZE, load_image_folder
 from suite.data.images import ImageDataset
 from suite.data.official import load_cifar10, load_mnist
 from suite.errors import BitcertError, unknown_name
@@ -15,17 +15,21 @@ from suite.errors import BitcertError, unknown_name
 FOLDER_VARIABLE = "BITCERT_DATA"
 
 _DOWNLOADABLE: Mapping[str, Callable[[Path, bool], ImageDataset]] = {"mnist": load_mnist, "cifar10": load_cifar10}
-DATASETS = ("digits", *_DOWNLOADABLE, "imagenet")
+_FOLDERS = ("imagenet", "folder")
+DATASETS = ("digits", *_DOWNLOADABLE, *_FOLDERS)
 
 
-def load_dataset(name: str, folder: str | Path | None = None, download: bool = False) -> ImageDataset:
+def load_dataset(
+    name: str, folder: str | Path | None = None, download: bool = False, size: int = IMAGENET_SIZE
+) -> ImageDataset:
     """Load a dataset with its splits.
 
     Args:
-        name: ``"digits"`` (comes with the package), ``"mnist"``, ``"cifar10"`` or ``"imagenet"`` (any folder with
-            ``train/CLASS/*`` and ``val/CLASS/*``).
+        name: ``"digits"`` (comes with the package), ``"mnist"``, ``"cifar10"``, or ``"imagenet"`` and ``"folder"``, which are
+            any folders with ``train/CLASS/*`` and ``val/CLASS/*``.
         folder: Where its files are; by default the environment variable ``BITCERT_DATA``.
         download: Whether MNIST and CIFAR-10 are fetched into the folder when they are not there.
+        size: Side of the square images that are made of those in a folder.
 
     Raises:
         BitcertError: If the name is unknown, or the data are absent or damaged.
@@ -38,9 +42,9 @@ def load_dataset(name: str, folder: str | Path | None = None, download: bool = F
     if not chosen:
         fetch = ", and add --download to fetch it there" if name in _DOWNLOADABLE else ""
         raise BitcertError(f"{name} needs a data folder: point to it with --data FOLDER or {FOLDER_VARIABLE}{fetch}")
-    path = Path(chosen).expanduser()
+    path = Path(chosen).expanduser().resolve()  # workers have another current folder
     if name in _DOWNLOADABLE:
         return _DOWNLOADABLE[name](path, download)
     if download:
         raise BitcertError(f"{name} cannot be downloaded by bitcert; put it at {path} as train/CLASS/* and val/CLASS/*")
-    return load_image_folder(path)
+    return load_image_folder(path, name, size)

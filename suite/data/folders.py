@@ -17,21 +17,27 @@ if TYPE_CHECKING:
     import torch
 
 _CALIBRATION, _SEARCH = 1_000, 5_000
-_RESIZE, _CROP = 256, 224
+IMAGENET_SIZE = 224
+_MARGIN = 256 / 224
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageFiles:
-    """A source that decodes image files: shorter side to 256 pixels, then the central 224 x 224, RGB.
+    """A source that decodes image files to RGB squares.
+
+    An image that is such a square is taken as it is; of another one the shorter side is brought to 8/7 of the square's and
+    the centre cut out, as is usual for ImageNet (256 and 224 pixels).
 
     Attributes:
         paths: The file of each id.
+        size: Side of the squares in pixels.
     """
 
     paths: Sequence[Path]
+    size: int = IMAGENET_SIZE
 
     def read(self, ids: NDArray[np.int64]) -> torch.Tensor:
-        """Images as float32 in [0, 1], shape ``(len(ids), 3, 224, 224)``.
+        """Images as float32 in [0, 1], shape ``(len(ids), 3, size, size)``.
 
         Raises:
             BitcertError: If a file cannot be decoded.
@@ -39,11 +45,11 @@ class ImageFiles:
         import torch
 
         if not len(ids):
-            return torch.empty(0, 3, _CROP, _CROP)
-        return torch.stack([_decode(self.paths[image]) for image in ids])
+            return torch.empty(0, 3, self.size, self.size)
+        return torch.stack([_decode(self.paths[image], self.size) for image in ids])
 
 
-def load_image_folder(folder: Path, name: str = "imagenet") -> ImageDataset:
+def load_image_folder(folder: Path, name: str = "imagenet", size: int = IMAGENET_SIZE) -> ImageDataset:
     """Load ``train/CLASS/*`` and ``val/CLASS/*`` below a folder; classes are numbered in the order of folder names.
 
     The exam is ``val``. Out of ``train``, ranked by the SHA-256 of the relative path, the first 1,000 images (at most
@@ -78,10 +84,10 @@ def load_image_folder(folder: Path, name: str = "imagenet") -> ImageDataset:
     search = min(_SEARCH, training // 4)
     return assemble(
         name=name,
-        shape=(3, _CROP, _CROP),
+        shape=(3, size, size),
         classes=len(classes["train"]),
         labels=np.array([label for part in ("train", "val") for _, label in files[part]], dtype=np.int64),
-        source=ImageFiles(paths),
+        source=ImageFiles(paths, size),
         members={
             "train": np.sort(ranked[calibration + search :]),
             "calibration": ranked[:calibration],
@@ -92,7 +98,7 @@ def load_image_folder(folder: Path, name: str = "imagenet") -> ImageDataset:
     )
 
 
-def _decode(path: Path) -> torch.Tensor:
+def _decode(path: Path, size: int) -> torch.Tensor:
     from PIL import Image
     from torchvision.transforms import functional
 
@@ -101,6 +107,7 @@ def _decode(path: Path) -> torch.Tensor:
             image = file.convert("RGB")
     except OSError as error:
         raise BitcertError(f"image {path} cannot be decoded ({error}); replace or remove it") from error
-    cropped = functional.center_crop(functional.resize(image, _RESIZE), _CROP)
-    decoded: torch.Tensor = functional.to_tensor(cropped)
+    if image.size != (size, size):
+        image = functional.center_crop(functional.resize(image, round(size * _MARGIN)), size)
+    decoded: torch.Tensor = functional.to_tensor(image)
     return decoded

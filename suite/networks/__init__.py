@@ -4,12 +4,18 @@ from suite.networks.build import NETWORKS, build_network, initialize, network_la
 from suite.networks.checkpoints import load_checkpoint, network_sha256, save_checkpoint, shipped_checkpoint
 from suite.networks.layers import shortcut_ties, trace_layers, untraced_layers
 from suite.networks.normalization import Normalization
+from suite.networks.own import Unquantized, build_own, count_outputs, find_unquantized, is_own
 
 __all__ = [
     "NETWORKS",
     "Normalization",
+    "Unquantized",
     "build_network",
+    "build_own",
+    "count_outputs",
+    "find_unquantized",
     "initialize",
+    "is_own",
     "load_checkpoint",
     "network_layers",
     "network_sha256",

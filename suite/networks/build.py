@@ -9,6 +9,7 @@ from torch import nn
 
 from suite.errors import BitcertError, unknown_name
 from suite.networks.layers import trace_layers
+from suite.networks.own import build_own, is_own
 from suite.networks.residual import ResidualNetwork
 from suite.space import Layer
 
@@ -67,7 +68,8 @@ def build_network(
 
     Args:
         name: ``"resnet8"`` (the digits network: 1x1 shortcuts), ``"resnet20"``, ``"resnet32"``, ``"resnet56"`` (CIFAR,
-            padding shortcuts), or torchvision's ``"resnet18"``, ``"resnet50"``, ``"mobilenet_v2"``.
+            padding shortcuts), torchvision's ``"resnet18"``, ``"resnet50"``, ``"mobilenet_v2"``, or a function of yours,
+            ``"my_module:build"``, to which the other arguments are nothing.
         classes: Number of classes.
         channels: Channels of an image, 1 or 3; torchvision's networks take 3.
         mean: Normalization, one number per channel. By default ImageNet's statistics for torchvision's networks,
@@ -79,6 +81,8 @@ def build_network(
     Raises:
         BitcertError: If the name is unknown, or the normalization does not fit the channels.
     """
+    if is_own(name):
+        return build_own(name).to(device)
     if name not in NETWORKS:
         raise unknown_name("network", name, NETWORKS)
     if channels not in ((1, 3) if name in _SMALL else (3,)):

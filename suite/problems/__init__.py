@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from suite.errors import unknown_name
+from suite.errors import BitcertError, unknown_name
 from suite.problem import Fidelity, Problem
 from suite.problems.definition import Definition, ExamSettings
 
@@ -73,15 +75,34 @@ DEFINITIONS: dict[str, Definition] = {
     )
 }
 
+FOLDER = Definition(
+    name="folder",
+    summary="your network (--network MODULE:FUNCTION) and your images (train/CLASS/*, val/CLASS/*)",
+    network="",
+    dataset="folder",
+    shape=(3, 224, 224),
+    classes=0,
+    batch=50,
+    threads=2,
+    exam=ExamSettings(images=500),
+)
+"""What a network of the user's is put into by default."""
+
+
+class UnquantizedWarning(UserWarning):
+    """Something of a network stays in floating point."""
+
 
 def problem_names() -> tuple[str, ...]:
     """Names that :func:`load_problem` takes."""
-    return (*DEFINITIONS, "separable")
+    return (*DEFINITIONS, FOLDER.name, "separable")
 
 
 def load_problem(
-    name: str,
+    name: str = FOLDER.name,
     *,
+    network: str | None = None,
+    image_size: int | None = None,
     budget: str | int | None = None,
     sigma: float | None = None,
     seed: int = 0,
@@ -100,6 +121,9 @@ def load_problem(
 
     Args:
         name: See :func:`problem_names`.
+        network: A function of yours, ``"my_module:build"``, whose network takes the place of the problem's; its weights are
+            given by ``checkpoint``. It takes images in [0, 1] and normalizes them itself. Only ``"folder"`` needs one.
+        image_size: Side of the square images that are made of those in a folder, with ``network``; 224 if None.
         budget: Limit on BOPs: ``"w3a3"``, ``"1/64"`` of FP32, or an integer; the problem's default if None.
         sigma: Standard deviation of the smoothing noise, in the units of images in [0, 1]; the problem's default if None.
         seed: Root seed of calibration, search and exam noise.
@@ -118,7 +142,11 @@ def load_problem(
     Raises:
         BitcertError: If the name is unknown or an argument out of range.
     """
-    if name == "separable":
+    if network is None and (name == FOLDER.name or image_size is not None):
+        raise BitcertError(
+            "bring your network with --network MODULE:FUNCTION; --image-size and 'folder' are for such ones"
+        )
+    if name == "separable" and network is None:
         from suite.problems.separable import SeparableProblem
 
         return SeparableProblem(
@@ -127,12 +155,17 @@ def load_problem(
             objective=objective,
             seed=seed,
         )
-    if name not in DEFINITIONS:
+    definition = {**DEFINITIONS, FOLDER.name: FOLDER}.get(name)
+    if definition is None:
         raise unknown_name("problem", name, problem_names())
+    if network is not None:
+        if checkpoint is None:
+            raise BitcertError(f"the weights of {network} are missing: give them with --checkpoint FILE")
+        definition = _with_network(definition, network, image_size)
     from suite.problems.smoothed import SmoothedProblem
 
     return SmoothedProblem(
-        DEFINITIONS[name],
+        definition,
         budget=budget,
         sigma=sigma,
         seed=seed,
@@ -146,4 +179,29 @@ def load_problem(
         finetuning=finetuning,
         recalibrate=recalibrate,
         device=device,
+    )
+
+
+def _with_network(base: Definition, network: str, image_size: int | None) -> Definition:
+    """A problem with a network of the user's in it; warns about what of the network is not quantized."""
+    from suite.networks import build_own, count_outputs, find_unquantized, trace_layers
+
+    size = base.shape[-1] if image_size is None else image_size
+    if size < 1 or (size != base.shape[-1] and base.dataset not in ("folder", "imagenet")):
+        raise BitcertError(f"an image size is a positive number of pixels, for images in folders only; got {size}")
+    shape = (base.shape[0], size, size)
+    built = build_own(network)
+    layers = trace_layers(built, shape)
+    unquantized = str(find_unquantized(built, layers, shape))
+    if unquantized:
+        warnings.warn(f"{network}: {unquantized}", UnquantizedWarning, stacklevel=3)
+    return replace(
+        base,
+        name=f"{base.dataset}-{network.replace(':', '.')}",
+        network=network,
+        shape=shape,
+        classes=count_outputs(built, shape),
+        trained_as=None,
+        based_on=base.name,
+        unquantized=unquantized,
     )

@@ -74,6 +74,8 @@ class Definition:
         threads: Threads of one evaluation; with ``batch`` fixed so that scores are equal, not nearly equal, everywhere.
         calibration_images: Calibration images, the first ones of the split.
         trained_as: Problem whose trained network this one shares; its own if None.
+        based_on: Problem into which a network of the user's was put, if this is such a one.
+        unquantized: What of the user's network stays in floating point, in words.
     """
 
     name: str
@@ -94,3 +96,5 @@ class Definition:
     threads: int = 1
     calibration_images: int = 100
     trained_as: str | None = None
+    based_on: str | None = None
+    unquantized: str = ""

@@ -273,7 +273,9 @@ class SmoothedProblem(Problem):
 
     def provenance(self) -> dict[str, Any]:
         """Settings and hashes; reads data and checkpoint."""
-        return {
+        own = {"based_on": self.definition.based_on, "image_size": self.definition.shape[-1]}
+        own["unquantized"] = self.definition.unquantized
+        return (own if self.definition.based_on else {}) | {
             "problem": self.name,
             "network": self.definition.network,
             "dataset": self.definition.dataset,
@@ -369,7 +371,9 @@ class SmoothedProblem(Problem):
 
     @cached_property
     def _loaded(self) -> _Loaded:
-        dataset = load_dataset(self.definition.dataset, self._data, download=self._download)
+        dataset = load_dataset(
+            self.definition.dataset, self._data, download=self._download, size=self.definition.shape[-1]
+        )
         if dataset.shape != self.definition.shape or dataset.classes > self.definition.classes:
             raise BitcertError(
                 f"{self.name} takes images of shape {self.definition.shape} in at most {self.definition.classes} classes; "

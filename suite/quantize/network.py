@@ -16,6 +16,8 @@ from suite.quantize.memory import economize
 from suite.quantize.steps import activation_grid
 from suite.space import FLOAT_BITS, Layer, Policy, Precision
 
+torch.backends.mha.set_fastpath_enabled(False)  # PyTorch's fused transformer layers would pass quantized layers by
+
 
 class QuantizedNetwork(nn.Module):
     """A copy of a float network that executes any policy; the float network stays as it is.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def examine(
         BitcertError: If the policy is not feasible, the post-step unknown, or the split has fewer images than asked for.
     """
     step = parse_post_step(post_step) if isinstance(post_step, str) else post_step
-    settings = exam or problem.definition.exam
+    settings = exam or default_exam(problem)
     split = exam_images(problem, settings)
     problem.warn_if_unreachable(settings.n, settings.alpha)
     started = time.perf_counter()
@@ -132,6 +132,14 @@ def hold_exams(
 def _examine(shared: tuple[SmoothedProblem, ExamSettings], case: ExamCase) -> Outcome:
     problem, exam = shared
     return examine(problem, case.policy, case.post_step, exam=exam, state=case.state)
+
+
+def default_exam(problem: SmoothedProblem) -> ExamSettings:
+    """The problem's exam, on all images where there are fewer than it asks for; reads the data."""
+    settings = problem.definition.exam
+    if settings.images is None or settings.images <= len(problem.dataset.splits[settings.split]):
+        return settings
+    return replace(settings, images=None)
 
 
 def exam_images(problem: SmoothedProblem, exam: ExamSettings) -> ImageSplit:

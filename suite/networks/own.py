@@ -1,0 +1,119 @@
+"""Networks that users bring: built by a function of theirs, and what of them bitcert does not quantize."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from suite.errors import BitcertError
+from suite.networks.layers import untraced_layers
+from suite.space import Layer
+
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+_FLOPS_PER_MAC = 2
+
+
+def is_own(name: str) -> bool:
+    """Whether the name of a network says where its function is, as ``my_module:build``."""
+    return ":" in name
+
+
+def build_own(name: str) -> nn.Module:
+    """Call the function ``MODULE:FUNCTION``; the module may lie in the current folder.
+
+    Returns:
+        The network in evaluation mode, without modules that work in place, so that hooks may keep what they see.
+
+    Raises:
+        BitcertError: If there is no such function, it fails, or it gives something else than a network.
+    """
+    module_name, _, function_name = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+        network = function()
+    except Exception as error:  # code of the user's may fail in every possible way
+        raise BitcertError(
+            f"the network {name} cannot be built ({type(error).__name__}: {error}); it is named MODULE:FUNCTION, the function "
+            "takes no arguments and returns a torch.nn.Module"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise BitcertError(f"{name} gives a {type(network).__name__} instead of a torch.nn.Module")
+    for module in network.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False  # type: ignore[assignment]
+    return network.eval()
+
+
+def count_outputs(network: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Number of logits of a network.
+
+    Raises:
+        BitcertError: If it does not give one row of logits an image.
+    """
+    with torch.no_grad():
+        logits = network(torch.zeros(1, *shape))
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != 1:
+        shown = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise BitcertError(
+            f"a network must give logits of shape (images, classes); for one image this one gives {shown}"
+        )
+    return logits.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Unquantized:
+    """What stays in floating point and outside of the BOPs.
+
+    Attributes:
+        layers: Conv2d and Linear modules whose forward is never called, such as the projections of
+            ``nn.MultiheadAttention``.
+        parameters: Other parameters that are not those of quantized layers and normalizations.
+        macs: Multiply-accumulates an image outside of the quantized layers, such as those of attention scores.
+        macs_share: The same as a share of all.
+    """
+
+    layers: tuple[str, ...]
+    parameters: tuple[str, ...]
+    macs: int
+    macs_share: float
+
+    def __str__(self) -> str:
+        """In words, for a warning; empty if there is nothing."""
+        named = [*self.layers, *self.parameters]
+        told = [f"not quantized and not counted in BOPs: {', '.join(named)}"] if named else []
+        if self.macs:
+            told.append(
+                f"{self.macs_share:.1%} of the multiply-accumulates are outside of Conv2d and Linear modules, stay in floating "
+                "point and are not counted in BOPs"
+            )
+        return "; ".join(told)
+
+
+def find_unquantized(network: nn.Module, layers: Sequence[Layer], shape: tuple[int, int, int]) -> Unquantized:
+    """Find what of a network is not among its layers, multiply-accumulates included."""
+    bypassed = untraced_layers(network, layers)
+    known = {
+        id(parameter) for name in (layer.name for layer in layers) for parameter in _own(network.get_submodule(name))
+    }
+    known |= {id(parameter) for name in bypassed for parameter in _own(network.get_submodule(name))}
+    known |= {id(parameter) for module in network.modules() if isinstance(module, _NORMS) for parameter in _own(module)}
+    others = tuple(name for name, parameter in network.named_parameters() if id(parameter) not in known)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, *shape))
+    every = counter.get_total_flops() // _FLOPS_PER_MAC
+    outside = max(0, every - sum(layer.macs for layer in layers))
+    return Unquantized(bypassed, others, outside, outside / every)
+
+
+def _own(module: nn.Module) -> list[nn.Parameter]:
+    return list(module.parameters(recurse=False))
