@@ -243,6 +243,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_against(report)
     report.add_argument("--out", metavar="DIR", help="where the report goes (default: report/ in the first directory)")
+
+    table = add(
+        "table",
+        "certificates of several classifiers side by side",
+        "Put exams, and the per-image tables of certificates that papers publish, into one table and one figure of certified "
+        "accuracy by radius.",
+    )
+    table.add_argument(
+        "files",
+        metavar="FILE",
+        nargs="+",
+        help="an exam (JSON, from 'bitcert examine --out' or exams/ of a comparison), or a table of Cohen's certify.py (TSV); "
+        "NAME=FILE gives it a name",
+    )
+    table.add_argument("--radii", metavar="A,B,...", help="radii of the columns (default: 0,0.25,0.5,0.75,1,1.5)")
+    table.add_argument("--out", metavar="DIR", help="also write certificates.csv, .json, .md, .png and .svg there")
     return parser
 
 

@@ -377,6 +377,36 @@ def run_report(arguments: argparse.Namespace) -> int:
     return _report(comparison, out, against=against, as_json=arguments.json)
 
 
+def run_table(arguments: argparse.Namespace) -> int:
+    """Put certificates of several classifiers side by side."""
+    from rich.console import Console
+
+    from suite.objective import check_radii
+    from suite.report.certificate_tables import RADII, print_tables, read_table, summary, write_tables
+
+    radii: tuple[float, ...] = RADII
+    if arguments.radii is not None:
+        try:
+            radii = tuple(float(radius) for radius in arguments.radii.split(","))
+        except ValueError:
+            raise BitcertError(f"radii are numbers separated by commas, got {arguments.radii!r}") from None
+        check_radii(radii)
+    named = [given.rpartition("=")[::2] for given in arguments.files]
+    tables = [read_table(Path(file), name or None) for name, file in named]
+    names = [table.name for table in tables]
+    if len(set(names)) < len(names):
+        raise BitcertError(f"every table needs a name of its own, given as NAME=FILE; got {', '.join(names)}")
+    written = write_tables(tables, Path(arguments.out), radii) if arguments.out else []
+    frame = summary(tables, radii)
+    if arguments.json:
+        print(frame.to_json(orient="records", indent=2, double_precision=15))
+        return 0
+    print_tables(frame, Console())
+    if written:
+        print(f"{len(written)} files in {arguments.out}")
+    return 0
+
+
 def _written(arguments: argparse.Namespace, files: list[Path], result: str, show: Callable[[], None]) -> int:
     """Print the JSON among the files of a report, or else what is shown and where they are."""
     if arguments.json:

@@ -51,7 +51,19 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["list", "train", "search", "compare", "ablate", "sensitivity", "examine", "post-steps", "plane", "report"],
+    [
+        "list",
+        "train",
+        "search",
+        "compare",
+        "ablate",
+        "sensitivity",
+        "examine",
+        "post-steps",
+        "plane",
+        "report",
+        "table",
+    ],
 )
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

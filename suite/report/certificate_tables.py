@@ -1,0 +1,193 @@
+"""Tables of certificates side by side: exams of bitcert, and the per-image tables that papers publish."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from suite.errors import BitcertError
+from suite.files import write_text
+from suite.report.appearance import assign_looks, figure_style, place_legend, save_figure
+from suite.report.intervals import Interval, mean_interval
+from suite.run.exam import read_outcome
+
+SCHEMA_VERSION = 1
+RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
+_COLUMNS = {"predict", "label", "radius", "correct"}
+_POINTS, _MARKS = 1001, 12
+_NAME_WIDTH = 12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CertificateTable:
+    """What one classifier certifies, image by image.
+
+    Attributes:
+        name: Shown in table and figure.
+        source: The file it was read from.
+        radius: Certified radius, 0 where the classifier abstains, shape ``(images,)``.
+        correct: Whether the prediction is right, shape ``(images,)``.
+    """
+
+    name: str
+    source: Path
+    radius: NDArray[np.float64]
+    correct: NDArray[np.bool_]
+
+    @property
+    def acr(self) -> float:
+        """Average certified radius."""
+        return float(self._scores.mean())
+
+    @property
+    def acr_interval(self) -> Interval:
+        """95 % interval of the ACR over images."""
+        return mean_interval(self._scores)
+
+    def certified_accuracy(self, radii: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+        """Share of images that are right with a radius of at least r, for each r."""
+        right = np.sort(self.radius[self.correct])
+        return (len(right) - np.searchsorted(right, radii, side="left")) / len(self.correct)
+
+    @property
+    def _scores(self) -> NDArray[np.float64]:
+        return np.where(self.correct, self.radius, 0.0)
+
+
+def read_table(path: Path, name: str | None = None) -> CertificateTable:
+    """Read an exam of bitcert, or a published table of certificates.
+
+    Exams are JSON as ``bitcert examine --out`` and ``bitcert compare`` write it; tables are as Cohen's ``certify.py`` writes
+    them: tab-separated columns idx, label, predict, radius, correct and time, -1 where it abstains.
+
+    Args:
+        path: The file.
+        name: What to call it; the name of the file if None.
+
+    Raises:
+        BitcertError: If the file is missing, damaged or of neither kind.
+    """
+    called = name or path.stem
+    if path.suffix == ".json":
+        outcome = read_outcome(path)
+        certificates = outcome.certificates
+        return CertificateTable(called, path, certificates.radius, certificates.prediction == outcome.labels)
+    try:
+        rows = pd.read_csv(path, sep="\t")
+    except (OSError, ValueError) as error:
+        raise BitcertError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
+    if not set(rows.columns) >= _COLUMNS or rows.empty:
+        raise BitcertError(
+            f"{path} is no table of certificates: it needs tab-separated columns {', '.join(sorted(_COLUMNS))}"
+        )
+    numbers = rows[sorted(_COLUMNS)].apply(pd.to_numeric, errors="coerce")
+    if not np.isfinite(numbers.to_numpy(dtype=np.float64)).all() or (numbers["radius"] < 0).any():
+        raise BitcertError(f"{path} holds values that are no numbers, or radii below 0")
+    right = (numbers["predict"] == numbers["label"]).to_numpy()
+    if (right != (numbers["correct"] == 1)).any():
+        raise BitcertError(f"{path}: the column 'correct' contradicts 'predict' and 'label'")
+    return CertificateTable(called, path, numbers["radius"].to_numpy(dtype=np.float64), right)
+
+
+def summary(tables: Sequence[CertificateTable], radii: Sequence[float] = RADII) -> pd.DataFrame:
+    """One row a table: name, images, acr with its 95 % interval over images, ``certified@r``."""
+    rows = []
+    for table in tables:
+        interval = table.acr_interval
+        shares = table.certified_accuracy(radii)
+        rows.append(
+            {
+                "name": table.name,
+                "images": len(table.correct),
+                "acr": table.acr,
+                "acr_low": interval.low,
+                "acr_high": interval.high,
+                **{f"certified@{radius:g}": share for radius, share in zip(radii, shares, strict=True)},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+@figure_style()
+def plot_tables(tables: Sequence[CertificateTable]) -> Figure:
+    """Certified accuracy against radius, one step curve a table."""
+    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+    axes = figure.subplots()
+    largest = max(float(table.radius[table.correct].max(initial=0.0)) for table in tables) or 1.0
+    radii, looks = np.linspace(0.0, 1.02 * largest, _POINTS), assign_looks(table.name for table in tables)
+    step = _POINTS // _MARKS
+    for place, table in enumerate(tables):
+        look = looks[table.name]
+        axes.plot(
+            radii,
+            table.certified_accuracy(radii),
+            color=look.color,
+            linestyle=look.dashes,
+            marker=look.marker,
+            markevery=(place * step // len(tables), step),
+            label=f"{table.name} ({len(table.correct):,} images)",
+        )
+    axes.set(xlabel="certified L2 radius r", ylabel="certified accuracy", ylim=(0, None), xlim=(0, radii[-1]))
+    place_legend(figure, axes)
+    return figure
+
+
+def print_tables(frame: pd.DataFrame, console: Console) -> None:
+    """The summary on a console."""
+    shown = Table(box=None, padding=(0, 1, 0, 0))
+    for number, heading in enumerate(_headings(frame)):
+        shown.add_column(heading, justify="right" if number else "left", min_width=None if number else _NAME_WIDTH)
+    for row in _cells(frame):
+        shown.add_row(*row)
+    console.print(shown)
+
+
+def write_tables(tables: Sequence[CertificateTable], directory: Path, radii: Sequence[float] = RADII) -> list[Path]:
+    """Write summary and figure; each file replaces its predecessor in one step.
+
+    Returns:
+        The files: ``certificates.csv``, ``.json``, ``.md``, ``.png`` and ``.svg``.
+    """
+    frame = summary(tables, radii)
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "radii": list(radii),
+        "tables": json.loads(frame.to_json(orient="records", double_precision=15)),
+    }
+    lines = [_headings(frame), ["---", *["---:"] * (len(_headings(frame)) - 1)], *_cells(frame)]
+    texts = {
+        "certificates.csv": frame.to_csv(index=False),
+        "certificates.json": json.dumps(content, indent=2, allow_nan=False) + "\n",
+        "certificates.md": "".join(f"| {' | '.join(line)} |\n" for line in lines),
+    }
+    for name, text in texts.items():
+        write_text(directory / name, text)
+    return [directory / name for name in texts] + save_figure(plot_tables(tables), directory / "certificates")
+
+
+def _headings(frame: pd.DataFrame) -> list[str]:
+    radii = [column.removeprefix("certified@") for column in frame.columns if column.startswith("certified@")]
+    return ["classifier", "images", "ACR", "95 %", *(f"r={radius}" for radius in radii)]
+
+
+def _cells(frame: pd.DataFrame) -> list[list[str]]:
+    shares = [column for column in frame.columns if column.startswith("certified@")]
+    return [
+        [
+            str(row["name"]),
+            f"{row['images']:,}",
+            f"{row['acr']:.3f}",
+            f"[{row['acr_low']:.3f}, {row['acr_high']:.3f}]",
+            *(f"{row[share]:.3f}" for share in shares),
+        ]
+        for row in frame.to_dict("records")
+    ]

@@ -1,0 +1,83 @@
+"""The way of ImageNet, end to end on a generated folder: torchvision's state dict, search, resume, post-step, exam."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+from suite.cli import main
+from suite.problems import load_problem
+
+NETWORKS = {"imagenet-resnet50": "resnet50", "imagenet-mobilenetv2": "mobilenet_v2"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("imagenet")
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 8), ("val", 2)):
+        for wnid in ("n01440764", "n02102040"):
+            (path / part / wnid).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+                Image.fromarray(pixels).resize((300, 250)).save(path / part / wnid / f"{wnid}_{number}.JPEG")
+    return path
+
+
+def state_dict(network: str, path: Path) -> Path:
+    """What torchvision's download would give, with weights from a seed."""
+    torch.manual_seed(0)
+    torch.save(torchvision.models.get_model(network, weights=None).state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_costs_are_those_of_torchvisions_network(name: str) -> None:
+    problem = load_problem(name)
+    network = torchvision.models.get_model(NETWORKS[name], weights=None).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, 224, 224))
+    macs = [layer.macs for layer in problem.space.layers]
+    assert 2 * sum(macs) == counter.get_total_flops()
+    middle, ends = sum(macs[1:-1]), macs[0] + macs[-1]
+    assert problem.bops(problem.space.uniform(4)) == 16 * middle + 64 * ends
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_search_resume_post_step_and_exam(
+    name: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = state_dict(NETWORKS[name], tmp_path / "weights.pth")
+    given = ["--data", str(folder), "--checkpoint", str(checkpoint)]
+    search = ["search", "--problem", name, *given, "--searcher", "random", "--images", "2", "--noise", "8"]
+    search += ["--finalists", "0", "--directory", str(tmp_path / "run"), "--json"]
+    assert main([*search, "--evaluations", "1"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert first["best"]["metrics"]["forward_passes"] == 2 * 8 + 2
+    assert main([*search, "--evaluations", "2"]) == 0
+    second = json.loads(capsys.readouterr().out)
+    assert (second["trials"], second["forward_passes"]) == (2, 36)
+    examine = [
+        "examine",
+        "--run",
+        str(tmp_path / "run"),
+        *given,
+        "--exam-images",
+        "2",
+        "--exam-n0",
+        "4",
+        "--exam-n",
+        "16",
+    ]
+    post_step = ["--post-step", "sqwa:captures=1", "--post-step-steps", "2"]
+    assert main([*examine, *post_step, "--json"]) == 0
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome["post_step"] == "sqwa"
+    assert outcome["metrics"]["bops"] <= load_problem(name).budget.limit
+    assert len(outcome["provenance"]["post_step_record"]["captures"]) == 1

@@ -1,0 +1,86 @@
+"""Certificates side by side: published tables and exams, counted by hand."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from suite.cli import main
+from suite.report.certificate_tables import read_table, summary
+from suite.run.exam import write_outcome
+from tests.report.fabricated import fabricate
+
+HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
+ROWS = "0\t3\t3\t0.635\t1\t0:00:03.003228\n20\t8\t8\t0.25\t1\t0:00:02\n40\t1\t2\t1.9\t0\t0:00:02\n60\t5\t-1\t0.0\t0\t0:00:02\n"
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    path = tmp_path / "gaussian.tsv"
+    path.write_text(HEADER + ROWS)
+    return path
+
+
+def test_a_published_table_is_counted(published: Path) -> None:
+    table = read_table(published)
+    assert table.name == "gaussian"
+    assert table.acr == pytest.approx((0.635 + 0.25) / 4)
+    np.testing.assert_array_equal(table.certified_accuracy((0, 0.25, 0.2501, 0.635, 1)), [0.5, 0.5, 0.25, 0.25, 0])
+
+
+def test_an_exam_has_the_numbers_that_it_recorded(tmp_path: Path) -> None:
+    outcome = fabricate().reference
+    write_outcome(outcome, tmp_path / "exam.json")
+    row = summary([read_table(tmp_path / "exam.json", "float")], radii=(0.0, 0.25, 0.5)).iloc[0]
+    assert (row["name"], row["images"]) == ("float", len(outcome.labels))
+    assert row["acr"] == pytest.approx(outcome.metrics.acr)
+    for radius in (0.0, 0.25, 0.5):
+        assert row[f"certified@{radius:g}"] == pytest.approx(outcome.metrics.certified_accuracy[radius])
+
+
+def test_the_command_writes_table_and_figure(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_outcome(fabricate().reference, tmp_path / "exam.json")
+    given = [f"ResNet-20, Gaussian={published}", f"ours={tmp_path / 'exam.json'}", "--out", str(tmp_path / "out")]
+    assert main(["table", *given]) == 0
+    assert "ours" in capsys.readouterr().out
+    files = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert set(files) == {f"certificates.{kind}" for kind in ("csv", "json", "md", "png", "svg")}
+    assert [row["name"] for row in json.loads(files["certificates.json"])["tables"]] == ["ResNet-20, Gaussian", "ours"]
+    assert main(["table", *given, "--radii", "0,0.3", "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)[0]
+    assert (first["certified@0"], first["certified@0.3"]) == (0.5, 0.25)
+    assert files["certificates.png"] == (tmp_path / "out" / "certificates.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", "cannot be read"),
+        ("a,b\n1,2\n", "needs tab-separated columns"),
+        (HEADER, "needs tab-separated columns"),
+        (HEADER + "0\t3\t3\tnan\t1\t0\n", "no numbers"),
+        (HEADER + "0\t3\t3\t-1\t1\t0\n", "below 0"),
+        (HEADER + "0\t3\t4\t0.5\t1\t0\n", "contradicts"),
+    ],
+)
+def test_damaged_tables_are_refused(
+    content: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "table.tsv").write_text(content)
+    assert main(["table", str(tmp_path / "table.tsv")]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_mistakes_in_what_is_asked_for(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, expected in (
+        (["absent.tsv"], "cannot be read"),
+        (["absent.json"], "no exam"),
+        ([str(published), str(published)], "name of its own"),
+        ([str(published), "--radii", "x"], "numbers separated by commas"),
+        ([str(published), "--radii", "1,0"], "ascending"),
+    ):
+        assert main(["table", *arguments]) == 2
+        assert expected in capsys.readouterr().err
