@@ -393,7 +393,14 @@ def _add_fidelity(group: argparse._ActionsContainer, *, finetuning: bool = True)
     group.add_argument("--noise", type=int, help="noise samples that count, per image (default: the problem's)")
     if finetuning:
         group.add_argument(
-            "--finetune-steps", type=int, help="finetuning steps in every evaluation (default: the problem's)"
+            "--protocol",
+            help="ptq: policies are measured as they are quantized; finetune: after finetuning, in every evaluation (default: "
+            "the problem's, ptq)",
+        )
+        group.add_argument(
+            "--finetune-steps",
+            type=int,
+            help="finetuning steps in every evaluation (default: 100 with --protocol finetune)",
         )
 
 

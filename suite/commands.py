@@ -499,7 +499,12 @@ def _policy(given: str) -> Policy:
 def _fidelity(arguments: argparse.Namespace, problem: Problem) -> Fidelity:
     from dataclasses import replace
 
+    from suite.problems.definition import protocol_steps
+
     asked = {name: getattr(arguments, name, None) for name in ("images", "noise", "finetune_steps")}
+    protocol = getattr(arguments, "protocol", None)
+    if protocol is not None:
+        asked["finetune_steps"] = protocol_steps(protocol, asked["finetune_steps"])
     return replace(problem.fidelity, **{name: value for name, value in asked.items() if value is not None})
 
 

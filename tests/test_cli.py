@@ -182,6 +182,11 @@ def test_ablate_tests_variants_against_the_searcher_as_it_stands(
         (["search", "--problem", "mnist", "--searcher", "random"], "--data"),
         (["search", "--problem", "evolution", "--searcher", "evolution", "--objective", "acr+bops"], "unknown problem"),
         (["compare", "--problem", "separable"], "no images"),
+        (["search", "--problem", "digits", "--searcher", "random", "--protocol", "qat"], "unknown protocol"),
+        (
+            ["search", "--problem", "digits", "--searcher", "random", "--protocol", "ptq", "--finetune-steps", "3"],
+            "contradict",
+        ),
         ([*SEARCH, "--parallel", "0"], "parallel must be at least 1"),
         ([*SEARCH, "--retries", "-1"], "retries must not be negative"),
         ([*SEARCH, "--workers", "0"], "0 workers"),
@@ -202,7 +207,7 @@ def test_ablate_tests_variants_against_the_searcher_as_it_stands(
         (["examine", "--policy", "absent.json", "--problem", "digits"], "no policy can be read"),
         (["examine", "--policy", "{}", "--problem", "digits"], "a policy is JSON"),
         (["examine", "--run", "nowhere"], "holds no run"),
-        (["examine", "--float"], "--problem"),
+        (["examine", "--float"], "name a problem"),
         (["report", "nowhere"], "holds no comparison"),
         (["train", "digits", "--sigma", "0"], "sigma"),
         (["train", "imagenet-resnet50"], "recipe"),
@@ -261,3 +266,17 @@ def test_checkpoints_that_are_damaged_or_hold_code_are_refused(
     arguments = ["search", "--problem", "digits", "--searcher", "random", "--checkpoint", str(checkpoint)]
     assert "checkpoint" in mistake(arguments, capsys)
     assert [path.name for path in tmp_path.iterdir()] == ["network.pt"]
+
+
+def test_the_finetuning_protocol_finetunes_in_every_evaluation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["search", "--problem", "digits", "--searcher", "uniform", "--budget", "w2a2", "--images", "20"]
+    command += ["--noise", "16", "--finalists", "0", "--json"]
+    found = {}
+    for name, more in {"ptq": [], "finetune": ["--finetune-steps", "20"]}.items():
+        assert main([*command, "--directory", str(tmp_path / name), "--protocol", name, *more]) == 0
+        found[name] = json.loads(capsys.readouterr().out)["best"]["metrics"]
+    passes = {name: metrics["forward_passes"] for name, metrics in found.items()}
+    assert passes == {"ptq": 20 * 17, "finetune": 20 * 17 + 3 * 64 * 20}
+    assert found["finetune"]["acr"] > found["ptq"]["acr"]

@@ -18,6 +18,27 @@ EXAM_SPLITS = ("exam", "search")
 """Images that may be certified: those of the exam, or those of the search, to choose settings by."""
 
 
+PROTOCOLS = {"ptq": 0, "finetune": 100}
+"""Ways of measuring a policy, and their finetuning steps: as it is quantized (post-training quantization), or finetuned."""
+
+
+def protocol_steps(protocol: str, steps: int | None = None) -> int:
+    """Finetuning steps of a protocol, which ``steps`` may change but not contradict.
+
+    Raises:
+        BitcertError: If the protocol is unknown, or the steps belong to the other one.
+    """
+    if protocol not in PROTOCOLS:
+        raise unknown_name("protocol", protocol, PROTOCOLS)
+    if steps is None:
+        return PROTOCOLS[protocol]
+    if (steps > 0) != (PROTOCOLS[protocol] > 0):
+        raise BitcertError(
+            f"protocol {protocol} and {steps} finetuning steps contradict each other; leave one of them out"
+        )
+    return steps
+
+
 @dataclass(frozen=True, slots=True)
 class ExamSettings:
     """How winners are certified at the end.
