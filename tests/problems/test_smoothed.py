@@ -11,6 +11,7 @@ from scipy.stats import norm
 
 import suite
 from suite.certify import CertificationWarning, Rung, certify
+from suite.cost import random_feasible
 from suite.errors import BitcertError
 from suite.problem import Fidelity
 from suite.problems import DEFINITIONS, load_problem
@@ -368,3 +369,12 @@ def test_samples_that_cannot_reach_the_objective_are_warned_of() -> None:
     with pytest.warns(CertificationWarning, match="no radius above 0,"):
         digits().check_fidelity(Fidelity(images=20, noise=9))
     digits().check_fidelity(SMALL)
+
+
+def test_the_tied_problem_has_one_number_of_bits_a_layer_and_the_network_of_the_other() -> None:
+    tied, free = load_problem("cifar10-resnet20-tied"), load_problem("cifar10-resnet20")
+    policy = random_feasible(tied.space, tied.budget.limit, np.random.default_rng(0))
+    assert policy.weights == policy.activations
+    assert (len(tied.space.variables), len(free.space.variables)) == (18, 36)
+    assert tied.space.layers == free.space.layers
+    assert DEFINITIONS["cifar10-resnet20-tied"].trained_as == "cifar10-resnet20"
