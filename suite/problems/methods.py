@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import numpy as np
@@ -13,6 +13,7 @@ from suite.certify import (
     BaseRecord,
     Certificates,
     Sampler,
+    SetCertificate,
     SetScores,
     certify_fixed,
     certify_incremental,
@@ -66,6 +67,7 @@ class Measurement:
         forward_passes: Noisy images pushed through the network.
         alpha: Failure probability: of each certificate, of the bounds together, or 1 for estimates.
         certificates: One row an image, for the methods that certify single images.
+        set_certificate: Bounds on the set, where an exam has both.
     """
 
     acr: float
@@ -73,6 +75,36 @@ class Measurement:
     forward_passes: int
     alpha: float
     certificates: Certificates | None = None
+    set_certificate: SetCertificate | None = None
+
+
+Method = Callable[[Sampler, Setting], Measurement]
+
+
+class _Remembering:
+    """A sampler that draws the counts of all images once, for methods that look at the same samples."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+        self._drawn: dict[tuple[str, int, int], NDArray[np.int64]] = {}
+
+    @property
+    def sigma(self) -> float:
+        return self._sampler.sigma
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def counts(self, purpose: str, start: int, stop: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        key = purpose, start, stop
+        if key not in self._drawn:
+            self._drawn[key] = self._sampler.counts(*key)
+        return self._drawn[key] if rows is None else self._drawn[key][rows]
+
+    def predictions(
+        self, purpose: str, start: int, stop: int, rows: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int16]:
+        return self._sampler.predictions(purpose, start, stop, rows)
 
 
 def _fixed(sampler: Sampler, setting: Setting) -> Measurement:
@@ -99,6 +131,11 @@ def _aggregate(sampler: Sampler, setting: Setting) -> Measurement:
     return Measurement(found.acr, found.certified_accuracy, passes, found.alpha)
 
 
+def _fixed_and_aggregate(sampler: Sampler, setting: Setting) -> Measurement:
+    shared = _Remembering(sampler)
+    return replace(_fixed(shared, setting), set_certificate=certify_set(shared, setting.labels, setting.scores()))
+
+
 def _ranking(sampler: Sampler, setting: Setting) -> Measurement:
     found = estimate(sampler, setting.labels, n=setting.n)
     return Measurement(found.acr, found.certified_accuracy(setting.radii), len(sampler) * setting.n, alpha=1.0)
@@ -114,7 +151,7 @@ def _averages(certificates: Certificates, setting: Setting) -> Measurement:
     )
 
 
-METHODS: dict[str, Callable[[Sampler, Setting], Measurement]] = {
+METHODS: dict[str, Method] = {
     "ranking": _ranking,
     "fixed": _fixed,
     "irs": _irs,
@@ -122,6 +159,13 @@ METHODS: dict[str, Callable[[Sampler, Setting], Measurement]] = {
     "sequential": _sequential,
     "aggregate": _aggregate,
 }
+
+EXAMS: dict[str, Method] = {
+    "fixed": _fixed,
+    "sequential": _sequential,
+    "aggregate": _fixed_and_aggregate,
+}
+"""How exams certify: image by image always, since differences between classifiers are measured there."""
 
 ESTIMATES = ("ranking",)
 """Methods that promise nothing: their scores order policies, and finalists are measured again."""

@@ -44,7 +44,7 @@ class SearchSetup:
         self._problem = problem
         self._images: dict[tuple[int, int], NoisyImages] = {}
         self._bases: dict[tuple[Policy | None, Fidelity, int], BaseRecord] = {}
-        self._scores: dict[tuple[int, int], SetScores] = {}
+        self._scores: dict[tuple[int, int, float], SetScores] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the noisy images: whoever receives the problem makes them anew."""
@@ -68,7 +68,7 @@ class SearchSetup:
             alpha=problem.alpha,
             float_base=lambda: self.base(None, fidelity, seed),
             bases=lambda: [self.base(policy, fidelity, seed) for policy in self._base_policies()],
-            scores=lambda: self.scores(fidelity),
+            scores=lambda: self.scores(fidelity.images, fidelity.noise, problem.alpha),
         )
 
     def base(self, policy: Policy | None, fidelity: Fidelity, seed: int) -> BaseRecord:
@@ -101,22 +101,25 @@ class SearchSetup:
             )
         return self._bases[key]
 
-    def scores(self, fidelity: Fidelity) -> SetScores:
-        """Scores for as many images and samples, designed on the calibration images as the float network sees them."""
-        key = fidelity.images, fidelity.noise
+    def scores(self, images: int, n: int, alpha: float) -> SetScores:
+        """Scores of aggregate bounds for as many images and samples.
+
+        They are designed on the calibration images as the float network sees them.
+        """
+        key = images, n, alpha
         if key not in self._scores:
             problem = self._problem
             split = calibration_split(problem.dataset, problem.definition)
             noisy = problem.noisy(split, derive_seed(problem.seed, "scores"))
             with problem.fixed_threads():
-                found = estimate(NoisyClassifier(problem.network, noisy), split.labels, n=fidelity.noise)
+                found = estimate(NoisyClassifier(problem.network, noisy), split.labels, n=n)
             self._scores[key] = design_scores(
                 found.probability,
-                n=fidelity.noise,
-                images=fidelity.images,
+                n=n,
+                images=images,
                 sigma=problem.sigma,
                 radii=problem.radii,
-                alpha=problem.alpha,
+                alpha=alpha,
             )
         return self._scores[key]
 

@@ -21,6 +21,7 @@ from suite.certify import (
     NoisyClassifier,
     NoisyImages,
     Rung,
+    SetScores,
     largest_radius,
     successive_halving,
 )
@@ -41,7 +42,7 @@ from suite.objective import check_radii, parse_objective
 from suite.probes import ProbeSettings
 from suite.problem import Fidelity, Meter, Metrics, Problem
 from suite.problems.definition import CERTIFICATION_METHODS, Definition
-from suite.problems.methods import METHODS, Measurement, Setting
+from suite.problems.methods import METHODS, Measurement, Method, Setting
 from suite.problems.probes import NetworkProbes
 from suite.problems.setup import SearchSetup, calibration_split
 from suite.quantize import Calibration, QuantizedNetwork, TrainableNetwork, calibrate, recalibrate_batch_norm
@@ -232,13 +233,15 @@ class SmoothedProblem(Problem):
         return METHODS["ranking"](NoisyClassifier(network, noisy), self._setup.setting(fidelity, seed))
 
     def measure(
-        self, network: nn.Module, noisy: NoisyImages, method: str, setting: Setting, progress: Progress | None = None
+        self, network: nn.Module, noisy: NoisyImages, method: Method, setting: Setting, progress: Progress | None = None
     ) -> tuple[float, Measurement]:
         """Clean accuracy of a network, and what a certification method finds."""
         clean = predict(network, noisy.pixels, batch=noisy.batch).cpu().numpy()
-        return float((clean == setting.labels).mean()), METHODS[method](
-            NoisyClassifier(network, noisy, progress), setting
-        )
+        return float((clean == setting.labels).mean()), method(NoisyClassifier(network, noisy, progress), setting)
+
+    def set_scores(self, images: int, n: int, alpha: float) -> SetScores:
+        """Scores of aggregate bounds on so many images with ``n`` samples each; made once, by ``100 n`` forward passes."""
+        return self._setup.scores(images, n, alpha)
 
     def noisy(self, split: ImageSplit, seed: int, memory: int = 0) -> NoisyImages:
         """A split's images under the problem's noise, in its fixed batches; the noise is keyed by the images' ids."""
@@ -317,7 +320,7 @@ class SmoothedProblem(Problem):
         if self.certify in ("fixed", "sequential"):
             self.warn_if_unreachable(fidelity.noise, self.alpha)
         if self.certify == "aggregate":
-            self._setup.scores(fidelity)
+            self.set_scores(fidelity.images, fidelity.noise, self.alpha)
 
     def warn_if_unreachable(self, n: int, alpha: float) -> None:
         """Warn if ``n`` agreeing samples do not certify the objective's largest radius, or nothing at all."""
@@ -356,7 +359,7 @@ class SmoothedProblem(Problem):
             if self.certify == "incremental":
                 setting.bases()  # before the policy is set: bases run on the same quantized network
             network = self.network if policy is None else self.quantized(policy, fidelity.finetune_steps, seed)
-            clean_accuracy, measured = self.measure(network, noisy, self.certify, setting)
+            clean_accuracy, measured = self.measure(network, noisy, METHODS[self.certify], setting)
         preparation = 0 if policy is None else self.preparation_passes(fidelity.finetune_steps)
         return Metrics(
             clean_accuracy=clean_accuracy,

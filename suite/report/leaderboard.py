@@ -10,7 +10,7 @@ import pandas as pd
 
 from suite.report.checks import FLOAT, check_comparison
 from suite.report.intervals import average_images
-from suite.report.rows import certified_column, certified_radii, recorded, search_seconds, tidy_rows
+from suite.report.rows import certified_column, certified_radii, recorded, search_seconds, set_bounds, tidy_rows
 from suite.report.scores import by_searcher, exam_score
 from suite.report.statistics import Difference, Summary, compare_searchers, summarize
 from suite.run.records import Comparison, Entry
@@ -30,6 +30,7 @@ def leaderboard(comparison: Comparison, against: str = "random") -> pd.DataFrame
         score_before: Mean exam score before the post-step; missing if there was none.
         image_low, image_high: 95 % interval of ``score`` over exam images, seeds held fixed.
         acr, ``certified@r``, clean_accuracy: Exam means.
+        set_acr, ``set_certified@r``: Means of the lower bounds on the set of exam images, if the exams have them.
         bops_share: BOPs of the winners as a share of the float network's.
         forward_passes, seconds: Spend of a search.
         to_float, to_float_low, to_float_high: Score less that of the float network, with its interval over images.
@@ -89,6 +90,7 @@ def _describe(summary: Summary, entries: Sequence[Entry], comparison: Comparison
         "image_high": summary.images.high,
         "acr": _mean([outcome.metrics.acr for outcome in outcomes]),
         **{certified_column(radius): _mean([shares[radius] for shares in certified]) for radius in radii},
+        **set_bounds(outcomes, radii),
         "clean_accuracy": _mean([outcome.metrics.clean_accuracy for outcome in outcomes]),
         "bops_share": _mean([outcome.metrics.bops / comparison.float_bops for outcome in outcomes]),
         "forward_passes": round(_mean([entry.run.forward_passes for entry in entries])),
@@ -142,6 +144,7 @@ def _describe_float(comparison: Comparison) -> dict[str, Any]:
         "image_high": images.high,
         "acr": row["exam_acr"],
         **{name: row[name] for name in map(certified_column, certified_radii(comparison))},
+        **set_bounds([comparison.reference], certified_radii(comparison)),
         "clean_accuracy": row["exam_clean_accuracy"],
         "bops_share": row["bops_share"],
     }

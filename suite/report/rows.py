@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from suite.report.checks import FLOAT, check_comparison
@@ -91,6 +92,7 @@ def _describe_exam(outcome: Outcome, bops: int, comparison: Comparison) -> dict[
         "exam_acr": outcome.metrics.acr,
         "exam_clean_accuracy": outcome.metrics.clean_accuracy,
         **{certified_column(radius): share for radius, share in certified.items()},
+        **set_bounds([outcome], radii),
         "bops": bops,
         "bops_share": bops / comparison.float_bops,
         "policy": None if outcome.policy is None else outcome.policy.to_json(),
@@ -119,6 +121,18 @@ def certified_radii(comparison: Comparison) -> list[float]:
 def certified_column(radius: float) -> str:
     """Name of the column of the certified accuracy at a radius."""
     return f"certified@{radius:g}"
+
+
+def set_bounds(outcomes: Sequence[Outcome], radii: Sequence[float]) -> dict[str, float]:
+    """Columns of the bounds on the set, averaged over exams; none if the exams have no such bounds."""
+    found = [outcome.set_certificate for outcome in outcomes if outcome.set_certificate is not None]
+    if len(found) < len(outcomes):
+        return {}
+    shares = {
+        f"set_{certified_column(radius)}": float(np.mean([bounds.certified_accuracy[radius] for bounds in found]))
+        for radius in radii
+    }
+    return {"set_acr": float(np.mean([bounds.acr for bounds in found])), **shares}
 
 
 def search_seconds(run: Run) -> float:

@@ -47,7 +47,7 @@ def columns(frame: pd.DataFrame) -> list[Column]:
     score = name_objective(parse_objective(str(frame["objective"].iloc[0])))
     against = str(frame["against"].iloc[0])
     certified = [name for name in frame.columns if name.startswith("certified@")]
-    tuned = frame["score_before"].notna().any()
+    tuned, bounded = frame["score_before"].notna().any(), "set_acr" in frame
     shares = [
         Column(name.removeprefix("certified"), _share_of(name), 6 + place / 10) for place, name in enumerate(certified)
     ]
@@ -57,6 +57,7 @@ def columns(frame: pd.DataFrame) -> list[Column]:
         Column("seeds", lambda row: _integer(row["seeds"]), 9),
         Column("exam ACR" if score == "ACR" else "exam score", _score, 0),
         *([Column("before", lambda row: _number(row["score_before"], ".4f"), 1.5)] if tuned else []),
+        *([Column("set ACR ≥", lambda row: _number(row["set_acr"], ".4f"), 1.2)] if bounded else []),
         Column("95 % images", lambda row: _interval(row["image_low"], row["image_high"]), 5),
         *([] if score == "ACR" else [Column("exam ACR", lambda row: _number(row["acr"], ".4f"), 4)]),
         *shares,
@@ -88,6 +89,11 @@ def notes(frame: pd.DataFrame) -> list[str]:
     ]
     if ranked["score_before"].notna().any():
         found.append("before: mean exam score of the same winners before the post-step.")
+    if "set_acr" in frame:
+        found.append(
+            "set ACR ≥: lower bound on the average certified radius of the exam images, one for the whole set instead of one for "
+            "each image; mean over seeds of bounds that are each true with probability 1 - alpha."
+        )
     if "underpowered" in set(ranked["verdict"]):
         count = len(ranked) - 1
         found.append(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from suite.certify.aggregate import SetCertificate
 from suite.certify.certificates import Certificates
 from suite.certify.sampling import Progress
 from suite.cost import float_bops
@@ -19,7 +20,7 @@ from suite.errors import BitcertError
 from suite.files import write_text
 from suite.problem import Metrics
 from suite.problems.definition import ExamSettings
-from suite.problems.methods import Setting
+from suite.problems.methods import EXAMS, Setting
 from suite.problems.smoothed import SmoothedProblem
 from suite.run.executors import Executor
 from suite.run.post_step import Finished, PostStep, apply_post_step, parse_post_step
@@ -71,8 +72,15 @@ def examine(
         clean_accuracy, measured = problem.measure(
             finished.network,
             problem.noisy(split, derive_seed(problem.seed, "exam")),
-            settings.method,
-            Setting(split.labels, problem.radii, settings.n0, settings.n, settings.alpha),
+            EXAMS[settings.method],
+            Setting(
+                split.labels,
+                problem.radii,
+                settings.n0,
+                settings.n,
+                settings.alpha,
+                scores=lambda: problem.set_scores(len(split), settings.n, settings.alpha),
+            ),
             progress,
         )
     assert measured.certificates is not None
@@ -97,6 +105,7 @@ def examine(
         labels=split.labels,
         image_ids=split.ids,
         provenance=provenance,
+        set_certificate=measured.set_certificate,
     )
 
 
@@ -124,6 +133,8 @@ def hold_exams(
 ) -> None:
     """Hold exams on an executor and write each outcome to its file as soon as it is there."""
     files = list(cases)
+    if exam.method == "aggregate":
+        problem.set_scores(len(exam_images(problem, exam)), exam.n, exam.alpha)  # made here, once for all workers
     for position, outcome in runner.map(_examine, (problem, exam), list(cases.values())):
         write_outcome(outcome, files[position])
         on_exam(outcome)
@@ -172,6 +183,7 @@ def write_outcome(outcome: Outcome, path: Path) -> None:
         "post_step": outcome.post_step,
         "metrics": outcome.metrics.to_dict(),
         "provenance": dict(outcome.provenance),
+        "set": None if outcome.set_certificate is None else _set_record(outcome.set_certificate),
         "images": {
             "id": outcome.image_ids.tolist(),
             "label": outcome.labels.tolist(),
@@ -182,6 +194,18 @@ def write_outcome(outcome: Outcome, path: Path) -> None:
         },
     }
     write_text(path, json.dumps(content, allow_nan=False) + "\n")
+
+
+def _set_record(found: SetCertificate) -> dict[str, Any]:
+    shares = {f"{radius:g}": share for radius, share in found.certified_accuracy.items()}
+    return {"acr": found.acr, "certified_accuracy": shares, "alpha": found.alpha, "n": found.forward_passes}
+
+
+def _read_set(record: Mapping[str, Any] | None) -> SetCertificate | None:
+    if record is None:
+        return None
+    shares = {float(radius): float(share) for radius, share in record["certified_accuracy"].items()}
+    return SetCertificate(float(record["acr"]), shares, float(record["alpha"]), int(record["n"]))
 
 
 def read_outcome(path: Path) -> Outcome:
@@ -211,6 +235,7 @@ def read_outcome(path: Path) -> Outcome:
             labels=np.array(images["label"], dtype=np.int64),
             image_ids=np.array(images["id"], dtype=np.int64),
             provenance=content["provenance"],
+            set_certificate=_read_set(content.get("set")),
         )
     except FileNotFoundError:
         raise BitcertError(f"there is no exam at {path}") from None

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from suite.certify.aggregate import SetCertificate
 from suite.certify.certificates import Certificates
 from suite.objective import Objective
 from suite.problem import Metrics, Trial, nondominated
@@ -90,6 +91,7 @@ class Outcome:
         labels: True classes, shape ``(images,)``.
         image_ids: Ids of the exam images in their dataset, shape ``(images,)``.
         provenance: Problem, n0, n, alpha, seeds, hashes, versions and commit, JSON-ready.
+        set_certificate: Bounds on the set of images, if the exam has them: true with probability 1 - alpha for this one policy.
     """
 
     policy: Policy | None
@@ -99,6 +101,7 @@ class Outcome:
     labels: NDArray[np.int64]
     image_ids: NDArray[np.int64]
     provenance: Mapping[str, Any]
+    set_certificate: SetCertificate | None = None
 
     @property
     def scores(self) -> NDArray[np.float64]:

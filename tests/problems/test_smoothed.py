@@ -10,7 +10,7 @@ import torch
 from scipy.stats import norm
 
 import suite
-from suite.certify import CertificationWarning, Rung, certify
+from suite.certify import CertificationWarning, NoisyClassifier, Rung, certify, certify_set
 from suite.cost import random_feasible
 from suite.errors import BitcertError
 from suite.problem import Fidelity
@@ -163,7 +163,7 @@ def test_an_exam_by_sequential_certificates_says_the_same_with_fewer_samples() -
     assert set(sequential.certificates.radius) <= set(problem.radii)
     for radius, share in fixed.metrics.certified_accuracy.items():
         assert share - 6 / images <= sequential.metrics.certified_accuracy[radius] <= share + 1.5 / images
-    with pytest.raises(BitcertError, match="known: fixed, sequential"):
+    with pytest.raises(BitcertError, match="known: aggregate, fixed, sequential"):
         ExamSettings(method="ranking")
 
 
@@ -173,9 +173,9 @@ def test_methods_that_need_the_search_are_refused_outside_it(problem: SmoothedPr
     for method in METHODS:
         if method in ("irs", "incremental", "aggregate"):
             with pytest.raises(BitcertError, match="needs the search's set-up"):
-                problem.measure(problem.network, noisy, method, setting)
+                problem.measure(problem.network, noisy, METHODS[method], setting)
         else:
-            problem.measure(problem.network, noisy, method, setting)
+            problem.measure(problem.network, noisy, METHODS[method], setting)
 
 
 def test_threads_of_the_caller_do_not_matter_and_are_restored(problem: SmoothedProblem) -> None:
@@ -378,3 +378,31 @@ def test_the_tied_problem_has_one_number_of_bits_a_layer_and_the_network_of_the_
     assert (len(tied.space.variables), len(free.space.variables)) == (18, 36)
     assert tied.space.layers == free.space.layers
     assert DEFINITIONS["cifar10-resnet20-tied"].trained_as == "cifar10-resnet20"
+
+
+def test_an_exam_with_aggregate_bounds_is_a_fixed_exam_and_bounds_the_set_from_the_same_samples() -> None:
+    problem = load_problem("digits")
+    assert isinstance(problem, SmoothedProblem)
+    settings = ExamSettings(images=60, n0=8, n=50, method="aggregate")
+    both = examine(problem, None, exam=settings)
+    fixed = examine(problem, None, exam=replace(settings, method="fixed"))
+    np.testing.assert_array_equal(both.certificates.p_lower, fixed.certificates.p_lower)
+    assert (both.metrics.acr, both.metrics.forward_passes) == (fixed.metrics.acr, fixed.metrics.forward_passes)
+    assert fixed.set_certificate is None
+    found = both.set_certificate
+    assert found is not None
+    noisy = problem.noisy(problem.dataset.splits["exam"].subset(np.arange(60)), derive_seed(problem.seed, "exam"))
+    alone = certify_set(NoisyClassifier(problem.network, noisy), both.labels, problem.set_scores(60, 50, 1e-3))
+    assert (found.acr, dict(found.certified_accuracy)) == (alone.acr, dict(alone.certified_accuracy))
+    truth = examine(problem, None, exam=replace(settings, n0=100, n=4000, method="fixed"))
+    assert fixed.metrics.acr < found.acr < truth.metrics.acr + 0.02
+
+
+def test_outcomes_with_bounds_on_the_set_are_read_back(tmp_path: Path) -> None:
+    outcome = examine(load_problem("digits"), None, exam=ExamSettings(images=20, n0=8, n=30, method="aggregate"))  # type: ignore[arg-type]
+    write_outcome(outcome, tmp_path / "exam.json")
+    read = read_outcome(tmp_path / "exam.json").set_certificate
+    assert read is not None
+    assert outcome.set_certificate is not None
+    assert (read.acr, read.alpha, read.forward_passes) == (outcome.set_certificate.acr, 1e-3, 30)
+    assert read.certified_accuracy == outcome.set_certificate.certified_accuracy
