@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from suite.certify import SetCertificate
 from suite.objective import parse_objective
 from suite.problem import Trial
 from suite.report.leaderboard import leaderboard
-from suite.run.records import Comparison, Entry, Run
-from tests.report.fabricated import make_comparison
+from suite.report.tables import to_markdown
+from suite.run.records import Comparison, Entry, Outcome, Run
+from tests.report.fabricated import fabricate, make_comparison
 
 
 def by_name(frame: pd.DataFrame) -> dict[str, pd.Series]:
@@ -128,3 +130,22 @@ def test_another_opponent_can_be_chosen(large: Comparison) -> None:
     assert set(frame["against"].iloc[:-1]) == {"uniform"}
     assert rows["uniform"]["verdict"] == "not compared"
     assert rows["random"]["difference"] == pytest.approx(rows["random"]["score"] - rows["uniform"]["score"])
+
+
+def test_bounds_on_the_set_have_columns_of_their_own() -> None:
+    comparison = fabricate(("random", "tpe"))
+
+    def bounded(outcome: Outcome, acr: float) -> Outcome:
+        shares = {radius: 0.5 * share for radius, share in outcome.metrics.certified_accuracy.items()}
+        return replace(outcome, set_certificate=SetCertificate(acr, shares, 0.001, 100))
+
+    entries = [
+        replace(entry, outcome=bounded(entry.outcome, acr))
+        for entry, acr in zip(comparison.entries, (0.1, 0.3, 0.5, 0.6), strict=True)
+    ]
+    with_bounds = replace(comparison, entries=tuple(entries), reference=bounded(comparison.reference, 0.7))
+    frame = leaderboard(with_bounds).set_index("searcher")
+    assert frame["set_acr"].to_dict() == pytest.approx({"tpe": 0.55, "random": 0.2, "float": 0.7})
+    np.testing.assert_allclose(frame["set_certified@0.25"], 0.5 * frame["certified@0.25"])
+    assert "set ACR ≥" in to_markdown(leaderboard(with_bounds))
+    assert "set ACR" not in to_markdown(leaderboard(comparison))
