@@ -153,6 +153,7 @@ class SearchLoop:
         self._probe_seconds = 0.0
         self._free_in_a_row = 0
         self._exhausted = False
+        self._over = False
         self._elapsed_before = 0.0
         self._opened = time.perf_counter()
         for rung in self._ladder:
@@ -296,7 +297,7 @@ class SearchLoop:
             with self._probing():
                 policy = self.searcher.ask(pending=tuple(self._pending.values()))
         except Exhausted:
-            self._exhausted = True
+            self._exhausted = self._over = True
             return None
         return self._begin(policy)
 
@@ -359,7 +360,7 @@ class SearchLoop:
         self._free_in_a_row = self._free_in_a_row + 1 if trial.spend == 0 else 0
         if trial.metrics is not None:
             self._first_with.setdefault(trial.policy, trial)
-        if not self._exhausted:
+        if not self._over:
             with self._probing():
                 self.searcher.tell(trial)
         if self._on_trial is not None:
@@ -387,12 +388,17 @@ class SearchLoop:
         self._probe_spend += event["probes"]
 
     def _replay(self, events: list[dict[str, Any]]) -> None:
-        """Bring loop and searcher to where the journal ends; a searcher with no more to propose need not be asked again."""
+        """Bring loop and searcher to where the journal ends; the searcher of a run that is over is neither asked nor told.
+
+        It would probe again, for minutes, what is on record.
+        """
         self._check_header(events[0])
-        self._exhausted = events[-1]["event"] == "stop" and events[-1]["reason"] == "exhausted"
+        stopped = events[-1]["reason"] if events[-1]["event"] == "stop" else None
+        self._exhausted = stopped == "exhausted"
+        self._over = stopped in ("exhausted", "stalled") or (stopped is not None and self._limits_reached(events))
         for event in events[1:]:
             if event["event"] == "ask":
-                trial = self._begin(_policy(event)) if self._exhausted else self._ask()
+                trial = self._begin(_policy(event)) if self._over else self._ask()
                 if trial is None or trial.policy.to_dict() != event["policy"] or trial.number != event["number"]:
                     raise BitcertError(
                         f"{self._journal.path}: replaying trial {event['number']} gave another proposal than the recorded one; "
@@ -424,6 +430,15 @@ class SearchLoop:
                 self._replace_probes(event)
         self._again = list(self._pending.values())
         self._opened = time.perf_counter()
+
+    def _limits_reached(self, events: list[dict[str, Any]]) -> bool:
+        """Whether a run that has stopped is at one of the limits, which may be others than those it stopped at."""
+        limits, run = self._limits, run_of(events)
+        return (
+            (limits.evaluations is not None and len(run.trials) >= limits.evaluations)
+            or (limits.forward_passes is not None and run.forward_passes >= limits.forward_passes)
+            or (limits.seconds is not None and events[-1]["elapsed"] >= limits.seconds)
+        )
 
     def _check_header(self, found: dict[str, Any]) -> None:
         wanted = json.loads(json.dumps(self._header))
@@ -463,6 +478,11 @@ def load_run(directory: str | Path) -> Run:
     events = read_journal(Path(directory))
     if not events:
         raise BitcertError(f"{directory} holds a run that has recorded nothing yet")
+    return run_of(events)
+
+
+def run_of(events: list[dict[str, Any]]) -> Run:
+    """The run that the events of a journal tell of."""
     header = events[0]
     lower = [Fidelity(**rung) for rung in header["rungs"]["lower"]]
     ladder, seed = (*lower, Fidelity(**header["fidelity"])), header["evaluation_seed"]

@@ -250,7 +250,7 @@ def test_a_searcher_that_changed_is_refused(tmp_path: Path) -> None:
     changed = make_searcher("random", problem, 0)
     changed.ask()
     with pytest.raises(BitcertError, match="not deterministic"):
-        search(problem, changed, evaluations=12, directory=tmp_path)
+        search(problem, changed, evaluations=13, directory=tmp_path)
 
 
 def test_the_facade_reads_runs(tmp_path: Path) -> None:
@@ -348,6 +348,36 @@ def test_a_run_that_ended_exhausted_is_read_back_without_asking_its_searcher(tmp
     again = search(problem, Once(problem, 0), evaluations=50, directory=tmp_path)
     assert again == whole
     assert problem.meter.forward_passes == 0
+
+
+@pytest.mark.parametrize("limits", [Limits(6), Limits(None, forward_passes=60), Limits(None, seconds=0.2)])
+def test_the_searcher_of_a_run_that_is_over_is_neither_asked_nor_told(limits: Limits, tmp_path: Path) -> None:
+    class Unwilling(Probing):
+        def ask(self, pending: Sequence[Trial] = ()) -> Policy:
+            raise AssertionError("asked again")
+
+        def tell(self, trial: Trial) -> None:
+            raise AssertionError("told again")
+
+    def run(kind: type[Probing], limits: Limits) -> int:
+        problem = SeparableProblem()
+        promotion = Promotion(2, problem.fidelity, seed=1)
+        searcher = kind(problem, 0)
+        searcher.name = "probing"
+        loop = SearchLoop(problem, searcher, tmp_path, limits, promotion=promotion)
+        InlineExecutor().run(problem, [loop])
+        loop.close()
+        return loop.spend
+
+    spent = run(Probing, limits)
+    whole = load_run(tmp_path)
+    assert spent == whole.forward_passes
+    assert run(Unwilling, limits) == spent
+    assert load_run(tmp_path) == whole
+    more = Limits(len(whole.trials) + 2)
+    with pytest.raises(AssertionError, match="asked again"):
+        run(Unwilling, more)
+    assert run(Probing, more) > spent
 
 
 def test_the_time_of_a_searcher_is_on_record(tmp_path: Path) -> None:
