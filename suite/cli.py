@@ -375,7 +375,7 @@ def _add_spend(parser: argparse.ArgumentParser) -> None:
         "--rungs",
         metavar="AxB,...",
         help="cheaper fidelities, images x noise samples, that a policy must survive first, as in 30x16,60x32; finetuning steps "
-        "follow a plus, as in 30x16+0 (asynchronous successive halving; default: none)",
+        "other than the search's follow a plus, as in 30x16+0 (asynchronous successive halving; default: none)",
     )
     group.add_argument(
         "--reduction", type=float, default=3.0, help="with --rungs, about one policy in this many goes on (default: 3)"

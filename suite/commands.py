@@ -7,11 +7,15 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from suite.errors import BitcertError, unknown_name
 from suite.problem import Fidelity, Problem
 from suite.space import Policy
+
+if TYPE_CHECKING:
+    from suite.problems.smoothed import SmoothedProblem
+    from suite.run.records import Run
 
 
 def run_list(arguments: argparse.Namespace) -> int:
@@ -52,11 +56,13 @@ def run_train(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from suite.data import load_dataset
-    from suite.problems import DEFINITIONS
+    from suite.problems import DEFINITIONS, FOLDER
     from suite.progress import epochs_shown
     from suite.train.recipe import make_checkpoint, recipe_for
 
     if arguments.problem not in DEFINITIONS:
+        if arguments.problem == FOLDER.name:
+            raise BitcertError("networks of your own are trained elsewhere; bitcert trains those of its named problems")
         raise unknown_name("problem", arguments.problem, DEFINITIONS)
     definition = DEFINITIONS[arguments.problem]
     sigma = definition.sigma if arguments.sigma is None else arguments.sigma
@@ -95,7 +101,8 @@ def run_search(arguments: argparse.Namespace) -> int:
         f"runs/{problem.name}-{_slug(problem)}-{searcher_slug(arguments.searcher)}-{arguments.seed}"
     )
     limits = _limits(arguments)
-    resources, rungs, fidelity = _resources(arguments, directory), _rungs(arguments), _fidelity(arguments, problem)
+    resources, fidelity = _resources(arguments, directory), _fidelity(arguments, problem)
+    rungs = _rungs(arguments, fidelity)
     rungs.up_to(fidelity)  # mistakes come out before anything is shown
     check_pace(arguments.parallel, arguments.retries)
     with trials_shown(problem, [(searcher.name, searcher.seed)], limits, quiet=arguments.json) as watcher:
@@ -150,7 +157,8 @@ def run_search(arguments: argparse.Namespace) -> int:
         )
         print(f"  {run.best.policy.to_json()}")
         print("a search score is an estimate on search images; examine the winner with:")
-        print(f"  bitcert examine --run {directory}")
+        again = [f" --{name} {getattr(arguments, name)}" for name in ("checkpoint", "data") if getattr(arguments, name)]
+        print(f"  bitcert examine --run {directory}{''.join(again)}")
     return 0
 
 
@@ -191,15 +199,16 @@ def _compare(
     reference = _against(against, names)
     for name in names:
         make_searcher(name, problem)  # mistakes come out before anything is shown or written
+    fidelity = _fidelity(arguments, problem)
     settings = ComparisonSettings(
         searchers=names,
         seeds=_seeds(arguments.seeds),
         limits=_limits(arguments),
-        fidelity=_fidelity(arguments, problem),
+        fidelity=fidelity,
         post_step=_post_step(arguments),
         exam=_exam(arguments, problem),
         finalists=arguments.finalists,
-        rungs=_rungs(arguments),
+        rungs=_rungs(arguments, fidelity),
     )
     exam_images(problem, settings.exam)  # the same
     settings.rungs.up_to(settings.fidelity)
@@ -265,14 +274,17 @@ def run_examine(arguments: argparse.Namespace) -> int:
     from suite.progress import exam_shown
     from suite.run.exam import exam_forward_passes, examine, write_outcome
 
-    policy = None
+    policy, run = None, None
     if arguments.run:
-        policy = _best_of_run(arguments)
+        run = _recorded_run(arguments)
+        policy = run.best.policy if run.best else None
     elif arguments.policy:
         policy = _policy(arguments.policy)
     problem = _problem(arguments)
     if not isinstance(problem, SmoothedProblem):
         raise BitcertError(f"{problem.name} has no images to hold an exam on")
+    if run is not None:
+        _check_run(run, problem)
     exam, post_step = _exam(arguments, problem), _post_step(arguments)
     steps = 0 if policy is None or post_step.name == "none" else post_step.steps
     with exam_shown(exam_forward_passes(problem, exam), steps, quiet=arguments.json) as (progress, on_step):
@@ -345,16 +357,18 @@ def run_plane(arguments: argparse.Namespace) -> int:
     from suite.report.plane import print_plane, write_plane
     from suite.run.plane import map_plane
 
-    policy = _best_of_run(arguments)
+    run = _recorded_run(arguments)
     problem = _problem(arguments)
     if not isinstance(problem, SmoothedProblem):
         raise BitcertError(f"{problem.name} has no network to finetune: its scores are a formula")
+    _check_run(run, problem)
+    assert run.best is not None
     step = _post_step(arguments)
     directory = Path(arguments.directory or f"{arguments.run.rstrip('/')}-plane")
     with plane_shown(step.steps, arguments.size, quiet=arguments.json) as (on_step, on_point):
         plane = map_plane(
             problem,
-            policy,
+            run.best.policy,
             directory,
             post_step=step,
             size=arguments.size,
@@ -381,18 +395,11 @@ def run_table(arguments: argparse.Namespace) -> int:
     """Put certificates of several classifiers side by side."""
     from rich.console import Console
 
-    from suite.objective import check_radii
-    from suite.report.certificate_tables import RADII, print_tables, read_table, summary, write_tables
+    from suite.objective import parse_radii
+    from suite.report.certificate_tables import RADII, print_tables, read_named, summary, write_tables
 
-    radii: tuple[float, ...] = RADII
-    if arguments.radii is not None:
-        try:
-            radii = tuple(float(radius) for radius in arguments.radii.split(","))
-        except ValueError:
-            raise BitcertError(f"radii are numbers separated by commas, got {arguments.radii!r}") from None
-        check_radii(radii)
-    named = [given.rpartition("=")[::2] for given in arguments.files]
-    tables = [read_table(Path(file), name or None) for name, file in named]
+    radii = RADII if arguments.radii is None else parse_radii(arguments.radii)
+    tables = [read_named(given) for given in arguments.files]
     names = [table.name for table in tables]
     if len(set(names)) < len(names):
         raise BitcertError(f"every table needs a name of its own, given as NAME=FILE; got {', '.join(names)}")
@@ -438,24 +445,34 @@ def _report(comparison: Any, directory: Path, *, against: str, as_json: bool) ->
     return 0
 
 
-def _best_of_run(arguments: argparse.Namespace) -> Policy:
-    """The best policy of the run that was named; the run's problem is filled in where no option says otherwise."""
+def _recorded_run(arguments: argparse.Namespace) -> Run:
+    """The run that was named, with a best policy; its problem is filled in where no option says otherwise."""
     from suite.run.loop import load_run
 
     run = load_run(arguments.run)
     if run.best is None:
         raise BitcertError(f"the run in {arguments.run} has no successful trial")
     recorded = dict(run.provenance)
-    if "based_on" in recorded:
+    if "based_on" in recorded and getattr(arguments, "problem", None) is None:
         recorded["problem"] = recorded["based_on"]
     else:
-        recorded["network"] = None
+        recorded |= {"network": None, "image_size": None}
     for option in ("problem", "network", "image_size", "budget", "sigma"):
         if getattr(arguments, option, None) is None:
             setattr(arguments, option, recorded.get(option))
     arguments.objective, arguments.problem_seed = run.provenance["objective"], run.provenance.get("problem_seed", 0)
     arguments.recalibrate = run.provenance.get("recalibrate", False)
-    return run.best.policy
+    return run
+
+
+def _check_run(run: Run, problem: SmoothedProblem) -> None:
+    """Raise BitcertError if the network or the images are not those of the run whose policy is looked at."""
+    found = problem.provenance()
+    for key, what in (("network_sha256", "network"), ("data_sha256", "images")):
+        if run.provenance[key] != found[key]:
+            raise BitcertError(
+                f"the run was made with another {what}; give the options of the search again (--checkpoint, --data, --sigma)"
+            )
 
 
 def _problem(arguments: argparse.Namespace) -> Problem:
@@ -500,11 +517,14 @@ def _fidelity(arguments: argparse.Namespace, problem: Problem) -> Fidelity:
     from dataclasses import replace
 
     from suite.problems.definition import protocol_steps
+    from suite.problems.smoothed import SmoothedProblem
 
     asked = {name: getattr(arguments, name, None) for name in ("images", "noise", "finetune_steps")}
     protocol = getattr(arguments, "protocol", None)
     if protocol is not None:
         asked["finetune_steps"] = protocol_steps(protocol, asked["finetune_steps"])
+    if asked["images"] is None and isinstance(problem, SmoothedProblem):
+        asked["images"] = min(problem.fidelity.images, len(problem.dataset.splits["search"]))  # a folder may be small
     return replace(problem.fidelity, **{name: value for name, value in asked.items() if value is not None})
 
 
@@ -517,10 +537,12 @@ def _limits(arguments: argparse.Namespace) -> Any:
     return Limits(evaluations, arguments.forward_passes, arguments.seconds)
 
 
-def _rungs(arguments: argparse.Namespace) -> Any:
+def _rungs(arguments: argparse.Namespace, top: Fidelity) -> Any:
     from suite.run.rungs import Rungs
 
-    return Rungs() if arguments.rungs is None else Rungs.parse(arguments.rungs, arguments.reduction)
+    if arguments.rungs is None:
+        return Rungs()
+    return Rungs.parse(arguments.rungs, arguments.reduction, top.finetune_steps)
 
 
 def _post_step(arguments: argparse.Namespace) -> Any:
@@ -533,14 +555,15 @@ def _exam(arguments: argparse.Namespace, problem: Any) -> Any:
     from suite.problems.definition import ExamSettings
     from suite.run.exam import default_exam
 
-    images = default_exam(problem).images if arguments.exam_images is None else arguments.exam_images
+    split = getattr(arguments, "split", "exam")
+    images = default_exam(problem, split).images if arguments.exam_images is None else arguments.exam_images
     return ExamSettings(
         images,
         arguments.exam_n0,
         arguments.exam_n,
         arguments.exam_alpha,
         arguments.exam_certify,
-        getattr(arguments, "split", "exam"),
+        split,
     )
 
 

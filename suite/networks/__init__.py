@@ -4,7 +4,7 @@ from suite.networks.build import NETWORKS, build_network, initialize, network_la
 from suite.networks.checkpoints import load_checkpoint, network_sha256, save_checkpoint, shipped_checkpoint
 from suite.networks.layers import shortcut_ties, trace_layers, untraced_layers
 from suite.networks.normalization import Normalization
-from suite.networks.own import Unquantized, build_own, count_outputs, find_unquantized, is_own
+from suite.networks.own import Unquantized, build_own, check_layers, count_outputs, find_unquantized, is_own
 
 __all__ = [
     "NETWORKS",
@@ -12,6 +12,7 @@ __all__ = [
     "Unquantized",
     "build_network",
     "build_own",
+    "check_layers",
     "count_outputs",
     "find_unquantized",
     "initialize",

@@ -11,6 +11,9 @@ from torch import nn
 from suite.errors import BitcertError
 from suite.space import Layer
 
+# PyTorch's fused transformer layers pass their modules by: they could be neither traced nor quantized.
+torch.backends.mha.set_fastpath_enabled(False)
+
 _SHORTCUT, _FIRST_CONVOLUTION = ".downsample.0", ".conv1"
 
 
@@ -31,14 +34,18 @@ def trace_layers(network: nn.Module, shape: tuple[int, int, int]) -> tuple[Layer
     calls: dict[nn.Module, list[tuple[torch.Size, torch.Size]]] = {}
 
     def record(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        if not inputs:
+            raise BitcertError("a layer is called with its input as a keyword; bitcert needs it in the first place")
         calls.setdefault(module, []).append((inputs[0].shape, output.shape))
 
     with _watched(network, record), torch.no_grad():
         some = next(network.parameters(), torch.empty(0))
         try:
             network(torch.zeros((1, *shape), device=some.device, dtype=some.dtype))
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+        except BitcertError:
+            raise
+        except Exception as error:  # a network of the user's may fail in every possible way
+            reason = (str(error).splitlines() or [""])[0] or type(error).__name__
             raise BitcertError(f"the network cannot take an image of shape {shape}: {reason}") from error
     if not calls:
         raise BitcertError("the network executes no Conv2d or Linear module, and bitcert quantizes no other")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
 from suite.errors import BitcertError
@@ -17,6 +18,7 @@ from suite.networks.layers import untraced_layers
 from suite.space import Layer
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+_COMPUTING = ("forward", "_conv_forward")
 _FLOPS_PER_MAC = 2
 
 
@@ -48,10 +50,33 @@ def build_own(name: str) -> nn.Module:
         ) from error
     if not isinstance(network, nn.Module):
         raise BitcertError(f"{name} gives a {type(network).__name__} instead of a torch.nn.Module")
+    strange = [name for name, tensor in network.named_parameters() if tensor.dtype != torch.float32 or tensor.is_cuda]
+    if strange:
+        raise BitcertError(f"{name} gives parameters that are not of 32 bits on the CPU, such as {strange[0]}")
     for module in network.modules():
         if hasattr(module, "inplace"):
             module.inplace = False  # type: ignore[assignment]
     return network.eval()
+
+
+def check_layers(network: nn.Module, layers: Sequence[Layer]) -> None:
+    """Check that a layer does what its weights say: quantized, it is executed as a plain Conv2d or Linear.
+
+    Raises:
+        BitcertError: If a layer computes something else, as with weight standardization; such layers are named.
+    """
+    changed = []
+    for layer in layers:
+        module = network.get_submodule(layer.name)
+        plain = nn.Conv2d if isinstance(module, nn.Conv2d) else nn.Linear
+        same = all(getattr(type(module), name) is getattr(plain, name) for name in _COMPUTING if hasattr(plain, name))
+        if not same or parametrize.is_parametrized(module):
+            changed.append(f"{layer.name} ({type(module).__name__})")
+    if changed:
+        raise BitcertError(
+            f"layers that compute something else than a plain Conv2d or Linear cannot be quantized: {', '.join(changed)}; put "
+            "what is special about them into modules of its own, or into the weights"
+        )
 
 
 def count_outputs(network: nn.Module, shape: tuple[int, int, int]) -> int:

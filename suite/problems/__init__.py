@@ -146,7 +146,9 @@ def load_problem(
         raise BitcertError(
             "bring your network with --network MODULE:FUNCTION; --image-size and 'folder' are for such ones"
         )
-    if name == "separable" and network is None:
+    if name == "separable":
+        if network is not None:
+            raise BitcertError("separable is a formula: it has no images that a network could be put on")
         from suite.problems.separable import SeparableProblem
 
         return SeparableProblem(
@@ -184,7 +186,7 @@ def load_problem(
 
 def _with_network(base: Definition, network: str, image_size: int | None) -> Definition:
     """A problem with a network of the user's in it; warns about what of the network is not quantized."""
-    from suite.networks import build_own, count_outputs, find_unquantized, trace_layers
+    from suite.networks import build_own, check_layers, count_outputs, find_unquantized, trace_layers
 
     size = base.shape[-1] if image_size is None else image_size
     if size < 1 or (size != base.shape[-1] and base.dataset not in ("folder", "imagenet")):
@@ -192,6 +194,7 @@ def _with_network(base: Definition, network: str, image_size: int | None) -> Def
     shape = (base.shape[0], size, size)
     built = build_own(network)
     layers = trace_layers(built, shape)
+    check_layers(built, layers)
     unquantized = str(find_unquantized(built, layers, shape))
     if unquantized:
         warnings.warn(f"{network}: {unquantized}", UnquantizedWarning, stacklevel=3)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import norm
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from suite.certify import NoiseStream
 from suite.data import ImageSplit
@@ -175,7 +176,7 @@ class NetworkDerivatives(Derivatives):
     def products(self, vectors: Sequence[Mapping[int, NDArray[np.float32]]]) -> list[dict[int, NDArray[np.float32]]]:
         """Multiply the Hessian with vectors; three forward passes a row and ``product_passes`` more."""
         found = [{layer: np.zeros_like(values) for layer, values in vector.items()} for vector in vectors]
-        with self._problem.fixed_threads():
+        with self._problem.fixed_threads(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             for lines, inputs, labels in self._lines():
                 points, loss = self._differentiable(inputs, labels)
                 slopes = torch.autograd.grad(loss, points, create_graph=True)

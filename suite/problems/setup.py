@@ -83,6 +83,7 @@ class SearchSetup:
             network = problem.network if policy is None else problem.quantized(policy)
             noisy, _ = self.images(fidelity.images, seed)
             depends_on = {
+                "float_sha256": problem.network_sha256,
                 "executed_sha256": network_sha256(network),
                 "policy": None if policy is None else policy.to_dict(),
                 "data_sha256": problem.dataset.sha256,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -47,8 +48,12 @@ from suite.problems.probes import NetworkProbes
 from suite.problems.setup import SearchSetup, calibration_split
 from suite.quantize import Calibration, QuantizedNetwork, TrainableNetwork, calibrate, recalibrate_batch_norm
 from suite.seeds import derive_seed
-from suite.space import Policy, SearchSpace
+from suite.space import FLOAT_BITS, Policy, SearchSpace
 from suite.train.finetune import FinetuneSettings, finetune
+
+
+class DataWarning(UserWarning):
+    """The images may not be what the network takes them for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,6 +152,11 @@ class SmoothedProblem(Problem):
     def network(self) -> nn.Module:
         """The float network, normalization inside, in evaluation mode."""
         return self._loaded.network
+
+    @property
+    def network_sha256(self) -> str:
+        """Hash of the float network: of its weights, and of a user's network also of what it computes."""
+        return self._loaded.network_sha256
 
     @property
     def calibration(self) -> Calibration:
@@ -382,6 +392,13 @@ class SmoothedProblem(Problem):
                 f"{self.name} takes images of shape {self.definition.shape} in at most {self.definition.classes} classes; "
                 f"the data have shape {dataset.shape} and {dataset.classes} classes"
             )
+        if dataset.classes < self.definition.classes:
+            warnings.warn(
+                f"the network has {self.definition.classes} outputs and the images are of {dataset.classes} classes, which stand "
+                f"for the outputs 0 to {dataset.classes - 1}, folders in alphabetical order; labels are wrong if that is not so",
+                DataWarning,
+                stacklevel=2,
+            )
         network = build_network(self.definition.network, self.definition.classes, self.definition.shape[0])
         load_checkpoint(
             network, self._checkpoint or shipped_checkpoint(self.definition.trained_as or self.name, self.sigma)
@@ -390,19 +407,50 @@ class SmoothedProblem(Problem):
         with self.fixed_threads():
             batches = self._calibration_batches(dataset)
             calibration = calibrate(network, [layer.name for layer in self.space.layers], batches)
+        if self.recalibrate and not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+            raise BitcertError(f"{self.name} has no batch norms that could be recalibrated")
+        quantized = QuantizedNetwork(network, self.space.layers, calibration, fold=not self.recalibrate)
+        identity = network_sha256(network)
+        if self.definition.based_on:
+            with self.fixed_threads():
+                identity = _check_execution(network, quantized, batches[0], identity)
         return _Loaded(
             dataset=dataset,
             network=network,
             calibration=calibration,
             calibration_batches=batches,
-            quantized=QuantizedNetwork(network, self.space.layers, calibration, fold=not self.recalibrate),
-            network_sha256=network_sha256(network),
+            quantized=quantized,
+            network_sha256=identity,
         )
 
     def _calibration_batches(self, dataset: ImageDataset) -> list[Tensor]:
         split = calibration_split(dataset, self.definition)
         stream = NoiseStream(derive_seed(self.seed, "calibration"), "calibration")
         return [inputs for inputs, _ in self.labelled_batches(split, stream, samples=1)]
+
+
+@torch.no_grad()
+def _check_execution(network: nn.Module, quantized: QuantizedNetwork, images: Tensor, weights_sha256: str) -> str:
+    """Check that a network of the user's is executed as it is meant when nothing is quantized.
+
+    Returns:
+        A hash of its weights and of what it computes: its code may change while its weights stay.
+
+    Raises:
+        BitcertError: If it is not.
+    """
+    expected = network(images)
+    layers = len(quantized.layers)
+    quantized.set_policy(Policy.from_bits([FLOAT_BITS] * layers, [FLOAT_BITS] * layers))
+    found = quantized(images)
+    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
+        raise BitcertError(
+            f"layer by layer the network gives other logits than as a whole, up to {float((found - expected).abs().max()):.3g} "
+            "off with nothing quantized: something in it, such as a hook, changes what its Conv2d and Linear modules compute"
+        )
+    digest = hashlib.sha256(weights_sha256.encode())
+    digest.update(expected.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _space(definition: Definition) -> SearchSpace:

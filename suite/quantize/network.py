@@ -16,8 +16,6 @@ from suite.quantize.memory import economize
 from suite.quantize.steps import activation_grid
 from suite.space import FLOAT_BITS, Layer, Policy, Precision
 
-torch.backends.mha.set_fastpath_enabled(False)  # PyTorch's fused transformer layers would pass quantized layers by
-
 
 class QuantizedNetwork(nn.Module):
     """A copy of a float network that executes any policy; the float network stays as it is.
@@ -49,6 +47,7 @@ class QuantizedNetwork(nn.Module):
         self.network, self._layers = replace_layers(network, [layer.name for layer in layers])
         if fold:
             fold_batch_norms(self.network, self._layers, followed_by_batch_norm(network))
+        self.layers = tuple(self._layers)
         self._current: dict[str, Precision] = {}
         self.eval()
         if fast:

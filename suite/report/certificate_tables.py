@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from suite.errors import BitcertError
 from suite.files import write_text
 from suite.report.appearance import assign_looks, figure_style, place_legend, save_figure
 from suite.report.intervals import Interval, mean_interval
+from suite.report.provenance import find
 from suite.run.exam import read_outcome
 
 SCHEMA_VERSION = 1
@@ -36,12 +39,14 @@ class CertificateTable:
         source: The file it was read from.
         radius: Certified radius, 0 where the classifier abstains, shape ``(images,)``.
         correct: Whether the prediction is right, shape ``(images,)``.
+        settings: method, sigma, n0, n, alpha and data_sha256 of an exam; empty for published tables, which do not say.
     """
 
     name: str
     source: Path
     radius: NDArray[np.float64]
     correct: NDArray[np.bool_]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def acr(self) -> float:
@@ -80,7 +85,10 @@ def read_table(path: Path, name: str | None = None) -> CertificateTable:
     if path.suffix == ".json":
         outcome = read_outcome(path)
         certificates = outcome.certificates
-        return CertificateTable(called, path, certificates.radius, certificates.prediction == outcome.labels)
+        exam = {name: find(outcome.provenance, f"exam.{name}") for name in ("n0", "n", "alpha")}
+        shared = {name: find(outcome.provenance, name) for name in ("sigma", "data_sha256")}
+        settings = {"method": outcome.metrics.method, **exam, **shared}
+        return CertificateTable(called, path, certificates.radius, certificates.prediction == outcome.labels, settings)
     try:
         rows = pd.read_csv(path, sep="\t")
     except (OSError, ValueError) as error:
@@ -98,8 +106,17 @@ def read_table(path: Path, name: str | None = None) -> CertificateTable:
     return CertificateTable(called, path, numbers["radius"].to_numpy(dtype=np.float64), right)
 
 
+def read_named(given: str) -> CertificateTable:
+    """Read ``FILE`` or ``NAME=FILE``; names of files may hold equals signs, too."""
+    if Path(given).exists() or "=" not in given:
+        return read_table(Path(given))
+    cuts = [place for place, character in enumerate(given) if character == "="]
+    cut = next((place for place in cuts if Path(given[place + 1 :]).exists()), cuts[0])
+    return read_table(Path(given[cut + 1 :]), given[:cut] or None)
+
+
 def summary(tables: Sequence[CertificateTable], radii: Sequence[float] = RADII) -> pd.DataFrame:
-    """One row a table: name, images, acr with its 95 % interval over images, ``certified@r``."""
+    """One row a table: name, images, acr with its 95 % interval over images, ``certified@r``; then source and settings."""
     rows = []
     for table in tables:
         interval = table.acr_interval
@@ -112,6 +129,8 @@ def summary(tables: Sequence[CertificateTable], radii: Sequence[float] = RADII) 
                 "acr_low": interval.low,
                 "acr_high": interval.high,
                 **{f"certified@{radius:g}": share for radius, share in zip(radii, shares, strict=True)},
+                "source": str(table.source),
+                **table.settings,
             }
         )
     return pd.DataFrame(rows)
@@ -146,9 +165,13 @@ def print_tables(frame: pd.DataFrame, console: Console) -> None:
     shown = Table(box=None, padding=(0, 1, 0, 0))
     for number, heading in enumerate(_headings(frame)):
         shown.add_column(heading, justify="right" if number else "left", min_width=None if number else _NAME_WIDTH)
-    for row in _cells(frame):
-        shown.add_row(*row)
+    for cells in _cells(frame):
+        shown.add_row(*map(escape, cells))
     console.print(shown)
+    for _, row in frame.iterrows():
+        said = [f"{name} {row[name]}" for name in ("method", "n0", "n", "alpha", "sigma") if pd.notna(row.get(name))]
+        if said:
+            console.print(escape(f"{row['name']}: {', '.join(said)}"), highlight=False)
 
 
 def write_tables(tables: Sequence[CertificateTable], directory: Path, radii: Sequence[float] = RADII) -> list[Path]:

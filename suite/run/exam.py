@@ -145,9 +145,9 @@ def _examine(shared: tuple[SmoothedProblem, ExamSettings], case: ExamCase) -> Ou
     return examine(problem, case.policy, case.post_step, exam=exam, state=case.state)
 
 
-def default_exam(problem: SmoothedProblem) -> ExamSettings:
-    """The problem's exam, on all images where there are fewer than it asks for; reads the data."""
-    settings = problem.definition.exam
+def default_exam(problem: SmoothedProblem, split: str = "exam") -> ExamSettings:
+    """The problem's exam, on all images of the split where there are fewer than it asks for; reads the data."""
+    settings = replace(problem.definition.exam, split=split)
     if settings.images is None or settings.images <= len(problem.dataset.splits[settings.split]):
         return settings
     return replace(settings, images=None)

@@ -393,9 +393,12 @@ class SearchLoop:
         It would probe again, for minutes, what is on record.
         """
         self._check_header(events[0])
-        stopped = events[-1]["reason"] if events[-1]["event"] == "stop" else None
+        last = next(event for event in reversed(events) if event["event"] != "resume")
+        stopped = last["reason"] if last["event"] == "stop" else None
         self._exhausted = stopped == "exhausted"
         self._over = stopped in ("exhausted", "stalled") or (stopped is not None and self._limits_reached(events))
+        if not self._over:
+            self._note_software(events[0])
         for event in events[1:]:
             if event["event"] == "ask":
                 trial = self._begin(_policy(event)) if self._over else self._ask()
@@ -437,8 +440,12 @@ class SearchLoop:
         return (
             (limits.evaluations is not None and len(run.trials) >= limits.evaluations)
             or (limits.forward_passes is not None and run.forward_passes >= limits.forward_passes)
-            or (limits.seconds is not None and events[-1]["elapsed"] >= limits.seconds)
+            or (limits.seconds is not None and self._elapsed_of(events) >= limits.seconds)
         )
+
+    @staticmethod
+    def _elapsed_of(events: list[dict[str, Any]]) -> float:
+        return float(next(event["elapsed"] for event in reversed(events) if "elapsed" in event))
 
     def _check_header(self, found: dict[str, Any]) -> None:
         wanted = json.loads(json.dumps(self._header))
@@ -451,13 +458,16 @@ class SearchLoop:
             raise BitcertError(
                 f"{self._journal.path.parent} holds another run: it differs in {', '.join(named)}; choose another directory"
             )
-        if found.get("software") != wanted["software"]:
+
+    def _note_software(self, header: dict[str, Any]) -> None:
+        """Warn, and put on record, that a run goes on with other software than it began with."""
+        if header.get("software") != self._header["software"]:
             warnings.warn(
                 f"{self._journal.path}: begun with other versions of the software; equal scores are not guaranteed",
                 JournalWarning,
                 stacklevel=2,
             )
-            self._journal.append({"event": "resume", "software": wanted["software"]})
+            self._journal.append({"event": "resume", "software": self._header["software"]})
 
 
 def _policy(event: dict[str, Any]) -> Policy:

@@ -29,14 +29,14 @@ class Rungs:
             raise BitcertError(f"a reduction must be at least 2, got {self.reduction}")
 
     @classmethod
-    def parse(cls, text: str, reduction: float = 3.0) -> Rungs:
-        """Read ``30x16,60x32+20``: images x noise samples, finetuning steps after a plus."""
+    def parse(cls, text: str, reduction: float = 3.0, finetune_steps: int = 0) -> Rungs:
+        """Read ``30x16,60x32+20``: images x noise samples, finetuning steps after a plus; by default ``finetune_steps``."""
         lower = []
         for part in text.split(","):
             found = re.fullmatch(r"(\d+)x(\d+)(?:\+(\d+))?", part.strip())
             if found is None:
                 raise BitcertError(f"a rung is written as IMAGESxNOISE or IMAGESxNOISE+STEPS, got {part!r}")
-            lower.append(Fidelity(int(found[1]), int(found[2]), int(found[3] or 0)))
+            lower.append(Fidelity(int(found[1]), int(found[2]), int(found[3] or finetune_steps)))
         return cls(tuple(lower), reduction)
 
     def up_to(self, top: Fidelity) -> tuple[Fidelity, ...]:
