@@ -41,7 +41,7 @@ class LIMPQ(PlannedSearcher):
         alpha: float = 2.0,
         refine: bool = False,
     ) -> None:
-        super().__init__(problem, seed, ProbeSettings(seed=seed), refine=refine)
+        super().__init__(problem, seed, ProbeSettings(images=1, seed=seed), refine=refine)
         self._epochs = check_count("epochs", epochs, 1)
         self._images = None if images is None else check_count("images", images, 1)
         self._alpha = check_positive("alpha", alpha)

@@ -49,6 +49,7 @@ def test_costs_are_those_of_torchvisions_network(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::suite.problems.smoothed.DataWarning")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_search_resume_post_step_and_exam(
     name: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -60,7 +61,9 @@ def test_search_resume_post_step_and_exam(
     assert main([*search, "--evaluations", "1"]) == 0
     first = json.loads(capsys.readouterr().out)
     assert first["best"]["metrics"]["forward_passes"] == 2 * 8 + 2
+    journal = (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
     assert main([*search, "--evaluations", "2"]) == 0
+    assert (tmp_path / "run" / "journal.jsonl").read_text().splitlines()[:3] == journal[:3]
     second = json.loads(capsys.readouterr().out)
     assert (second["trials"], second["forward_passes"]) == (2, 36)
     examine = [

@@ -5,7 +5,9 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +16,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import suite
 from suite.cli import main
 from suite.errors import BitcertError
 from suite.networks import build_own, find_unquantized, trace_layers
 from suite.problem import Fidelity
 from suite.problems import UnquantizedWarning, load_problem
+from suite.problems.smoothed import SmoothedProblem
 from suite.quantize import QuantizedNetwork, calibrate
 from suite.space import SearchSpace
 
@@ -96,17 +100,6 @@ def test_a_run_knows_its_network(workplace: Path, capsys: pytest.CaptureFixture[
     assert outcome["provenance"]["network"] == "my_module:build"
 
 
-def test_a_network_of_ones_own_on_the_images_of_a_problem(workplace: Path) -> None:
-    (workplace / "gray.py").write_text(
-        "from torch import nn\n\ndef build():\n    return nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.ReLU(True), nn.Flatten(), "
-        "nn.Linear(36, 10))\n"
-    )
-    save_file(build_own("gray:build").state_dict(), "gray.safetensors")
-    problem = load_problem("digits", network="gray:build", checkpoint="gray.safetensors", budget="w8a8")
-    assert problem.name == "digits-gray.build"
-    assert problem.evaluate(problem.space.uniform(8), Fidelity(images=4, noise=8)).forward_passes == 36
-
-
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -134,6 +127,131 @@ def test_mistakes_about_own_networks(
     assert expected in shown
     assert "Traceback" not in shown
     assert [path for path in sorted(workplace.iterdir()) if path.name != "__pycache__"] == before
+
+
+def bring(folder: Path, name: str, body: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Write a module with a network for the digits; the weights of the first one of a folder serve all."""
+    (folder / f"{name}.py").write_text(f"import torch\nfrom torch import nn\n\n{textwrap.dedent(body)}")
+    monkeypatch.chdir(folder)
+    if not (folder / "weights.safetensors").exists():
+        torch.manual_seed(0)
+        save_file(build_own(f"{name}:build").state_dict(), folder / "weights.safetensors")
+    return f"{name}:build"
+
+
+_PLAIN = """
+    def build():
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3, 2), nn.ReLU(True), nn.Conv2d(4, 4, 1), nn.Hardtanh(-2, {highest}), nn.Flatten(), nn.Linear(36, 10)
+        )
+"""
+
+
+def own_digits(network: str, **more: Any) -> SmoothedProblem:
+    problem = load_problem("digits", network=network, checkpoint="weights.safetensors", budget="w8a8", **more)
+    assert isinstance(problem, SmoothedProblem)
+    return problem
+
+
+def test_its_code_is_part_of_what_a_network_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    problems = [
+        own_digits(bring(tmp_path, f"code{number}", _PLAIN.format(highest=highest), monkeypatch))
+        for number, highest in enumerate((2, 2, 0.01))
+    ]
+    hashes = [problem.provenance()["network_sha256"] for problem in problems]
+    assert hashes[0] == hashes[1] != hashes[2]
+    low, high = (problems[0].space.uniform(bits) for bits in (2, 8))
+    scores = [problems[0].evaluate(policy, Fidelity(images=40, noise=16)).acr for policy in (low, high)]
+    assert scores[0] != scores[1]
+
+
+def test_layers_that_compute_something_else_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    standardized = """
+        class Standardized(nn.Conv2d):
+            def forward(self, x):
+                return self._conv_forward(x, self.weight - self.weight.mean(), self.bias)
+
+        def build():
+            return nn.Sequential(Standardized(1, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 10))
+    """
+    with pytest.raises(BitcertError, match=r"plain Conv2d or Linear cannot be quantized: 0 \(Standardized\)"):
+        own_digits(bring(tmp_path, "standardized", standardized, monkeypatch))
+    hooked = """
+        def build():
+            network = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 10))
+            network[0].register_forward_hook(lambda module, inputs, output: 3 * output)
+            return network
+    """
+    with pytest.raises(BitcertError, match="other logits than as a whole"):
+        own_digits(bring(tmp_path, "hooked", hooked, monkeypatch)).network  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("return nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double()", "not of 32 bits"),
+        ("return Asserting()", "cannot take an image of shape .*: wrong height"),
+        ("return Keyword()", "as a keyword"),
+    ],
+)
+def test_networks_that_cannot_be_run_are_refused_in_one_line(
+    body: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes = """
+        class Asserting(nn.Linear):
+            def __init__(self):
+                super().__init__(64, 10)
+
+            def forward(self, x):
+                assert x.shape[-1] == 9, "wrong height"
+
+        class Keyword(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.head = nn.Linear(64, 10)
+
+            def forward(self, x):
+                return self.head(input=x.flatten(1))
+
+        def build():
+    """
+    (tmp_path / "weights.safetensors").touch()
+    code = textwrap.dedent(classes).rstrip() + f"\n    {body}\n"
+    with pytest.raises(BitcertError, match=expected):
+        own_digits(bring(tmp_path, f"refused{len(body)}", code, monkeypatch))
+
+
+def test_recalibration_needs_batch_norms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = bring(tmp_path, "plain", _PLAIN.format(highest=3), monkeypatch)
+    with pytest.raises(BitcertError, match="no batch norms"):
+        own_digits(network, recalibrate=True).network  # noqa: B018
+
+
+@pytest.mark.filterwarnings("ignore::suite.problems.UnquantizedWarning")
+@pytest.mark.parametrize("method", ["hawq-v1", "hawq-v2", "hawq-v3", "certified-ilp", "limpq:epochs=1"])
+def test_methods_that_probe_go_through_attention(method: str, workplace: Path) -> None:
+    problem = load_problem(
+        network="my_module:build", checkpoint="w.safetensors", data="data", image_size=32, budget="w4a4"
+    )
+    more = "" if method.startswith("limpq") else ":images=4"
+    assert problem.is_feasible(suite.make_searcher(f"{method}{more}", problem, seed=0).ask())
+
+
+@pytest.mark.filterwarnings("ignore::suite.problems.UnquantizedWarning")
+def test_other_commands_take_the_network_and_small_folders(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = ["--network", "my_module:build", "--checkpoint", "w.safetensors", "--data", "data", "--image-size", "32"]
+    certificates = ["--exam-n0", "8", "--exam-n", "16", "--json"]
+    steps = ["--post-steps", "qat,none", "--steps", "2", "--policies", "1", "--seeds", "0", "--split", "search"]
+    assert main(["post-steps", *own, *steps, *certificates]) == 0
+    search = ["search", *own, "--searcher", "uniform", "--noise", "8", "--directory", "run", "--json"]
+    assert main(search) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["best"]["metrics"]["forward_passes"] == 18 * 9  # all search images that there are
+    torch.manual_seed(1)
+    save_file(build_own("my_module:build").state_dict(), "other.safetensors")
+    other = ["--checkpoint", "other.safetensors", "--data", "data"]
+    assert main(["examine", "--run", "run", *other, *certificates]) == 2
+    assert "made with another network" in capsys.readouterr().err
 
 
 class _Attention(nn.Module):

@@ -55,6 +55,15 @@ def test_the_command_writes_table_and_figure(
     assert files["certificates.png"] == (tmp_path / "out" / "certificates.png").read_bytes()
 
 
+def test_names_and_paths_may_hold_anything(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = published.with_name("episodes=64.tsv")
+    path.write_text(published.read_text())
+    assert main(["table", str(path), f"[a/b] x=1={path}", "--json"]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["episodes=64", "[a/b] x=1"]
+    assert main(["table", f"[/]={path}"]) == 0
+    assert "[/]" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
