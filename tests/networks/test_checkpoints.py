@@ -269,8 +269,9 @@ def test_shipped_checkpoints_load_and_record_how_they_were_made() -> None:
         assert record["command"] == f"bitcert train digits --sigma {sigma:g} --seed 0"
         assert len(record["network_sha256"]) == 64
         assert json.dumps(record)
-    record = load_checkpoint(build_network("resnet20", 10, 3), shipped_checkpoint("cifar10-resnet20", 0.5))
-    assert record["command"] == "bitcert train cifar10-resnet20 --sigma 0.5 --seed 0"
+    for sigma in (0.25, 0.5):
+        record = load_checkpoint(build_network("resnet20", 10, 3), shipped_checkpoint("cifar10-resnet20", sigma))
+        assert record["command"] == f"bitcert train cifar10-resnet20 --sigma {sigma:g} --seed 0"
 
 
 def test_a_checkpoint_that_is_not_shipped_lists_those_that_are() -> None:
