@@ -36,9 +36,9 @@ def timed(run: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def memory() -> float:
+def memory(device: str) -> float:
     """Most memory so far, in GiB, of the process or of the GPU."""
-    if torch.cuda.is_available():
+    if device != "cpu":
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
@@ -68,14 +68,17 @@ def main() -> None:
         assert isinstance(problem, SmoothedProblem)
         macs = sum(layer.macs for layer in problem.space.layers)
         print(f"{name}: {len(problem.space.layers)} layers, {macs / 1e6:,.0f} million MACs an image, on {device}")
-        print(f"set-up (images, weights, calibration): {timed(lambda: problem.network):.1f} s, {memory():.1f} GiB")
+        print(
+            f"set-up (images, weights, calibration): {timed(lambda: problem.network):.1f} s, {memory(device):.1f} GiB"
+        )
         problem.evaluate(problem.space.uniform(3), FIDELITY)
         seconds = timed(lambda: problem.evaluate(problem.space.uniform(2), FIDELITY))
         passes = FIDELITY.images * (FIDELITY.noise + 1)
-        print(f"evaluation: {passes / seconds:.1f} forward passes a second, {memory():.1f} GiB")
+        print(f"evaluation: {passes / seconds:.1f} forward passes a second, {memory(device):.1f} GiB")
         steps = problem.finetuning.batch
-        seconds = timed(lambda: problem.quantized(problem.space.uniform(3), finetune_steps=1))
-        print(f"finetuning step of {steps} images: {seconds:.1f} s, {memory():.1f} GiB")
+        with problem.fixed_threads():
+            seconds = timed(lambda: problem.quantized(problem.space.uniform(3), finetune_steps=1))
+        print(f"finetuning step of {steps} images: {seconds:.1f} s, {memory(device):.1f} GiB")
 
 
 if __name__ == "__main__":

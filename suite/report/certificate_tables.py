@@ -19,6 +19,7 @@ from rich.table import Table
 from suite.errors import BitcertError
 from suite.files import write_text
 from suite.report.appearance import assign_looks, figure_style, place_legend, save_figure
+from suite.report.curves import certified_shares
 from suite.report.intervals import Interval, mean_interval
 from suite.report.provenance import find
 from suite.run.exam import read_outcome
@@ -57,11 +58,6 @@ class CertificateTable:
     def acr_interval(self) -> Interval:
         """95 % interval of the ACR over images."""
         return mean_interval(self._scores)
-
-    def certified_accuracy(self, radii: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
-        """Share of images that are right with a radius of at least r, for each r."""
-        right = np.sort(self.radius[self.correct])
-        return (len(right) - np.searchsorted(right, radii, side="left")) / len(self.correct)
 
     @property
     def _scores(self) -> NDArray[np.float64]:
@@ -120,7 +116,7 @@ def summary(tables: Sequence[CertificateTable], radii: Sequence[float] = RADII) 
     rows = []
     for table in tables:
         interval = table.acr_interval
-        shares = table.certified_accuracy(radii)
+        shares = certified_shares(table.radius, table.correct, radii)
         rows.append(
             {
                 "name": table.name,
@@ -148,7 +144,7 @@ def plot_tables(tables: Sequence[CertificateTable]) -> Figure:
         look = looks[table.name]
         axes.plot(
             radii,
-            table.certified_accuracy(radii),
+            certified_shares(table.radius, table.correct, radii),
             color=look.color,
             linestyle=look.dashes,
             marker=look.marker,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from suite.run.records import Entry, Outcome, Run
 
@@ -43,8 +43,15 @@ class Band:
 
 def certified_curve(outcome: Outcome, radii: NDArray[np.float64]) -> NDArray[np.float64]:
     """Share of exam images predicted right with a certified radius >= r, for each r; shape ``(len(radii),)``."""
-    right = np.sort(outcome.certificates.radius[outcome.certificates.prediction == outcome.labels])
-    return (len(right) - np.searchsorted(right, radii, side="left")) / len(outcome.labels)
+    certificates = outcome.certificates
+    return certified_shares(certificates.radius, certificates.prediction == outcome.labels, radii)
+
+
+def certified_shares(radius: NDArray[np.float64], correct: NDArray[np.bool_], radii: ArrayLike) -> NDArray[np.float64]:
+    """Share of images that are correct with a certified ``radius`` >= r, for each r in ``radii``."""
+    right = np.sort(radius[correct])
+    shares: NDArray[np.float64] = (len(right) - np.searchsorted(right, radii, side="left")) / len(correct)
+    return shares
 
 
 def certified_band(entries: Sequence[Entry], radii: NDArray[np.float64]) -> Band:

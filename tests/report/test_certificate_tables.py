@@ -8,6 +8,7 @@ import pytest
 
 from suite.cli import main
 from suite.report.certificate_tables import read_table, summary
+from suite.report.curves import certified_shares
 from suite.run.exam import write_outcome
 from tests.report.fabricated import fabricate
 
@@ -26,7 +27,8 @@ def test_a_published_table_is_counted(published: Path) -> None:
     table = read_table(published)
     assert table.name == "gaussian"
     assert table.acr == pytest.approx((0.635 + 0.25) / 4)
-    np.testing.assert_array_equal(table.certified_accuracy((0, 0.25, 0.2501, 0.635, 1)), [0.5, 0.5, 0.25, 0.25, 0])
+    shares = certified_shares(table.radius, table.correct, (0, 0.25, 0.2501, 0.635, 1))
+    np.testing.assert_array_equal(shares, [0.5, 0.5, 0.25, 0.25, 0])
 
 
 def test_an_exam_has_the_numbers_that_it_recorded(tmp_path: Path) -> None:
