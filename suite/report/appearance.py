@@ -101,7 +101,9 @@ def place_title(figure: Figure, comparison: Comparison, exam: bool = True) -> No
         None if budget is None else f"budget {budget}",
         None if sigma is None else f"$\\sigma$ = {sigma:g}",
     ]
-    parts.append(f"{len(comparison.reference.labels)} exam images" if exam else None)
+    post_step = comparison.entries[0].outcome.post_step
+    tuned = "" if post_step == "none" else f" after {post_step}"
+    parts.append(f"{len(comparison.reference.labels)} exam images{tuned}" if exam else None)
     figure.suptitle(", ".join(str(part) for part in parts if part is not None), x=0.01, ha="left")
 
 
