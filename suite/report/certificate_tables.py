@@ -165,7 +165,11 @@ def print_tables(frame: pd.DataFrame, console: Console) -> None:
         shown.add_row(*map(escape, cells))
     console.print(shown)
     for _, row in frame.iterrows():
-        said = [f"{name} {row[name]}" for name in ("method", "n0", "n", "alpha", "sigma") if pd.notna(row.get(name))]
+        said = [
+            f"{name} {row[name] if name == 'method' else format(row[name], 'g')}"
+            for name in ("method", "n0", "n", "alpha", "sigma")
+            if pd.notna(row.get(name))
+        ]
         if said:
             console.print(escape(f"{row['name']}: {', '.join(said)}"), highlight=False)
 
