@@ -55,6 +55,11 @@ class CertificateTable:
         return float(self._scores.mean())
 
     @property
+    def at_radii_only(self) -> bool:
+        """Whether images were certified at some radii only, as sequential exams do."""
+        return self.settings.get("method") == "sequential"
+
+    @property
     def acr_interval(self) -> Interval:
         """95 % interval of the ACR over images."""
         return mean_interval(self._scores)
@@ -125,7 +130,7 @@ def summary(tables: Sequence[CertificateTable], radii: Sequence[float] = RADII) 
                 "acr_low": interval.low,
                 "acr_high": interval.high,
                 **{f"certified@{radius:g}": share for radius, share in zip(radii, shares, strict=True)},
-                "source": str(table.source),
+                "source": table.source.name,
                 **table.settings,
             }
         )
@@ -134,7 +139,7 @@ def summary(tables: Sequence[CertificateTable], radii: Sequence[float] = RADII) 
 
 @figure_style()
 def plot_tables(tables: Sequence[CertificateTable]) -> Figure:
-    """Certified accuracy against radius, one step curve a table."""
+    """Certified accuracy against radius, one step curve a table; points where only some radii were certified."""
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     axes = figure.subplots()
     largest = max(float(table.radius[table.correct].max(initial=0.0)) for table in tables) or 1.0
@@ -142,13 +147,14 @@ def plot_tables(tables: Sequence[CertificateTable]) -> Figure:
     step = _POINTS // _MARKS
     for place, table in enumerate(tables):
         look = looks[table.name]
+        known = np.unique(np.append(table.radius[table.correct], 0.0)) if table.at_radii_only else radii
         axes.plot(
-            radii,
-            certified_shares(table.radius, table.correct, radii),
+            known,
+            certified_shares(table.radius, table.correct, known),
             color=look.color,
-            linestyle=look.dashes,
+            linestyle=":" if table.at_radii_only else look.dashes,
             marker=look.marker,
-            markevery=(place * step // len(tables), step),
+            markevery=1 if table.at_radii_only else (place * step // len(tables), step),
             label=f"{table.name} ({len(table.correct):,} images)",
         )
     axes.set(xlabel="certified L2 radius r", ylabel="certified accuracy", ylim=(0, None), xlim=(0, radii[-1]))
