@@ -62,8 +62,16 @@ def events(directory: Path) -> list[dict[str, object]]:
 
 @contextmanager
 def forked(directory: Path, log: Path, seed: int) -> Iterator[multiprocessing.process.BaseProcess]:
-    child = multiprocessing.get_context("fork").Process(target=go, args=(directory, log, seed))
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()
+
+    def begin() -> None:
+        begun.set()
+        go(directory, log, seed)
+
+    child = context.Process(target=begin)
     child.start()
+    begun.wait()  # to fork a process that has become large takes longer than a run
     try:
         yield child
     finally:
