@@ -4,7 +4,7 @@ from suite.certify.aggregate import Score, SetCertificate, SetScores, certify_se
 from suite.certify.base_record import BaseRecord, BaseStore, record_base
 from suite.certify.bounds import certified_radius, clopper_pearson_lower, clopper_pearson_upper, largest_radius
 from suite.certify.certificates import ABSTAIN, Certificates
-from suite.certify.fixed import CertificationWarning, certify, certify_fixed
+from suite.certify.fixed import CertificationWarning, bound_counts, certify, certify_fixed
 from suite.certify.incremental import certify_incremental, certify_irs
 from suite.certify.noise import NoiseStream
 from suite.certify.ranking import (
@@ -16,7 +16,7 @@ from suite.certify.ranking import (
     paired_difference,
     successive_halving,
 )
-from suite.certify.sampling import NoisyClassifier, NoisyImages, Sampler
+from suite.certify.sampling import NoisyClassifier, NoisyImages, Sampler, pick_classes
 from suite.certify.sequential import certify_sequential
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "Score",
     "SetCertificate",
     "SetScores",
+    "bound_counts",
     "certified_radius",
     "certify",
     "certify_fixed",
@@ -49,6 +50,7 @@ __all__ = [
     "estimate",
     "largest_radius",
     "paired_difference",
+    "pick_classes",
     "record_base",
     "successive_halving",
 ]

@@ -15,12 +15,14 @@ from suite.certify import (
     Sampler,
     SetCertificate,
     SetScores,
+    bound_counts,
     certify_fixed,
     certify_incremental,
     certify_irs,
     certify_sequential,
     certify_set,
     estimate,
+    pick_classes,
 )
 from suite.errors import BitcertError
 
@@ -81,32 +83,6 @@ class Measurement:
 Method = Callable[[Sampler, Setting], Measurement]
 
 
-class _Remembering:
-    """A sampler that draws the counts of all images once, for methods that look at the same samples."""
-
-    def __init__(self, sampler: Sampler) -> None:
-        self._sampler = sampler
-        self._drawn: dict[tuple[str, int, int], NDArray[np.int64]] = {}
-
-    @property
-    def sigma(self) -> float:
-        return self._sampler.sigma
-
-    def __len__(self) -> int:
-        return len(self._sampler)
-
-    def counts(self, purpose: str, start: int, stop: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-        key = purpose, start, stop
-        if key not in self._drawn:
-            self._drawn[key] = self._sampler.counts(*key)
-        return self._drawn[key] if rows is None else self._drawn[key][rows]
-
-    def predictions(
-        self, purpose: str, start: int, stop: int, rows: NDArray[np.int64] | None = None
-    ) -> NDArray[np.int16]:
-        return self._sampler.predictions(purpose, start, stop, rows)
-
-
 def _fixed(sampler: Sampler, setting: Setting) -> Measurement:
     return _averages(certify_fixed(sampler, n0=setting.n0, n=setting.n, alpha=setting.alpha), setting)
 
@@ -132,8 +108,14 @@ def _aggregate(sampler: Sampler, setting: Setting) -> Measurement:
 
 
 def _fixed_and_aggregate(sampler: Sampler, setting: Setting) -> Measurement:
-    shared = _Remembering(sampler)
-    return replace(_fixed(shared, setting), set_certificate=certify_set(shared, setting.labels, setting.scores()))
+    """Both from the same samples: those for ``"count"`` are drawn once."""
+    chosen = sampler.counts("select", 0, setting.n0).argmax(axis=1)
+    counts = sampler.counts("count", 0, setting.n)
+    certificates = bound_counts(
+        chosen, pick_classes(counts, chosen), sigma=sampler.sigma, n0=setting.n0, n=setting.n, alpha=setting.alpha
+    )
+    bounds = setting.scores().bound(pick_classes(counts, setting.labels))
+    return replace(_averages(certificates, setting), set_certificate=bounds)
 
 
 def _ranking(sampler: Sampler, setting: Setting) -> Measurement:

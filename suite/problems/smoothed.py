@@ -286,9 +286,14 @@ class SmoothedProblem(Problem):
 
     def provenance(self) -> dict[str, Any]:
         """Settings and hashes; reads data and checkpoint."""
-        own = {"based_on": self.definition.based_on, "image_size": self.definition.shape[-1]}
-        own["unquantized"] = self.definition.unquantized
-        return (own if self.definition.based_on else {}) | {
+        definition, own = self.definition, {}
+        if definition.based_on:
+            own = {
+                "based_on": definition.based_on,
+                "image_size": definition.shape[-1],
+                "unquantized": definition.unquantized,
+            }
+        return own | {
             "problem": self.name,
             "network": self.definition.network,
             "dataset": self.definition.dataset,

@@ -396,7 +396,9 @@ class SearchLoop:
         last = next(event for event in reversed(events) if event["event"] != "resume")
         stopped = last["reason"] if last["event"] == "stop" else None
         self._exhausted = stopped == "exhausted"
-        self._over = stopped in ("exhausted", "stalled") or (stopped is not None and self._limits_reached(events))
+        self._over = stopped in ("exhausted", "stalled") or (
+            stopped is not None and self._limits_reached(events, last["elapsed"])
+        )
         if not self._over:
             self._note_software(events[0])
         for event in events[1:]:
@@ -434,18 +436,14 @@ class SearchLoop:
         self._again = list(self._pending.values())
         self._opened = time.perf_counter()
 
-    def _limits_reached(self, events: list[dict[str, Any]]) -> bool:
+    def _limits_reached(self, events: list[dict[str, Any]], elapsed: float) -> bool:
         """Whether a run that has stopped is at one of the limits, which may be others than those it stopped at."""
         limits, run = self._limits, run_of(events)
         return (
             (limits.evaluations is not None and len(run.trials) >= limits.evaluations)
             or (limits.forward_passes is not None and run.forward_passes >= limits.forward_passes)
-            or (limits.seconds is not None and self._elapsed_of(events) >= limits.seconds)
+            or (limits.seconds is not None and elapsed >= limits.seconds)
         )
-
-    @staticmethod
-    def _elapsed_of(events: list[dict[str, Any]]) -> float:
-        return float(next(event["elapsed"] for event in reversed(events) if "elapsed" in event))
 
     def _check_header(self, found: dict[str, Any]) -> None:
         wanted = json.loads(json.dumps(self._header))
