@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         "compare",
         "run many searchers, examine winners, report",
         "Run searchers under equal spend, examine their winners on unseen images, and write leaderboard and plots. "
-        "A directory that holds the comparison is resumed.",
+        "A directory that holds the comparison is resumed, also with further searchers and seeds or higher limits.",
     )
     compare.add_argument(
         "--searchers",

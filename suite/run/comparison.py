@@ -179,7 +179,8 @@ def compare(
 
     Each search runs one trial at a time, many searches side by side: the results are the same for every executor and
     number of workers. Identical winners share one post-step and one exam; with a post-step, another exam shows what they
-    were before it. A directory that holds the same comparison is resumed.
+    were before it. A directory that holds the comparison is resumed; further searchers and seeds and higher limits may be
+    asked for, and what is there already is not done again.
 
     Args:
         problem: What is searched.
@@ -233,7 +234,7 @@ def run_batch(
         "float_bops": float_bops(problem.space),
     }
     runner = None if (folder / CONTENTS.name).exists() else make_executor(executor, resources)
-    CONTENTS.claim(folder, wanted, but=("limits",))  # a comparison may be taken further
+    CONTENTS.claim(folder, wanted, but=("limits", "searchers", "seeds"))  # more may be asked for
     loops: list[SearchLoop] = []
     try:
         for searcher in searchers:

@@ -110,10 +110,22 @@ def test_a_lost_exam_and_a_cut_journal_are_made_up_for(inline: Comparison, tmp_p
     assert counting.exam_files == 1
 
 
+def test_searchers_and_seeds_may_be_added(inline: Comparison, tmp_path: Path) -> None:
+    fewer = replace(SETTINGS, searchers=SETTINGS.searchers[:1], seeds=SETTINGS.seeds[:1])
+    first = compare(digits(), fewer, tmp_path, executor="inline")
+    counting = Counting()
+    extended = compare(digits(), SETTINGS, tmp_path, executor="inline", watcher=counting)
+    assert_equal(extended, inline)
+    assert (
+        counting.exam_files == len(list((tmp_path / "exams").iterdir())) - 2
+    )  # the float network's and the first winner's
+    assert_equal(compare(digits(), fewer, tmp_path, executor="inline"), first)
+
+
 def test_a_directory_with_another_comparison_is_refused(inline: Comparison) -> None:
     before = (inline.directory / "comparison.json").read_bytes()
-    with pytest.raises(BitcertError, match="differs in seeds"):
-        compare(digits(), replace(SETTINGS, seeds=(0, 2)), inline.directory, executor="inline")
+    with pytest.raises(BitcertError, match="differs in finalists"):
+        compare(digits(), replace(SETTINGS, finalists=1), inline.directory, executor="inline")
     problem = load_problem("digits", budget="w4a4")
     assert isinstance(problem, SmoothedProblem)
     with pytest.raises(BitcertError, match="differs in budget"):
