@@ -1,7 +1,8 @@
 """Time and memory of one evaluation, one finetuning step and set-up, for a named problem.
 
-``python -m benchmarks.bench_evaluation imagenet-resnet50 [cpu|cuda]``. The images of ImageNet problems are generated, the weights
-drawn from a seed: neither changes what an evaluation costs. Other problems read their images from BITCERT_DATA.
+``python -m benchmarks.bench_evaluation imagenet-resnet50 [cpu|cuda [BATCH]]``, where BATCH is the images of a finetuning
+step. The images of ImageNet problems are generated, the weights drawn from a seed: neither changes what an evaluation
+costs. Other problems read their images from BITCERT_DATA.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from suite.networks import build_network
 from suite.problem import Fidelity
 from suite.problems import DEFINITIONS, load_problem
 from suite.problems.smoothed import SmoothedProblem
+from suite.train.finetune import FinetuneSettings
 
 FIDELITY = Fidelity(images=4, noise=25)
 TRAINING_IMAGES = 64
@@ -55,6 +57,7 @@ def generate(folder: Path) -> None:
 
 def main() -> None:
     name, device = sys.argv[1], (sys.argv[2:] or ["cpu"])[0]
+    finetuning = FinetuneSettings(batch=int(sys.argv[3])) if sys.argv[3:] else FinetuneSettings()
     definition = DEFINITIONS[name]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -64,7 +67,7 @@ def main() -> None:
             network = build_network(definition.network, definition.classes)
             save_file(network.state_dict(), folder / "weights.safetensors")
             given = {"data": folder, "checkpoint": folder / "weights.safetensors"}
-        problem = load_problem(name, device=device, **given)
+        problem = load_problem(name, device=device, finetuning=finetuning, **given)
         assert isinstance(problem, SmoothedProblem)
         macs = sum(layer.macs for layer in problem.space.layers)
         print(f"{name}: {len(problem.space.layers)} layers, {macs / 1e6:,.0f} million MACs an image, on {device}")
@@ -75,10 +78,9 @@ def main() -> None:
         seconds = timed(lambda: problem.evaluate(problem.space.uniform(2), FIDELITY))
         passes = FIDELITY.images * (FIDELITY.noise + 1)
         print(f"evaluation: {passes / seconds:.1f} forward passes a second, {memory(device):.1f} GiB")
-        steps = problem.finetuning.batch
         with problem.fixed_threads():
             seconds = timed(lambda: problem.quantized(problem.space.uniform(3), finetune_steps=1))
-        print(f"finetuning step of {steps} images: {seconds:.1f} s, {memory(device):.1f} GiB")
+        print(f"finetuning step of {finetuning.batch} images: {seconds:.1f} s, {memory(device):.1f} GiB")
 
 
 if __name__ == "__main__":
