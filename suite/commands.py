@@ -288,7 +288,15 @@ def run_examine(arguments: argparse.Namespace) -> int:
     exam, post_step = _exam(arguments, problem), _post_step(arguments)
     steps = 0 if policy is None or post_step.name == "none" else post_step.steps
     with exam_shown(exam_forward_passes(problem, exam), steps, quiet=arguments.json) as (progress, on_step):
-        outcome = examine(problem, policy, post_step, exam=exam, progress=progress, on_step=on_step)
+        outcome = examine(
+            problem,
+            policy,
+            post_step,
+            exam=exam,
+            finetune_steps=None if run is None else run.provenance["fidelity"]["finetune_steps"],
+            progress=progress,
+            on_step=on_step,
+        )
     if arguments.out:
         write_outcome(outcome, Path(arguments.out))
     if arguments.json:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from suite.cost import float_bops
 from suite.errors import BitcertError
@@ -41,7 +42,7 @@ def search(
     directory: str | Path,
     executor: str = "inline",
     fidelity: Fidelity | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     parallel: int = 1,
     finalists: int | None = None,
     retries: int = RETRIES,
@@ -60,7 +61,7 @@ def search(
         directory: Folder of the run's journal.
         executor: ``"inline"`` or ``"ray"``; with ``parallel`` = 1 both give the same trials, bit for bit.
         fidelity: Of every evaluation; the problem's default if None.
-        seed: Seed of every evaluation.
+        seed: Seed of every evaluation; by default :func:`evaluation_seed` of the searcher's seed.
         parallel: Most trials under way at once.
         finalists: How many of the best policies are measured again at the end, with other noise and up to twice the
             images; by default four where the search measures estimates, else none.
@@ -74,6 +75,7 @@ def search(
     """
     runner = make_executor(executor, resources)
     limits = Limits(evaluations, forward_passes, seconds)
+    seed = evaluation_seed(searcher.seed) if seed is None else seed
     loop = SearchLoop(
         problem,
         searcher,
@@ -91,13 +93,22 @@ def search(
     return load_run(directory)
 
 
+def evaluation_seed(searcher_seed: int) -> int:
+    """Seed of all evaluations of a search: searchers with equal seeds are measured with equal noise, others are not.
+
+    The odd number after it is the seed of the second measurement of the best.
+    """
+    return 2 * searcher_seed
+
+
 @dataclass(frozen=True, slots=True)
 class ComparisonSettings:
     """What a comparison does; two comparisons with equal settings on equal problems are the same one.
 
     Attributes:
         searchers: Registered names, options after them if any (``arq:episodes=64``).
-        seeds: Searcher seeds, the same for every searcher.
+        seeds: The same for every searcher. All luck depends on them: the searcher's own, the noise of evaluations (see
+            :func:`evaluation_seed`), and order and noise of the post-step, whose seed they are added to.
         limits: Of every search.
         fidelity: Of every evaluation.
         post_step: What winners go through before the exam.
@@ -178,9 +189,10 @@ def compare(
     """Search with every searcher and seed, then examine every winner and the float network.
 
     Each search runs one trial at a time, many searches side by side: the results are the same for every executor and
-    number of workers. Identical winners share one post-step and one exam; with a post-step, another exam shows what they
-    were before it. A directory that holds the comparison is resumed; further searchers and seeds and higher limits may be
-    asked for, and what is there already is not done again.
+    number of workers. Identical winners of one seed share one post-step and one exam; with a post-step, another exam shows
+    what they were before it. Where the search finetunes, winners that take no post-step are finetuned as much. A directory
+    that holds the comparison is resumed; further searchers and seeds and higher limits may be asked for, and what is there
+    already is not done again.
 
     Args:
         problem: What is searched.
@@ -224,7 +236,6 @@ def run_batch(
     """
     folder, watching = Path(directory), watcher or Watcher()
     check_executor(executor)
-    promotion = _promotion(problem, settings.fidelity, 0, settings.finalists)
     searchers = [make_searcher(name, problem, seed) for name, seed in batch.of(settings)]
     exam_images(problem, settings.exam)
     wanted = {
@@ -233,11 +244,16 @@ def run_batch(
         "layers": [layer.name for layer in problem.space.layers],
         "float_bops": float_bops(problem.space),
     }
-    runner = None if (folder / CONTENTS.name).exists() else make_executor(executor, resources)
+    runner = None
+    if (folder / CONTENTS.name).exists():
+        _check_limits(CONTENTS.read(folder)["settings"]["limits"], settings.limits, folder)
+    else:
+        runner = make_executor(executor, resources)
     CONTENTS.claim(folder, wanted, but=("limits", "searchers", "seeds"))  # more may be asked for
     loops: list[SearchLoop] = []
     try:
         for searcher in searchers:
+            seed = evaluation_seed(searcher.seed)
             loops.append(
                 SearchLoop(
                     problem,
@@ -245,7 +261,8 @@ def run_batch(
                     _search_folder(folder, searcher.name, searcher.seed),
                     settings.limits,
                     fidelity=settings.fidelity,
-                    promotion=promotion,
+                    seed=seed,
+                    promotion=_promotion(problem, settings.fidelity, seed, settings.finalists),
                     retries=retries,
                     rungs=settings.rungs,
                     on_trial=lambda trial, searcher=searcher: watching.trial(searcher.name, searcher.seed, trial),  # type: ignore[misc]
@@ -261,15 +278,11 @@ def run_batch(
     else:
         for loop in loops:
             loop.close()
-    winners = [_winner(load_run(_search_folder(folder, searcher.name, searcher.seed))) for searcher in searchers]
-    states = folder.resolve() / "post_steps"
-    exams = {_exam_file(folder, None): ExamCase(None, NO_POST_STEP)}
-    for policy in winners:
-        state = states / f"{_policy_slug(policy)}.safetensors"
-        exams[_exam_file(folder, policy)] = ExamCase(policy, settings.post_step, state)
-        if settings.post_step.name != "none":
-            exams[_exam_file(folder, policy, before=True)] = ExamCase(policy, NO_POST_STEP)
-    missing = {file: exam for file, exam in exams.items() if not file.exists()}
+    cases = {exam_file(folder, None): ExamCase(None, NO_POST_STEP)}
+    for searcher in searchers:
+        winner = _winner(load_run(_search_folder(folder, searcher.name, searcher.seed)))
+        cases |= _exam_cases(folder, settings, winner, searcher.seed)
+    missing = {file: exam for file, exam in cases.items() if not file.exists()}
     watching.exams(len(missing))
     if missing:
         runner = runner or make_executor(executor, resources)
@@ -290,7 +303,6 @@ def load_comparison(directory: str | Path, *others: str | Path) -> Comparison:
     content = CONTENTS.read(folders[0])
     for other in folders[1:]:
         check_same(CONTENTS.read(other), content, f"{other} holds another comparison than {folders[0]}")
-    tuned = content["settings"]["post_step"]["name"] != "none"
     runs = [(name, seed) for seed in content["settings"]["seeds"] for name in content["settings"]["searchers"]]
     homes = {run: [folder for folder in folders if (_search_folder(folder, *run) / FILE_NAME).exists()] for run in runs}
     missing = [f"{name} with seed {seed}" for (name, seed), found in homes.items() if not found]
@@ -303,12 +315,12 @@ def load_comparison(directory: str | Path, *others: str | Path) -> Comparison:
     for (name, seed), (folder, *_) in homes.items():
         run = load_run(_search_folder(folder, name, seed))
         winner = _winner(run)
-        before = read_outcome(_exam_file(folder, winner, before=True)) if tuned else None
-        entries.append(Entry(run, read_outcome(_exam_file(folder, winner)), before))
+        after, before = _exam_files(folder, content["settings"], winner, seed)
+        entries.append(Entry(run, read_outcome(after), None if before is None else read_outcome(before)))
     return Comparison(
         directory=folders[0],
         entries=tuple(entries),
-        reference=read_outcome(_exam_file(folders[0], None)),
+        reference=read_outcome(exam_file(folders[0], None)),
         layer_names=tuple(content["layers"]),
         budget_bops=content["problem"]["budget_bops"],
         float_bops=content["float_bops"],
@@ -356,8 +368,38 @@ def _search_folder(folder: Path, searcher: str, seed: int) -> Path:
     return folder / "searches" / f"{searcher_slug(searcher)}-{seed}"
 
 
-def _exam_file(folder: Path, policy: Policy | None, *, before: bool = False) -> Path:
-    return folder / "exams" / f"{_policy_slug(policy)}{'-before' if before else ''}.json"
+def exam_file(folder: Path, policy: Policy | None, suffix: str = "") -> Path:
+    """Where a comparison keeps an exam; that of the float network has no policy."""
+    return folder / "exams" / f"{_policy_slug(policy)}{suffix}.json"
+
+
+def _exam_files(folder: Path, settings: Mapping[str, Any], winner: Policy, seed: int) -> tuple[Path, Path | None]:
+    """Exams of a winner after the post-step and before it, if there is one; a trained network has one for every seed."""
+    untrained = f"-{seed}" if settings["fidelity"]["finetune_steps"] else ""
+    if settings["post_step"]["name"] == "none":
+        return exam_file(folder, winner, untrained), None
+    return exam_file(folder, winner, f"-{seed}"), exam_file(folder, winner, f"{untrained}-before")
+
+
+def _exam_cases(folder: Path, settings: ComparisonSettings, winner: Policy, seed: int) -> dict[Path, ExamCase]:
+    after, before = _exam_files(folder, asdict(settings), winner, seed)
+    step = replace(settings.post_step, seed=settings.post_step.seed + seed)
+    state = folder.resolve() / "post_steps" / f"{_policy_slug(winner)}-{seed}.safetensors"
+    steps = settings.fidelity.finetune_steps
+    cases = {after: ExamCase(winner, step, state, steps)}
+    if before is not None:
+        cases[before] = ExamCase(winner, replace(step, name="none"), None, steps)
+    return cases
+
+
+def _check_limits(found: Mapping[str, Any], wanted: Limits, folder: Path) -> None:
+    """Searches that are there already cannot be cut: under lower limits they would have spent more than others."""
+    for name, limit in asdict(wanted).items():
+        if limit is not None and (found[name] is None or limit < found[name]):
+            before = "no limit" if found[name] is None else f"a limit of {found[name]:,}"
+            raise BitcertError(
+                f"{folder} holds searches with {before} on {name}, {limit:,} asked for; limits may be raised, not lowered"
+            )
 
 
 def _policy_slug(policy: Policy | None) -> str:

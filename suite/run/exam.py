@@ -38,6 +38,7 @@ def examine(
     post_step: str | PostStep = "none",
     *,
     exam: ExamSettings | None = None,
+    finetune_steps: int | None = None,
     state: Path | None = None,
     progress: Progress | None = None,
     on_step: Callable[[int], None] | None = None,
@@ -51,6 +52,7 @@ def examine(
         policy: A feasible policy; None for the float network, which takes no post-step.
         post_step: Finetuning before the exam, by name or in full.
         exam: Images, n0, n and alpha; the problem's default if None.
+        finetune_steps: Finetuning of a policy that takes no post-step; as in the problem's search if None.
         state: File that keeps the state of a post-step that can be resumed.
         progress: Called with forward passes of the certification made since the last call.
         on_step: Called with the number of finished optimizer steps of the post-step.
@@ -60,6 +62,7 @@ def examine(
     """
     step = parse_post_step(post_step) if isinstance(post_step, str) else post_step
     settings = exam or default_exam(problem)
+    steps = problem.fidelity.finetune_steps if finetune_steps is None else finetune_steps
     split = exam_images(problem, settings)
     problem.warn_if_unreachable(settings.n, settings.alpha)
     started = time.perf_counter()
@@ -68,7 +71,7 @@ def examine(
             finished = Finished(problem.network, 0, {})
         else:
             problem.check_feasible(policy)
-            finished = apply_post_step(problem, policy, step, state=state, progress=on_step)
+            finished = apply_post_step(problem, policy, step, finetune_steps=steps, state=state, progress=on_step)
         clean_accuracy, measured = problem.measure(
             finished.network,
             problem.noisy(split, derive_seed(problem.seed, "exam")),
@@ -95,6 +98,8 @@ def examine(
         method=settings.method,
     )
     provenance = problem.provenance() | {"exam": asdict(settings), "post_step": asdict(step), **software()}
+    if policy is not None and step.name == "none":
+        provenance["finetune_steps"] = steps
     if finished.record:
         provenance["post_step_record"] = finished.record
     return Outcome(
@@ -117,11 +122,13 @@ class ExamCase:
         policy: What is examined; None for the float network.
         post_step: The finetuning before it.
         state: File that keeps the state of a post-step that can be resumed.
+        finetune_steps: Finetuning of a policy that takes no post-step.
     """
 
     policy: Policy | None
     post_step: PostStep
     state: Path | None = None
+    finetune_steps: int = 0
 
 
 def hold_exams(
@@ -142,7 +149,9 @@ def hold_exams(
 
 def _examine(shared: tuple[SmoothedProblem, ExamSettings], case: ExamCase) -> Outcome:
     problem, exam = shared
-    return examine(problem, case.policy, case.post_step, exam=exam, state=case.state)
+    return examine(
+        problem, case.policy, case.post_step, exam=exam, finetune_steps=case.finetune_steps, state=case.state
+    )
 
 
 def default_exam(problem: SmoothedProblem, split: str = "exam") -> ExamSettings:

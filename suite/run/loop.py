@@ -21,7 +21,7 @@ from suite.objective import parse_objective
 from suite.problem import Fidelity, Metrics, Problem, Trial
 from suite.run.journal import JOURNAL_VERSION, Journal, JournalWarning, read_journal
 from suite.run.provenance import software
-from suite.run.records import Run, measured_best
+from suite.run.records import Run, leaders
 from suite.run.rungs import Halving, Rungs
 from suite.searcher import Exhausted, Searcher
 from suite.space import Policy
@@ -187,6 +187,11 @@ class SearchLoop:
     @property
     def spend(self) -> int:
         """Forward passes spent so far, probes included."""
+        return self._search_spend + sum(trial.spend for trial in self._finals.values())
+
+    @property
+    def _search_spend(self) -> int:
+        """What counts against the limit: the second measurement of the best comes on top, for all searchers alike."""
         return self._spend + self._probe_spend
 
     @property
@@ -280,7 +285,7 @@ class SearchLoop:
             return "exhausted"
         if self._limits.evaluations is not None and self._asked >= self._limits.evaluations:
             return "evaluations"
-        if self._limits.forward_passes is not None and self.spend >= self._limits.forward_passes:
+        if self._limits.forward_passes is not None and self._search_spend >= self._limits.forward_passes:
             return "forward_passes"
         if self._limits.seconds is not None and self._elapsed() >= self._limits.seconds:
             return "seconds"
@@ -322,10 +327,7 @@ class SearchLoop:
         """The best policy that is to be measured again and has not been; only once all trials of the search are in."""
         if self._promotion is None or any(not self._is_final(trial) for trial in self._pending.values()):
             return None
-        best = sorted(
-            measured_best(list(self._first_with.values())),
-            key=lambda trial: (-self.problem.objective.score(trial.metrics), trial.number),  # type: ignore[arg-type]
-        )[: self._promotion.finalists]
+        best = leaders(list(self._first_with.values()), self.problem.objective, self._promotion.finalists)
         promoted = {trial.policy for trial in self._finals.values()}
         return next((trial.policy for trial in best if trial.policy not in promoted), None) if len(best) > 1 else None
 
@@ -350,7 +352,6 @@ class SearchLoop:
         del self._pending[trial.number]
         if self._is_final(trial):
             self._finals[trial.number] = trial
-            self._spend += trial.spend
             if self._on_trial is not None:
                 self._on_trial(trial)
             return
@@ -441,7 +442,7 @@ class SearchLoop:
         limits, run = self._limits, run_of(events)
         return (
             (limits.evaluations is not None and len(run.trials) >= limits.evaluations)
-            or (limits.forward_passes is not None and run.forward_passes >= limits.forward_passes)
+            or (limits.forward_passes is not None and run.search_passes >= limits.forward_passes)
             or (limits.seconds is not None and elapsed >= limits.seconds)
         )
 

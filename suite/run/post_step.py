@@ -135,6 +135,7 @@ def apply_post_step(
     policy: Policy,
     step: PostStep,
     *,
+    finetune_steps: int = 0,
     state: Path | None = None,
     captured: Callable[[int, State], None] | None = None,
     progress: Callable[[int], None] | None = None,
@@ -145,6 +146,7 @@ def apply_post_step(
         problem: Where network, training images and sigma come from.
         policy: A feasible policy.
         step: What is done.
+        finetune_steps: Finetuning where the step is ``"none"``: policies that were searched finetuned are examined so.
         state: File that keeps the state of SQWA between cycles.
         captured: Called with SQWA's captures, where they are to be kept.
         progress: Called with the number of finished optimizer steps.
@@ -153,7 +155,8 @@ def apply_post_step(
         BitcertError: If the training diverges.
     """
     if step.name == "none":
-        return Finished(problem.quantized(policy), problem.preparation_passes(0), {})
+        network = problem.quantized(policy, finetune_steps, step.seed, progress)
+        return Finished(network, problem.preparation_passes(finetune_steps), {})
     plan, training = step.plan, training_of(problem, step, progress)
     if step.name == "swa":
         return _average_float(problem, policy, step, training)

@@ -24,6 +24,17 @@ def measured_best(trials: Sequence[Trial]) -> list[Trial]:
     return [trial for trial in finished if astuple(trial.fidelity) == highest]
 
 
+def leaders(trials: Sequence[Trial], objective: Objective, count: int) -> list[Trial]:
+    """The first trials of the best policies at the highest fidelity, best first, the earliest among equals first."""
+    first: dict[Policy, Trial] = {}
+    for trial in measured_best(trials):
+        first.setdefault(trial.policy, trial)
+    return sorted(
+        first.values(),
+        key=lambda trial: (-objective.score(trial.metrics), trial.number),  # type: ignore[arg-type]
+    )[:count]
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One finished search.
@@ -57,9 +68,15 @@ class Run:
     def best(self) -> Trial | None:
         """The trial with the highest score, the earliest among equals; None if no trial succeeded.
 
-        Where the best policies were measured again, the second measurements decide; else those at the highest fidelity.
+        Where the best policies were measured again, the second measurements decide; else those at the highest fidelity. A
+        search that was taken further may have measured again what is among its best no longer: that does not count.
         """
-        finished = measured_best(self.finals) or measured_best(self.trials)
+        promotion = self.provenance.get("promotion")
+        best = {
+            trial.policy for trial in leaders(self.trials, self.objective, promotion["finalists"] if promotion else 0)
+        }
+        finals = [trial for trial in self.finals if trial.policy in best]
+        finished = measured_best(finals) or measured_best(self.trials)
         return max(finished, key=lambda trial: (self.score(trial), -trial.number), default=None)
 
     @property
@@ -68,9 +85,14 @@ class Run:
         return nondominated(measured_best(self.trials), self.objective)
 
     @property
+    def search_passes(self) -> int:
+        """What counts against a limit on forward passes: evaluations and probes."""
+        return self.probe_spend + self.failed_spend + sum(trial.spend for trial in self.trials)
+
+    @property
     def forward_passes(self) -> int:
-        """Everything the run spent: evaluations, second measurements and probes."""
-        return self.probe_spend + self.failed_spend + sum(trial.spend for trial in (*self.trials, *self.finals))
+        """Everything the run spent: evaluations, probes, and second measurements."""
+        return self.search_passes + sum(trial.spend for trial in self.finals)
 
     def score(self, trial: Trial) -> float:
         """The trial's objective; raises ValueError if it failed."""
