@@ -49,6 +49,7 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: object) -
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bitcert",
+        allow_abbrev=False,
         description="Search each layer's number of bits for the best certified robustness within a budget of bit operations.",
         epilog=_EPILOG,
     )
@@ -57,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(command=None)
 
     def add(name: str, summary: str, description: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=summary, description=description, epilog=_EPILOG)
+        command = commands.add_parser(name, help=summary, description=description, epilog=_EPILOG, allow_abbrev=False)
         command.set_defaults(command=f"run_{name.replace('-', '_')}")
         command.add_argument(
             "--json", action="store_true", help="print the result as JSON on standard output, nothing else"
@@ -118,8 +119,8 @@ def _parser() -> argparse.ArgumentParser:
     ablate = add(
         "ablate",
         "compare a searcher with variants of itself",
-        "Run a searcher and variants of it under equal spend, examine the winners on unseen images, and test every variant "
-        "against the searcher as it stands. A directory that holds the ablation is resumed.",
+        "Run a searcher and variants of it under equal spend, examine the winners, and test every variant against the searcher "
+        "as it stands. A directory that holds the ablation is resumed.",
     )
     ablate.add_argument("--searcher", required=True, metavar="A", help="method, with options after its name if any")
     ablate.add_argument(
@@ -129,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="a variant: one option, or several as in relabel=true:updates=4; may be repeated",
     )
+    _add_split(ablate, "search", "; those that searches have seen least are taken first")
     _add_comparison(ablate, "runs/PROBLEM-BUDGET-SEARCHER-ablation")
 
     sensitivity = add(
@@ -200,11 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     post_steps.add_argument(
         "--seeds", default="0,1,2,3,4", metavar="A,B,...", help="seeds of every post-step (default: 0,1,2,3,4)"
     )
-    post_steps.add_argument(
-        "--split",
-        default="exam",
-        help="images that judge: exam, or search to choose settings without seeing the exam (default: exam)",
-    )
+    _add_split(post_steps, "exam")
     post_steps.add_argument(
         "--directory", metavar="DIR", help="where everything goes (default: runs/PROBLEM-BUDGET-post-steps)"
     )
@@ -277,6 +275,14 @@ def _add_comparison(parser: argparse.ArgumentParser, directory: str) -> None:
     _add_executor(parser, default="ray")
 
 
+def _add_split(parser: argparse.ArgumentParser, default: str, more: str = "") -> None:
+    parser.add_argument(
+        "--split",
+        default=default,
+        help=f"images that judge: exam, or search to choose settings without seeing the exam{more} (default: {default})",
+    )
+
+
 def _add_against(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against", metavar="A", help="method that all others are tested against (default: random, if it is there)"
@@ -299,7 +305,11 @@ def _add_problem(parser: argparse.ArgumentParser, named: bool = True) -> None:
         metavar="N",
         help="with --network, side of the images made of a folder's (default: 224)",
     )
-    group.add_argument("--budget", help="limit on BOPs: w3a3, 1/64 of FP32, or an integer (default: the problem's)")
+    group.add_argument(
+        "--budget",
+        help="limit on BOPs: w3a3 or w2.5a2.5, a share of the float network's such as 1/64, or a number of BOPs (default: the "
+        "problem's)",
+    )
     group.add_argument(
         "--sigma",
         type=float,
@@ -314,7 +324,7 @@ def _add_problem(parser: argparse.ArgumentParser, named: bool = True) -> None:
         "--certify",
         default="ranking",
         help="how the search measures: ranking (estimates, cheapest), or certificates that are fixed, irs, incremental, "
-        "sequential or aggregate; exams are always exact (default: ranking)",
+        "sequential or aggregate; exams always certify, see --exam-certify (default: ranking)",
     )
     group.add_argument(
         "--base",

@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 
 def run_list(arguments: argparse.Namespace) -> int:
     """List what can be named."""
+    from suite.networks import shipped_sigmas
     from suite.problems import DEFINITIONS, FOLDER
     from suite.problems.definition import CERTIFICATION_METHODS
     from suite.run.post_step import POST_STEPS
     from suite.run.registry import searcher_class, searcher_names
 
-    problems = {name: definition.summary for name, definition in DEFINITIONS.items()}
+    problems = {}
+    for name, definition in DEFINITIONS.items():
+        trained = ", ".join(f"{sigma:g}" for sigma in shipped_sigmas(definition.trained_as or name))
+        comes = f"trained for sigma {trained}" if trained else "needs --checkpoint"
+        problems[name] = f"{definition.summary} ({comes}; default {definition.sigma:g})"
     problems[FOLDER.name] = FOLDER.summary
     problems["separable"] = "a formula instead of a network: for trying searchers and measuring overhead"
     searchers = {name: _first_line(searcher_class(name)) for name in searcher_names()}
@@ -407,6 +412,8 @@ def run_table(arguments: argparse.Namespace) -> int:
     from suite.report.certificate_tables import RADII, print_tables, read_named, summary, write_tables
 
     radii = RADII if arguments.radii is None else parse_radii(arguments.radii)
+    if arguments.out and Path(arguments.out).exists() and not Path(arguments.out).is_dir():
+        raise BitcertError(f"--out {arguments.out} is a file; give a folder")
     tables = [read_named(given) for given in arguments.files]
     names = [table.name for table in tables]
     if len(set(names)) < len(names):
@@ -468,6 +475,10 @@ def _recorded_run(arguments: argparse.Namespace) -> Run:
     for option in ("problem", "network", "image_size", "budget", "sigma"):
         if getattr(arguments, option, None) is None:
             setattr(arguments, option, recorded.get(option))
+    if arguments.budget != recorded["budget"]:
+        raise BitcertError(
+            f"the budget of the run is {recorded['budget']}, {arguments.budget} given; leave --budget out"
+        )
     arguments.objective, arguments.problem_seed = run.provenance["objective"], run.provenance.get("problem_seed", 0)
     arguments.recalibrate = run.provenance.get("recalibrate", False)
     return run
@@ -489,7 +500,7 @@ def _problem(arguments: argparse.Namespace) -> Problem:
 
     if arguments.problem is None and arguments.network is None:
         raise BitcertError("name a problem, or bring your network with --network MODULE:FUNCTION; see 'bitcert list'")
-    return load_problem(
+    problem = load_problem(
         arguments.problem or FOLDER.name,
         network=arguments.network,
         image_size=arguments.image_size,
@@ -507,6 +518,14 @@ def _problem(arguments: argparse.Namespace) -> Problem:
         recalibrate=arguments.recalibrate,
         device=arguments.device,
     )
+    bits = problem.space.choices[-1]
+    most = problem.bops(problem.space.uniform(bits))
+    if problem.budget.limit > most:
+        raise BitcertError(
+            f"budget {problem.budget.text} ({problem.budget.limit:,} BOPs) is above the most expensive policy ({most:,} BOPs at "
+            f"{bits}/{bits} bits) and limits nothing; give w{bits}a{bits} to search without a limit"
+        )
+    return problem
 
 
 def _policy(given: str) -> Policy:

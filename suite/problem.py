@@ -69,7 +69,7 @@ class Metrics:
         """As a JSON-ready dictionary; radii become text."""
         content = {name: getattr(self, name) for name in self.__slots__}
         content["certified_accuracy"] = {
-            _radius_text(radius): share for radius, share in self.certified_accuracy.items()
+            radius_text(radius): share for radius, share in self.certified_accuracy.items()
         }
         return content
 
@@ -80,7 +80,7 @@ class Metrics:
         return cls(**{**content, "certified_accuracy": certified})
 
 
-def _radius_text(radius: float) -> str:
+def radius_text(radius: float) -> str:
     """The shortest text that reads back as the same number; ``"1"`` rather than ``"1.0"``."""
     return repr(float(radius)).removesuffix(".0")
 
@@ -97,6 +97,8 @@ class Trial:
         metrics: What was measured; None while pending or after a failure.
         failure: Why the evaluation failed; None otherwise.
         repeat_of: Number of the earlier trial with the same policy, fidelity and seed, whose metrics were reused at no spend.
+        wasted: Forward passes that a failed evaluation had made, as far as they were charged.
+        hopeless: Whether the evaluation itself failed, so that another try would fail alike.
     """
 
     number: int
@@ -106,11 +108,15 @@ class Trial:
     metrics: Metrics | None = None
     failure: str | None = None
     repeat_of: int | None = None
+    wasted: int = 0
+    hopeless: bool = False
 
     @property
     def spend(self) -> int:
         """Forward passes this trial cost the run."""
-        return self.metrics.forward_passes if self.metrics is not None and self.repeat_of is None else 0
+        if self.metrics is None:
+            return self.wasted
+        return self.metrics.forward_passes if self.repeat_of is None else 0
 
 
 class Meter:

@@ -177,7 +177,7 @@ def test_ablate_tests_variants_against_the_searcher_as_it_stands(
         ([*SEARCH, "--seed", "-1"], "seed"),
         (["search", "--problem", "digits", "--searcher", "random", "--sigma", "0"], "sigma"),
         (["search", "--problem", "digits", "--searcher", "random", "--noise", "0"], "noise"),
-        (["search", "--problem", "digits", "--searcher", "random", "--sigma", "0.33"], "no checkpoint"),
+        (["search", "--problem", "digits", "--searcher", "random", "--sigma", "0.33"], "no trained digits"),
         (["search", "--problem", "digits", "--searcher", "random", "--checkpoint", "absent.pt"], "no checkpoint"),
         (["search", "--problem", "mnist", "--searcher", "random"], "--data"),
         (["search", "--problem", "evolution", "--searcher", "evolution", "--objective", "acr+bops"], "unknown problem"),
@@ -210,7 +210,17 @@ def test_ablate_tests_variants_against_the_searcher_as_it_stands(
         (["examine", "--float"], "name a problem"),
         (["report", "nowhere"], "holds no comparison"),
         (["train", "digits", "--sigma", "0"], "sigma"),
-        (["train", "imagenet-resnet50"], "recipe"),
+        (["train", "imagenet-resnet50"], "not trained here"),
+        (["search", "--problem", "digits", "--searcher", "random", "--device", "gpu"], "cannot be used here"),
+        (["search", "--problem", "digits", "--searcher", "random", "--budget", "w9a9"], "limits nothing"),
+        (
+            ["search", "--network", "module.py:build", "--checkpoint", "w.pt", "--data", ".", "--searcher", "random"],
+            "without .py",
+        ),
+        (
+            ["search", "--network", "module:", "--checkpoint", "w.pt", "--data", ".", "--searcher", "random"],
+            "names no function",
+        ),
     ],
 )
 def test_mistakes_are_one_clear_line_and_leave_nothing_behind(

@@ -1,7 +1,13 @@
 """Networks: residual networks for small images and torchvision's, their layers, and their checkpoints."""
 
 from suite.networks.build import NETWORKS, build_network, initialize, network_layers
-from suite.networks.checkpoints import load_checkpoint, network_sha256, save_checkpoint, shipped_checkpoint
+from suite.networks.checkpoints import (
+    load_checkpoint,
+    network_sha256,
+    save_checkpoint,
+    shipped_checkpoint,
+    shipped_sigmas,
+)
 from suite.networks.layers import shortcut_ties, trace_layers, untraced_layers
 from suite.networks.normalization import Normalization
 from suite.networks.own import Unquantized, build_own, check_layers, count_outputs, find_unquantized, is_own
@@ -22,6 +28,7 @@ __all__ = [
     "network_sha256",
     "save_checkpoint",
     "shipped_checkpoint",
+    "shipped_sigmas",
     "shortcut_ties",
     "trace_layers",
     "untraced_layers",

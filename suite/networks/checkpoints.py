@@ -64,7 +64,7 @@ def load_checkpoint(network: nn.Module, path: Path) -> dict[str, Any]:
             weight that is not finite.
     """
     if not path.is_file():
-        raise BitcertError(f"no checkpoint at {path}; `bitcert train` makes one")
+        raise BitcertError(f"there is no checkpoint at {path}")
     expected: State = network.state_dict()
     state = _unwrapped(_read(path), expected)
     _check_fit(path, state, expected)
@@ -90,12 +90,18 @@ def shipped_checkpoint(dataset: str, sigma: float) -> Path:
     """
     path = _SHIPPED / f"{dataset}-sigma{sigma:g}.safetensors"
     if not path.is_file():
-        shipped = ", ".join(sorted(other.stem for other in _SHIPPED.glob("*.safetensors")))
+        sigmas = ", ".join(f"{found:g}" for found in shipped_sigmas(dataset)) or "none"
         raise BitcertError(
-            f"no checkpoint for {dataset} at sigma {sigma:g} comes with bitcert (only {shipped}); "
-            f"make one with `bitcert train {dataset} --sigma {sigma:g}`"
+            f"no trained {dataset} at sigma {sigma:g} comes with bitcert (sigmas that do: {sigmas}); give one with --checkpoint "
+            "FILE; networks for digits, MNIST and CIFAR-10 are made by `bitcert train`"
         )
     return path
+
+
+def shipped_sigmas(dataset: str) -> list[float]:
+    """Noise levels at which a trained network comes with the package."""
+    files = _SHIPPED.glob(f"{dataset}-sigma*.safetensors")
+    return sorted(float(file.stem.removeprefix(f"{dataset}-sigma")) for file in files)
 
 
 def network_sha256(network: nn.Module) -> str:

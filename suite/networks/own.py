@@ -37,6 +37,8 @@ def build_own(name: str) -> nn.Module:
         BitcertError: If there is no such function, it fails, or it gives something else than a network.
     """
     module_name, _, function_name = name.partition(":")
+    if not module_name or not function_name or module_name.endswith(".py"):
+        raise BitcertError(f"{name!r} names no function; give MODULE:FUNCTION, the module without .py")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -49,7 +51,7 @@ def build_own(name: str) -> nn.Module:
             "takes no arguments and returns a torch.nn.Module"
         ) from error
     if not isinstance(network, nn.Module):
-        raise BitcertError(f"{name} gives a {type(network).__name__} instead of a torch.nn.Module")
+        raise BitcertError(f"{name} returned {type(network).__name__}, not a torch.nn.Module")
     strange = [name for name, tensor in network.named_parameters() if tensor.dtype != torch.float32 or tensor.is_cuda]
     if strange:
         raise BitcertError(f"{name} gives parameters that are not of 32 bits on the CPU, such as {strange[0]}")

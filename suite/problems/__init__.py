@@ -25,7 +25,7 @@ DEFINITIONS: dict[str, Definition] = {
     for definition in (
         Definition(
             name="digits",
-            summary="handwritten digits, 8x8, embedded; ResNet-8 (trained networks included)",
+            summary="handwritten digits, 8x8, embedded; ResNet-8",
             network="resnet8",
             dataset="digits",
             shape=(1, 8, 8),
@@ -52,7 +52,7 @@ DEFINITIONS: dict[str, Definition] = {
         ),
         Definition(
             name="cifar10-resnet20-tied",
-            summary="the same with one number of bits for a layer's weights and inputs",
+            summary="cifar10-resnet20 with one number of bits for a layer's weights and inputs",
             network="resnet20",
             trained_as="cifar10-resnet20",
             sigma=0.5,

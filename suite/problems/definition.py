@@ -44,7 +44,7 @@ class ExamSettings:
     """How winners are certified at the end.
 
     Attributes:
-        images: Exam images, the first ones of the split; None for all of them.
+        images: Exam images, the first ones of the split, the last ones of ``"search"``; None for all of them.
         n0: Noise samples that choose an image's class.
         n: Noise samples that enter its bound.
         alpha: Failure probability of each image's certificate.

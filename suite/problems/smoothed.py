@@ -129,7 +129,7 @@ class SmoothedProblem(Problem):
         self.seed = seed
         self.alpha = alpha
         self.certify = certify
-        self.device = torch.device(device)
+        self.device = _usable(device)
         self.space = _space(definition)
         self.budget = parse_budget(definition.budget if budget is None else budget, self.space)
         for base in bases:
@@ -199,8 +199,13 @@ class SmoothedProblem(Problem):
         self._check_images(Fidelity(images=most))
         with self.fixed_threads():
             noisy, labels = self._setup.images(most, seed)
+
+            def sampler(number: int) -> NoisyClassifier:
+                self.meter.charge(self.preparation_passes(0))
+                return NoisyClassifier(self.quantized(policies[number]), noisy)
+
             found = successive_halving(
-                lambda number: NoisyClassifier(self.quantized(policies[number]), noisy),
+                sampler,
                 len(policies),
                 labels,
                 rungs,
@@ -373,9 +378,13 @@ class SmoothedProblem(Problem):
             setting = self._setup.setting(fidelity, seed)
             if self.certify == "incremental":
                 setting.bases()  # before the policy is set: bases run on the same quantized network
-            network = self.network if policy is None else self.quantized(policy, fidelity.finetune_steps, seed)
-            clean_accuracy, measured = self.measure(network, noisy, METHODS[self.certify], setting)
-        preparation = 0 if policy is None else self.preparation_passes(fidelity.finetune_steps)
+            preparation = 0 if policy is None else self.preparation_passes(fidelity.finetune_steps)
+            try:
+                network = self.network if policy is None else self.quantized(policy, fidelity.finetune_steps, seed)
+                clean_accuracy, measured = self.measure(network, noisy, METHODS[self.certify], setting)
+            except Exception:
+                self.meter.charge(preparation)  # a training that diverges is not free
+                raise
         return Metrics(
             clean_accuracy=clean_accuracy,
             acr=measured.acr,
@@ -456,6 +465,17 @@ def _check_execution(network: nn.Module, quantized: QuantizedNetwork, images: Te
     digest = hashlib.sha256(weights_sha256.encode())
     digest.update(expected.cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _usable(device: str | torch.device) -> torch.device:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")
+        raise BitcertError(
+            f"device {str(device)!r} cannot be used here ({reason}); give cpu, cuda or cuda:1"
+        ) from error
+    return torch.device(device)
 
 
 def _space(definition: Definition) -> SearchSpace:

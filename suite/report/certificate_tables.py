@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from scipy import stats
 
 from suite.errors import BitcertError
 from suite.files import write_text
 from suite.report.appearance import assign_looks, figure_style, place_legend, save_figure
 from suite.report.curves import certified_shares
-from suite.report.intervals import Interval, mean_interval
+from suite.report.intervals import mean_interval
 from suite.report.provenance import find
 from suite.run.exam import read_outcome
 
@@ -29,6 +30,7 @@ RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 _COLUMNS = {"predict", "label", "radius", "correct"}
 _POINTS, _MARKS = 1001, 12
 _NAME_WIDTH = 12
+_APART = 0.012
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +43,7 @@ class CertificateTable:
         radius: Certified radius, 0 where the classifier abstains, shape ``(images,)``.
         correct: Whether the prediction is right, shape ``(images,)``.
         settings: method, sigma, n0, n, alpha and data_sha256 of an exam; empty for published tables, which do not say.
+        tried: The radii, ascending, that images were certified at, where an exam tried no others (``sequential``); else None.
     """
 
     name: str
@@ -48,25 +51,20 @@ class CertificateTable:
     radius: NDArray[np.float64]
     correct: NDArray[np.bool_]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    tried: tuple[float, ...] | None = None
 
-    @property
-    def acr(self) -> float:
-        """Average certified radius."""
-        return float(self._scores.mean())
+    def scores(self, grid: Sequence[float] | None = None) -> NDArray[np.float64]:
+        """Certified radius where the prediction is right, else 0; rounded down to the radii of a grid if one is given."""
+        radii = np.where(self.correct, self.radius, 0.0)
+        if grid is None:
+            return radii
+        steps = np.array([0.0, *grid])
+        return steps[np.searchsorted(steps, radii, side="right") - 1]
 
-    @property
-    def at_radii_only(self) -> bool:
-        """Whether images were certified at some radii only, as sequential exams do."""
-        return self.settings.get("method") == "sequential"
-
-    @property
-    def acr_interval(self) -> Interval:
-        """95 % interval of the ACR over images."""
-        return mean_interval(self._scores)
-
-    @property
-    def _scores(self) -> NDArray[np.float64]:
-        return np.where(self.correct, self.radius, 0.0)
+    def certified(self, radii: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+        """Certified accuracy at each radius; NaN above the largest one tried."""
+        shares = certified_shares(self.radius, self.correct, radii)
+        return shares if self.tried is None else np.where(np.asarray(radii) <= self.tried[-1], shares, np.nan)
 
 
 def read_table(path: Path, name: str | None = None) -> CertificateTable:
@@ -83,13 +81,17 @@ def read_table(path: Path, name: str | None = None) -> CertificateTable:
         BitcertError: If the file is missing, damaged or of neither kind.
     """
     called = name or path.stem
+    if not path.is_file():
+        raise BitcertError(f"there is no file {path}")
     if path.suffix == ".json":
         outcome = read_outcome(path)
         certificates = outcome.certificates
         exam = {name: find(outcome.provenance, f"exam.{name}") for name in ("n0", "n", "alpha")}
         shared = {name: find(outcome.provenance, name) for name in ("sigma", "data_sha256")}
-        settings = {"method": outcome.metrics.method, **exam, **shared}
-        return CertificateTable(called, path, certificates.radius, certificates.prediction == outcome.labels, settings)
+        method, correct = outcome.metrics.method, certificates.prediction == outcome.labels
+        tried = tuple(sorted(outcome.metrics.certified_accuracy)) if method == "sequential" else None
+        settings = {"method": method, **exam, **shared}
+        return CertificateTable(called, path, certificates.radius, correct, settings, tried)
     try:
         rows = pd.read_csv(path, sep="\t")
     except (OSError, ValueError) as error:
@@ -117,19 +119,30 @@ def read_named(given: str) -> CertificateTable:
 
 
 def summary(tables: Sequence[CertificateTable], radii: Sequence[float] = RADII) -> pd.DataFrame:
-    """One row a table: name, images, acr with its 95 % interval over images, ``certified@r``; then source and settings."""
+    """One row a table.
+
+    Columns:
+        name, images: What it is called; how many images it has.
+        acr: Average certified radius; missing where images were certified at some radii only.
+        acr_down: The same with all radii rounded down to those that every such table tried, so that all can be compared; if
+            there is such a table.
+        acr_low, acr_high: 95 % interval over images, of ``acr_down`` if there is one.
+        ``certified@r``: Certified accuracy; missing above the largest radius tried.
+        source, method, sigma, n0, n, alpha, data_sha256: Where it comes from.
+    """
+    grid = common_grid(tables)
     rows = []
     for table in tables:
-        interval = table.acr_interval
-        shares = certified_shares(table.radius, table.correct, radii)
+        interval = mean_interval(table.scores(grid))
         rows.append(
             {
                 "name": table.name,
                 "images": len(table.correct),
-                "acr": table.acr,
+                "acr": float(table.scores().mean()) if table.tried is None else None,
+                **({} if grid is None else {"acr_down": float(table.scores(grid).mean())}),
                 "acr_low": interval.low,
                 "acr_high": interval.high,
-                **{f"certified@{radius:g}": share for radius, share in zip(radii, shares, strict=True)},
+                **{f"certified@{r:g}": share for r, share in zip(radii, table.certified(radii), strict=True)},
                 "source": table.source.name,
                 **table.settings,
             }
@@ -137,26 +150,58 @@ def summary(tables: Sequence[CertificateTable], radii: Sequence[float] = RADII) 
     return pd.DataFrame(rows)
 
 
+def common_grid(tables: Sequence[CertificateTable]) -> list[float] | None:
+    """Radii above 0 that all tables with tried radii have tried; None if no table has such."""
+    tried = [set(table.tried) for table in tables if table.tried is not None]
+    return sorted(set.intersection(*tried) - {0.0}) if tried else None
+
+
 @figure_style()
 def plot_tables(tables: Sequence[CertificateTable]) -> Figure:
-    """Certified accuracy against radius, one step curve a table; points where only some radii were certified."""
+    """Certified accuracy against radius: one step curve a table.
+
+    Where only some radii were certified, points with their 95 % Clopper-Pearson intervals over images, a little apart.
+    """
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     axes = figure.subplots()
     largest = max(float(table.radius[table.correct].max(initial=0.0)) for table in tables) or 1.0
     radii, looks = np.linspace(0.0, 1.02 * largest, _POINTS), assign_looks(table.name for table in tables)
     step = _POINTS // _MARKS
+    pointed = [table for table in tables if table.tried is not None]
+    counts = {len(table.correct) for table in tables}
     for place, table in enumerate(tables):
         look = looks[table.name]
-        known = np.unique(np.append(table.radius[table.correct], 0.0)) if table.at_radii_only else radii
-        axes.plot(
-            known,
-            certified_shares(table.radius, table.correct, known),
+        label = table.name if len(counts) == 1 else f"{table.name} ({len(table.correct):,} images)"
+        if table.tried is None:
+            shares = table.certified(radii)
+            axes.plot(
+                radii,
+                shares,
+                color=look.color,
+                linestyle=look.dashes,
+                drawstyle="steps-pre",
+                marker=look.marker,
+                markevery=[point for point in range(place * step // len(tables), _POINTS, step) if shares[point] > 0],
+                label=label,
+            )
+            continue
+        shares = table.certified(table.tried)
+        low, high = np.transpose([_share_interval(share, len(table.correct)) for share in shares])
+        axes.errorbar(
+            np.add(table.tried, (pointed.index(table) - (len(pointed) - 1) / 2) * _APART * largest),
+            shares,
+            yerr=(shares - low, high - shares),
             color=look.color,
-            linestyle=":" if table.at_radii_only else look.dashes,
+            linestyle="",
             marker=look.marker,
-            markevery=1 if table.at_radii_only else (place * step // len(tables), step),
-            label=f"{table.name} ({len(table.correct):,} images)",
+            elinewidth=0.8,
+            capsize=2,
+            clip_on=False,
+            label=label,
         )
+    sigmas = {table.settings.get("sigma") for table in tables} - {None}
+    said = [f"$\\sigma$ = {sigma:g}" for sigma in sigmas if len(sigmas) == 1]
+    axes.set_title(", ".join([*said, *(f"{count:,} images" for count in counts if len(counts) == 1)]))
     axes.set(xlabel="certified L2 radius r", ylabel="certified accuracy", ylim=(0, None), xlim=(0, radii[-1]))
     place_legend(figure, axes)
     return figure
@@ -170,14 +215,8 @@ def print_tables(frame: pd.DataFrame, console: Console) -> None:
     for cells in _cells(frame):
         shown.add_row(*map(escape, cells))
     console.print(shown)
-    for _, row in frame.iterrows():
-        said = [
-            f"{name} {row[name] if name == 'method' else format(row[name], 'g')}"
-            for name in ("method", "n0", "n", "alpha", "sigma")
-            if pd.notna(row.get(name))
-        ]
-        if said:
-            console.print(escape(f"{row['name']}: {', '.join(said)}"), highlight=False)
+    for note in _notes(frame):
+        console.print(escape(note), highlight=False)
 
 
 def write_tables(tables: Sequence[CertificateTable], directory: Path, radii: Sequence[float] = RADII) -> list[Path]:
@@ -196,7 +235,8 @@ def write_tables(tables: Sequence[CertificateTable], directory: Path, radii: Seq
     texts = {
         "certificates.csv": frame.to_csv(index=False),
         "certificates.json": json.dumps(content, indent=2, allow_nan=False) + "\n",
-        "certificates.md": "".join(f"| {' | '.join(line)} |\n" for line in lines),
+        "certificates.md": "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        + "".join(f"\n{note}\n" for note in _notes(frame)),
     }
     for name, text in texts.items():
         write_text(directory / name, text)
@@ -205,7 +245,8 @@ def write_tables(tables: Sequence[CertificateTable], directory: Path, radii: Seq
 
 def _headings(frame: pd.DataFrame) -> list[str]:
     radii = [column.removeprefix("certified@") for column in frame.columns if column.startswith("certified@")]
-    return ["classifier", "images", "ACR", "95 %", *(f"r={radius}" for radius in radii)]
+    down = ["ACR↓"] if "acr_down" in frame else []
+    return ["classifier", "images", "ACR", *down, "95 %", *(f"r={radius}" for radius in radii)]
 
 
 def _cells(frame: pd.DataFrame) -> list[list[str]]:
@@ -214,9 +255,38 @@ def _cells(frame: pd.DataFrame) -> list[list[str]]:
         [
             str(row["name"]),
             f"{row['images']:,}",
-            f"{row['acr']:.3f}",
+            _number(row["acr"]),
+            *([_number(row["acr_down"])] if "acr_down" in frame else []),
             f"[{row['acr_low']:.3f}, {row['acr_high']:.3f}]",
-            *(f"{row[share]:.3f}" for share in shares),
+            *(_number(row[share]) for share in shares),
         ]
         for row in frame.to_dict("records")
     ]
+
+
+def _notes(frame: pd.DataFrame) -> list[str]:
+    """What a reader has to know, a line each."""
+    notes = []
+    if "acr_down" in frame:
+        notes.append(
+            "ACR↓: radii rounded down to those that the sequential exams tried, for all classifiers alike; 95 %: its interval over "
+            "images. Where a radius above was not tried, nothing is known (—)."
+        )
+    for row in frame.to_dict("records"):
+        said = [
+            f"{name} {row[name] if name == 'method' else format(row[name], 'g')}"
+            for name in ("method", "n0", "n", "alpha", "sigma")
+            if pd.notna(row.get(name))
+        ]
+        if said:
+            notes.append(f"{row['name']}: {', '.join(said)}")
+    return notes
+
+
+def _share_interval(share: float, count: int) -> tuple[float, float]:
+    found = stats.binomtest(round(share * count), count).proportion_ci(0.95, "exact")
+    return float(found.low), float(found.high)
+
+
+def _number(value: float | None) -> str:
+    return "—" if value is None or pd.isna(value) else f"{value:.3f}"

@@ -63,9 +63,12 @@ def _check_entry(entry: Entry, comparison: Comparison) -> None:
 
 
 def check_same_exam(first: Outcome, second: Outcome) -> None:
-    """Raise BitcertError if two exams differ in images, labels, alpha, n0, n, sigma, seed of the noise, data or network."""
+    """Raise BitcertError if two exams differ in images, labels, method, alpha, n0, n, sigma, seed of the noise, data or network."""
     if not (np.array_equal(first.image_ids, second.image_ids) and np.array_equal(first.labels, second.labels)):
         raise BitcertError("two exams are on different images or labels; examine both on the same images")
+    if first.metrics.method != second.metrics.method:
+        methods = f"{first.metrics.method} and {second.metrics.method}"
+        raise BitcertError(f"two exams certify by different methods: {methods}; repeat one of them")
     if first.metrics.alpha != second.metrics.alpha:
         alphas = f"{first.metrics.alpha} and {second.metrics.alpha}"
         raise BitcertError(f"two exams have different alpha: {alphas}; repeat one of them")

@@ -12,7 +12,7 @@ from suite.report.checks import FLOAT, check_comparison
 from suite.report.intervals import average_images
 from suite.report.rows import certified_column, certified_radii, recorded, search_seconds, set_bounds, tidy_rows
 from suite.report.scores import by_searcher, exam_score
-from suite.report.statistics import Difference, Summary, compare_searchers, summarize
+from suite.report.statistics import SIGNIFICANCE, Difference, Summary, compare_searchers, correct_p_values, summarize
 from suite.run.records import Comparison, Entry
 
 TRIVIAL = ("random", "uniform", "cheapest", "sensitivity-greedy")
@@ -32,12 +32,15 @@ def leaderboard(comparison: Comparison, against: str = "random") -> pd.DataFrame
         acr, ``certified@r``, clean_accuracy: Exam means.
         set_acr, ``set_certified@r``: Means of the lower bounds on the set of exam images, if the exams have them.
         bops_share: BOPs of the winners as a share of the float network's.
-        forward_passes, seconds: Spend of a search.
+        forward_passes, probe_passes, seconds: Spend of a search, the part of it that its probes made, and its time.
+        limit_evaluations, limit_forward_passes, limit_seconds: When a search ended; missing if it was not limited so.
+        finetune_steps, exam_split: Finetuning in every evaluation; the images that judge.
         to_float, to_float_low, to_float_high: Score less that of the float network, with its interval over images.
         against, difference, p_adjusted, verdict: The test against ``against``, see :class:`.statistics.Difference`.
         seeds_paired: Seeds in that test.
-        beats_trivial: ``yes`` if better than every trivial method, ``no`` if tested and not, ``underpowered`` if only
-            more seeds could tell, ``trivial`` for these methods themselves, ``not compared`` if there are none.
+        beats_trivial: ``yes`` if better than every trivial method, by a test of all of them at once, ``no`` if tested and
+            not, ``underpowered`` if only more seeds could tell, ``trivial`` for these methods themselves, ``not compared``
+            if there are none.
         unbeaten: The trivial methods that it is not better than, each with the verdict.
 
     Args:
@@ -50,19 +53,20 @@ def leaderboard(comparison: Comparison, against: str = "random") -> pd.DataFrame
     check_comparison(comparison)
     entries = by_searcher(comparison)
     tests = {name: _test(comparison, name) for name in {against, *TRIVIAL} if name in entries}
-    trivial = [name for name in TRIVIAL if name in entries]
+    trivial = {name: tests[name] for name in TRIVIAL if name in entries}
+    joint = _joint_p_values([name for name in entries if name not in TRIVIAL], trivial)
     rows = [
         {
             **_describe(summary, entries[summary.searcher], comparison),
             **_describe_test(tests.get(against, {}).get(summary.searcher), against),
-            **_describe_trivial(summary.searcher, {name: tests[name] for name in trivial}),
+            **_describe_trivial(summary.searcher, trivial, joint),
         }
         for summary in summarize(comparison)
     ]
     frame = pd.DataFrame(rows).sort_values("score", ascending=False, kind="stable")
     frame.insert(0, "rank", frame["score"].rank(method="min", ascending=False))
     frame = pd.DataFrame([*frame.to_dict("records"), _describe_float(comparison)], columns=frame.columns)
-    return frame.astype(dict.fromkeys(("rank", "seeds", "seeds_paired", "forward_passes"), "Int64"))
+    return frame.astype(dict.fromkeys(("rank", "seeds", "seeds_paired", "forward_passes", "probe_passes"), "Int64"))
 
 
 def _test(comparison: Comparison, against: str) -> dict[str, Difference]:
@@ -94,6 +98,7 @@ def _describe(summary: Summary, entries: Sequence[Entry], comparison: Comparison
         "clean_accuracy": _mean([outcome.metrics.clean_accuracy for outcome in outcomes]),
         "bops_share": _mean([outcome.metrics.bops / comparison.float_bops for outcome in outcomes]),
         "forward_passes": round(_mean([entry.run.forward_passes for entry in entries])),
+        "probe_passes": round(_mean([entry.run.probe_spend for entry in entries])),
         "seconds": _mean([search_seconds(entry.run) for entry in entries]),
         "to_float": to_float.mean,
         "to_float_low": to_float.images.low,
@@ -108,6 +113,12 @@ def _describe_setting(comparison: Comparison) -> dict[str, Any]:
         "objective": first.run.objective.text,
         "post_step": first.outcome.post_step,
         "exam_images": len(comparison.reference.labels),
+        "exam_split": recorded(comparison, "exam.split") or "exam",
+        "finetune_steps": recorded(comparison, "fidelity.finetune_steps") or 0,
+        **{
+            f"limit_{name}": recorded(comparison, f"limits.{name}")
+            for name in ("evaluations", "forward_passes", "seconds")
+        },
     }
 
 
@@ -121,10 +132,24 @@ def _describe_test(test: Difference | None, against: str) -> dict[str, Any]:
     }
 
 
-def _describe_trivial(searcher: str, tests: Mapping[str, Mapping[str, Difference]]) -> dict[str, str]:
+def _joint_p_values(searchers: Sequence[str], tests: Mapping[str, Mapping[str, Difference]]) -> dict[str, float]:
+    """P-values of "better than every trivial method": the largest over those methods, Holm-corrected over searchers.
+
+    References:
+        Berger, Multiparameter hypothesis testing and acceptance sampling, Technometrics 24 (1982), intersection-union tests.
+    """
+    largest = [max((test[searcher].p_value for test in tests.values()), default=1.0) for searcher in searchers]
+    return dict(zip(searchers, correct_p_values(largest), strict=True))
+
+
+def _describe_trivial(
+    searcher: str, tests: Mapping[str, Mapping[str, Difference]], joint: Mapping[str, float]
+) -> dict[str, str]:
     if searcher in TRIVIAL or not tests:
         return {"beats_trivial": "trivial" if searcher in TRIVIAL else NOT_COMPARED, "unbeaten": ""}
     unbeaten = {name: test[searcher].verdict for name, test in tests.items() if test[searcher].verdict != "better"}
+    if not unbeaten and joint[searcher] > SIGNIFICANCE:
+        return {"beats_trivial": "no", "unbeaten": "each alone, not all of them at once"}
     tested = [verdict for verdict in unbeaten.values() if verdict != "underpowered"]
     return {
         "beats_trivial": "no" if tested else "underpowered" if unbeaten else "yes",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,13 +13,18 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 from suite.report.appearance import Look, assign_looks, figure_style, place_legend, place_title, wrap_name
 from suite.report.checks import check_comparison
 from suite.report.curves import Band, best_band, certified_band, certified_curve
+from suite.report.leaderboard import TRIVIAL
 from suite.report.rows import recorded
-from suite.report.scores import by_searcher, exam_score, name_objective
+from suite.report.scores import by_rank, exam_score, name_objective
 from suite.run.records import Comparison, Entry
 
 _SIZE = (6.4, 3.6)
 _RADII = 400
 _MARKS = 8
+_MOST_TOLD = 9
+_BEST = 4
+OTHER = Look(color=(0.72, 0.72, 0.72), marker="o", dashes="-")
+"""How searchers are drawn of which there are too many to be told apart."""
 
 
 @figure_style()
@@ -24,10 +32,11 @@ def plot_certified_accuracy(comparison: Comparison) -> Figure:
     """Certified accuracy against radius, and beneath it the difference to the float network, enlarged.
 
     One curve per searcher: the mean over seeds of the step curve over exam images; see :class:`.curves.Band` for the band.
-    The lower panel leaves out the cheapest policy, next to which the others could not be told apart.
+    The lower panel leaves out the cheapest policy where the others could not be told apart next to it.
     """
     check_comparison(comparison)
-    searchers, looks = by_searcher(comparison), assign_looks(by_searcher(comparison))
+    searchers = by_rank(comparison)
+    looks = _looks(searchers)
     outcomes = [comparison.reference, *(entry.outcome for entry in comparison.entries)]
     largest = max(float(np.max(outcome.scores)) for outcome in outcomes)
     radii = np.linspace(0.0, largest * 1.02 if largest > 0 else 1.0, _RADII)
@@ -35,19 +44,21 @@ def plot_certified_accuracy(comparison: Comparison) -> Figure:
     figure = _figure(comparison, height=5.2)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     place_title(figure, comparison)
-    enlarged, shade = _without_cheapest(searchers), _shade(len(searchers))
-    for place, (searcher, entries) in enumerate(searchers.items()):
-        band = certified_band(entries, radii)
+    bands = {searcher: certified_band(entries, radii) for searcher, entries in searchers.items()}
+    enlarged = _without_cheapest(searchers) if _stretches(bands) else searchers
+    upper.plot(radii, reference, color="black", linestyle="--", label="float network", zorder=4)
+    for place, searcher in enumerate(searchers):
+        band = bands[searcher]
         less = Band(radii, band.mean - reference, band.least - reference, band.most - reference)
-        marks = _spread_marks(place, len(searchers))
-        _draw_band(upper, band, looks[searcher], searcher, marks, shade)
+        marks = [point for point in _spread_marks(place, len(searchers)) if band.mean[point] > 0]
+        _draw_band(upper, band, searcher, looks, marks)
         if searcher in enlarged:
-            _draw_band(lower, less, looks[searcher], searcher, marks, shade)
-    upper.plot(radii, reference, color="black", linestyle="--", label="float network")
+            _draw_band(lower, less, searcher, looks, marks)
     lower.axhline(0.0, color="black", linestyle="--")
     upper.set(ylabel="certified accuracy", ylim=(0, None), xlim=(0, radii[-1]))
     lower.set(ylabel="difference to float", xlabel="certified L2 radius r")
     _name_enlarged(lower, enlarged, searchers)
+    _count_others(upper, looks)
     place_legend(figure, upper)
     return figure
 
@@ -59,8 +70,8 @@ def plot_score_by_bops(comparison: Comparison) -> Figure:
     A second panel enlarges all winners but the cheapest policy, which stretches both axes.
     """
     check_comparison(comparison)
-    looks, objective = assign_looks(by_searcher(comparison)), comparison.entries[0].run.objective
-    searchers = by_searcher(comparison)
+    searchers, objective = by_rank(comparison), comparison.entries[0].run.objective
+    looks = _looks(searchers)
     enlarged = _without_cheapest(searchers)
     figure = _figure(comparison, width=8.4 if len(enlarged) < len(searchers) else _SIZE[0])
     panels = figure.subplots(1, 2 if len(enlarged) < len(searchers) else 1, squeeze=False)[0]
@@ -71,19 +82,20 @@ def plot_score_by_bops(comparison: Comparison) -> Figure:
         for searcher, entries in shown.items():
             points = [(entry.outcome.metrics.bops, exam_score(entry.outcome, objective)) for entry in entries]
             distinct = dict.fromkeys(points)  # equal winners would add up to an opaque marker
+            look = looks[searcher]
             axes.scatter(
                 [bops / comparison.float_bops for bops, _ in distinct],
                 [score for _, score in distinct],
-                facecolors=[(*looks[searcher].color, 0.25)],
-                edgecolors=[looks[searcher].color],
-                marker=looks[searcher].marker,
+                facecolors=[(*look.color, 0.25)],
+                edgecolors=[look.color],
+                marker=look.marker,
                 linewidths=1.2,
-                s=34,
-                label=searcher,
-                zorder=3,
+                label=f"_{searcher}" if look is OTHER else searcher,
+                s=16 if look is OTHER else 34,
+                zorder=2 if look is OTHER else 3,
             )
         axes.axvline(share, color="0.35", linestyle=":", label=limit)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.xaxis.set_major_formatter(PercentFormatter(xmax=1.0, symbol=""))
         axes.set_xlabel("BOPs, % of the float network")
         axes.margins(0.06)
@@ -91,6 +103,7 @@ def plot_score_by_bops(comparison: Comparison) -> Figure:
     panels[0].set(ylabel=f"exam {name_objective(objective)}", title="all winners" if len(panels) > 1 else "")
     place_title(figure, comparison)
     _name_enlarged(panels[-1], enlarged, searchers)
+    _count_others(panels[0], looks, linestyle="", marker=OTHER.marker)
     place_legend(figure, panels[0])
     return figure
 
@@ -103,38 +116,33 @@ def plot_best_so_far(comparison: Comparison) -> Figure:
     a method that stopped on to the largest spend of all.
     """
     check_comparison(comparison)
-    looks, objective = assign_looks(by_searcher(comparison)), comparison.entries[0].run.objective
+    searchers, objective = by_rank(comparison), comparison.entries[0].run.objective
+    looks = _looks(searchers)
     figure = _figure(comparison)
     axes = figure.subplots()
     place_title(figure, comparison, exam=False)
-    bands = {name: best_band([entry.run for entry in entries]) for name, entries in by_searcher(comparison).items()}
+    bands = {name: best_band([entry.run for entry in entries]) for name, entries in searchers.items()}
     largest = max(float(band.x[-1]) for band in bands.values())
     for place, (searcher, band) in enumerate(bands.items()):
         look, step = looks[searcher], max(1, len(band.x) // _MARKS)
-        shade = _shade(len(bands))
-        axes.fill_between(band.x, band.least, band.most, step="post", color=look.color, alpha=shade, linewidth=0)
-        axes.step(
-            band.x,
-            band.mean,
-            where="post",
-            color=look.color,
-            linestyle=look.dashes,
-            marker=look.marker,
-            markevery=(place % step, step),
-            label=searcher,
-        )
+        if look is not OTHER:
+            shade = _shade(len(looks))
+            axes.fill_between(band.x, band.least, band.most, step="post", color=look.color, alpha=shade, linewidth=0)
+        axes.step(band.x, band.mean, where="post", markevery=(place % step, step), **_line(searcher, look))
         if band.x[-1] < largest:
             axes.plot([band.x[-1], largest], [band.mean[-1]] * 2, color=look.color, linestyle=":")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlabel("forward passes of the search")
     axes.set_ylabel(f"{name_objective(objective)}\nbest search estimate (not an exam score)")
     axes.set_xlim(0, largest * 1.02)
+    _count_others(axes, looks)
     place_legend(figure, axes)
     return figure
 
 
 def _figure(comparison: Comparison, width: float = _SIZE[0], height: float = _SIZE[1]) -> Figure:
-    labels = 2 + sum(1 + wrap_name(name).count("\n") for name in by_searcher(comparison))
+    looks = _looks(by_rank(comparison))
+    labels = 3 + sum(1 + wrap_name(name).count("\n") for name, look in looks.items() if look is not OTHER)
     return Figure(figsize=(width, max(height, 0.2 * labels + 0.4)), layout="constrained")
 
 
@@ -153,11 +161,40 @@ def _shade(searchers: int) -> float:
     return min(0.15, 1.0 / searchers)
 
 
-def _draw_band(axes: Axes, band: Band, look: Look, label: str, marks: list[int], shade: float) -> None:
-    axes.fill_between(band.x, band.least, band.most, color=look.color, alpha=shade, linewidth=0)
-    axes.plot(
-        band.x, band.mean, color=look.color, linestyle=look.dashes, marker=look.marker, markevery=marks, label=label
-    )
+def _looks(searchers: Iterable[str]) -> dict[str, Look]:
+    """A look for each of a few searchers; of many, for the best and the trivial ones, the others alike."""
+    names = list(searchers)
+    told = names if len(names) <= _MOST_TOLD else [*names[:_BEST], *(name for name in names[_BEST:] if name in TRIVIAL)]
+    looks = assign_looks(told)
+    return {name: looks.get(name, OTHER) for name in names}
+
+
+def _line(searcher: str, look: Look) -> dict[str, Any]:
+    """How the curve of a searcher is drawn; that of one among the others has no entry in the legend."""
+    if look is OTHER:
+        return {"label": f"_{searcher}", "color": look.color, "linewidth": 0.8, "zorder": 1.5}
+    return {"label": searcher, "color": look.color, "linestyle": look.dashes, "marker": look.marker}
+
+
+def _count_others(axes: Axes, looks: Mapping[str, Look], **shown: Any) -> None:
+    """Say in the legend how many searchers cannot be told apart."""
+    if others := sum(look is OTHER for look in looks.values()):
+        axes.plot([], [], **{**_line("", OTHER), "label": f"{others} others", **shown})
+
+
+def _stretches(bands: Mapping[str, Band]) -> bool:
+    """Whether the cheapest policy lies farther from the others than they from each other."""
+    others = [float(band.mean.mean()) for name, band in bands.items() if name != "cheapest"]
+    if "cheapest" not in bands or not others:
+        return False
+    return min(others) - float(bands["cheapest"].mean.mean()) > max(others) - min(others)
+
+
+def _draw_band(axes: Axes, band: Band, searcher: str, looks: Mapping[str, Look], marks: list[int]) -> None:
+    look, shade = looks[searcher], _shade(len(looks))
+    if look is not OTHER:
+        axes.fill_between(band.x, band.least, band.most, step="pre", color=look.color, alpha=shade, linewidth=0)
+    axes.plot(band.x, band.mean, drawstyle="steps-pre", markevery=marks, **_line(searcher, look))
 
 
 def _spread_marks(place: int, count: int) -> list[int]:

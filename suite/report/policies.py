@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from suite.report.appearance import figure_style, place_title, wrap_name
 from suite.report.checks import check_comparison
-from suite.report.scores import by_searcher
+from suite.report.scores import by_rank
 from suite.run.records import Comparison, Entry
 from suite.space import MAX_BITS, MIN_BITS
 
@@ -33,7 +33,7 @@ def plot_policies(comparison: Comparison) -> Figure:
     where there are few enough to be read.
     """
     check_comparison(comparison)
-    groups = {searcher: _distinct(entries) for searcher, entries in by_searcher(comparison).items()}
+    groups = {searcher: _distinct(entries) for searcher, entries in by_rank(comparison).items()}
     rows = [(searcher, seeds, entry) for searcher, group in groups.items() for seeds, entry in group]
     layers = len(comparison.layer_names)
     numbered = 2 * layers * len(rows) <= _MOST_NUMBERED_CELLS and layers <= _MOST_NAMED_LAYERS

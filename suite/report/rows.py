@@ -21,7 +21,8 @@ def tidy_rows(comparison: Comparison) -> pd.DataFrame:
         problem, budget, budget_bops, sigma, objective: What was searched.
         searcher, seed: Who searched; ``float`` and missing for the float network.
         evaluations, failed, repeats: All trials; those that failed; those answered by an earlier trial at no spend.
-        forward_passes, search_seconds: Spend of the search; time of the searcher and of its evaluations, repeats not counted.
+        forward_passes, search_seconds: Spend of the search and its time, second measurements of the best included.
+        probe_passes: The part of it that the searcher's own probes made.
         search_estimate: What the *search* measured for its winner: optimistic, since the winner was chosen by it.
         exam_score_before: The objective on the exam before the post-step; missing if there was none.
         exam_score: The objective on the exam; exam_acr, exam_clean_accuracy and ``certified@r`` are its parts.
@@ -55,6 +56,7 @@ def _describe_entry(entry: Entry, comparison: Comparison) -> dict[str, Any]:
         "failed": sum(trial.failure is not None for trial in run.trials),
         "repeats": sum(trial.repeat_of is not None for trial in run.trials),
         "forward_passes": run.forward_passes,
+        "probe_passes": run.probe_spend,
         "search_seconds": search_seconds(run),
         "search_estimate": run.score(run.best),
         **({} if entry.before is None else {"exam_score_before": exam_score(entry.before, run.objective)}),
@@ -136,8 +138,10 @@ def set_bounds(outcomes: Sequence[Outcome], radii: Sequence[float]) -> dict[str,
 
 
 def search_seconds(run: Run) -> float:
-    """Wall time of a run in seconds: the searcher's own, probes included, and that of its evaluations; a repeat took none."""
+    """Wall time of all that :attr:`Run.forward_passes` counts: the searcher's own, and that of evaluations; a repeat took none."""
     evaluations = (
-        trial.metrics.seconds for trial in run.trials if trial.metrics is not None and trial.repeat_of is None
+        trial.metrics.seconds
+        for trial in (*run.trials, *run.finals)
+        if trial.metrics is not None and trial.repeat_of is None
     )
     return run.searcher_seconds + sum(evaluations)

@@ -43,6 +43,17 @@ def by_searcher(comparison: Comparison) -> dict[str, list[Entry]]:
     return grouped
 
 
+def by_rank(comparison: Comparison) -> dict[str, list[Entry]]:
+    """The same with the searchers in the order of the leaderboard, the best mean exam score first."""
+    objective = comparison.entries[0].run.objective
+    grouped = by_searcher(comparison)
+
+    def score(searcher: str) -> float:
+        return float(np.mean([exam_score(entry.outcome, objective) for entry in grouped[searcher]]))
+
+    return {searcher: grouped[searcher] for searcher in sorted(grouped, key=score, reverse=True)}
+
+
 def name_objective(objective: Objective) -> str:
     """Put the objective in words, for headers and axes."""
     if objective.measure == "certified":

@@ -81,9 +81,10 @@ def notes(frame: pd.DataFrame) -> list[str]:
     against = str(frame["against"].iloc[0])
     ranked = frame[frame["searcher"] != FLOAT]
     found = [
-        f"{_seeds(ranked)} Exam: images and noise that no search has seen. ± is the standard deviation over seeds, "
+        f"{_seeds(ranked)} {_limit(ranked)}{_exam_split(ranked)} ± is the standard deviation over seeds, "
         "'95 % images' the interval over exam images for these very policies, @r the certified accuracy at L2 radius r in %; "
-        "clean accuracy in %; BOPs in % of the float network's; passes and time of one search.",
+        "clean accuracy in %; BOPs in % of the float network's; passes and time of one search, its probes and the second "
+        "measurement of its best included.",
         f"Δ {against}: mean exam difference paired by seed; verdict by sign-flip test, Holm-corrected, at "
         f"{SIGNIFICANCE:g}.",
     ]
@@ -124,6 +125,8 @@ def title(frame: pd.DataFrame) -> str:
     named = [f"{name} {row[name]}" for name in ("budget", "sigma") if pd.notna(row[name])]
     objective = name_objective(parse_objective(str(row["objective"])))
     named.append(f"ranked by {objective}")
+    if row["finetune_steps"] > 0:
+        named.append(f"searched after {int(row['finetune_steps'])} steps of finetuning")
     return ", ".join([*problem, *named, f"post-step {row['post_step']}", f"{row['exam_images']} exam images"])
 
 
@@ -174,6 +177,28 @@ def _seeds(ranked: pd.DataFrame) -> str:
         return f"{count} seed{'' if count == 1 else 's'} each."
     listed = "; ".join(f"{', '.join(names)} {count}" for count, names in counts.items())
     return f"Seeds: {listed}."
+
+
+def _limit(ranked: pd.DataFrame) -> str:
+    """The limit of a search, and who went over it by probes alone: those are made before there is a trial to stop at."""
+    row = ranked.iloc[0]
+    limits = {"limit_evaluations": "evaluations", "limit_forward_passes": "forward passes", "limit_seconds": "seconds"}
+    said = [f"{row[name]:,.15g} {what}" for name, what in limits.items() if pd.notna(row[name])]
+    if not said:
+        return ""
+    passes = row["limit_forward_passes"]
+    over = ranked[ranked["probe_passes"] > (float("inf") if pd.isna(passes) else passes)]
+    listed = ", ".join(
+        f"{name} ({_count(probes)})" for name, probes in zip(over["searcher"], over["probe_passes"], strict=True)
+    )
+    beyond = f" OVER THE LIMIT by probes alone: {listed}." if listed else ""
+    return f"Limit of a search: {', '.join(said)}.{beyond} "
+
+
+def _exam_split(ranked: pd.DataFrame) -> str:
+    if ranked["exam_split"].iloc[0] == "search":
+        return "Judged on search images with other noise: to choose settings by, not to report."
+    return "Exam: images and noise that no search has seen."
 
 
 def _score(row: Row) -> str:

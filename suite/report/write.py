@@ -24,7 +24,7 @@ SCHEMA_VERSION = 1
 _FIGURES = {
     "certified_accuracy": (
         plot_certified_accuracy,
-        "Certified accuracy on the exam by radius: mean over seeds, with its 95 % bootstrap interval (range below five)",
+        "Certified accuracy on the exam by radius: mean over seeds, with its 95 % t interval (range below five)",
     ),
     "score_vs_bops": (plot_score_by_bops, "Exam score of every winner by BOPs, with the budget and the float network"),
     "best_so_far": (plot_best_so_far, "Best search estimate, which is no exam score, by forward passes"),

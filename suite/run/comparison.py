@@ -131,6 +131,7 @@ class ComparisonSettings:
         for name, values in (("searchers", self.searchers), ("seeds", self.seeds)):
             if not values or len(set(values)) < len(values):
                 raise BitcertError(f"a comparison needs {name} without repetition, got {list(values)}")
+        _check_finalists(self.finalists)
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,16 +331,20 @@ def load_comparison(directory: str | Path, *others: str | Path) -> Comparison:
 
 def _promotion(problem: Problem, fidelity: Fidelity, seed: int, finalists: int | None) -> Promotion | None:
     """Images buy more than noise samples: as many samples as in the search, on up to twice the images."""
+    _check_finalists(finalists)
     if finalists is None:
         finalists = FINALISTS if isinstance(problem, SmoothedProblem) and problem.certify in ESTIMATES else 0
-    if finalists < 0:
-        raise BitcertError(f"finalists must not be negative, got {finalists}; 0 measures none again")
     if finalists == 0:
         return None
     images = fidelity.images
     if isinstance(problem, SmoothedProblem):
         images = min(2 * images, len(problem.dataset.splits["search"]))
     return Promotion(finalists, replace(fidelity, images=images), seed + 1)
+
+
+def _check_finalists(finalists: int | None) -> None:
+    if finalists is not None and finalists < 0:
+        raise BitcertError(f"finalists must not be negative, got {finalists}; 0 measures none again")
 
 
 def _drive(runner: Executor, problem: Problem, loops: Sequence[SearchLoop]) -> None:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from suite.errors import BitcertError
 from suite.problem import Metrics, Problem, Trial
 
 
 def evaluate_trial(problem: Problem, trial: Trial) -> Trial:
-    """Evaluate a trial; whatever goes wrong becomes its failure, so that the run goes on."""
+    """Evaluate a trial; whatever goes wrong becomes its failure, with what it had cost, so that the run goes on."""
+    before = problem.meter.forward_passes
     try:
         metrics = problem.evaluate(trial.policy, trial.fidelity, trial.seed)
         _check_finite(metrics)
     except Exception as error:
-        return replace(trial, failure=f"{type(error).__name__}: {error}")
+        return replace(
+            trial,
+            failure=f"{type(error).__name__}: {error}",
+            wasted=problem.meter.forward_passes - before,
+            hopeless=isinstance(error, BitcertError | FloatingPointError),
+        )
     return replace(trial, metrics=metrics)
 
 

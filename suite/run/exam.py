@@ -18,7 +18,7 @@ from suite.cost import float_bops
 from suite.data import ImageSplit
 from suite.errors import BitcertError
 from suite.files import write_text
-from suite.problem import Metrics
+from suite.problem import Metrics, radius_text
 from suite.problems.definition import ExamSettings
 from suite.problems.methods import EXAMS, Setting
 from suite.problems.smoothed import SmoothedProblem
@@ -175,7 +175,8 @@ def exam_images(problem: SmoothedProblem, exam: ExamSettings) -> ImageSplit:
         raise BitcertError(
             f"{exam.images} {exam.split} images asked for, but {problem.definition.dataset} has {len(split)}"
         )
-    return split.subset(np.arange(exam.images))
+    first = len(split) - exam.images if exam.split == "search" else 0  # searches have seen the first ones
+    return split.subset(np.arange(first, first + exam.images))
 
 
 def exam_forward_passes(problem: SmoothedProblem, exam: ExamSettings) -> int:
@@ -206,7 +207,7 @@ def write_outcome(outcome: Outcome, path: Path) -> None:
 
 
 def _set_record(found: SetCertificate) -> dict[str, Any]:
-    shares = {f"{radius:g}": share for radius, share in found.certified_accuracy.items()}
+    shares = {radius_text(radius): share for radius, share in found.certified_accuracy.items()}
     return {"acr": found.acr, "certified_accuracy": shares, "alpha": found.alpha, "n": found.forward_passes}
 
 
@@ -246,9 +247,11 @@ def read_outcome(path: Path) -> Outcome:
             provenance=content["provenance"],
             set_certificate=_read_set(content.get("set")),
         )
-    except FileNotFoundError:
+    except OSError:
         raise BitcertError(f"there is no exam at {path}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except KeyError as error:
+        raise BitcertError(f"{path} is not an exam of bitcert: it has no {error.args[0]!r}") from None
+    except (ValueError, TypeError) as error:
         if isinstance(error, BitcertError):
             raise
         raise BitcertError(f"{path} is not an exam of bitcert, or it is damaged: {error}") from None

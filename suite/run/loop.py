@@ -104,7 +104,8 @@ class SearchLoop:
         seed: Seed of every evaluation (common random numbers).
         parallel: Most trials under way at once.
         promotion: How the best policies are measured again at the end, if at all; the searcher is not told.
-        retries: How often a failed trial is tried again before it is recorded as failed; the searcher hears of the end only.
+        retries: How often a failed trial is tried again before it is recorded as failed, unless the evaluation itself would fail
+            again; the searcher hears of the end only.
         rungs: Cheaper fidelities that a policy must survive first, if any; a trial is told with the metrics of the last rung it
             reached and the spend of all of them.
         on_trial: Called with every finished trial, replayed ones included.
@@ -216,10 +217,13 @@ class SearchLoop:
 
     def complete(self, trial: Trial) -> None:
         """Record a trial's metrics or failure, then tell the searcher; a failure that is not the last will be tried again."""
-        if trial.failure is not None and self._failures[trial.number] < self._retries:
-            self._journal.append({"event": "retry", "number": trial.number, "failure": trial.failure})
+        if trial.failure is not None and not trial.hopeless and self._failures[trial.number] < self._retries:
+            self._journal.append(
+                {"event": "retry", "number": trial.number, "failure": trial.failure, "wasted": trial.wasted}
+            )
             self._failures[trial.number] += 1
-            self._again.append(replace(trial, failure=None))
+            self._spend += trial.wasted
+            self._again.append(replace(trial, failure=None, wasted=0))
             return
         higher = self._climb(trial)
         if higher is not None and trial.metrics is not None:
@@ -239,7 +243,7 @@ class SearchLoop:
         if trial.metrics is not None:
             event["metrics"] = trial.metrics.to_dict()
         else:
-            event["failure"] = trial.failure
+            event |= {"failure": trial.failure, "wasted": trial.wasted}
         if trial.repeat_of is not None:
             event["repeat_of"] = trial.repeat_of
         self._journal.append(event)
@@ -356,8 +360,9 @@ class SearchLoop:
                 self._on_trial(trial)
             return
         self._trials[trial.number] = trial
-        if trial.metrics is not None:  # what a failed trial spent on lower rungs stays spent
-            self._spend += trial.spend - sum(metrics.forward_passes for metrics in self._climbed.get(trial.number, ()))
+        self._spend += trial.spend
+        if trial.metrics is not None:  # lower rungs are in it, and counted already
+            self._spend -= sum(metrics.forward_passes for metrics in self._climbed.get(trial.number, ()))
         self._free_in_a_row = self._free_in_a_row + 1 if trial.spend == 0 else 0
         if trial.metrics is not None:
             self._first_with.setdefault(trial.policy, trial)
@@ -431,6 +436,7 @@ class SearchLoop:
                 self._tell(trial)
             elif event["event"] == "retry":
                 self._failures[event["number"]] += 1
+                self._spend += event["wasted"]
             elif event["event"] == "stop":
                 self._elapsed_before = event["elapsed"]
                 self._replace_probes(event)
@@ -475,7 +481,13 @@ def _policy(event: dict[str, Any]) -> Policy:
 
 def _told(trial: Trial, event: dict[str, Any]) -> Trial:
     metrics = Metrics.from_dict(event["metrics"]) if "metrics" in event else None
-    return replace(trial, metrics=metrics, failure=event.get("failure"), repeat_of=event.get("repeat_of"))
+    return replace(
+        trial,
+        metrics=metrics,
+        failure=event.get("failure"),
+        repeat_of=event.get("repeat_of"),
+        wasted=event.get("wasted", 0),
+    )
 
 
 def load_run(directory: str | Path) -> Run:
@@ -515,6 +527,8 @@ def run_of(events: list[dict[str, Any]]) -> Run:
             trial = asked[event["number"]]
             asked[event["number"]] = replace(trial, fidelity=ladder[ladder.index(trial.fidelity) + 1])
             climbed[event["number"]] += event["metrics"]["forward_passes"]
+        elif event["event"] == "retry":
+            failed_spend += event["wasted"]
         elif event["event"] == "tell":
             trial = _told(asked[event["number"]], event)
             if trial.repeat_of is not None:

@@ -75,7 +75,8 @@ class PolicyTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Evaluate the trial of the current configuration."""
         trial = evaluate_trial(self._problem, _trial_of(self._config))
-        result: dict[str, Any] = {"metrics": None, "failure": trial.failure, DONE: True}
+        failed = {"failure": trial.failure, "wasted": trial.wasted, "hopeless": trial.hopeless}
+        result: dict[str, Any] = {"metrics": None, **failed, DONE: True}
         if trial.metrics is not None:
             result |= _curves(self._problem, trial.metrics) | {"metrics": json.dumps(trial.metrics.to_dict())}
         return result
@@ -107,9 +108,9 @@ class LoopSearcher(TuneSearcher):
         """Hand the result to the loop that proposed the trial."""
         loop, trial = self._under_way.pop(trial_id)
         if error or result is None:
-            loop.complete(_with_result(trial, None, "the worker died or raised an error outside the evaluation"))
+            loop.complete(replace(trial, failure="the worker died or raised an error outside the evaluation"))
         else:
-            loop.complete(_with_result(trial, result.get("metrics"), result.get("failure")))
+            loop.complete(_with_result(trial, result))
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing of it enters Tune's own files: the journals are the record."""
@@ -284,5 +285,7 @@ def _trial_of(config: dict[str, Any]) -> Trial:
     return Trial(config["number"], Policy.from_json(config["policy"]), fidelity, config["seed"])
 
 
-def _with_result(trial: Trial, metrics: str | None, failure: str | None) -> Trial:
-    return replace(trial, metrics=None if metrics is None else Metrics.from_dict(json.loads(metrics)), failure=failure)
+def _with_result(trial: Trial, result: dict[str, Any]) -> Trial:
+    if result["metrics"] is not None:
+        return replace(trial, metrics=Metrics.from_dict(json.loads(result["metrics"])))
+    return replace(trial, **{name: result[name] for name in ("failure", "wasted", "hopeless")})

@@ -49,7 +49,8 @@ class Run:
         stopped: Why the run ended: ``"evaluations"``, ``"forward_passes"``, ``"seconds"``, ``"exhausted"`` or ``"stalled"``;
             None if it goes on.
         finals: Second measurements of the best policies, with other noise; empty if there were none.
-        failed_spend: Forward passes that failed trials spent on the rungs below the one they failed on.
+        failed_spend: Forward passes that failed trials spent on the rungs below the one they failed on, and those of failed
+            tries that were followed by another.
         searcher_seconds: Wall time of the searcher itself, probes included; no part of what makes two runs equal.
     """
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from suite.data import ImageDataset, ImageSplit
-from suite.errors import unknown_name
+from suite.errors import BitcertError
 from suite.networks import build_network, save_checkpoint
 from suite.train.base import Report, TrainSettings, train_base
 
@@ -43,7 +43,9 @@ def recipe_for(dataset: str) -> Recipe:
         BitcertError: If there is none; ImageNet networks are not trained here but loaded from published checkpoints.
     """
     if dataset not in RECIPES:
-        raise unknown_name("recipe", dataset, RECIPES)
+        raise BitcertError(
+            f"networks for {dataset} are not trained here, but for {', '.join(RECIPES)}; give a trained one with --checkpoint FILE"
+        )
     return RECIPES[dataset]
 
 

@@ -1,6 +1,7 @@
 """Certificates side by side: published tables and exams, counted by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ def published(tmp_path: Path) -> Path:
 def test_a_published_table_is_counted(published: Path) -> None:
     table = read_table(published)
     assert table.name == "gaussian"
-    assert table.acr == pytest.approx((0.635 + 0.25) / 4)
+    assert table.scores().mean() == pytest.approx((0.635 + 0.25) / 4)
     shares = certified_shares(table.radius, table.correct, (0, 0.25, 0.2501, 0.635, 1))
     np.testing.assert_array_equal(shares, [0.5, 0.5, 0.25, 0.25, 0])
 
@@ -87,11 +88,38 @@ def test_damaged_tables_are_refused(
 
 def test_mistakes_in_what_is_asked_for(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, expected in (
-        (["absent.tsv"], "cannot be read"),
-        (["absent.json"], "no exam"),
+        (["absent.tsv"], "there is no file"),
+        (["."], "there is no file"),
+        ([str(published), "--out", str(published)], "is a file"),
         ([str(published), str(published)], "name of its own"),
         ([str(published), "--radii", "x"], "numbers separated by commas"),
         ([str(published), "--radii", "1,0"], "ascending"),
     ):
         assert main(["table", *arguments]) == 2
         assert expected in capsys.readouterr().err
+
+
+def test_beside_a_sequential_exam_all_radii_are_rounded_down_alike(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An exam that tried 0, 0.25 and 0.5 only must not look worse than a table of any radius, nor fail where it never tried."""
+    outcome = fabricate().reference
+    tried = {radius: outcome.metrics.certified_accuracy[radius] for radius in (0.0, 0.25, 0.5)}
+    metrics = replace(outcome.metrics, method="sequential", certified_accuracy=tried)
+    radius = np.array([0.0, 0.25, 0.5])[np.searchsorted([0.0, 0.25, 0.5], outcome.certificates.radius, "right") - 1]
+    certificates = replace(outcome.certificates, radius=radius)
+    write_outcome(replace(outcome, metrics=metrics, certificates=certificates), tmp_path / "sequential.json")
+    frame = summary([read_table(tmp_path / "sequential.json"), read_table(published)], radii=(0.0, 0.5, 1.0))
+    ours, theirs = frame.iloc[0], frame.iloc[1]
+    assert np.isnan(ours["acr"])
+    assert np.isnan(ours["certified@1"])
+    assert ours["acr_down"] == pytest.approx(0.25 * (tried[0.25] + tried[0.5]))
+    assert theirs["acr"] == pytest.approx((0.635 + 0.25) / 4)
+    assert theirs["acr_down"] == pytest.approx((0.5 + 0.25) / 4)
+    assert theirs["certified@1"] == 0
+    out = tmp_path / "out"
+    assert main(["table", str(tmp_path / "sequential.json"), str(published), "--out", str(out)]) == 0
+    assert "rounded down" in capsys.readouterr().out
+    written = (out / "certificates.md").read_text()
+    assert "—" in written
+    assert "method sequential" in written

@@ -72,13 +72,26 @@ def test_best_band_starts_when_every_run_has_an_estimate(small: Comparison) -> N
     assert band.most.tolist() == [0.3, 0.3, 0.4, 0.6]
 
 
-def test_band_of_many_seeds_is_the_bootstrap_interval_of_the_mean() -> None:
+def test_band_of_many_seeds_is_the_t_interval_of_the_mean() -> None:
     curves = [np.array([value, 2 * value]) for value in np.random.default_rng(3).normal(size=10)]
     band = Band.over(np.arange(2.0), curves)
-    expected = stats.bootstrap(
-        (np.stack(curves)[:, 0],), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
-    ).confidence_interval
-    assert band.least[0] == pytest.approx(expected.low, abs=0.05)
-    assert band.most[0] == pytest.approx(expected.high, abs=0.05)
+    expected = stats.ttest_1samp(np.stack(curves)[:, 0], 0.0).confidence_interval(0.95)
+    assert band.least[0] == pytest.approx(expected.low)
+    assert band.most[0] == pytest.approx(expected.high)
     assert band.least[1] == pytest.approx(2 * band.least[0])
     assert band.mean[0] == pytest.approx(np.mean([curve[0] for curve in curves]))
+
+
+def test_bands_of_five_seeds_hold_the_mean_as_often_as_they_say() -> None:
+    draws = np.random.default_rng(4).normal(size=(5, 4000))
+    band = Band.over(np.arange(4000.0), list(draws))
+    covered = float(((band.least <= 0) & (band.most >= 0)).mean())
+    assert 0.935 < covered < 0.965
+
+
+def test_estimates_of_lower_rungs_are_spend_and_no_best(small: Comparison) -> None:
+    run = make_run(small.entries[0].run, [0.9, 0.1, 0.2])
+    cheap = replace(run.trials[0], fidelity=replace(run.trials[0].fidelity, images=1))
+    passes, best = best_so_far(replace(run, trials=(cheap, *run.trials[1:])))
+    assert best.tolist() == [0.1, 0.2]
+    assert passes[-1] == run.forward_passes

@@ -18,6 +18,7 @@ from suite.report.appearance import assign_looks, save_figure, to_png, to_svg
 from suite.report.curves import certified_curve
 from suite.report.plots import plot_best_so_far, plot_certified_accuracy, plot_score_by_bops
 from suite.report.policies import plot_policies
+from suite.report.scores import by_rank, exam_score
 from suite.run.records import Comparison
 from tests.report.fabricated import SIX, TWELVE, fabricate
 
@@ -52,6 +53,21 @@ def test_certified_accuracy_shows_mean_curves_and_the_float_network(small: Compa
     assert "cheapest" not in lines_of(figure, 1)
 
 
+def test_of_many_searchers_the_best_and_the_trivial_ones_can_be_told_apart(large: Comparison) -> None:
+    objective = large.entries[0].run.objective
+    means = {
+        name: np.mean([exam_score(entry.outcome, objective) for entry in entries])
+        for name, entries in by_rank(large).items()
+    }
+    assert list(means) == sorted(means, key=means.__getitem__, reverse=True)
+    for plot in PLOTS[:3]:
+        labels = [text.get_text() for text in plot(large).legends[0].texts]
+        assert set(list(means)[:4]) <= set(labels)
+        assert {"random", "uniform", "cheapest"} & set(means) <= set(labels)
+        hidden = [name for name in means if name not in labels]
+        assert f"{len(hidden)} others" in labels
+
+
 def test_scores_by_bops_mark_every_distinct_winner(small: Comparison) -> None:
     figure = plot_score_by_bops(small)
     for collection in figure.axes[0].collections:
@@ -78,10 +94,12 @@ def test_best_so_far_is_labelled_as_an_estimate_and_continues_methods_that_stopp
 def test_policies_write_bits_where_they_can_be_read(small: Comparison) -> None:
     figure = plot_policies(small)
     bits = [int(text.get_text()) for text in figure.axes[0].texts]
-    distinct = dict.fromkeys((entry.run.searcher, entry.outcome.policy) for entry in small.entries)
+    ranked = [entry for entries in by_rank(small).values() for entry in entries]
+    distinct = dict.fromkeys((entry.run.searcher, entry.outcome.policy) for entry in ranked)
     assert bits == [bit for _, policy in distinct if policy is not None for bit in policy.weights]
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert labels[:4] == ["random · 0", "random · 1", "uniform · 0, 1", "cheapest · 0, 1"]
+    assert labels[-1] == "cheapest · 0, 1"
+    assert {"random · 0", "random · 1", "uniform · 0, 1"} < set(labels)
     assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == list(small.layer_names)
 
 

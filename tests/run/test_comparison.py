@@ -15,6 +15,7 @@ from suite.problems.definition import ExamSettings
 from suite.problems.smoothed import SmoothedProblem
 from suite.report import leaderboard, tidy_rows, to_markdown
 from suite.run.comparison import Batch, ComparisonSettings, Watcher, compare, load_comparison, run_batch
+from suite.run.exam import examine
 from suite.run.loop import Limits
 from suite.run.post_step import PostStep
 from suite.run.records import Comparison, Outcome, Run
@@ -131,6 +132,63 @@ def test_a_directory_with_another_comparison_is_refused(inline: Comparison) -> N
     with pytest.raises(BitcertError, match="differs in budget"):
         compare(problem, SETTINGS, inline.directory, executor="inline")
     assert (inline.directory / "comparison.json").read_bytes() == before
+
+
+def test_limits_may_be_raised_and_not_lowered(inline: Comparison, tmp_path: Path) -> None:
+    fewer = replace(SETTINGS, searchers=("random",), limits=Limits(3))
+    compare(digits(), fewer, tmp_path, executor="inline")
+    for lower in (Limits(2), Limits(None, 10_000)):
+        with pytest.raises(BitcertError, match="limits may be raised, not lowered"):
+            compare(digits(), replace(fewer, limits=lower), tmp_path, executor="inline")
+    raised = compare(digits(), replace(fewer, limits=SETTINGS.limits), tmp_path, executor="inline")
+    straight = [entry.run for entry in inline.entries if entry.run.searcher == "random"]
+    for entry, run in zip(raised.entries, straight, strict=True):
+        assert [trial.policy for trial in entry.run.trials] == [trial.policy for trial in run.trials]
+        assert entry.run.best is not None
+        assert run.best is not None
+        assert entry.run.best.policy == run.best.policy
+
+
+def test_every_seed_has_noise_of_its_own_that_all_searchers_share(inline: Comparison) -> None:
+    seeds = {(entry.run.seed, trial.seed) for entry in inline.entries for trial in entry.run.trials}
+    assert seeds == {(0, 0), (1, 2)}
+    assert {(entry.run.seed, trial.seed) for entry in inline.entries for trial in entry.run.finals} <= {(0, 1), (1, 3)}
+    scores = {
+        entry.run.seed: entry.run.score(entry.run.trials[0])
+        for entry in inline.entries
+        if entry.run.searcher == "uniform"
+    }
+    assert scores[0] != scores[1]
+
+
+def test_every_seed_has_a_post_step_of_its_own(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, searchers=("uniform", "cheapest"), post_step=PostStep("qat", steps=4))
+    comparison = compare(digits(), settings, tmp_path, executor="inline")
+    uniform = [entry for entry in comparison.entries if entry.run.searcher == "uniform"]
+    assert [entry.outcome.provenance["post_step"]["seed"] for entry in uniform] == [0, 1]
+    assert uniform[0].outcome.scores.tolist() != uniform[1].outcome.scores.tolist()
+    assert uniform[0].before is not None
+    assert uniform[1].before is not None
+    np.testing.assert_array_equal(uniform[0].before.scores, uniform[1].before.scores)
+
+
+def test_what_was_searched_finetuned_is_examined_finetuned(tmp_path: Path) -> None:
+    settings = replace(
+        SETTINGS, searchers=("cheapest",), seeds=(0,), fidelity=Fidelity(images=20, noise=16, finetune_steps=20)
+    )
+    (entry,) = compare(digits(), settings, tmp_path / "none", executor="inline").entries
+    problem = digits()
+    policy = entry.outcome.policy
+    assert policy is not None
+    tuned = examine(problem, policy, exam=settings.exam, finetune_steps=20)
+    np.testing.assert_array_equal(entry.outcome.scores, tuned.scores)
+    plain = examine(problem, policy, exam=settings.exam)
+    assert plain.scores.tolist() != tuned.scores.tolist()
+    assert entry.outcome.metrics.forward_passes - plain.metrics.forward_passes == problem.preparation_passes(20)
+    again = replace(settings, post_step=PostStep("qat", steps=4))
+    (other,) = compare(digits(), again, tmp_path / "qat", executor="inline").entries
+    assert other.before is not None
+    np.testing.assert_array_equal(other.before.scores, tuned.scores)
 
 
 def test_a_directory_with_something_else_is_refused(tmp_path: Path) -> None:

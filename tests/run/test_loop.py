@@ -478,3 +478,60 @@ def test_a_full_disk_leaves_a_whole_journal_and_the_run_goes_on(tmp_path: Path) 
     assert content.endswith(b"\n")
     assert size // 2 - 400 < len(content) <= size // 2
     assert search_with(SeparableProblem(), tmp_path / "full") == whole
+
+
+class Diverging(SeparableProblem):
+    """A problem whose evaluations cost seven passes before they fail, each time."""
+
+    def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
+        self.meter.charge(7)
+        raise BitcertError("finetuning diverged at step 95 of 100")
+
+
+def test_what_fails_by_itself_is_charged_and_not_tried_again(tmp_path: Path) -> None:
+    def diverge() -> Run:
+        searcher = make_searcher("random", problem := Diverging(), 0)
+        return search(problem, searcher, evaluations=None, forward_passes=21, directory=tmp_path, retries=2)
+
+    run = diverge()
+    events = [json.loads(line)["event"] for line in (tmp_path / FILE_NAME).read_text().splitlines()]
+    assert "retry" not in events
+    assert (len(run.trials), run.forward_passes, run.stopped) == (3, 21, "forward_passes")
+    assert diverge() == run
+
+
+def test_failed_tries_are_charged_too_and_stay_charged(tmp_path: Path) -> None:
+    class Costly(Flaky):
+        def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
+            if self.tried[policy] < self.failures:
+                self.meter.charge(5)
+            return super().evaluate(policy, fidelity, seed)
+
+    costly, sound = search_with(Costly(), tmp_path / "costly"), search_with(SeparableProblem(), tmp_path / "sound")
+    assert costly.forward_passes == sound.forward_passes + 8 * 2 * 5
+    assert search_with(Costly(), tmp_path / "costly") == costly
+
+
+def test_a_search_taken_further_ends_as_one_that_never_stopped(tmp_path: Path) -> None:
+    def go(directory: Path, passes: int) -> Run:
+        problem = Noisy(budget="w4a4")
+        promotion = Promotion(4, Fidelity(images=2, noise=5), seed=1)
+        loop = SearchLoop(
+            problem, make_searcher("random", problem, 0), directory, Limits(None, passes), promotion=promotion
+        )
+        InlineExecutor().run(problem, [loop])
+        loop.close()
+        return load_run(directory)
+
+    straight = go(tmp_path / "straight", 40)
+    shorter = go(tmp_path / "further", 20)
+    further = go(tmp_path / "further", 40)
+    assert shorter.trials == further.trials[: len(shorter.trials)]
+    found = [(trial.policy, trial.metrics) for trial in further.trials]
+    assert found == [
+        (trial.policy, trial.metrics) for trial in straight.trials
+    ]  # finals do not count against the limit
+    assert len(further.finals) > len(straight.finals)
+    assert further.best is not None
+    assert straight.best is not None
+    assert further.best.policy == straight.best.policy

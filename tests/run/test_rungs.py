@@ -86,6 +86,7 @@ def test_every_pass_is_counted_failed_trials_and_repeats_included(tmp_path: Path
             spent += event["metrics"]["forward_passes"]
         if event["event"] == "tell" and "metrics" in event and "repeat_of" not in event:
             spent += event["metrics"]["forward_passes"] - below.get(event["number"], 0)
+        spent += event.get("wasted", 0)
     assert run.failed_spend > 0
     assert run.forward_passes == spent
     loop = SearchLoop(
