@@ -269,7 +269,7 @@ def test_shipped_checkpoints_load_and_record_how_they_were_made() -> None:
         assert record["command"] == f"bitcert train digits --sigma {sigma:g} --seed 0"
         assert len(record["network_sha256"]) == 64
         assert json.dumps(record)
-    for sigma in (0.25, 0.5):
+    for sigma in (0.25, 0.5, 1.0):
         record = load_checkpoint(build_network("resnet20", 10, 3), shipped_checkpoint("cifar10-resnet20", sigma))
         assert record["command"] == f"bitcert train cifar10-resnet20 --sigma {sigma:g} --seed 0"
 
