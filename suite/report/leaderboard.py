@@ -34,7 +34,7 @@ def leaderboard(comparison: Comparison, against: str = "random") -> pd.DataFrame
         bops_share: BOPs of the winners as a share of the float network's.
         forward_passes, probe_passes, seconds: Spend of a search, the part of it that its probes made, and its time.
         limit_evaluations, limit_forward_passes, limit_seconds: When a search ended; missing if it was not limited so.
-        finetune_steps, exam_split: Finetuning in every evaluation; the images that judge.
+        finetune_steps, exam_split, exam_method: Finetuning in every evaluation; the images that judge, and how they are certified.
         to_float, to_float_low, to_float_high: Score less that of the float network, with its interval over images.
         against, difference, p_adjusted, verdict: The test against ``against``, see :class:`.statistics.Difference`.
         seeds_paired: Seeds in that test.
@@ -113,6 +113,7 @@ def _describe_setting(comparison: Comparison) -> dict[str, Any]:
         "objective": first.run.objective.text,
         "post_step": first.outcome.post_step,
         "exam_images": len(comparison.reference.labels),
+        "exam_method": comparison.reference.metrics.method,
         "exam_split": recorded(comparison, "exam.split") or "exam",
         "finetune_steps": recorded(comparison, "fidelity.finetune_steps") or 0,
         **{

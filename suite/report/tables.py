@@ -93,7 +93,12 @@ def notes(frame: pd.DataFrame) -> list[str]:
     if "set_acr" in frame:
         found.append(
             "set ACR ≥: lower bound on the average certified radius of the exam images, one for the whole set instead of one for "
-            "each image; mean over seeds of bounds that are each true with probability 1 - alpha."
+            "each image; mean over seeds of bounds that are each true with probability 1 - alpha. It may exceed the exam ACR, the "
+            "average of one pessimistic certificate for each image, none above what n agreeing samples certify."
+        )
+    if frame["exam_method"].iloc[0] == "sequential":
+        found.append(
+            "exam ACR: images are certified at the radii of the columns @r only, so it is a lower bound by steps."
         )
     if "underpowered" in set(ranked["verdict"]):
         count = len(ranked) - 1

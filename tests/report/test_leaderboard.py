@@ -12,7 +12,7 @@ from suite.certify import SetCertificate
 from suite.objective import parse_objective
 from suite.problem import Trial
 from suite.report.leaderboard import leaderboard
-from suite.report.tables import to_markdown
+from suite.report.tables import notes, title, to_markdown
 from suite.run.records import Comparison, Entry, Outcome, Run
 from tests.report.fabricated import fabricate, make_comparison
 
@@ -149,3 +149,47 @@ def test_bounds_on_the_set_have_columns_of_their_own() -> None:
     np.testing.assert_allclose(frame["set_certified@0.25"], 0.5 * frame["certified@0.25"])
     assert "set ACR ≥" in to_markdown(leaderboard(with_bounds))
     assert "set ACR" not in to_markdown(leaderboard(comparison))
+
+
+def test_to_beat_every_trivial_method_takes_all_of_them_at_once() -> None:
+    """Two methods barely beat one trivial method, two others barely the other: alone each passes, four such claims do not."""
+    weak, clear = np.array([-0.02, 0.015, 0.015]), np.full(3, 0.1)
+    first = np.full(9, 0.3)
+    second = first + np.repeat([-0.03, 0.03, 0.0], 3)
+    frame = leaderboard(
+        make_comparison(
+            {
+                "random": first,
+                "uniform": second,
+                "tpe": first + np.concatenate([weak, clear, clear]),
+                "haq": first + np.concatenate([weak, clear, clear + 0.01]),
+                "arq": second + np.concatenate([clear, weak, clear]),
+                "nsga2": second + np.concatenate([clear, weak, clear + 0.01]),
+            }
+        )
+    )
+    rows = by_name(frame)
+    for name in ("tpe", "haq", "arq", "nsga2"):
+        assert rows[name]["verdict"] == "better"
+        assert (rows[name]["beats_trivial"], rows[name]["unbeaten"]) == ("no", "each alone, not all of them at once")
+
+
+def test_limits_are_said_and_who_went_over_them_by_probes_alone() -> None:
+    comparison = make_comparison({"random": [0.3], "certified-ilp": [0.35]})
+    over = comparison.entries[1]
+    entries = (comparison.entries[0], replace(over, run=replace(over.run, probe_spend=2_000_000)))
+    limits = {"limits": {"evaluations": None, "forward_passes": 1_500_000, "seconds": None}}
+    said = " ".join(notes(leaderboard(replace(comparison, entries=entries, provenance=limits))))
+    assert "Limit of a search: 1,500,000 forward passes. OVER THE LIMIT by probes alone: certified-ilp (2M)." in said
+    within = " ".join(notes(leaderboard(replace(comparison, provenance=limits))))
+    assert "OVER" not in within
+
+
+def test_what_the_exam_was_is_said() -> None:
+    comparison = make_comparison({"random": [0.3], "tpe": [0.35]})
+    assert "no search has seen" in notes(leaderboard(comparison))[0]
+    chosen = leaderboard(
+        replace(comparison, provenance={"exam": {"split": "search"}, "fidelity": {"finetune_steps": 100}})
+    )
+    assert "to choose settings by" in notes(chosen)[0]
+    assert "searched after 100 steps of finetuning" in title(chosen)
