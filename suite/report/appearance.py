@@ -22,8 +22,8 @@ from suite.run.records import Comparison
 DOTS_PER_INCH = 200
 _SALT = "bitcert"
 _LONGEST_NAME = 24
-_PALE = (6, 8)  # pink and yellow of seaborn's palette: lost on white paper
-_DARK = ("#332288", "#882255", "#117733", "#999933")
+_LEFT_OUT = (6, 7, 8)  # of seaborn's palette: pink and yellow are lost on white paper, grey is for those not told apart
+_DARK = ("#332288", "#882255", "#117733", "#999933", "#661100")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "p", "d", "h")
 _SOLID: Any = "-"
 _DASHES: tuple[Any, ...] = (_SOLID, (0, (6, 1.5)), (0, (3, 1, 1, 1)), (0, (6, 1, 1, 1, 1, 1)), (0, (2, 1)))
@@ -70,11 +70,11 @@ class Look:
 def assign_looks(searchers: Iterable[str]) -> dict[str, Look]:
     """Give every searcher a look that depends on nothing but the set of names.
 
-    Twelve colours that the colour-blind can tell apart: seaborn's palette without its two pale ones, and four dark ones
+    Twelve colours that the colour-blind can tell apart: seaborn's palette without two pale ones and grey, and five dark ones
     of Paul Tol's.
     """
     names = sorted(set(searchers))
-    bright = [color for index, color in enumerate(sns.color_palette("colorblind", 10)) if index not in _PALE]
+    bright = [color for index, color in enumerate(sns.color_palette("colorblind", 10)) if index not in _LEFT_OUT]
     palette = [*bright, *map(to_rgb, _DARK)]
     return {
         name: Look(
