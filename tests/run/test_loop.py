@@ -510,6 +510,16 @@ def test_failed_tries_are_charged_too_and_stay_charged(tmp_path: Path) -> None:
     costly, sound = search_with(Costly(), tmp_path / "costly"), search_with(SeparableProblem(), tmp_path / "sound")
     assert costly.forward_passes == sound.forward_passes + 8 * 2 * 5
     assert search_with(Costly(), tmp_path / "costly") == costly
+    each = costly.forward_passes // 8
+    problem, limit = Costly(), 3 * each - 1
+    limited = search(
+        problem,
+        make_searcher("tpe", problem, 0),
+        evaluations=None,
+        forward_passes=limit,
+        directory=tmp_path / "limited",
+    )
+    assert (len(limited.trials), limited.stopped) == (3, "forward_passes")
 
 
 def test_a_search_taken_further_ends_as_one_that_never_stopped(tmp_path: Path) -> None:
