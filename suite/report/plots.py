@@ -18,7 +18,7 @@ from suite.report.rows import recorded
 from suite.report.scores import by_rank, exam_score, name_objective
 from suite.run.records import Comparison, Entry
 
-_SIZE = (6.4, 3.6)
+_SIZE = (6.8, 3.6)
 _RADII = 400
 _MARKS = 8
 _MOST_TOLD = 9
