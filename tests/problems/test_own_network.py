@@ -107,7 +107,7 @@ def test_a_run_knows_its_network(workplace: Path, capsys: pytest.CaptureFixture[
         (["--network", "my_module:bild", "--checkpoint", "w.safetensors"], "MODULE:FUNCTION"),
         (["--network", "nowhere:build", "--checkpoint", "w.safetensors"], "No module named 'nowhere'"),
         (["--network", "my_module:MEAN", "--checkpoint", "w.safetensors"], "cannot be built"),
-        (["--network", "builtins:dict", "--checkpoint", "w.safetensors"], "instead of a torch.nn.Module"),
+        (["--network", "builtins:dict", "--checkpoint", "w.safetensors"], "not a torch.nn.Module"),
         (
             ["--network", "my_module:build", "--checkpoint", "w.safetensors", "--image-size", "64"],
             "cannot take an image",

@@ -72,7 +72,7 @@ def test_recipes_name_networks_that_exist(name: str) -> None:
 
 
 def test_a_dataset_without_recipe_lists_those_with_one() -> None:
-    with pytest.raises(BitcertError, match=r"unknown recipe 'imagenet'; known: .*digits"):
+    with pytest.raises(BitcertError, match=r"networks for imagenet are not trained here, but for .*digits"):
         recipe_for("imagenet")
 
 
