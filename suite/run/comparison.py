@@ -279,7 +279,7 @@ def run_batch(
     else:
         for loop in loops:
             loop.close()
-    cases = {exam_file(folder, None): ExamCase(None, NO_POST_STEP)}
+    cases = {_exam_file(folder, None): ExamCase(None, NO_POST_STEP)}
     for searcher in searchers:
         winner = _winner(load_run(_search_folder(folder, searcher.name, searcher.seed)))
         cases |= _exam_cases(folder, settings, winner, searcher.seed)
@@ -321,7 +321,7 @@ def load_comparison(directory: str | Path, *others: str | Path) -> Comparison:
     return Comparison(
         directory=folders[0],
         entries=tuple(entries),
-        reference=read_outcome(exam_file(folders[0], None)),
+        reference=read_outcome(_exam_file(folders[0], None)),
         layer_names=tuple(content["layers"]),
         budget_bops=content["problem"]["budget_bops"],
         float_bops=content["float_bops"],
@@ -373,7 +373,7 @@ def _search_folder(folder: Path, searcher: str, seed: int) -> Path:
     return folder / "searches" / f"{searcher_slug(searcher)}-{seed}"
 
 
-def exam_file(folder: Path, policy: Policy | None, suffix: str = "") -> Path:
+def _exam_file(folder: Path, policy: Policy | None, suffix: str = "") -> Path:
     """Where a comparison keeps an exam; that of the float network has no policy."""
     return folder / "exams" / f"{_policy_slug(policy)}{suffix}.json"
 
@@ -382,14 +382,14 @@ def _exam_files(folder: Path, settings: Mapping[str, Any], winner: Policy, seed:
     """Exams of a winner after the post-step and before it, if there is one; a trained network has one for every seed."""
     untrained = f"-{seed}" if settings["fidelity"]["finetune_steps"] else ""
     if settings["post_step"]["name"] == "none":
-        return exam_file(folder, winner, untrained), None
-    return exam_file(folder, winner, f"-{seed}"), exam_file(folder, winner, f"{untrained}-before")
+        return _exam_file(folder, winner, untrained), None
+    return _exam_file(folder, winner, f"-{seed}"), _exam_file(folder, winner, f"{untrained}-before")
 
 
 def _exam_cases(folder: Path, settings: ComparisonSettings, winner: Policy, seed: int) -> dict[Path, ExamCase]:
     after, before = _exam_files(folder, asdict(settings), winner, seed)
     step = replace(settings.post_step, seed=settings.post_step.seed + seed)
-    state = folder.resolve() / "post_steps" / f"{_policy_slug(winner)}-{seed}.safetensors"
+    state = folder.resolve() / "post_steps" / f"{after.stem}.safetensors"
     steps = settings.fidelity.finetune_steps
     cases = {after: ExamCase(winner, step, state, steps)}
     if before is not None:
