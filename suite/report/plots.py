@@ -112,16 +112,17 @@ def plot_score_by_bops(comparison: Comparison) -> Figure:
 def plot_best_so_far(comparison: Comparison) -> Figure:
     """Best search estimate against forward passes: what searches saw, not what the exam found.
 
-    One step curve per searcher, averaged over seeds, with its band (:class:`.curves.Band`); a dotted line carries the last value of
-    a method that stopped on to the largest spend of all.
+    One step curve per searcher, averaged over seeds, with its band (:class:`.curves.Band`), the highest at the end first; a
+    dotted line carries the last value of a method that stopped on to the largest spend of all.
     """
     check_comparison(comparison)
-    searchers, objective = by_rank(comparison), comparison.entries[0].run.objective
-    looks = _looks(searchers)
+    objective = comparison.entries[0].run.objective
     figure = _figure(comparison)
     axes = figure.subplots()
     place_title(figure, comparison, exam=False)
-    bands = {name: best_band([entry.run for entry in entries]) for name, entries in searchers.items()}
+    found = {name: best_band([entry.run for entry in entries]) for name, entries in by_rank(comparison).items()}
+    bands = dict(sorted(found.items(), key=lambda item: -float(item[1].mean[-1])))
+    looks = _looks(bands)
     largest = max(float(band.x[-1]) for band in bands.values())
     for place, (searcher, band) in enumerate(bands.items()):
         look, step = looks[searcher], max(1, len(band.x) // _MARKS)
