@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from suite.cost import cheapest
-from suite.problem import Problem, Trial
-from suite.searcher import Exhausted, Searcher
-from suite.space import Policy
+from suite.contract.cost import cheapest
+from suite.contract.problem import Problem
+from suite.contract.searcher import Exhausted, Searcher
+from suite.contract.space import Policy
+from suite.contract.trial import Trial
 
 
 class Cheapest(Searcher):

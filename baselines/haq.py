@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from searchers.arq import ARQ
-from suite.problem import Problem, Trial
-from suite.searcher import Searcher
-from suite.space import Policy
+from suite.contract.problem import Problem
+from suite.contract.searcher import Searcher
+from suite.contract.space import Policy
+from suite.contract.trial import Trial
 
 
 class HAQ(Searcher):

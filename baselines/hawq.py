@@ -12,10 +12,10 @@ from baselines.hessian import Eigenvalues, Traces, estimate_traces, top_eigenval
 from baselines.planned import PlannedSearcher
 from baselines.prediction import Prediction, best_policy
 from searchers._options import check_flag, check_positive
+from suite.contract.probes import Part, ProbeSettings
+from suite.contract.problem import Problem
+from suite.contract.space import Policy
 from suite.errors import BitcertError
-from suite.probes import Part, ProbeSettings
-from suite.problem import Problem
-from suite.space import Policy
 
 
 class HAWQ1(PlannedSearcher):

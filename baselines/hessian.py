@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from suite.contract.probes import Derivatives
 from suite.errors import BitcertError
-from suite.probes import Derivatives
 
 _TOGETHER = 8
 """Random vectors of a layer that share a gradient."""

@@ -7,9 +7,9 @@ import numpy as np
 from baselines.planned import PlannedSearcher
 from baselines.prediction import Prediction, best_policy
 from searchers._options import check_count, check_positive
-from suite.probes import ProbeSettings
-from suite.problem import Problem
-from suite.space import Policy
+from suite.contract.probes import ProbeSettings
+from suite.contract.problem import Problem
+from suite.contract.space import Policy
 
 
 class LIMPQ(PlannedSearcher):

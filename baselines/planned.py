@@ -11,10 +11,11 @@ import numpy as np
 
 from baselines.prediction import Prediction
 from searchers._options import check_flag
-from suite.probes import Probes, ProbeSettings
-from suite.problem import Problem, Trial
-from suite.searcher import Exhausted, Searcher
-from suite.space import Policy
+from suite.contract.probes import Probes, ProbeSettings
+from suite.contract.problem import Problem
+from suite.contract.searcher import Exhausted, Searcher
+from suite.contract.space import Policy
+from suite.contract.trial import Trial
 
 
 class PlannedSearcher(Searcher):

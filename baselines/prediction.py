@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.program import assign
-from suite import cost
-from suite.problem import Problem
-from suite.space import Policy, Precision, SearchSpace
+from suite.contract import cost
+from suite.contract.problem import Problem
+from suite.contract.space import Policy, Precision, SearchSpace
 
 
 @dataclass(frozen=True, slots=True, eq=False)

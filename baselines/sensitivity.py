@@ -9,11 +9,11 @@ import numpy as np
 
 from baselines.planned import PlannedSearcher
 from baselines.prediction import Prediction, best_policy, greedy_policy
-from suite import cost
+from suite.contract import cost
+from suite.contract.probes import Probes, ProbeSettings, Quality
+from suite.contract.problem import Problem
+from suite.contract.space import FLOAT_BITS, Policy
 from suite.errors import unknown_name
-from suite.probes import Probes, ProbeSettings, Quality
-from suite.problem import Problem
-from suite.space import FLOAT_BITS, Policy
 
 AROUND = ("float", "budget")
 
@@ -85,7 +85,7 @@ class SensitivityGreedy(MeasuredSearcher):
 class CertifiedILP(MeasuredSearcher):
     """Least sum of measured losses of certified radius within the budget, by integer programming.
 
-    The radius is the smooth stand-in of :class:`suite.probes.Quality`, which moves before predictions flip.
+    The radius is the smooth stand-in of :class:`suite.contract.probes.Quality`, which moves before predictions flip.
 
     Args:
         problem: What is searched.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from suite.problem import Problem, Trial
-from suite.searcher import Exhausted, Searcher
-from suite.space import Policy
+from suite.contract.problem import Problem
+from suite.contract.searcher import Exhausted, Searcher
+from suite.contract.space import Policy
+from suite.contract.trial import Trial
 
 
 class Uniform(Searcher):

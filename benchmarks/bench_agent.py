@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from benchmarks.timing import measure
-from suite.cost import parse_budget
-from suite.problem import Trial
+from suite.contract.cost import parse_budget
+from suite.contract.space import SearchSpace
+from suite.contract.trial import Trial
 from suite.problems.separable import SeparableProblem
 from suite.run.registry import make_searcher
-from suite.space import SearchSpace
 
 LAYERS, EPISODES = 22, 30
 

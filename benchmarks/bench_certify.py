@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import suite
 from benchmarks.timing import measure, ratio
 from suite.certify import NoiseStream, NoisyClassifier, NoisyImages, certify, certify_fixed
-from suite.problems.smoothed import SmoothedProblem
+from suite.problems.vision import SmoothedProblem
 from suite.quantize import QuantizedNetwork
 
 SIGMA, IMAGES, N0, N, ALPHA = 0.25, 10, 100, 1000, 0.001

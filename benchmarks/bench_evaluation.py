@@ -20,10 +20,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from suite.contract.trial import Fidelity
 from suite.networks import build_network
-from suite.problem import Fidelity
 from suite.problems import DEFINITIONS, load_problem
-from suite.problems.smoothed import SmoothedProblem
+from suite.problems.vision import SmoothedProblem
 from suite.train.finetune import FinetuneSettings
 
 FIDELITY = Fidelity(images=4, noise=25)

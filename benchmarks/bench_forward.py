@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.timing import measure, ratio
+from suite.contract.space import SearchSpace
 from suite.networks import build_network, trace_layers
 from suite.networks.residual import ResidualBlock
 from suite.quantize import QuantizedNetwork, calibrate
 from suite.quantize.memory import arrange_channels_last, overwrite_inputs
-from suite.space import SearchSpace
 
 Run = Callable[[Tensor], Tensor]
 Pair = tuple[Run, Run]

@@ -40,11 +40,11 @@ from suite.certify import (
 )
 from suite.certify.fixed import bound_counts
 from suite.certify.sampling import label_counts, pick_classes
-from suite.cost import random_feasible
+from suite.contract.cost import random_feasible
+from suite.contract.space import Policy
 from suite.data import ImageSplit
 from suite.files import write_text
-from suite.problems.smoothed import SmoothedProblem
-from suite.space import Policy
+from suite.problems.vision import SmoothedProblem
 
 N0, ALPHA = 100, 1e-3
 

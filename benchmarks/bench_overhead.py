@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from suite.problems.separable import SeparableProblem
-from suite.run.comparison import search
 from suite.run.registry import make_searcher, searcher_names
+from suite.studies.search.run import search
 
 EVALUATIONS = {"random": 1000, "tpe": 100, "nsga2": 200, "evolution": 300}
 

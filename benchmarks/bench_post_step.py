@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from benchmarks.timing import measure, ratio
+from suite.contract.space import FLOAT_BITS, Policy, SearchSpace
 from suite.data import ImageSplit
 from suite.data.images import PixelArray
 from suite.networks import build_network, trace_layers
 from suite.quantize import TrainableNetwork, calibrate
-from suite.space import FLOAT_BITS, Policy, SearchSpace
 from suite.train import TrainSettings, train_base
 from suite.train.finetune import FinetuneSettings, finetune
 from suite.train.sqwa import SQWASettings, Training, sqwa

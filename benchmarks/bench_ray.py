@@ -10,12 +10,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from suite.problem import Fidelity, Metrics
+from suite.contract.space import Policy
+from suite.contract.trial import Fidelity, Metrics
+from suite.execute.inline import Executor, Resources, make_executor
 from suite.problems.separable import SeparableProblem
-from suite.run.executors import Executor, Resources, make_executor
 from suite.run.loop import Limits, SearchLoop
 from suite.run.registry import make_searcher
-from suite.space import Policy
 
 WORKERS = 2
 PAGE = 4096

@@ -20,8 +20,8 @@ from rich.table import Table
 import suite
 from baselines import SENSITIVITY
 from benchmarks.timing import measure
-from suite.probes import GRADIENT_PASSES, ProbeSettings, product_passes
-from suite.problems.smoothed import SmoothedProblem
+from suite.contract.probes import GRADIENT_PASSES, ProbeSettings, product_passes
+from suite.problems.vision import SmoothedProblem
 from suite.run.registry import make_searcher
 
 ROWS = 64

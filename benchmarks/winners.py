@@ -15,7 +15,7 @@ from scipy import stats
 
 from suite.report.intervals import mean_interval
 from suite.report.scores import by_searcher, exam_score
-from suite.run.comparison import load_comparison
+from suite.studies.compare.run import load_comparison
 
 DRAWS = 10_000
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from searchers._options import check_count
 from searchers.ddpg import DDPG, AgentSettings
 from searchers.episode import FEATURES, LayerWalk
-from suite.problem import Problem, Trial
-from suite.space import Policy
+from suite.contract.problem import Problem
+from suite.contract.space import Policy
+from suite.contract.trial import Trial
 
 _HAQ_EPISODES = 600
 """Episodes of a run of HAQ's released code, for which its warm-up and its exploration are made."""

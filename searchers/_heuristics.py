@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from itertools import product
 
-from suite import cost
-from suite.problem import Problem
-from suite.space import Policy
+from suite.contract import cost
+from suite.contract.problem import Problem
+from suite.contract.space import Policy
 
 
 def heuristic_policies(problem: Problem) -> list[Policy]:

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from suite import cost
-from suite.problem import Problem, Trial
-from suite.searcher import Exhausted
-from suite.space import Policy
+from suite.contract import cost
+from suite.contract.problem import Problem
+from suite.contract.searcher import Exhausted
+from suite.contract.space import Policy
+from suite.contract.trial import Trial
 
 
 class Proposals:

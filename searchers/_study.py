@@ -11,9 +11,10 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from searchers._proposals import Proposals, mutations
-from suite import cost
-from suite.problem import Problem, Trial
-from suite.space import Policy
+from suite.contract import cost
+from suite.contract.problem import Problem
+from suite.contract.space import Policy
+from suite.contract.trial import Trial
 
 
 class WalledStudy:

@@ -10,11 +10,12 @@ from searchers._episodes import Episodes, schedule
 from searchers._heuristics import heuristic_policies
 from searchers._options import check_flag, check_positive
 from searchers.ddpg import AgentSettings
+from suite.contract.objective import parse_objective
+from suite.contract.problem import Problem
+from suite.contract.searcher import Searcher
+from suite.contract.space import Policy
+from suite.contract.trial import Fidelity, Trial
 from suite.errors import BitcertError
-from suite.objective import parse_objective
-from suite.problem import Fidelity, Problem, Trial
-from suite.searcher import Searcher
-from suite.space import Policy
 
 
 class ARQ(Searcher):

@@ -10,7 +10,8 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from searchers.episode import FEATURES, LayerWalk
-from suite.problem import Fidelity, Problem
+from suite.contract.problem import Problem
+from suite.contract.trial import Fidelity
 
 Observation = NDArray[np.float32]
 

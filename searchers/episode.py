@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from suite.cost import enforce_budget
-from suite.problem import Problem
-from suite.space import Layer, Policy
+from suite.contract.cost import enforce_budget
+from suite.contract.problem import Problem
+from suite.contract.space import Layer, Policy
 
 FEATURES = (
     "depthwise",

@@ -10,11 +10,12 @@ import numpy as np
 
 from searchers._options import check_count, check_probability
 from searchers._proposals import Proposals, mutate, spend
-from suite.cost import random_feasible
+from suite.contract.cost import random_feasible
+from suite.contract.problem import Problem
+from suite.contract.searcher import Searcher
+from suite.contract.space import Policy
+from suite.contract.trial import Trial
 from suite.errors import BitcertError
-from suite.problem import Problem, Trial
-from suite.searcher import Searcher
-from suite.space import Policy
 
 _ATTEMPTS = 32
 

@@ -11,9 +11,10 @@ from optuna.samplers.nsgaii import UniformCrossover
 
 from searchers._options import check_count, check_probability
 from searchers._study import WalledStudy
-from suite.problem import Problem, Trial
-from suite.searcher import Searcher
-from suite.space import Policy
+from suite.contract.problem import Problem
+from suite.contract.searcher import Searcher
+from suite.contract.space import Policy
+from suite.contract.trial import Trial
 
 
 class NSGA2(Searcher):

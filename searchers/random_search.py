@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from searchers._proposals import Proposals
-from suite.cost import random_feasible
-from suite.problem import Problem, Trial
-from suite.searcher import Searcher
-from suite.space import Policy
+from suite.contract.cost import random_feasible
+from suite.contract.problem import Problem
+from suite.contract.searcher import Searcher
+from suite.contract.space import Policy
+from suite.contract.trial import Trial
 
 _ATTEMPTS = 32
 

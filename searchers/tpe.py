@@ -10,9 +10,10 @@ from optuna.samplers import TPESampler
 
 from searchers._options import check_count
 from searchers._study import WalledStudy
-from suite.problem import Problem, Trial
-from suite.searcher import Searcher
-from suite.space import Policy
+from suite.contract.problem import Problem
+from suite.contract.searcher import Searcher
+from suite.contract.space import Policy
+from suite.contract.trial import Trial
 
 
 class TPE(Searcher):

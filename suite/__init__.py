@@ -9,38 +9,40 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from suite.cost import Budget
+    from suite.contract.cost import Budget
+    from suite.contract.problem import Problem
+    from suite.contract.searcher import Exhausted, Searcher
+    from suite.contract.space import Layer, Policy, Precision, SearchSpace
+    from suite.contract.trial import Fidelity, Metrics, Trial
     from suite.errors import BitcertError
-    from suite.problem import Fidelity, Metrics, Problem, Trial
     from suite.problems import load_problem, problem_names
-    from suite.run.comparison import compare, load_comparison, search
     from suite.run.exam import examine
     from suite.run.loop import load_run
     from suite.run.registry import make_searcher, searcher_names
-    from suite.searcher import Exhausted, Searcher
-    from suite.space import Layer, Policy, Precision, SearchSpace
+    from suite.studies.compare.run import compare, load_comparison
+    from suite.studies.search.run import search
 
 _HOME = {
     "BitcertError": "suite.errors",
-    "Budget": "suite.cost",
-    "Exhausted": "suite.searcher",
-    "Fidelity": "suite.problem",
-    "Layer": "suite.space",
-    "Metrics": "suite.problem",
-    "Policy": "suite.space",
-    "Precision": "suite.space",
-    "Problem": "suite.problem",
-    "SearchSpace": "suite.space",
-    "Searcher": "suite.searcher",
-    "Trial": "suite.problem",
-    "compare": "suite.run.comparison",
+    "Budget": "suite.contract.cost",
+    "Exhausted": "suite.contract.searcher",
+    "Fidelity": "suite.contract.trial",
+    "Layer": "suite.contract.space",
+    "Metrics": "suite.contract.trial",
+    "Policy": "suite.contract.space",
+    "Precision": "suite.contract.space",
+    "Problem": "suite.contract.problem",
+    "SearchSpace": "suite.contract.space",
+    "Searcher": "suite.contract.searcher",
+    "Trial": "suite.contract.trial",
+    "compare": "suite.studies.compare.run",
     "examine": "suite.run.exam",
-    "load_comparison": "suite.run.comparison",
+    "load_comparison": "suite.studies.compare.run",
     "load_problem": "suite.problems",
     "load_run": "suite.run.loop",
     "make_searcher": "suite.run.registry",
     "problem_names": "suite.problems",
-    "search": "suite.run.comparison",
+    "search": "suite.studies.search.run",
     "searcher_names": "suite.run.registry",
 }
 

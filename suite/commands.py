@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from suite.contract.problem import Problem
+from suite.contract.space import Policy
+from suite.contract.trial import Fidelity
 from suite.errors import BitcertError, unknown_name
-from suite.problem import Fidelity, Problem
-from suite.space import Policy
 
 if TYPE_CHECKING:
-    from suite.problems.smoothed import SmoothedProblem
+    from suite.problems.vision import SmoothedProblem
     from suite.run.records import Run
 
 
@@ -62,7 +63,7 @@ def run_train(arguments: argparse.Namespace) -> int:
 
     from suite.data import load_dataset
     from suite.problems import DEFINITIONS, FOLDER
-    from suite.progress import epochs_shown
+    from suite.report.progress import epochs_shown
     from suite.train.recipe import make_checkpoint, recipe_for
 
     if arguments.problem not in DEFINITIONS:
@@ -95,10 +96,11 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 def run_search(arguments: argparse.Namespace) -> int:
     """Run one searcher."""
-    from suite.progress import trials_shown
-    from suite.run.comparison import search, searcher_slug
+    from suite.report.progress import trials_shown
     from suite.run.loop import check_pace
     from suite.run.registry import make_searcher, parse_options
+    from suite.studies.compare.run import searcher_slug
+    from suite.studies.search.run import search
 
     problem = _problem(arguments)
     searcher = make_searcher(arguments.searcher, problem, arguments.seed, **parse_options(arguments.option))
@@ -181,7 +183,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
 
 def run_ablate(arguments: argparse.Namespace) -> int:
     """Compare a searcher with variants of itself."""
-    from suite.run.comparison import searcher_slug
+    from suite.studies.compare.run import searcher_slug
 
     problem, searcher = _problem(arguments), arguments.searcher
     names = (searcher, *(f"{searcher}:{variant}" for variant in arguments.vary))
@@ -192,12 +194,12 @@ def run_ablate(arguments: argparse.Namespace) -> int:
 def _compare(
     arguments: argparse.Namespace, problem: Problem, names: tuple[str, ...], directory: Path, *, against: str | None
 ) -> int:
-    from suite.problems.smoothed import SmoothedProblem
-    from suite.progress import trials_shown
-    from suite.run.comparison import Batch, ComparisonSettings, load_comparison, run_batch
+    from suite.problems.vision import SmoothedProblem
+    from suite.report.progress import trials_shown
     from suite.run.exam import exam_images
     from suite.run.loop import check_pace
     from suite.run.registry import make_searcher
+    from suite.studies.compare.run import Batch, ComparisonSettings, load_comparison, run_batch
 
     if not isinstance(problem, SmoothedProblem):
         raise BitcertError(f"{problem.name} has no images to hold an exam on; search it with 'bitcert search'")
@@ -243,11 +245,11 @@ def run_sensitivity(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from baselines import SENSITIVITY
-    from suite.problems.smoothed import SmoothedProblem
-    from suite.progress import sensitivity_shown
-    from suite.report.sensitivity import print_sensitivity, write_sensitivity
+    from suite.problems.vision import SmoothedProblem
+    from suite.report.progress import sensitivity_shown
     from suite.run.registry import split_searchers
-    from suite.run.sensitivity import analyse_sensitivity, make_methods
+    from suite.studies.sensitivity.report import print_sensitivity, write_sensitivity
+    from suite.studies.sensitivity.run import analyse_sensitivity, make_methods
 
     problem = _problem(arguments)
     if not isinstance(problem, SmoothedProblem):
@@ -275,8 +277,8 @@ def run_sensitivity(arguments: argparse.Namespace) -> int:
 
 def run_examine(arguments: argparse.Namespace) -> int:
     """Certify one policy, or the float network, on exam images."""
-    from suite.problems.smoothed import SmoothedProblem
-    from suite.progress import exam_shown
+    from suite.problems.vision import SmoothedProblem
+    from suite.report.progress import exam_shown
     from suite.run.exam import exam_forward_passes, examine, write_outcome
 
     policy, run = None, None
@@ -328,11 +330,11 @@ def run_post_steps(arguments: argparse.Namespace) -> int:
     """Finetune the same policies in several ways, and examine what comes out."""
     from rich.console import Console
 
-    from suite.problems.smoothed import SmoothedProblem
-    from suite.progress import exams_shown
-    from suite.report.post_steps import print_post_steps, write_post_steps
-    from suite.run.post_step_comparison import PostStepSettings, compare_post_steps, sample_policies
+    from suite.problems.vision import SmoothedProblem
+    from suite.report.progress import exams_shown
     from suite.run.registry import split_searchers
+    from suite.studies.post_steps.report import print_post_steps, write_post_steps
+    from suite.studies.post_steps.run import PostStepSettings, compare_post_steps, sample_policies
 
     problem = _problem(arguments)
     if not isinstance(problem, SmoothedProblem):
@@ -365,10 +367,10 @@ def run_plane(arguments: argparse.Namespace) -> int:
     """Map the loss around the captures of a run's best policy."""
     from rich.console import Console
 
-    from suite.problems.smoothed import SmoothedProblem
-    from suite.progress import plane_shown
-    from suite.report.plane import print_plane, write_plane
-    from suite.run.plane import map_plane
+    from suite.problems.vision import SmoothedProblem
+    from suite.report.progress import plane_shown
+    from suite.studies.plane.report import print_plane, write_plane
+    from suite.studies.plane.run import map_plane
 
     run = _recorded_run(arguments)
     problem = _problem(arguments)
@@ -395,7 +397,7 @@ def run_plane(arguments: argparse.Namespace) -> int:
 
 def run_report(arguments: argparse.Namespace) -> int:
     """Write leaderboard, tables and plots of a finished comparison."""
-    from suite.run.comparison import load_comparison
+    from suite.studies.compare.run import load_comparison
 
     comparison = load_comparison(*arguments.directory)
     out = Path(arguments.out) if arguments.out else Path(arguments.directory[0]) / "report"
@@ -408,8 +410,8 @@ def run_table(arguments: argparse.Namespace) -> int:
     """Put certificates of several classifiers side by side."""
     from rich.console import Console
 
-    from suite.objective import parse_radii
-    from suite.report.certificate_tables import RADII, print_tables, read_named, summary, write_tables
+    from suite.contract.objective import parse_radii
+    from suite.studies.table.report import RADII, print_tables, read_named, summary, write_tables
 
     radii = RADII if arguments.radii is None else parse_radii(arguments.radii)
     if arguments.out and Path(arguments.out).exists() and not Path(arguments.out).is_dir():
@@ -544,7 +546,7 @@ def _fidelity(arguments: argparse.Namespace, problem: Problem) -> Fidelity:
     from dataclasses import replace
 
     from suite.problems.definition import protocol_steps
-    from suite.problems.smoothed import SmoothedProblem
+    from suite.problems.vision import SmoothedProblem
 
     asked = {name: getattr(arguments, name, None) for name in ("images", "noise", "finetune_steps")}
     protocol = getattr(arguments, "protocol", None)
@@ -595,7 +597,7 @@ def _exam(arguments: argparse.Namespace, problem: Any) -> Any:
 
 
 def _resources(arguments: argparse.Namespace, directory: str | Path) -> Any:
-    from suite.run.executors import Resources
+    from suite.execute.inline import Resources
 
     loggers = tuple(getattr(arguments, "log", ()))
     if loggers and arguments.executor != "ray":

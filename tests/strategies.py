@@ -6,7 +6,7 @@ from itertools import product
 
 from hypothesis import strategies as st
 
-from suite.space import Layer, Policy, Precision, SearchSpace
+from suite.contract.space import Layer, Policy, Precision, SearchSpace
 
 BITS = st.integers(2, 8)
 

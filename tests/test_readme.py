@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from suite.problem import Problem
-from suite.searcher import Searcher
-from tests.conformance import SearcherConformance
+from suite.contract.problem import Problem
+from suite.contract.searcher import Searcher
+from suite.testing.searchers import SearcherConformance
 
 README = Path(__file__).parents[1] / "README.md"
 

@@ -43,8 +43,8 @@ from threadpoolctl import threadpool_limits
 
 from suite.certify.bounds import check_alpha, check_positive, check_sigma
 from suite.certify.sampling import Sampler, label_counts
+from suite.contract.objective import check_radii
 from suite.errors import BitcertError
-from suite.objective import check_radii
 
 _LEVELS = 120  # most different values of a score
 _COARSE, _FINE = 160, 16_000  # grid points that the optimum sees, and that the proof checks

@@ -31,8 +31,8 @@ from suite.certify.bounds import check_alpha, check_positive, clopper_pearson_lo
 from suite.certify.certificates import ABSTAIN, Certificates
 from suite.certify.noise import BLOCK
 from suite.certify.sampling import Sampler, pick_classes
+from suite.contract.objective import check_radii
 from suite.errors import BitcertError
-from suite.objective import check_radii
 
 _GROWTH = 1.1  # samples at a look, relative to those at the look before
 _PRIOR = 0.5

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
+from suite.contract.space import Layer
 from suite.errors import BitcertError, unknown_name
 from suite.networks.layers import trace_layers
 from suite.networks.own import build_own, is_own
 from suite.networks.residual import ResidualNetwork
-from suite.space import Layer
 
 Statistics = Sequence[float]
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from suite.contract.space import Layer
 from suite.errors import BitcertError
-from suite.space import Layer
 
 # PyTorch's fused transformer layers pass their modules by: they could be neither traced nor quantized.
 torch.backends.mha.set_fastpath_enabled(False)

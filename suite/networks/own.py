@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
+from suite.contract.space import Layer
 from suite.errors import BitcertError
 from suite.networks.layers import untraced_layers
-from suite.space import Layer
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 _COMPUTING = ("forward", "_conv_forward")

@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from suite.contract.problem import Problem
+from suite.contract.trial import Fidelity
 from suite.errors import BitcertError, unknown_name
-from suite.problem import Fidelity, Problem
 from suite.problems.definition import Definition, ExamSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from suite.space import Policy
+    from suite.contract.space import Policy
     from suite.train.finetune import FinetuneSettings
 
 _CIFAR10 = {"dataset": "cifar10", "shape": (3, 32, 32), "classes": 10}
@@ -164,7 +165,7 @@ def load_problem(
         if checkpoint is None:
             raise BitcertError(f"the weights of {network} are missing: give them with --checkpoint FILE")
         definition = _with_network(definition, network, image_size)
-    from suite.problems.smoothed import SmoothedProblem
+    from suite.problems.vision import SmoothedProblem
 
     return SmoothedProblem(
         definition,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from suite.contract.space import MAX_BITS, MIN_BITS
+from suite.contract.trial import Fidelity
 from suite.errors import BitcertError, unknown_name
-from suite.problem import Fidelity
-from suite.space import MAX_BITS, MIN_BITS
 
 CERTIFICATION_METHODS = ("ranking", "fixed", "irs", "incremental", "sequential", "aggregate")
 """What a search may measure by; how each works stands in ``suite.problems.methods``."""

@@ -13,12 +13,22 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from suite.cost import float_bops, parse_budget
+from suite.contract.cost import float_bops, parse_budget
+from suite.contract.objective import Objective, check_radii, parse_objective
+from suite.contract.probes import (
+    GRADIENT_PASSES,
+    PARTS,
+    Derivatives,
+    Part,
+    Probes,
+    ProbeSettings,
+    Quality,
+    product_passes,
+)
+from suite.contract.problem import Meter, Problem
+from suite.contract.space import Layer, Policy, SearchSpace
+from suite.contract.trial import Fidelity, Metrics
 from suite.errors import BitcertError
-from suite.objective import Objective, check_radii, parse_objective
-from suite.probes import GRADIENT_PASSES, PARTS, Derivatives, Part, Probes, ProbeSettings, Quality, product_passes
-from suite.problem import Fidelity, Meter, Metrics, Problem
-from suite.space import Layer, Policy, SearchSpace
 
 
 class SeparableProblem(Problem):

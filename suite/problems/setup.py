@@ -18,16 +18,16 @@ from suite.certify import (
     estimate,
     record_base,
 )
+from suite.contract.space import Policy
+from suite.contract.trial import Fidelity
 from suite.data import ImageDataset, ImageSplit
 from suite.networks import network_sha256
-from suite.problem import Fidelity
 from suite.problems.definition import Definition
 from suite.problems.methods import BASE_FACTOR, Setting, select_samples
 from suite.seeds import derive_seed
-from suite.space import Policy
 
 if TYPE_CHECKING:
-    from suite.problems.smoothed import SmoothedProblem
+    from suite.problems.vision import SmoothedProblem
 
 _NOISE_MEMORY = 2**28
 """Bytes of noisy images kept, so that policies share them."""

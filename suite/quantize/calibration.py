@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from suite.contract.space import FLOAT_BITS
 from suite.errors import BitcertError
 from suite.quantize.steps import activation_grid, fit_steps, quantize, weight_grid
-from suite.space import FLOAT_BITS
 
 SAMPLE = 2**14
 """Activation values kept per layer."""

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from suite.contract.space import FLOAT_BITS, Layer, Policy, Precision
 from suite.quantize.calibration import Calibration, quantizable_modules
 from suite.quantize.folding import followed_by_batch_norm
 from suite.quantize.graph import substitute
 from suite.quantize.layer import QuantizedLayer
 from suite.quantize.memory import economize
 from suite.quantize.steps import activation_grid
-from suite.space import FLOAT_BITS, Layer, Policy, Precision
 
 
 class QuantizedNetwork(nn.Module):

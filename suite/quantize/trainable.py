@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from suite.contract.space import FLOAT_BITS, Layer, Policy
 from suite.errors import BitcertError
 from suite.quantize.calibration import Calibration, quantizable_modules
 from suite.quantize.folding import followed_by_batch_norm
@@ -18,7 +19,6 @@ from suite.quantize.graph import substitute
 from suite.quantize.layer import QuantizedLayer, apply_layer
 from suite.quantize.memory import economize
 from suite.quantize.steps import Grid, activation_grid, weight_grid
-from suite.space import FLOAT_BITS, Layer, Policy
 
 Scheme = Literal["lsq", "fixed", "pact", "dorefa"]
 SCHEMES: tuple[Scheme, ...] = ("lsq", "fixed", "pact", "dorefa")

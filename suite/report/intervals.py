@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from suite.objective import Objective
+from suite.contract.objective import Objective
 from suite.report.checks import check_same_exam
 from suite.report.scores import exam_score, image_scores
 from suite.run.records import Outcome

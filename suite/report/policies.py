@@ -12,11 +12,11 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
+from suite.contract.space import MAX_BITS, MIN_BITS
 from suite.report.appearance import figure_style, place_title, wrap_name
 from suite.report.checks import check_comparison
 from suite.report.scores import by_rank
 from suite.run.records import Comparison, Entry
-from suite.space import MAX_BITS, MIN_BITS
 
 _MOST_NUMBERED_CELLS = 2_400
 _MOST_NAMED_LAYERS = 30

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from suite.contract.objective import Objective
 from suite.errors import BitcertError
-from suite.objective import Objective
 from suite.run.records import Comparison, Entry, Outcome
 
 

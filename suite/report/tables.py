@@ -13,7 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from suite.objective import parse_objective
+from suite.contract.objective import parse_objective
 from suite.report.checks import FLOAT
 from suite.report.leaderboard import NOT_COMPARED
 from suite.report.scores import name_objective

@@ -14,20 +14,20 @@ import numpy as np
 from suite.certify.aggregate import SetCertificate
 from suite.certify.certificates import Certificates
 from suite.certify.sampling import Progress
-from suite.cost import float_bops
+from suite.contract.cost import float_bops
+from suite.contract.space import Policy
+from suite.contract.trial import Metrics, radius_text
 from suite.data import ImageSplit
 from suite.errors import BitcertError
+from suite.execute.inline import Executor
 from suite.files import write_text
-from suite.problem import Metrics, radius_text
 from suite.problems.definition import ExamSettings
 from suite.problems.methods import EXAMS, Setting
-from suite.problems.smoothed import SmoothedProblem
-from suite.run.executors import Executor
+from suite.problems.vision import SmoothedProblem
 from suite.run.post_step import Finished, PostStep, apply_post_step, parse_post_step
 from suite.run.provenance import software
 from suite.run.records import Outcome
 from suite.seeds import derive_seed
-from suite.space import Policy
 
 OUTCOME_VERSION = 1
 

@@ -16,15 +16,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from suite.contract.objective import parse_objective
+from suite.contract.problem import Problem
+from suite.contract.searcher import Exhausted, Searcher
+from suite.contract.space import Policy
+from suite.contract.trial import Fidelity, Metrics, Trial
 from suite.errors import BitcertError
-from suite.objective import parse_objective
-from suite.problem import Fidelity, Metrics, Problem, Trial
 from suite.run.journal import JOURNAL_VERSION, Journal, JournalWarning, read_journal
 from suite.run.provenance import software
 from suite.run.records import Run, leaders
 from suite.run.rungs import Halving, Rungs
-from suite.searcher import Exhausted, Searcher
-from suite.space import Policy
 
 NO_RUNGS = Rungs()
 

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from suite.certify import NoiseStream
+from suite.contract.space import FLOAT_BITS, Policy
 from suite.errors import BitcertError, unknown_name
-from suite.problems.smoothed import SmoothedProblem
+from suite.problems.vision import SmoothedProblem
 from suite.quantize import TrainableNetwork, calibrate, recalibrate_batch_norm
 from suite.run.registry import parse_searcher
 from suite.seeds import derive_seed
-from suite.space import FLOAT_BITS, Policy
 from suite.train.sqwa import Averaged, SQWASettings, State, Training, average_cycles, sqwa
 
 POST_STEPS = ("none", "qat", "qat-low-lr", "swa", "sqwa")

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from suite.certify.aggregate import SetCertificate
 from suite.certify.certificates import Certificates
-from suite.objective import Objective
-from suite.problem import Metrics, Trial, nondominated
-from suite.space import Policy
+from suite.contract.objective import Objective, nondominated
+from suite.contract.space import Policy
+from suite.contract.trial import Metrics, Trial
 
 
 def measured_best(trials: Sequence[Trial]) -> list[Trial]:

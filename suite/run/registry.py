@@ -11,9 +11,9 @@ from typing import Any
 
 from baselines import BASELINES
 from searchers import SEARCHERS
+from suite.contract.problem import Problem
+from suite.contract.searcher import Searcher
 from suite.errors import BitcertError, unknown_name
-from suite.problem import Problem
-from suite.searcher import Searcher
 
 
 def searcher_names() -> tuple[str, ...]:

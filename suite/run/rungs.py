@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from types import SimpleNamespace
 
+from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
-from suite.problem import Fidelity
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Halving:
     """
 
     def __init__(self, rungs: int, reduction: float) -> None:
-        from suite.run.ray_settings import apply_settings
+        from suite.execute.ray_settings import apply_settings
 
         apply_settings()
         from ray.tune.schedulers import AsyncHyperBandScheduler

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from suite.contract.probes import GRADIENT_PASSES
 from suite.data import ImageSplit
 from suite.errors import BitcertError
-from suite.probes import GRADIENT_PASSES
 from suite.quantize.trainable import SCHEMES, Scheme, TrainableNetwork
 
 PASSES_PER_IMAGE = GRADIENT_PASSES

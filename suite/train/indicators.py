@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from suite.contract.space import Layer
 from suite.data import ImageSplit
 from suite.errors import BitcertError
 from suite.quantize import Calibration
@@ -18,7 +19,6 @@ from suite.quantize.graph import substitute
 from suite.quantize.layer import apply_layer
 from suite.quantize.steps import activation_grid, weight_grid
 from suite.quantize.trainable import LearnedStep, input_size
-from suite.space import Layer
 from suite.train.finetune import PASSES_PER_IMAGE
 
 LEARNING_RATE = 0.01

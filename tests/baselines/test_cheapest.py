@@ -3,10 +3,10 @@
 import pytest
 
 from baselines.cheapest import Cheapest
-from suite.problem import Problem
-from suite.searcher import Searcher
-from tests.conformance import SearcherConformance
-from tests.toys import SPACES, drive, feasible_policies, limits, problem_on
+from suite.contract.problem import Problem
+from suite.contract.searcher import Searcher
+from suite.testing.searchers import SearcherConformance
+from suite.testing.toys import SPACES, drive, feasible_policies, limits, problem_on
 
 
 class TestCheapest(SearcherConformance):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from baselines.haq import HAQ
 from searchers.arq import ARQ
-from suite.problem import Problem
-from suite.searcher import Searcher
-from tests.conformance import SearcherConformance
-from tests.toys import drive, toy_problem
+from suite.contract.problem import Problem
+from suite.contract.searcher import Searcher
+from suite.testing.searchers import SearcherConformance
+from suite.testing.toys import drive, toy_problem
 
 
 class TestHAQ(SearcherConformance):

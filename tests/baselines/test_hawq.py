@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from baselines.hawq import HAWQ1, HAWQ2, HAWQ3, raise_in_order
+from suite.contract.problem import Problem
+from suite.contract.searcher import Searcher
+from suite.contract.space import Policy, Precision, SearchSpace
 from suite.errors import BitcertError
-from suite.problem import Problem
 from suite.problems import load_problem
-from suite.searcher import Searcher
-from suite.space import Policy, Precision, SearchSpace
-from tests.conformance import SearcherConformance
-from tests.toys import drive, feasible_policies, limits, problem_on, small_layers, toy_problem
+from suite.testing.searchers import SearcherConformance
+from suite.testing.toys import drive, feasible_policies, limits, problem_on, small_layers, toy_problem
 
 
 class TestHAWQ1(SearcherConformance):

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from baselines.hessian import estimate_traces, top_eigenvalues
+from suite.contract.probes import Derivatives, Part, product_passes
+from suite.contract.problem import Meter
+from suite.contract.space import SearchSpace
 from suite.errors import BitcertError
 from suite.networks import trace_layers
-from suite.probes import Derivatives, Part, product_passes
-from suite.problem import Meter
-from suite.problems.probes import NetworkDerivatives
-from suite.problems.smoothed import SmoothedProblem
-from suite.space import SearchSpace
+from suite.problems.network_probes import NetworkDerivatives
+from suite.problems.vision import SmoothedProblem
 
 # What torch imports for forward derivatives, and curvlinops with it, warns of its own age.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")

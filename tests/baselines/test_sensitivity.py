@@ -9,15 +9,15 @@ from baselines.limpq import LIMPQ
 from baselines.planned import exchanges
 from baselines.prediction import Prediction, best_policy
 from baselines.sensitivity import CertifiedILP, SensitivityGreedy, SensitivityILP, measure_losses
+from suite.contract.probes import ProbeSettings
+from suite.contract.problem import Problem
+from suite.contract.searcher import Exhausted, Searcher
+from suite.contract.space import Precision, SearchSpace
 from suite.errors import BitcertError
-from suite.probes import ProbeSettings
-from suite.problem import Problem
 from suite.problems import load_problem
 from suite.run.registry import make_searcher
-from suite.searcher import Exhausted, Searcher
-from suite.space import Precision, SearchSpace
-from tests.conformance import SearcherConformance
-from tests.toys import SPACES, drive, feasible_policies, limits, problem_on, small_layers, toy_problem
+from suite.testing.searchers import SearcherConformance
+from suite.testing.toys import SPACES, drive, feasible_policies, limits, problem_on, small_layers, toy_problem
 
 
 class TestSensitivityILP(SearcherConformance):

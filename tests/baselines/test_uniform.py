@@ -3,11 +3,11 @@
 import pytest
 
 from baselines.uniform import Uniform
-from suite.problem import Problem
-from suite.searcher import Searcher
-from suite.space import Policy, SearchSpace
-from tests.conformance import SearcherConformance
-from tests.toys import SPACES, drive, feasible_policies, limits, problem_on, small_layers
+from suite.contract.problem import Problem
+from suite.contract.searcher import Searcher
+from suite.contract.space import Policy, SearchSpace
+from suite.testing.searchers import SearcherConformance
+from suite.testing.toys import SPACES, drive, feasible_policies, limits, problem_on, small_layers
 
 
 class TestUniform(SearcherConformance):

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from suite import cost
+from suite.contract import cost
+from suite.contract.space import SearchSpace
 from suite.errors import BitcertError
 from suite.networks import build_network, network_layers, shortcut_ties, trace_layers, untraced_layers
-from suite.space import SearchSpace
 
 _CIFAR, _IMAGENET = (3, 32, 32), (3, 224, 224)
 

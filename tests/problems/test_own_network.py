@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 import suite
 from suite.cli import main
+from suite.contract.space import SearchSpace
+from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
 from suite.networks import build_own, find_unquantized, trace_layers
-from suite.problem import Fidelity
 from suite.problems import UnquantizedWarning, load_problem
-from suite.problems.smoothed import SmoothedProblem
+from suite.problems.vision import SmoothedProblem
 from suite.quantize import QuantizedNetwork, calibrate
-from suite.space import SearchSpace
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own-network.md").read_text(encoding="utf-8")
 

@@ -11,15 +11,15 @@ from scipy.stats import norm
 from torch import nn
 
 from suite.certify import NoiseStream
+from suite.contract.probes import ProbeSettings
+from suite.contract.space import FLOAT_BITS, Policy
 from suite.errors import BitcertError
-from suite.probes import ProbeSettings
 from suite.problems import load_problem
-from suite.problems.probes import NetworkProbes
+from suite.problems.network_probes import NetworkProbes
 from suite.problems.separable import SeparableProblem
-from suite.problems.smoothed import SmoothedProblem
+from suite.problems.vision import SmoothedProblem
 from suite.quantize.steps import activation_grid, quantize
 from suite.seeds import derive_seed
-from suite.space import FLOAT_BITS, Policy
 
 SMALL = ProbeSettings(images=12, noise=3, seed=5)
 

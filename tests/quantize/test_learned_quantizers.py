@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from suite.contract.space import SearchSpace
 from suite.data import ImageSplit
 from suite.data.images import PixelArray
 from suite.errors import BitcertError
@@ -13,7 +14,6 @@ from suite.networks import build_network, trace_layers
 from suite.quantize import SCHEMES, Scheme, TrainableNetwork, calibrate
 from suite.quantize.steps import Grid
 from suite.quantize.trainable import LearnedClip, LearnedStep, TanhWeights, straight_through
-from suite.space import SearchSpace
 from suite.train.finetune import FinetuneSettings, finetune
 
 VALUES = torch.tensor([-3.0, -1.1, -0.26, -0.01, 0.0, 0.2, 0.74, 0.76, 2.0, 9.0], dtype=torch.float64)

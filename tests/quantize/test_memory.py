@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from suite.contract.space import Layer, SearchSpace
 from suite.networks import build_network, trace_layers
 from suite.quantize import Calibration, QuantizedNetwork, TrainableNetwork, calibrate
 from suite.quantize.layer import QuantizedLayer
 from suite.quantize.memory import arrange_channels_last, economize, overwrite_inputs
-from suite.space import Layer, SearchSpace
 
 Step = tuple[str, int, int]
 

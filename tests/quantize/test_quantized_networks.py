@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from suite.contract.space import Layer, Policy, SearchSpace
 from suite.errors import BitcertError
 from suite.networks import build_network, trace_layers
 from suite.quantize import Calibration, QuantizedNetwork, TrainableNetwork, calibrate, recalibrate_batch_norm
 from suite.quantize.folding import followed_by_batch_norm
 from suite.quantize.steps import activation_grid, weight_grid
-from suite.space import Layer, Policy, SearchSpace
 
 Case = tuple[nn.Module, tuple[Layer, ...], Tensor]
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from suite.contract.space import SearchSpace
 from suite.data import ImageSplit
 from suite.data.images import PixelArray
 from suite.errors import BitcertError
@@ -16,7 +17,6 @@ from suite.networks import build_network, trace_layers
 from suite.quantize import QuantizedNetwork, TrainableNetwork, calibrate, recalibrate_batch_norm
 from suite.quantize.steps import Grid, quantize
 from suite.quantize.trainable import FixedStep, LearnedClip, LearnedStep
-from suite.space import SearchSpace
 from suite.train.finetune import FinetuneSettings, finetune
 
 SHAPE = (1, 8, 8)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from suite.contract.space import SearchSpace
 from suite.networks import trace_layers
 from suite.quantize import QuantizedNetwork, TrainableNetwork, calibrate
 from suite.quantize.folding import followed_by_batch_norm, scale_and_shift
 from suite.quantize.steps import quantize, weight_grid
-from suite.space import SearchSpace
 
 SHAPE = (3, 8, 8)
 

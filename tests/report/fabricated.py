@@ -12,11 +12,11 @@ from scipy.special import ndtr
 from scipy.stats import beta, norm
 
 from suite.certify.certificates import Certificates
-from suite.cost import cheapest, enforce_budget, float_bops, random_feasible
-from suite.problem import Fidelity, Metrics, Trial
+from suite.contract.cost import cheapest, enforce_budget, float_bops, random_feasible
+from suite.contract.space import Policy
+from suite.contract.trial import Fidelity, Metrics, Trial
 from suite.problems.separable import SeparableProblem
 from suite.run.records import Comparison, Entry, Outcome, Run
-from suite.space import Policy
 
 SIX = ("random", "uniform", "cheapest", "tpe", "evolution", "haq")
 TWELVE = (*SIX, "arq", "nsga2", "hawq", "sensitivity", "anneal", "greedy")

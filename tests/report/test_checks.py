@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from suite.contract.objective import parse_objective
+from suite.contract.space import Policy
 from suite.errors import BitcertError
-from suite.objective import parse_objective
 from suite.report.checks import check_comparison
 from suite.run.records import Comparison, Entry, Outcome, Run
-from suite.space import Policy
 
 
 def change_run(comparison: Comparison, change: Callable[[Run], Run]) -> Comparison:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from suite.problem import Fidelity, Metrics, Trial
+from suite.contract.space import Policy
+from suite.contract.trial import Fidelity, Metrics, Trial
 from suite.report.curves import Band, best_band, best_so_far, certified_band, certified_curve
 from suite.run.records import Comparison, Run
-from suite.space import Policy
 
 
 def test_certified_curve_counts_images(small: Comparison) -> None:

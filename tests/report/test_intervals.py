@@ -11,8 +11,8 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
+from suite.contract.objective import parse_objective
 from suite.errors import BitcertError
-from suite.objective import parse_objective
 from suite.report.intervals import average_images, compare_outcomes, mean_interval
 from suite.report.scores import exam_score, image_scores
 from suite.run.records import Comparison

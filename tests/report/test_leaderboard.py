@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from suite.certify import SetCertificate
-from suite.objective import parse_objective
-from suite.problem import Trial
+from suite.contract.objective import parse_objective
+from suite.contract.trial import Trial
 from suite.report.leaderboard import leaderboard
 from suite.report.tables import notes, title, to_markdown
 from suite.run.records import Comparison, Entry, Outcome, Run

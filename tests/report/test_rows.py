@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from suite.contract.space import Policy
 from suite.report.provenance import find, flatten
 from suite.report.rows import tidy_rows
 from suite.run.records import Comparison
-from suite.space import Policy
 
 
 @pytest.fixture(scope="module")

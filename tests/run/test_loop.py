@@ -15,19 +15,20 @@ import numpy as np
 import pytest
 
 import suite
-from suite.cost import random_feasible
+from suite.contract.cost import random_feasible
+from suite.contract.problem import Problem
+from suite.contract.searcher import Exhausted, Searcher
+from suite.contract.space import Policy
+from suite.contract.trial import Fidelity, Metrics, Trial
 from suite.errors import BitcertError
-from suite.problem import Fidelity, Metrics, Problem, Trial
+from suite.execute.evaluation import evaluate_trial
+from suite.execute.inline import InlineExecutor
 from suite.problems.separable import SeparableProblem
-from suite.run.comparison import search
-from suite.run.evaluation import evaluate_trial
-from suite.run.executors import InlineExecutor
 from suite.run.journal import FILE_NAME, JournalWarning
 from suite.run.loop import STALLED_AFTER, Limits, Promotion, SearchLoop, load_run
 from suite.run.records import Run
 from suite.run.registry import make_searcher, searcher_names
-from suite.searcher import Exhausted, Searcher
-from suite.space import Policy
+from suite.studies.search.run import search
 
 
 class Probing(Searcher):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from suite.errors import BitcertError
 from suite.problems import load_problem
-from suite.problems.smoothed import SmoothedProblem
+from suite.problems.vision import SmoothedProblem
 from suite.quantize.layer import QuantizedLayer
 from suite.run.post_step import POST_STEPS, PostStep, apply_post_step, parse_post_step
 from suite.train.finetune import FinetuneSettings

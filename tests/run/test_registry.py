@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from suite.errors import BitcertError
-from suite.run.comparison import searcher_slug
 from suite.run.registry import make_searcher, parse_searcher, split_searchers
-from tests.toys import toy_problem
+from suite.studies.compare.run import searcher_slug
+from suite.testing.toys import toy_problem
 
 
 def test_lists_are_split_between_searchers_not_within_values() -> None:

@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from suite.contract.searcher import Searcher
+from suite.contract.space import Policy
+from suite.contract.trial import Fidelity, Metrics, Trial
 from suite.errors import BitcertError
-from suite.problem import Fidelity, Metrics, Trial
 from suite.problems.separable import SeparableProblem
-from suite.run.comparison import search
 from suite.run.journal import FILE_NAME
 from suite.run.loop import Limits, Promotion, SearchLoop, load_run
 from suite.run.records import Run
 from suite.run.registry import make_searcher
 from suite.run.rungs import Halving, Rungs
-from suite.searcher import Searcher
-from suite.space import Policy
+from suite.studies.search.run import search
 
 LADDER = (Fidelity(10, 4), Fidelity(30, 4), Fidelity(90, 4))
 RUNGS = Rungs(LADDER[:-1], reduction=3)

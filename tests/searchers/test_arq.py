@@ -11,12 +11,13 @@ from searchers._episodes import schedule
 from searchers._heuristics import fill_up, heuristic_policies
 from searchers.arq import ARQ, ARQPlus
 from searchers.ddpg import AgentSettings
-from suite.cost import cheapest
+from suite.contract.cost import cheapest
+from suite.contract.problem import Problem
+from suite.contract.searcher import Searcher
+from suite.contract.trial import Trial
 from suite.errors import BitcertError
-from suite.problem import Problem, Trial
-from suite.searcher import Searcher
-from tests.conformance import SearcherConformance
-from tests.toys import SPACES, assert_feasible, drive, limits, problem_on, toy_problem
+from suite.testing.searchers import SearcherConformance
+from suite.testing.toys import SPACES, assert_feasible, drive, limits, problem_on, toy_problem
 
 
 class TestARQ(SearcherConformance):

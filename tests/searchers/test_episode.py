@@ -11,9 +11,9 @@ from gymnasium.utils.env_checker import check_env
 import suite
 from searchers.environment import PolicyEnvironment
 from searchers.episode import FEATURES, LayerWalk
-from suite.cost import enforce_budget
-from suite.space import SearchSpace
-from tests.toys import SPACES, limits, problem_on, small_layers, toy_problem
+from suite.contract.cost import enforce_budget
+from suite.contract.space import SearchSpace
+from suite.testing.toys import SPACES, limits, problem_on, small_layers, toy_problem
 
 
 @pytest.mark.parametrize("space", SPACES)

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from searchers.evolution import Evolution
+from suite.contract.problem import Problem
+from suite.contract.searcher import Searcher
+from suite.contract.space import Policy
+from suite.contract.trial import Trial
 from suite.errors import BitcertError
-from suite.problem import Problem, Trial
-from suite.searcher import Searcher
-from suite.space import Policy
-from tests.conformance import SearcherConformance
-from tests.toys import drive, toy_problem
+from suite.testing.searchers import SearcherConformance
+from suite.testing.toys import drive, toy_problem
 
 POPULATION = 6
 

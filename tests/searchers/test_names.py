@@ -8,7 +8,7 @@ import pytest
 
 from baselines import BASELINES
 from searchers import SEARCHERS
-from suite.searcher import Searcher
+from suite.contract.searcher import Searcher
 
 
 @pytest.mark.parametrize("place", [*SEARCHERS.values(), *BASELINES.values()])

@@ -7,10 +7,19 @@ import pytest
 
 from searchers import SEARCHERS
 from searchers._proposals import Proposals, mutate, spend
-from suite.problem import Trial
-from suite.searcher import Exhausted
-from suite.space import SearchSpace
-from tests.toys import SPACES, assert_feasible, drive, feasible_policies, limits, problem_on, small_layers, toy_problem
+from suite.contract.searcher import Exhausted
+from suite.contract.space import SearchSpace
+from suite.contract.trial import Trial
+from suite.testing.toys import (
+    SPACES,
+    assert_feasible,
+    drive,
+    feasible_policies,
+    limits,
+    problem_on,
+    small_layers,
+    toy_problem,
+)
 
 GENERAL_PURPOSE = ["random", "tpe", "nsga2", "evolution"]
 

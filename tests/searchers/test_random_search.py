@@ -1,10 +1,10 @@
 """Random search conforms, and draws without replacement."""
 
 from searchers.random_search import RandomSearch
-from suite.problem import Problem
-from suite.searcher import Searcher
-from tests.conformance import SearcherConformance
-from tests.toys import drive, toy_problem
+from suite.contract.problem import Problem
+from suite.contract.searcher import Searcher
+from suite.testing.searchers import SearcherConformance
+from suite.testing.toys import drive, toy_problem
 
 
 class TestRandomSearch(SearcherConformance):

@@ -7,7 +7,7 @@ import optuna
 import pytest
 
 from searchers.tpe import TPE
-from tests.toys import drive, toy_problem
+from suite.testing.toys import drive, toy_problem
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from optuna.trial import TrialState
 
 from searchers.random_search import RandomSearch
 from searchers.tpe import TPE
+from suite.contract.problem import Problem
+from suite.contract.searcher import Searcher
 from suite.errors import BitcertError
-from suite.problem import Problem
-from suite.searcher import Searcher
-from tests.conformance import SearcherConformance
-from tests.toys import drive, hypervolume, toy_problem
+from suite.testing.searchers import SearcherConformance
+from suite.testing.toys import drive, hypervolume, toy_problem
 
 
 class TestTPE(SearcherConformance):

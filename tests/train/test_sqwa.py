@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from suite.contract.space import SearchSpace
 from suite.data import ImageSplit
 from suite.data.images import PixelArray
 from suite.errors import BitcertError
@@ -17,7 +18,6 @@ from suite.networks import build_network, trace_layers
 from suite.quantize import Calibration, TrainableNetwork, calibrate
 from suite.quantize.steps import fit_steps, quantize, weight_grid
 from suite.quantize.trainable import FixedStep, Scheme
-from suite.space import SearchSpace
 from suite.train.finetune import FinetuneSettings
 from suite.train.sqwa import Average, SQWARecord, SQWASettings, State, Training, capture, mean_loss, resolve_steps, sqwa
 

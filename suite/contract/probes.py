@@ -1,0 +1,136 @@
+"""What a searcher may learn of a problem's network beside evaluations: losses, derivatives and learned steps, all metered."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suite.contract.space import Policy, SearchSpace
+from suite.errors import BitcertError
+
+Part = Literal["weight", "activation"]
+PARTS: tuple[Part, ...] = ("weight", "activation")
+
+GRADIENT_PASSES = 3
+"""Forward passes charged for a gradient, per row: a backward pass costs about two forward ones."""
+
+PATH_PASSES, OWN_PASSES = 4, 2
+"""What a Hessian-vector product is charged beside the gradient it starts from, see :func:`product_passes`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSettings:
+    """What a probe looks at.
+
+    Attributes:
+        images: Training images, drawn without replacement.
+        noise: Noise samples of each image at the problem's sigma; 0 for the images as they are.
+        seed: Of the choice of images and of their noise.
+    """
+
+    images: int = 128
+    noise: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("images", 1), ("noise", 0), ("seed", 0)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise BitcertError(f"{name} of a probe must be an integer >= {least}, got {value!r}")
+
+    @property
+    def rows(self) -> int:
+        """Inputs of the network: every image once, or once for each noise sample."""
+        return self.images * max(1, self.noise)
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How well a network does on the images of a probe.
+
+    Attributes:
+        loss: Mean cross-entropy over images and noise.
+        radius: Mean over images of a smooth stand-in for the certified radius, in the units of the images:
+            ``sigma * max(0, Phi^-1(p))``, with p the mean over noise of a soft vote for the label against its strongest
+            rival (a logistic function of their logits' difference), at most what an exam can certify. Unlike counts, it
+            moves before a prediction flips.
+    """
+
+    loss: float
+    radius: float
+
+
+def product_passes(space: SearchSpace, vectors: Sequence[Mapping[int, NDArray[np.float32]]]) -> float:
+    """Forward passes charged for Hessian-vector products, per row: 6 for a vector over all layers, less for one of late layers.
+
+    A product goes back through the forward and the backward pass of the layers from its vector's first on, which costs
+    four times their share of the network's MACs, and twice the share of its own layers for these themselves.
+    """
+    shares = np.array([layer.macs for layer in space.layers], dtype=float)
+    shares /= shares.sum()
+    return float(
+        sum(PATH_PASSES * shares[min(vector) :].sum() + OWN_PASSES * shares[list(vector)].sum() for vector in vectors)
+    )
+
+
+class Derivatives(ABC):
+    """First and second derivatives of the loss by the weights, or by the inputs, of the quantizable layers.
+
+    For weights the loss is the mean over all rows. For inputs every row has its own loss and its own Hessian: what
+    belongs to a layer has one line a row, and products never mix rows.
+
+    Attributes:
+        shapes: Of what belongs to each layer: ``(1, weights)``, or ``(rows, inputs)``.
+    """
+
+    shapes: tuple[tuple[int, int], ...]
+
+    @abstractmethod
+    def gradient(self) -> list[NDArray[np.float32]]:
+        """The gradient by layer, in :attr:`shapes`."""
+
+    @abstractmethod
+    def products(self, vectors: Sequence[Mapping[int, NDArray[np.float32]]]) -> list[dict[int, NDArray[np.float32]]]:
+        """Multiply the Hessian with vectors, by double backward passes.
+
+        Args:
+            vectors: Each by layer, in :attr:`shapes`; layers that are left out are zero.
+
+        Returns:
+            For each vector, the layers of the product that the vector has.
+        """
+
+
+class Probes(ABC):
+    """Measurements on one set of training images; each charges the problem's meter."""
+
+    @abstractmethod
+    def measure(self, policy: Policy) -> Quality:
+        """Measure the network quantized to a policy, feasible or not; weights or inputs of 32 bits stay as they are."""
+
+    @abstractmethod
+    def perturbations(self, part: Part) -> NDArray[np.float64]:
+        """Squared length of what the quantizer changes in weights, or in a row's inputs on average, shape ``(layers, choices)``."""
+
+    @abstractmethod
+    def derivatives(self, part: Part) -> Derivatives:
+        """Derivatives of the float network's loss."""
+
+    @abstractmethod
+    def learned_steps(self, epochs: int, images: int | None = None) -> NDArray[np.float64]:
+        """Quantizer steps learned jointly over all choices on training images, shape ``(2, layers, choices)``.
+
+        Weights come first. One step of the quantizer a layer and choice; the weights of the network stay as they are.
+
+        Args:
+            epochs: Passes over the images.
+            images: How many, drawn without replacement; None for all.
+
+        References:
+            Tang et al., Mixed-precision neural network quantization via learned layer-wise importance, ECCV 2022.
+        """

@@ -1,0 +1,114 @@
+"""The contract of a problem: what a searcher is run on."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from suite.contract import cost
+from suite.contract.objective import Objective
+from suite.contract.probes import Probes, ProbeSettings
+from suite.contract.space import Policy, SearchSpace
+from suite.contract.trial import Fidelity, Metrics
+from suite.errors import BitcertError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Meter:
+    """Counts the forward passes charged by a problem; never goes backward."""
+
+    def __init__(self) -> None:
+        self._forward_passes = 0
+
+    @property
+    def forward_passes(self) -> int:
+        """Forward passes charged so far."""
+        return self._forward_passes
+
+    def charge(self, forward_passes: int) -> None:
+        """Add to the count."""
+        if forward_passes < 0:
+            raise ValueError(f"cannot charge {forward_passes} forward passes")
+        self._forward_passes += forward_passes
+
+
+class Problem(ABC):
+    """A space, a budget, a network and data: what a searcher is run on.
+
+    Subclasses define the abstract methods; whatever the network is used for goes through
+    ``meter``, also what a cache answers, so that what a run spent does not depend on who ran before it.
+
+    Attributes:
+        name: Registered name.
+        space: The policies.
+        budget: The limit on BOPs.
+        objective: What a search maximizes.
+        sigma: Standard deviation of the smoothing noise, in the units of the images.
+        radii: Radii at which certified accuracy is reported, ascending.
+        seed: Root seed of noise and calibration.
+        fidelity: The fidelity a search uses unless told otherwise.
+        meter: Forward passes charged so far.
+    """
+
+    name: str
+    space: SearchSpace
+    budget: cost.Budget
+    objective: Objective
+    sigma: float
+    radii: tuple[float, ...]
+    seed: int
+    fidelity: Fidelity
+    meter: Meter
+
+    def bops(self, policy: Policy) -> int:
+        """BOPs of a policy, exact."""
+        return cost.bops(self.space, policy)
+
+    def is_feasible(self, policy: Policy) -> bool:
+        """Whether the policy belongs to the space and is within the budget."""
+        return policy in self.space and self.bops(policy) <= self.budget.limit
+
+    def largest_uniform(self) -> Policy | None:
+        """The uniform policy with the most bits that is feasible; None if none is."""
+        feasible = [policy for bits in self.space.choices if self.is_feasible(policy := self.space.uniform(bits))]
+        return feasible[-1] if feasible else None
+
+    def check_feasible(self, policy: Policy) -> None:
+        """Raise BitcertError if the policy is outside the space or over the budget."""
+        if policy not in self.space:
+            raise BitcertError(f"the policy does not belong to the space of {self.name}: {policy.to_json()}")
+        if self.bops(policy) > self.budget.limit:
+            raise BitcertError(f"the policy costs {self.bops(policy)} BOPs, over the budget of {self.budget.limit}")
+
+    @property
+    @abstractmethod
+    def network(self) -> torch.nn.Module:
+        """The float network, normalization inside: images in [0, 1] in, logits out."""
+
+    @abstractmethod
+    def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
+        """Measure a feasible policy on search images.
+
+        A pure function of its arguments and the problem, ``seconds`` aside; charges the meter.
+
+        Raises:
+            BitcertError: If the policy is not feasible.
+        """
+
+    @abstractmethod
+    def evaluate_float(self, fidelity: Fidelity, seed: int = 0) -> Metrics:
+        """Measure the float network as :meth:`evaluate` measures policies, nothing finetuned; charges the meter."""
+
+    @abstractmethod
+    def probes(self, settings: ProbeSettings) -> Probes:
+        """What searchers may measure of the network beside evaluations, on training images; charges the meter."""
+
+    @abstractmethod
+    def check_fidelity(self, fidelity: Fidelity) -> None:
+        """Raise BitcertError if evaluations cannot spend that much; warn if they cannot measure the objective with it."""
+
+    @abstractmethod
+    def provenance(self) -> dict[str, Any]:
+        """What identifies the problem in a record: JSON-ready, without anything that differs between equal problems."""

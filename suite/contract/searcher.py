@@ -1,0 +1,56 @@
+"""The contract of a search method: ask for a policy, tell it the trial."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from suite.contract.problem import Problem
+from suite.contract.space import Policy
+from suite.contract.trial import Trial
+
+
+class Exhausted(Exception):  # noqa: N818 (no error: it ends a search)
+    """Raised by :meth:`Searcher.ask` when a method has no more to propose."""
+
+
+class Searcher(ABC):
+    """Proposes feasible policies and learns from trials.
+
+    A searcher is a deterministic function of its problem, its seed and the sequence of calls: it keeps all randomness
+    in a generator of its own. That is what makes a run resumable by replay. It reads ``problem.space``,
+    ``problem.budget`` and ``problem.objective``; whatever else it uses of the problem is metered.
+
+    Args:
+        problem: What is searched.
+        seed: Seed of the searcher's own randomness.
+
+    Attributes:
+        name: Name in records; the registered one when made by ``suite.make_searcher``, else the class's.
+        options: The method's options that differ from their defaults, JSON-ready, for the record.
+    """
+
+    supports_pareto: ClassVar[bool] = False
+    """Whether the method makes use of a second objective (fewer BOPs)."""
+
+    def __init__(self, problem: Problem, seed: int) -> None:
+        self.problem = problem
+        self.seed = seed
+        self.name = type(self).__name__
+        self.options: Mapping[str, Any] = {}
+
+    @abstractmethod
+    def ask(self, pending: Sequence[Trial] = ()) -> Policy:
+        """Propose a feasible policy.
+
+        Args:
+            pending: Trials proposed earlier and not told yet, in order; a method should not just propose them again.
+
+        Raises:
+            Exhausted: When the method has no more to propose.
+        """
+
+    @abstractmethod
+    def tell(self, trial: Trial) -> None:
+        """Learn from a finished trial, successful (``trial.metrics``) or failed (``trial.failure``)."""

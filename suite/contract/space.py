@@ -1,0 +1,301 @@
+"""Which policies exist: precisions, layers, policies, and the search space they form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suite.errors import BitcertError
+
+MIN_BITS, MAX_BITS = 2, 8
+FLOAT_BITS = 32
+
+
+class Precision(NamedTuple):
+    """Bits of one layer's weights and of its input activations."""
+
+    weight: int
+    activation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One quantizable Conv2d or Linear, with the cost of one image passing through it.
+
+    Attributes:
+        name: Qualified module name in the network.
+        kind: ``"conv"`` or ``"linear"``.
+        macs: Multiply-accumulates for one image, summed over all calls of the module.
+        parameters: Number of weights, biases not counted.
+        biases: Number of biases, kept in 32 bits.
+        in_channels, out_channels: Channels (features for a linear layer).
+        kernel: Kernel height and width; ``(1, 1)`` for a linear layer.
+        stride: Stride along height and width; ``(1, 1)`` for a linear layer.
+        groups: Number of channel groups; equal to ``in_channels`` for a depthwise convolution.
+        input_size: Height and width of the input; ``(1, 1)`` for a linear layer.
+    """
+
+    name: str
+    kind: Literal["conv", "linear"]
+    macs: int
+    parameters: int
+    biases: int = 0
+    in_channels: int = 1
+    out_channels: int = 1
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    groups: int = 1
+    input_size: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A precision for every layer, in execution order; immutable, hashable, equal by value."""
+
+    precisions: tuple[Precision, ...]
+
+    @classmethod
+    def from_bits(cls, weights: Sequence[int], activations: Sequence[int]) -> Policy:
+        """Build a policy from one list of weight bits and one of activation bits, equally long."""
+        if len(weights) != len(activations):
+            raise BitcertError(
+                f"a policy needs as many weight bits as activation bits, got {len(weights)} and {len(activations)}"
+            )
+        return cls(tuple(map(Precision, map(int, weights), map(int, activations))))
+
+    @property
+    def weights(self) -> tuple[int, ...]:
+        """Weight bits, one a layer."""
+        return tuple([precision.weight for precision in self.precisions])
+
+    @property
+    def activations(self) -> tuple[int, ...]:
+        """Activation bits, one a layer."""
+        return tuple([precision.activation for precision in self.precisions])
+
+    def to_dict(self) -> dict[str, list[int]]:
+        """As ``{"weights": [...], "activations": [...]}``."""
+        return {"weights": list(self.weights), "activations": list(self.activations)}
+
+    def to_json(self) -> str:
+        """Write :meth:`to_dict` as JSON."""
+        return json.dumps(self.to_dict(), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Policy:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            BitcertError: If the text is not a policy.
+        """
+        try:
+            content = json.loads(text)
+            weights, activations = content["weights"], content["activations"]
+            if not all(type(bits) is int for bits in [*weights, *activations]):
+                raise TypeError
+        except (ValueError, KeyError, TypeError):
+            raise BitcertError(
+                f'a policy is JSON like {{"weights":[8,3],"activations":[8,4]}}, got {text[:80]!r}'
+            ) from None
+        return cls.from_bits(weights, activations)
+
+
+class Slot(NamedTuple):
+    """One number of a policy: the weight or the activation bits of the layer at an index."""
+
+    layer: int
+    part: Literal["weight", "activation"]
+
+
+class VariableCost(NamedTuple):
+    """How BOPs depend on one variable: at b bits, the others held, it adds ``quadratic * b^2 + linear * b``.
+
+    Bits are numbered flat: the layer's index for its weight, layers + index for its activation.
+
+    Attributes:
+        slots: Flat numbers of the slots it sets.
+        partners: (MACs, flat number of the other part) of the layers of which it sets one part; with bits ``B``,
+            ``linear`` is the sum of ``macs * B[partner]``.
+        quadratic: MACs of the layers of which it sets both parts.
+    """
+
+    slots: tuple[int, ...]
+    partners: tuple[tuple[int, int], ...]
+    quadratic: int
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """All policies of a network: every free number takes one of ``choices``, pins and ties respected.
+
+    A *variable* is a set of slots that always hold the same bits: one slot, or several that are tied. Policies and
+    integer vectors (an index into ``choices`` for each variable) convert with :meth:`encode` and :meth:`decode`.
+
+    Args:
+        layers: The network's layers in execution order.
+        choices: Bits a free slot may take, ascending, within 2..8.
+        pins: Layer name -> fixed precision. By default the first and the last layer at 8/8.
+        ties: Groups of layer names that share their weight bits and share their activation bits.
+        tie_weight_activation: Whether each layer's weight and activation bits are one variable.
+
+    Raises:
+        BitcertError: On an empty network, bits out of range, unknown or repeated names, a layer without MACs, or a tie
+            to a pinned layer.
+    """
+
+    layers: tuple[Layer, ...]
+    choices: tuple[int, ...] = tuple(range(MIN_BITS, MAX_BITS + 1))
+    pins: Mapping[str, Precision] | None = None
+    ties: tuple[tuple[str, ...], ...] = ()
+    tie_weight_activation: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise BitcertError("the network has no quantizable layer: bitcert quantizes Conv2d and Linear modules")
+        names = [layer.name for layer in self.layers]
+        for layer in self.layers:
+            if names.count(layer.name) > 1 or layer.macs < 1:
+                raise BitcertError(f"layers need distinct names and at least one MAC, got {layer}")
+        if list(self.choices) != sorted(set(self.choices)) or not self.choices:
+            raise BitcertError(f"choices must be ascending and without repetition, got {self.choices}")
+        for bits in (*self.choices, *(bits for precision in self.pinned.values() for bits in precision)):
+            if not MIN_BITS <= bits <= MAX_BITS:
+                raise BitcertError(f"bits must lie in {MIN_BITS}..{MAX_BITS}, got {bits}")
+        tied = [name for group in self.ties for name in group]
+        for name in (*self.pinned, *tied):
+            if name not in names:
+                raise BitcertError(f"no layer is called {name!r}; layers: {', '.join(names)}")
+        for name in tied:
+            if tied.count(name) > 1 or name in self.pinned:
+                raise BitcertError(f"layer {name!r} is in more than one tie, or tied and pinned; give it one of them")
+
+    @cached_property
+    def pinned(self) -> Mapping[str, Precision]:
+        """Fixed precisions by layer name: ``pins``, or the first and the last layer at 8/8."""
+        if self.pins is None:
+            return {self.layers[0].name: Precision(8, 8), self.layers[-1].name: Precision(8, 8)}
+        return {name: Precision(*precision) for name, precision in self.pins.items()}
+
+    @cached_property
+    def variables(self) -> tuple[tuple[Slot, ...], ...]:
+        """The free decisions, each the slots it sets, in execution order of their first slot."""
+        index = {layer.name: position for position, layer in enumerate(self.layers)}
+        group_of = {index[name]: min(index[other] for other in group) for group in self.ties for name in group}
+        members: dict[tuple[int, str], list[Slot]] = {}
+        for position, layer in enumerate(self.layers):
+            if layer.name in self.pinned:
+                continue
+            leader = group_of.get(position, position)
+            for part in ("weight", "activation"):
+                key = (leader, "both" if self.tie_weight_activation else part)
+                members.setdefault(key, []).append(Slot(position, part))
+        return tuple(tuple(slots) for slots in members.values())
+
+    @cached_property
+    def variable_costs(self) -> tuple[VariableCost, ...]:
+        """How BOPs depend on each of ``variables``."""
+        count = len(self.layers)
+        costs = []
+        for slots in self.variables:
+            flat = [slot.layer + count * (slot.part == "activation") for slot in slots]
+            layers = [slot.layer for slot in slots]
+            partners = [
+                (self.layers[layer].macs, (index + count) % (2 * count))
+                for layer, index in zip(layers, flat, strict=True)
+                if layers.count(layer) == 1
+            ]
+            quadratic = sum(self.layers[layer].macs for layer in set(layers) if layers.count(layer) == 2)
+            costs.append(VariableCost(tuple(flat), tuple(partners), quadratic))
+        return tuple(costs)
+
+    @cached_property
+    def _fixed(self) -> tuple[tuple[int, int], ...]:
+        """(flat number, bits) of every pinned slot."""
+        return tuple(
+            (position + part * len(self.layers), bits)
+            for position, layer in enumerate(self.layers)
+            if layer.name in self.pinned
+            for part, bits in enumerate(self.pinned[layer.name])
+        )
+
+    @property
+    def cardinality(self) -> int:
+        """Number of policies in the space, whatever they cost."""
+        return int(len(self.choices) ** len(self.variables))
+
+    def __contains__(self, policy: object) -> bool:
+        if not isinstance(policy, Policy) or len(policy.precisions) != len(self.layers):
+            return False
+        bits = policy.weights + policy.activations
+        for number, fixed in self._fixed:
+            if bits[number] != fixed:
+                return False
+        for slots, _, _ in self.variable_costs:
+            value = bits[slots[0]]
+            if value not in self.choices or any(bits[slot] != value for slot in slots[1:]):
+                return False
+        return True
+
+    def encode(self, policy: Policy) -> NDArray[np.int64]:
+        """Turn a policy into one index into ``choices`` per variable, shape ``(len(variables),)``.
+
+        Raises:
+            BitcertError: If the policy does not belong to the space.
+        """
+        if len(policy.precisions) != len(self.layers):
+            raise BitcertError(f"the policy has {len(policy.precisions)} layers, the space {len(self.layers)}")
+        if policy not in self:
+            raise BitcertError(
+                f"the policy holds bits outside the choices {self.choices} or breaks a pin or a tie: {policy.to_json()}"
+            )
+        bits = policy.weights + policy.activations
+        return np.array([self.choices.index(bits[cost.slots[0]]) for cost in self.variable_costs], dtype=np.int64)
+
+    def decode(self, vector: Sequence[int] | NDArray[np.integer]) -> Policy:
+        """Turn one index into ``choices`` per variable into a policy; pinned slots are filled in.
+
+        Raises:
+            BitcertError: If the length is wrong or an index is out of range.
+        """
+        if len(vector) != len(self.variables):
+            raise BitcertError(f"expected {len(self.variables)} indices, got {len(vector)}")
+        bits = [0] * (2 * len(self.layers))
+        for number, fixed in self._fixed:
+            bits[number] = fixed
+        for (slots, _, _), position in zip(self.variable_costs, map(int, vector), strict=True):
+            if not 0 <= position < len(self.choices):
+                raise BitcertError(f"index {position} is outside 0..{len(self.choices) - 1}")
+            for slot in slots:
+                bits[slot] = self.choices[position]
+        return Policy.from_bits(bits[: len(self.layers)], bits[len(self.layers) :])
+
+    def uniform(self, bits: int, activation: int | None = None) -> Policy:
+        """The policy with ``bits`` for every free weight and ``activation`` (default ``bits``) for every free input."""
+        activation = bits if activation is None else activation
+        wanted = {"weight": bits, "activation": activation}
+        for value in (bits, activation):
+            if value not in self.choices:
+                raise BitcertError(f"{value} bits are not among the choices {self.choices}")
+        if self.tie_weight_activation and bits != activation:
+            raise BitcertError(f"this space ties weight and activation bits; w{bits}a{activation} does not exist in it")
+        return self.decode([self.choices.index(wanted[slots[0].part]) for slots in self.variables])
+
+    def random(self, rng: np.random.Generator) -> Policy:
+        """Draw uniformly from all policies of the space, affordable or not (see ``suite.contract.cost.random_feasible``)."""
+        return self.decode(rng.integers(len(self.choices), size=len(self.variables)))
+
+    def neighbours(self, policy: Policy) -> Iterator[Policy]:
+        """Yield the policies that differ in one variable by one step of ``choices``."""
+        vector = self.encode(policy)
+        for variable in range(len(vector)):
+            for step in (-1, 1):
+                if 0 <= vector[variable] + step < len(self.choices):
+                    neighbour = vector.copy()
+                    neighbour[variable] += step
+                    yield self.decode(neighbour)

@@ -1,0 +1,292 @@
+"""Evaluations on the workers of a Ray cluster, through Ray Tune.
+
+One Tune experiment drives any number of searches. Workers are long-lived: each receives the problem once through Ray's
+object store and then evaluates trial after trial (class ``Trainable`` with ``reuse_actors``), so that no process starts
+for a trial. Tune's own experiment files go to a temporary folder; the record is bitcert's journals.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from suite.execute.ray_settings import apply_settings
+
+apply_settings()
+
+import ray
+from ray import tune
+from ray.tune.result import DONE
+from ray.tune.search import Searcher as TuneSearcher
+
+from suite.contract.problem import Problem
+from suite.contract.space import Policy
+from suite.contract.trial import Fidelity, Metrics, Trial
+from suite.errors import BitcertError
+from suite.execute.evaluation import evaluate_trial
+from suite.execute.inline import Resources
+from suite.run.loop import SearchLoop
+
+_LONGEST_WAIT = 20.0
+"""Seconds that a worker waits for the others to start."""
+
+
+class _Gathering:
+    """Counts the workers that have started."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def add(self, workers: int) -> int:
+        """Add some, and say how many there are."""
+        self._count += workers
+        return self._count
+
+
+class PolicyTrainable(tune.Trainable):
+    """A worker: holds the problem, evaluates one trial a step."""
+
+    def setup(self, config: dict[str, Any], problem: Problem, gathering: Any, workers: int) -> None:  # type: ignore[override]
+        """Take over the problem, once in the worker's life, and wait for the other workers.
+
+        When a trial ends while another worker is still starting for a waiting trial, Tune gives that trial to the worker
+        that is free and takes the start back: short trials would stay on one worker for ever.
+        """
+        self._problem = problem
+        self._config = config
+        started, deadline = ray.get(gathering.add.remote(1)), time.monotonic() + _LONGEST_WAIT
+        while started < workers and time.monotonic() < deadline:
+            time.sleep(0.05)
+            started = ray.get(gathering.add.remote(0))
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Go on with another trial in the same process."""
+        self._config = new_config
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Evaluate the trial of the current configuration."""
+        trial = evaluate_trial(self._problem, _trial_of(self._config))
+        failed = {"failure": trial.failure, "wasted": trial.wasted, "hopeless": trial.hopeless}
+        result: dict[str, Any] = {"metrics": None, **failed, DONE: True}
+        if trial.metrics is not None:
+            result |= _curves(self._problem, trial.metrics) | {"metrics": json.dumps(trial.metrics.to_dict())}
+        return result
+
+
+class LoopSearcher(TuneSearcher):
+    """Shows many :class:`SearchLoop` objects to Tune as one search algorithm.
+
+    The loop that has spent least goes next, so that all progress alike; a loop whose own pending trials have to come
+    first is skipped.
+    """
+
+    def __init__(self, loops: Sequence[SearchLoop]) -> None:
+        super().__init__(metric=None, mode=None)
+        self._loops = list(loops)
+        self._under_way: dict[str, tuple[SearchLoop, Trial]] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        """The next trial as a configuration; None if results must come first; FINISHED when all loops are."""
+        for loop in sorted(self._loops, key=lambda loop: loop.spend):
+            trial = loop.propose()
+            if trial is not None:
+                self._under_way[trial_id] = loop, trial
+                return {"searcher": loop.searcher.name, "searcher_seed": loop.searcher.seed, **_config_of(trial)}
+        finished: str = TuneSearcher.FINISHED
+        return finished if all(loop.finished for loop in self._loops) else None
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Hand the result to the loop that proposed the trial."""
+        loop, trial = self._under_way.pop(trial_id)
+        if error or result is None:
+            loop.complete(replace(trial, failure="the worker died or raised an error outside the evaluation"))
+        else:
+            loop.complete(_with_result(trial, result))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing of it enters Tune's own files: the journals are the record."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the journals are the record."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: runs are resumed from their journals."""
+
+
+class RayExecutor:
+    """Runs evaluations and exams on Ray workers.
+
+    Args:
+        resources: Workers, CPUs and GPUs of one evaluation, and the cluster.
+
+    Raises:
+        BitcertError: If the cluster cannot be reached, an evaluation asks for more than it has, or a logger is not installed.
+    """
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._callbacks = [_logger(name) for name in resources.loggers]
+        _connect(resources)
+        available = ray.cluster_resources()
+        fitting = [
+            int(available.get(name, 0) // wanted)
+            for name, wanted in (("CPU", resources.cpus), ("GPU", resources.gpus))
+            if wanted
+        ]
+        # Tune stops a worker that finishes while no trial is waiting. Several trials are therefore kept waiting for each
+        # worker; by default it would be one altogether, and of two workers that finish at once one would be lost.
+        self._fitting = min(fitting)
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(4, 2 * self._fitting))
+        for name, wanted in (("CPU", resources.cpus), ("GPU", resources.gpus)):
+            if wanted > available.get(name, 0):
+                raise BitcertError(
+                    f"an evaluation asks for {wanted:g} {name}s, the Ray cluster has {available.get(name, 0):g}; "
+                    "ask for less or add nodes"
+                )
+
+    def run(self, problem: Problem, loops: Sequence[SearchLoop]) -> None:
+        """Drive all loops until they are finished."""
+        at_once = sum(loop.parallel for loop in loops if not loop.finished)
+        workers = min(self._fitting, at_once, self._resources.workers or at_once)
+        trainable = tune.with_resources(
+            tune.with_parameters(
+                PolicyTrainable,
+                problem=problem,
+                gathering=ray.remote(_Gathering).options(num_cpus=0).remote(),
+                workers=workers,
+            ),
+            {"cpu": self._resources.cpus, "gpu": self._resources.gpus},
+        )
+        with self._tune_folder() as folder:
+            tuner = tune.Tuner(
+                trainable,
+                tune_config=tune.TuneConfig(
+                    search_alg=LoopSearcher(loops),
+                    num_samples=-1,
+                    reuse_actors=True,
+                    max_concurrent_trials=self._resources.workers if self._resources.address else None,
+                ),
+                run_config=tune.RunConfig(
+                    storage_path=folder,
+                    name="search",
+                    verbose=0,
+                    callbacks=self._callbacks,
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                ),
+            )
+            tuner.fit()
+        unfinished = [loop for loop in loops if not loop.finished]
+        if unfinished:
+            raise RuntimeError(
+                f"Ray Tune ended with {len(unfinished)} searches unfinished; run the same command again to resume"
+            )
+
+    @contextmanager
+    def _tune_folder(self) -> Iterator[str]:
+        """Where Tune keeps its own files: kept only if a logger is to find its files there."""
+        if self._resources.loggers and self._resources.log_directory is not None:
+            yield str(self._resources.log_directory.resolve())
+            return
+        with tempfile.TemporaryDirectory(prefix="bitcert-tune-") as folder:
+            yield folder
+
+    def map(self, function: Callable[..., Any], shared: Any, inputs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """Yield ``(position, function(shared, input))`` as they finish; ``shared`` is sent once."""
+        remote = ray.remote(num_cpus=self._resources.cpus, num_gpus=self._resources.gpus)(function)
+        placed = ray.put(shared)
+        running = {remote.remote(placed, item): position for position, item in enumerate(inputs)}
+        while running:
+            (done,), _ = ray.wait(list(running))
+            yield running.pop(done), ray.get(done)
+
+
+def _connect(resources: Resources) -> None:
+    """Join the cluster at ``address``, or start one on this machine, just large enough for the workers if these are given.
+
+    Starting one is tried three times: on a busy machine Ray gives up when one of its daemons takes long to come up.
+    """
+    if ray.is_initialized():
+        return
+    address = resources.address
+    cpus = math.ceil(resources.workers * resources.cpus) if resources.workers and not address else None
+    for attempts_left in (2, 1, 0):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ray.init(
+                    address=address or "local",
+                    num_cpus=cpus,
+                    include_dashboard=None if address else False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+        except Exception as error:
+            ray.shutdown()
+            if address is None and attempts_left:
+                continue
+            reason = str(error).splitlines()[0]
+            raise BitcertError(f"no Ray cluster at {address or 'this machine'}: {reason}") from error
+        return
+
+
+def _logger(name: str) -> tune.Callback:
+    """One of Tune's own callbacks; each reads its settings from the environment variables of its software."""
+    try:
+        if name == "tensorboard":
+            from ray.tune.logger import TBXLoggerCallback
+
+            return TBXLoggerCallback()
+        if name == "mlflow":
+            from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+            return MLflowLoggerCallback(experiment_name="bitcert")
+        from ray.air.integrations.wandb import WandbLoggerCallback
+
+        return WandbLoggerCallback(project="bitcert")
+    except (ImportError, RuntimeError) as error:
+        raise BitcertError(f"metrics cannot go to {name}: {error}; install it beside bitcert") from error
+
+
+def _curves(problem: Problem, metrics: Metrics) -> dict[str, float]:
+    """What loggers draw."""
+    curves = {
+        "score": problem.objective.score(metrics),
+        "acr": metrics.acr,
+        "clean_accuracy": metrics.clean_accuracy,
+        "bops": float(metrics.bops),
+        "evaluation_seconds": metrics.seconds,
+    }
+    return curves | {f"certified_at_{radius:g}": share for radius, share in metrics.certified_accuracy.items()}
+
+
+def _config_of(trial: Trial) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "policy": trial.policy.to_json(),
+        "images": trial.fidelity.images,
+        "noise": trial.fidelity.noise,
+        "finetune_steps": trial.fidelity.finetune_steps,
+        "seed": trial.seed,
+    }
+
+
+def _trial_of(config: dict[str, Any]) -> Trial:
+    fidelity = Fidelity(config["images"], config["noise"], config["finetune_steps"])
+    return Trial(config["number"], Policy.from_json(config["policy"]), fidelity, config["seed"])
+
+
+def _with_result(trial: Trial, result: dict[str, Any]) -> Trial:
+    if result["metrics"] is not None:
+        return replace(trial, metrics=Metrics.from_dict(json.loads(result["metrics"])))
+    return replace(trial, **{name: result[name] for name in ("failure", "wasted", "hopeless")})

@@ -1,0 +1,290 @@
+"""What can be named: one registry for each kind of plug-in, and the one parser of ``name:option=value``.
+
+A thing of any kind is found in three ways: by a line in the tables below, by an entry point of another package (group
+``bitcert.searchers`` and so on), or as ``my_module:Thing``. Nothing is imported before it is used.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from suite.errors import BitcertError, unknown_name
+
+
+@dataclass(frozen=True, slots=True)
+class NoOptions:
+    """The options of a plug-in that has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of plug-in.
+
+    Attributes:
+        noun: What one is called, in messages.
+        group: Entry-point group in which other packages register theirs.
+        base: ``module:Class`` that all of them inherit from; empty where instances are registered.
+        builtin: Name -> ``module:attribute`` of those that come with bitcert.
+    """
+
+    noun: str
+    group: str
+    base: str
+    builtin: Mapping[str, str]
+
+    def names(self) -> tuple[str, ...]:
+        """All registered names: bitcert's own first, then those of other packages."""
+        return tuple(self._targets())
+
+    def load(self, name: str) -> Any:
+        """What is registered under a name, or found at ``module:Thing``.
+
+        Raises:
+            BitcertError: If there is none, it cannot be imported, or it is of another kind.
+        """
+        targets = self._targets()
+        if name not in targets and ":" not in name:
+            raise unknown_name(self.noun, name, targets)
+        found = _import(targets.get(name, name), f"{self.noun} {name!r}")
+        if self.base and not (isinstance(found, type) and issubclass(found, _import(self.base, self.noun))):
+            raise BitcertError(f"{name!r} is not a {self.noun}: it does not inherit from {self.base.replace(':', '.')}")
+        return found
+
+    def parse(self, text: str) -> tuple[str, dict[str, Any]]:
+        """Read a name with options, such as ``arq:episodes=64`` or ``my_module:Thing:rate=0.1``.
+
+        Values are JSON where they can be, else text.
+
+        Raises:
+            BitcertError: If a part after the name is not ``option=value``, or an option is given twice.
+        """
+        name, *given = text.split(":")
+        if given and "=" not in given[0] and name not in self._targets():
+            name, given = f"{name}:{given[0]}", given[1:]
+        return name, parse_options(given, self.noun)
+
+    def options(self, name: str, given: Mapping[str, Any]) -> Any:
+        """The options of a registered thing as the dataclass that declares them; see :func:`read_options`."""
+        found = self.load(name)
+        return read_options(f"{self.noun} {name}", getattr(found, "Options", found), given)
+
+    def make(self, text: str, **defaults: Any) -> Any:
+        """Make a thing that is itself the dataclass of its options.
+
+        Args:
+            text: Name, options after it.
+            **defaults: Values where the text has none, as far as the thing has such options.
+        """
+        name, given = self.parse(text)
+        known = {field.name for field in fields(self.load(name))}
+        return self.options(name, {key: value for key, value in defaults.items() if key in known} | given)
+
+    def _targets(self) -> dict[str, str]:
+        targets = dict(self.builtin)
+        for point in _entry_points(self.group):
+            if targets.setdefault(point.name, point.value) != point.value:
+                raise BitcertError(
+                    f"the {self.noun} {point.name!r} is registered twice, as {targets[point.name]} and as {point.value}; "
+                    "uninstall one of the two packages"
+                )
+        return targets
+
+
+def parse_options(given: list[str], noun: str) -> dict[str, Any]:
+    """Read ``option=value`` texts; values are JSON where they can be, else text.
+
+    Raises:
+        BitcertError: If one is nothing of that kind, or an option is given twice.
+    """
+    options: dict[str, Any] = {}
+    for item in given:
+        option, separator, value = item.partition("=")
+        if not separator or not option or option in options:
+            raise BitcertError(f"options of a {noun} are given as NAME=VALUE, each once, got {item!r}")
+        try:
+            options[option] = json.loads(value)
+        except ValueError:
+            options[option] = value
+    return options
+
+
+def read_options(what: str, options: type, given: Mapping[str, Any]) -> Any:
+    """Build the dataclass ``options`` from given values, checking names and types.
+
+    Raises:
+        BitcertError: On an unknown option (the known ones are listed), a value of the wrong type, or one that the dataclass
+            itself refuses.
+    """
+    known = [field.name for field in fields(options) if field.init] if is_dataclass(options) else []
+    for option in given:
+        if option not in known:
+            raise unknown_name(f"option of {what}", option, known)
+    if not given:
+        return options() if known else NoOptions() if not is_dataclass(options) else options()
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(options).validate_json(json.dumps(dict(given)), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        reason = first["msg"].removeprefix("Value error, ")
+        raise BitcertError(f"{where} of {what}: {reason}, got {first['input']!r}" if where else reason) from None
+    except TypeError as error:
+        raise BitcertError(f"options of {what} must be JSON values: {error}") from None
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Split a list of names with options at its commas, but for those within a value: a name does not begin with a digit."""
+    return tuple(re.split(r",(?!\d)", text))
+
+
+def _import(target: str, what: str) -> Any:
+    module, _, attribute = target.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
+    except (ImportError, AttributeError) as error:
+        raise BitcertError(f"{what} cannot be loaded from {target}: {error}") from error
+
+
+@functools.cache
+def _entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
+    return tuple(sorted(metadata.entry_points(group=group), key=lambda point: point.name))
+
+
+SEARCHERS = Kind(
+    "searcher",
+    "bitcert.searchers",
+    "suite.contract.searcher:Searcher",
+    {
+        "random": "searchers.random_search:RandomSearch",
+        "tpe": "searchers.tpe:TPE",
+        "nsga2": "searchers.nsga2:NSGA2",
+        "arq": "searchers.arq:ARQ",
+        "arq+": "searchers.arq:ARQPlus",
+        "evolution": "searchers.evolution:Evolution",
+        "uniform": "baselines.uniform:Uniform",
+        "cheapest": "baselines.cheapest:Cheapest",
+        "haq": "baselines.haq:HAQ",
+        "hawq-v1": "baselines.hawq:HAWQ1",
+        "hawq-v2": "baselines.hawq:HAWQ2",
+        "hawq-v3": "baselines.hawq:HAWQ3",
+        "limpq": "baselines.limpq:LIMPQ",
+        "sensitivity-greedy": "baselines.sensitivity:SensitivityGreedy",
+        "sensitivity-ilp": "baselines.sensitivity:SensitivityILP",
+        "certified-ilp": "baselines.sensitivity:CertifiedILP",
+    },
+)
+
+OBJECTIVES = Kind(
+    "objective",
+    "bitcert.objectives",
+    "suite.contract.objective:Objective",
+    {
+        "acr": "suite.contract.objective:ACR",
+        "clean": "suite.contract.objective:CleanAccuracy",
+        "certified": "suite.contract.objective:CertifiedAccuracy",
+    },
+)
+
+COSTS = Kind(
+    "cost",
+    "bitcert.costs",
+    "suite.contract.cost:Cost",
+    {"bops": "suite.contract.cost:BOPs", "bytes": "suite.contract.cost:ModelSize"},
+)
+
+CERTIFIERS = Kind(
+    "certifier",
+    "bitcert.certifiers",
+    "suite.certify.certifier:Certifier",
+    {
+        "ranking": "suite.certify.ranking:Ranking",
+        "fixed": "suite.certify.fixed:Fixed",
+        "irs": "suite.certify.incremental:IRS",
+        "incremental": "suite.certify.incremental:Incremental",
+        "sequential": "suite.certify.sequential:Sequential",
+        "aggregate": "suite.certify.aggregate:Aggregate",
+    },
+)
+
+PROTOCOLS = Kind(
+    "protocol",
+    "bitcert.protocols",
+    "suite.protocols.protocol:Protocol",
+    {"ptq": "suite.protocols.ptq:PTQ", "finetune": "suite.protocols.finetune:Finetune"},
+)
+
+POST_STEPS = Kind(
+    "post-step",
+    "bitcert.post_steps",
+    "suite.protocols.protocol:PostStep",
+    {
+        "none": "suite.protocols.protocol:NoPostStep",
+        "qat": "suite.protocols.qat:QAT",
+        "qat-low-lr": "suite.protocols.qat:QATLowRate",
+        "swa": "suite.protocols.swa:SWA",
+        "sqwa": "suite.protocols.sqwa:SQWA",
+    },
+)
+
+PROBLEMS = Kind(
+    "problem",
+    "bitcert.problems",
+    "",
+    {
+        "digits": "suite.problems.catalog:DIGITS",
+        "mnist": "suite.problems.catalog:MNIST",
+        "cifar10-resnet20": "suite.problems.catalog:CIFAR10_RESNET20",
+        "cifar10-resnet20-tied": "suite.problems.catalog:CIFAR10_RESNET20_TIED",
+        "cifar10-resnet32": "suite.problems.catalog:CIFAR10_RESNET32",
+        "cifar10-resnet56": "suite.problems.catalog:CIFAR10_RESNET56",
+        "imagenet-resnet18": "suite.problems.catalog:IMAGENET_RESNET18",
+        "imagenet-resnet50": "suite.problems.catalog:IMAGENET_RESNET50",
+        "imagenet-mobilenetv2": "suite.problems.catalog:IMAGENET_MOBILENETV2",
+        "folder": "suite.problems.catalog:FOLDER",
+        "separable": "suite.problems.separable:SeparableProblem",
+    },
+)
+
+EXECUTORS = Kind(
+    "executor",
+    "bitcert.executors",
+    "",
+    {"inline": "suite.execute.inline:InlineExecutor", "ray": "suite.execute.ray:RayExecutor"},
+)
+
+STUDIES = Kind(
+    "command",
+    "bitcert.studies",
+    "",
+    {
+        "list": "suite.studies.list:ListPlugins",
+        "train": "suite.studies.train:Train",
+        "search": "suite.studies.search:Search",
+        "compare": "suite.studies.compare:Compare",
+        "ablate": "suite.studies.ablate:Ablate",
+        "sensitivity": "suite.studies.sensitivity:Sensitivity",
+        "examine": "suite.studies.examine:Examine",
+        "post-steps": "suite.studies.post_steps:PostSteps",
+        "plane": "suite.studies.plane:Plane",
+        "report": "suite.studies.report:Report",
+        "table": "suite.studies.table:Table",
+    },
+)
+
+KINDS: Mapping[str, Kind] = {
+    kind.group.removeprefix("bitcert."): kind
+    for kind in (PROBLEMS, SEARCHERS, CERTIFIERS, PROTOCOLS, POST_STEPS, OBJECTIVES, COSTS, EXECUTORS, STUDIES)
+}

@@ -1,0 +1,1 @@
+"""What bitcert can be asked to do: one folder per verb."""

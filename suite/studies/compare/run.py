@@ -1,0 +1,314 @@
+"""Searches: one, or many under equal spend whose winners are examined."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from suite.contract.cost import float_bops
+from suite.contract.space import Policy
+from suite.contract.trial import Fidelity, Trial
+from suite.errors import BitcertError
+from suite.execute.inline import Resources, check_executor, make_executor
+from suite.problems.definition import ExamSettings
+from suite.problems.vision import SmoothedProblem
+from suite.run.exam import ExamCase, exam_images, hold_exams, read_outcome
+from suite.run.folder import SettingsFile, check_same
+from suite.run.journal import FILE_NAME
+from suite.run.loop import NO_RUNGS, RETRIES, Limits, SearchLoop, load_run
+from suite.run.post_step import PostStep
+from suite.run.records import Comparison, Entry, Outcome, Run
+from suite.run.registry import make_searcher
+from suite.run.rungs import Rungs
+from suite.studies.search.run import check_finalists, drive, evaluation_seed, promotion_of
+
+CONTENTS = SettingsFile("comparison.json", "comparison")
+NO_POST_STEP = PostStep()
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonSettings:
+    """What a comparison does; two comparisons with equal settings on equal problems are the same one.
+
+    Attributes:
+        searchers: Registered names, options after them if any (``arq:episodes=64``).
+        seeds: The same for every searcher. All luck depends on them: the searcher's own, the noise of evaluations (see
+            :func:`evaluation_seed`), and order and noise of the post-step, whose seed they are added to.
+        limits: Of every search.
+        fidelity: Of every evaluation.
+        post_step: What winners go through before the exam.
+        exam: How winners are certified.
+        finalists: How many of each search's best policies are measured again before its winner is chosen; as for
+            :func:`search`.
+        rungs: Cheaper fidelities that a policy must survive first.
+    """
+
+    searchers: tuple[str, ...]
+    seeds: tuple[int, ...]
+    limits: Limits
+    fidelity: Fidelity
+    post_step: PostStep
+    exam: ExamSettings
+    finalists: int | None = None
+    rungs: Rungs = NO_RUNGS
+
+    def __post_init__(self) -> None:
+        for name, values in (("searchers", self.searchers), ("seeds", self.seeds)):
+            if not values or len(set(values)) < len(values):
+                raise BitcertError(f"a comparison needs {name} without repetition, got {list(values)}")
+        check_finalists(self.finalists)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A part of a comparison's searches, for machines that share no cluster.
+
+    Attributes:
+        number: Which part, from 1.
+        count: How many parts there are.
+    """
+
+    number: int = 1
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise BitcertError(f"a batch is one of 1/N to N/N, got {self.number}/{self.count}")
+
+    @classmethod
+    def parse(cls, text: str) -> Batch:
+        """Read ``3/32``."""
+        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        if found is None:
+            raise BitcertError(f"a batch is written as 3/32, the third of 32 parts, got {text!r}")
+        return cls(int(found[1]), int(found[2]))
+
+    def of(self, settings: ComparisonSettings) -> list[tuple[str, int]]:
+        """Searchers and seeds of this part; the parts of a comparison have no search in common and miss none."""
+        runs = [(name, seed) for seed in settings.seeds for name in settings.searchers]
+        return runs[self.number - 1 :: self.count]
+
+
+class Watcher:
+    """Hears how a comparison goes on; a subclass shows it. Every method does nothing here."""
+
+    def trial(self, searcher: str, seed: int, trial: Trial) -> None:
+        """A trial has finished, or was found in the journal."""
+
+    def exams(self, count: int) -> None:
+        """That many exams are to be held; those on file are left out."""
+
+    def exam(self, outcome: Outcome) -> None:
+        """An exam has finished."""
+
+
+def compare(
+    problem: SmoothedProblem,
+    settings: ComparisonSettings,
+    directory: str | Path,
+    *,
+    executor: str = "ray",
+    retries: int = RETRIES,
+    resources: Resources | None = None,
+    watcher: Watcher | None = None,
+) -> Comparison:
+    """Search with every searcher and seed, then examine every winner and the float network.
+
+    Each search runs one trial at a time, many searches side by side: the results are the same for every executor and
+    number of workers. Identical winners of one seed share one post-step and one exam; with a post-step, another exam shows
+    what they were before it. Where the search finetunes, winners that take no post-step are finetuned as much. A directory
+    that holds the comparison is resumed; further searchers and seeds and higher limits may be asked for, and what is there
+    already is not done again.
+
+    Args:
+        problem: What is searched.
+        settings: Searchers, seeds, limits, fidelity, post-step and exam.
+        directory: Folder of the comparison.
+        executor: ``"ray"`` or ``"inline"``.
+        retries: How often a failed trial is tried again before it is recorded as failed.
+        resources: For the Ray executor.
+        watcher: Hears about the progress.
+
+    Raises:
+        BitcertError: If the directory holds something else, or a search ends without a single successful trial.
+    """
+    run_batch(
+        problem,
+        settings,
+        directory,
+        Batch(),
+        executor=executor,
+        retries=retries,
+        resources=resources,
+        watcher=watcher,
+    )
+    return load_comparison(directory)
+
+
+def run_batch(
+    problem: SmoothedProblem,
+    settings: ComparisonSettings,
+    directory: str | Path,
+    batch: Batch,
+    *,
+    executor: str = "ray",
+    retries: int = RETRIES,
+    resources: Resources | None = None,
+    watcher: Watcher | None = None,
+) -> None:
+    """Run a part of a comparison, its exams included; :func:`load_comparison` puts the parts together.
+
+    Arguments and errors are those of :func:`compare`. Every part examines the float network.
+    """
+    folder, watching = Path(directory), watcher or Watcher()
+    check_executor(executor)
+    searchers = [make_searcher(name, problem, seed) for name, seed in batch.of(settings)]
+    exam_images(problem, settings.exam)
+    wanted = {
+        "problem": problem.provenance(),
+        "settings": asdict(settings),
+        "layers": [layer.name for layer in problem.space.layers],
+        "float_bops": float_bops(problem.space),
+    }
+    runner = None
+    if (folder / CONTENTS.name).exists():
+        _check_limits(CONTENTS.read(folder)["settings"]["limits"], settings.limits, folder)
+    else:
+        runner = make_executor(executor, resources)
+    CONTENTS.claim(folder, wanted, but=("limits", "searchers", "seeds"))  # more may be asked for
+    loops: list[SearchLoop] = []
+    try:
+        for searcher in searchers:
+            seed = evaluation_seed(searcher.seed)
+            loops.append(
+                SearchLoop(
+                    problem,
+                    searcher,
+                    _search_folder(folder, searcher.name, searcher.seed),
+                    settings.limits,
+                    fidelity=settings.fidelity,
+                    seed=seed,
+                    promotion=promotion_of(problem, settings.fidelity, seed, settings.finalists),
+                    retries=retries,
+                    rungs=settings.rungs,
+                    on_trial=lambda trial, searcher=searcher: watching.trial(searcher.name, searcher.seed, trial),  # type: ignore[misc]
+                )
+            )
+    except BaseException:
+        for loop in loops:
+            loop.close()
+        raise
+    if any(not loop.finished for loop in loops):
+        runner = runner or make_executor(executor, resources)
+        drive(runner, problem, loops)
+    else:
+        for loop in loops:
+            loop.close()
+    cases = {_exam_file(folder, None): ExamCase(None, NO_POST_STEP)}
+    for searcher in searchers:
+        winner = _winner(load_run(_search_folder(folder, searcher.name, searcher.seed)))
+        cases |= _exam_cases(folder, settings, winner, searcher.seed)
+    missing = {file: exam for file, exam in cases.items() if not file.exists()}
+    watching.exams(len(missing))
+    if missing:
+        runner = runner or make_executor(executor, resources)
+        hold_exams(runner, problem, settings.exam, missing, watching.exam)
+
+
+def load_comparison(directory: str | Path, *others: str | Path) -> Comparison:
+    """Read a finished comparison back.
+
+    Args:
+        directory: Folder of the comparison, or of one batch of it.
+        *others: Folders of other batches.
+
+    Raises:
+        BitcertError: If a directory holds no comparison, or another one than the first, or searches or exams are missing.
+    """
+    folders = [Path(directory), *map(Path, others)]
+    content = CONTENTS.read(folders[0])
+    for other in folders[1:]:
+        check_same(CONTENTS.read(other), content, f"{other} holds another comparison than {folders[0]}")
+    runs = [(name, seed) for seed in content["settings"]["seeds"] for name in content["settings"]["searchers"]]
+    homes = {run: [folder for folder in folders if (_search_folder(folder, *run) / FILE_NAME).exists()] for run in runs}
+    missing = [f"{name} with seed {seed}" for (name, seed), found in homes.items() if not found]
+    if missing:
+        raise BitcertError(
+            f"{len(missing)} of {len(runs)} searches are missing, the first is {missing[0]}: the comparison is unfinished, or "
+            "some of its batches were not named"
+        )
+    entries = []
+    for (name, seed), (folder, *_) in homes.items():
+        run = load_run(_search_folder(folder, name, seed))
+        winner = _winner(run)
+        after, before = _exam_files(folder, content["settings"], winner, seed)
+        entries.append(Entry(run, read_outcome(after), None if before is None else read_outcome(before)))
+    return Comparison(
+        directory=folders[0],
+        entries=tuple(entries),
+        reference=read_outcome(_exam_file(folders[0], None)),
+        layer_names=tuple(content["layers"]),
+        budget_bops=content["problem"]["budget_bops"],
+        float_bops=content["float_bops"],
+        provenance={**content["problem"], **content["settings"], **content["software"]},
+    )
+
+
+def _winner(run: Run) -> Policy:
+    if run.best is None:
+        reason = run.trials[0].failure if run.trials else "it proposed nothing"
+        raise BitcertError(
+            f"the search of {run.searcher} with seed {run.seed} has no successful trial; the first failure: {reason}"
+        )
+    return run.best.policy
+
+
+def searcher_slug(searcher: str) -> str:
+    """A searcher's name, options included, as part of a file name."""
+    return re.sub(r"[^\w.+=-]", "_", searcher)
+
+
+def _search_folder(folder: Path, searcher: str, seed: int) -> Path:
+    return folder / "searches" / f"{searcher_slug(searcher)}-{seed}"
+
+
+def _exam_file(folder: Path, policy: Policy | None, suffix: str = "") -> Path:
+    """Where a comparison keeps an exam; that of the float network has no policy."""
+    return folder / "exams" / f"{_policy_slug(policy)}{suffix}.json"
+
+
+def _exam_files(folder: Path, settings: Mapping[str, Any], winner: Policy, seed: int) -> tuple[Path, Path | None]:
+    """Exams of a winner after the post-step and before it, if there is one; a trained network has one for every seed."""
+    untrained = f"-{seed}" if settings["fidelity"]["finetune_steps"] else ""
+    if settings["post_step"]["name"] == "none":
+        return _exam_file(folder, winner, untrained), None
+    return _exam_file(folder, winner, f"-{seed}"), _exam_file(folder, winner, f"{untrained}-before")
+
+
+def _exam_cases(folder: Path, settings: ComparisonSettings, winner: Policy, seed: int) -> dict[Path, ExamCase]:
+    after, before = _exam_files(folder, asdict(settings), winner, seed)
+    step = replace(settings.post_step, seed=settings.post_step.seed + seed)
+    state = folder.resolve() / "post_steps" / f"{after.stem}.safetensors"
+    steps = settings.fidelity.finetune_steps
+    cases = {after: ExamCase(winner, step, state, steps)}
+    if before is not None:
+        cases[before] = ExamCase(winner, replace(step, name="none"), None, steps)
+    return cases
+
+
+def _check_limits(found: Mapping[str, Any], wanted: Limits, folder: Path) -> None:
+    """Searches that are there already cannot be cut: under lower limits they would have spent more than others."""
+    for name, limit in asdict(wanted).items():
+        if limit is not None and (found[name] is None or limit < found[name]):
+            before = "no limit" if found[name] is None else f"a limit of {found[name]:,}"
+            raise BitcertError(
+                f"{folder} holds searches with {before} on {name}, {limit:,} asked for; limits may be raised, not lowered"
+            )
+
+
+def _policy_slug(policy: Policy | None) -> str:
+    return "float" if policy is None else hashlib.sha256(policy.to_json().encode()).hexdigest()[:16]

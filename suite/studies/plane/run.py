@@ -1,0 +1,323 @@
+"""The loss around a post-step's captures: the plane through three of them, quantized everywhere before it is measured."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from suite.contract.space import Policy
+from suite.contract.trial import Fidelity
+from suite.errors import BitcertError
+from suite.files import write_bytes
+from suite.problems.vision import SmoothedProblem
+from suite.quantize import TrainableNetwork, recalibrate_batch_norm
+from suite.run.journal import JOURNAL_VERSION, Journal
+from suite.run.post_step import PostStep, training_of
+from suite.run.provenance import software
+from suite.train.sqwa import Average, State, Training, capture, load_state, mean_loss, resolve_steps, sqwa
+
+MODELS_FILE = "models.safetensors"
+CAPTURES = ("capture 1", "capture 2", "capture 3")
+_MARGIN = 0.35
+_QUANTIZERS = ("lsq", "fixed")
+
+Point = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A network that the post-step met, and where it lies.
+
+    Attributes:
+        name: ``"capture 1"`` to ``"capture 3"``, ``"average"`` or ``"finetuned"``.
+        u, v: Its projection onto the plane.
+        distance: Its distance from the plane.
+        loss: Mean cross-entropy of the network itself, not of its projection.
+        acr: Its estimated average certified radius.
+    """
+
+    name: str
+    u: float
+    v: float
+    distance: float
+    loss: float
+    acr: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LossPlane:
+    """Losses and certified radii on a grid in the space of quantized weights.
+
+    Attributes:
+        u: First coordinates, shape ``(size,)``: along the line from the first capture to the second.
+        v: Second coordinates, shape ``(size,)``: at right angles to it, towards the third.
+        loss: Mean cross-entropy on noisy training images, shape ``(size, size)``, rows by ``v``.
+        acr: Estimated average certified radius on search images, same shape.
+        marks: Captures, average and finetuned network.
+        provenance: Problem, policy, post-step, fidelity, versions, JSON-ready.
+    """
+
+    u: Point
+    v: Point
+    loss: NDArray[np.float64]
+    acr: NDArray[np.float64]
+    marks: tuple[Mark, ...]
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plane:
+    """The plane through three points of a space of many dimensions.
+
+    Attributes:
+        origin: The first point.
+        axes: Orthonormal directions, shape ``(2, dimensions)``.
+        corners: Coordinates of the three points, shape ``(3, 2)``.
+    """
+
+    origin: Point
+    axes: Point
+    corners: Point = field(repr=False)
+
+    @classmethod
+    def through(cls, points: Sequence[Point]) -> Plane:
+        """Lay a plane through three points.
+
+        Raises:
+            BitcertError: If they lie on a line.
+        """
+        first, second = (point - points[0] for point in points[1:])
+        length = float(np.linalg.norm(first))
+        along = first / (length or 1.0)
+        across = second - (second @ along) * along
+        height = float(np.linalg.norm(across))
+        if length == 0 or height <= 1e-6 * length:
+            raise BitcertError("the three captures lie on one line; train longer cycles or at a higher rate")
+        axes = np.stack([along, across / height])
+        corners = np.array([[0.0, 0.0], [length, 0.0], [second @ along, height]])
+        return cls(points[0], axes, corners)
+
+    def project(self, point: Point) -> tuple[float, float, float]:
+        """Coordinates of the nearest point of the plane, and the distance to it."""
+        u, v = self.axes @ (point - self.origin)
+        distance = np.linalg.norm(point - self.origin - u * self.axes[0] - v * self.axes[1])
+        return float(u), float(v), float(distance)
+
+    def shares(self, u: float, v: float) -> tuple[float, float, float]:
+        """Barycentric coordinates: how much of each corner makes up the point; they sum to 1."""
+        system = np.vstack([self.corners.T, np.ones(3)])
+        first, second, third = np.linalg.solve(system, np.array([u, v, 1.0]))
+        return float(first), float(second), float(third)
+
+
+def map_plane(
+    problem: SmoothedProblem,
+    policy: Policy,
+    directory: Path,
+    *,
+    post_step: PostStep | None = None,
+    size: int = 15,
+    fidelity: Fidelity | None = None,
+    on_step: Callable[[int], None] | None = None,
+    on_point: Callable[[int], None] | None = None,
+) -> LossPlane:
+    """Run SQWA for a policy and measure the plane through its first, middle and last capture.
+
+    At every point the weights are the mixture of the captures' quantized weights, quantized with least-squares steps as
+    SQWA quantizes its average; what is not quantized is mixed alike, steps of the inputs geometrically; batch norms are
+    recomputed. The corners are therefore the captures themselves. A directory that holds the same plane is resumed.
+
+    Args:
+        problem: Where the network and the images come from.
+        policy: A feasible policy.
+        directory: Where models and measurements go.
+        post_step: SQWA with at least three captures; three if None, so that their average lies in the plane.
+        size: Points along each axis.
+        fidelity: Search images and noise samples of the certified radii; the problem's default if None.
+        on_step: Called with the number of finished optimizer steps.
+        on_point: Called with the number of measured points and marks.
+
+    Raises:
+        BitcertError: If the post-step has no three captures of quantized weights, or the directory holds something else.
+    """
+    step = post_step or PostStep("sqwa", captures=3)
+    measured = fidelity or problem.fidelity
+    _check(problem, step, size)
+    problem.check_feasible(policy)
+    problem.check_fidelity(measured)
+    identity: dict[str, Any] = {
+        "problem": problem.provenance(),
+        "policy": policy.to_dict(),
+        "post_step": asdict(step),
+        "size": size,
+        "fidelity": asdict(measured),
+    }
+    identity = json.loads(json.dumps(identity))
+    journal = Journal(directory)
+    try:
+        _open(journal, directory, identity)
+        with problem.fixed_threads():
+            training = training_of(problem, step, on_step)
+            models = _models(problem, policy, step, training, directory, identity)
+            survey = _Survey(problem, problem.trainable(policy), training, measured)
+            return _measure(survey, models, journal, size, identity, on_point)
+    finally:
+        journal.close()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Survey:
+    """Measures mixtures of states."""
+
+    problem: SmoothedProblem
+    network: TrainableNetwork
+    training: Training
+    fidelity: Fidelity
+
+    def measure(self, state: State) -> tuple[float, float]:
+        """Loss and estimated ACR of a state whose weights are to be quantized."""
+        load_state(self.network, state)
+        resolve_steps(self.network)
+        recalibrate_batch_norm(self.network, self.training.images)
+        loss = mean_loss(self.network, self.training.batches)
+        return loss, self.problem.estimate(self.network.freeze(), self.fidelity).acr
+
+
+def mix(states: Sequence[State], shares: Sequence[float]) -> State:
+    """The mixture of states, in double precision: steps geometrically, for they are positive, everything else linearly.
+
+    Whole numbers are those of the first state.
+    """
+    mixed: State = {}
+    for name, first in states[0].items():
+        tensors = [state[name].double() for state in states]
+        if not first.is_floating_point():
+            mixed[name] = first
+        elif name.endswith(".step"):
+            logarithms = [share * tensor.clamp(min=1e-8).log() for share, tensor in zip(shares, tensors, strict=True)]
+            mixed[name] = torch.stack(logarithms).sum(dim=0).exp()
+        else:
+            mixed[name] = torch.stack([share * part for share, part in zip(shares, tensors, strict=True)]).sum(dim=0)
+    return mixed
+
+
+def _check(problem: SmoothedProblem, step: PostStep, size: int) -> None:
+    if step.name != "sqwa" or step.captures < 3 or step.averaged != "quantized":
+        raise BitcertError(
+            "a plane goes through three captures of quantized weights: it needs sqwa with captures >= 3 and "
+            "averaged=quantized"
+        )
+    if problem.finetuning.quantizer not in _QUANTIZERS:
+        raise BitcertError(f"a plane needs a quantizer with steps, {' or '.join(_QUANTIZERS)}")
+    if size < 2:
+        raise BitcertError(f"a plane needs at least 2 points along each axis, got {size}")
+
+
+def _open(journal: Journal, directory: Path, identity: Mapping[str, Any]) -> None:
+    if not journal.events:
+        journal.append({"event": "plane", "version": JOURNAL_VERSION, **identity, "software": software()})
+    header = journal.events[0]
+    different = [name for name, value in identity.items() if header.get(name) != value]
+    if header["event"] != "plane" or different:
+        what = f"a plane that differs in {', '.join(different)}" if header["event"] == "plane" else "another run"
+        raise BitcertError(f"{directory} holds {what}; choose another directory")
+
+
+def _models(
+    problem: SmoothedProblem,
+    policy: Policy,
+    step: PostStep,
+    training: Training,
+    directory: Path,
+    identity: Mapping[str, Any],
+) -> dict[str, State]:
+    """The marked networks' states, from disk or trained."""
+    path = directory / MODELS_FILE
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    if not path.exists():
+        kept = dict(zip((0, step.captures // 2, step.captures - 1), CAPTURES, strict=True))
+        models: dict[str, State] = {}
+        average = Average()
+
+        def keep(number: int, state: State) -> None:
+            average.add(state)
+            if number in kept:
+                models[kept[number]] = state
+
+        network = problem.trainable(policy)
+        sqwa(network, training, step.plan, captured=keep)
+        models |= {"average": average.state, "finetuned": capture(network)}
+        tensors = {
+            f"{name}/{key}": tensor.cpu().clone() for name, state in models.items() for key, tensor in state.items()
+        }
+        write_bytes(path, save(tensors, {"identity": digest}))
+    try:
+        with safe_open(path, framework="pt", device=str(problem.device)) as file:
+            if (file.metadata() or {}).get("identity") != digest:
+                raise BitcertError(f"{path} belongs to another plane; remove it to train again")
+            models = {}
+            for key in file.keys():  # noqa: SIM118  # not a mapping
+                name, _, part = key.partition("/")
+                models.setdefault(name, {})[part] = file.get_tensor(key)
+    except (SafetensorError, OSError) as error:
+        raise BitcertError(f"{path} is damaged ({error}); remove it to train again") from error
+    return models
+
+
+def _measure(
+    survey: _Survey,
+    models: Mapping[str, State],
+    journal: Journal,
+    size: int,
+    identity: Mapping[str, Any],
+    on_point: Callable[[int], None] | None,
+) -> LossPlane:
+    names = [f"{name}.weight" for name in survey.network.layers()]
+
+    def weights(state: State) -> Point:
+        return torch.cat([state[name].double().flatten() for name in names]).cpu().numpy()
+
+    corners = [models[name] for name in CAPTURES]
+    plane = Plane.through([weights(state) for state in corners])
+    places = {name: plane.project(weights(state)) for name, state in models.items()}
+    u, v = _axes(np.array([place[:2] for place in places.values()]), size)
+    known = {event["name"]: (event["loss"], event["acr"]) for event in journal.events if event["event"] == "point"}
+    wanted: dict[str, Callable[[], State]] = {name: lambda state=state: state for name, state in models.items()}  # type: ignore[misc]
+    for row in range(size):
+        for column in range(size):
+            shares = plane.shares(u[column], v[row])
+            wanted[f"{row},{column}"] = lambda shares=shares: mix(corners, shares)  # type: ignore[misc]
+    for count, (name, state) in enumerate(wanted.items(), start=1):
+        if name not in known:
+            loss, acr = known[name] = survey.measure(state())
+            journal.append({"event": "point", "name": name, "loss": loss, "acr": acr})
+        if on_point is not None:
+            on_point(count)
+    grid = np.array([[known[f"{row},{column}"] for column in range(size)] for row in range(size)])
+    return LossPlane(
+        u=u,
+        v=v,
+        loss=grid[..., 0],
+        acr=grid[..., 1],
+        marks=tuple(Mark(name, *places[name], *known[name]) for name in (*CAPTURES, "average", "finetuned")),
+        provenance=dict(identity),
+    )
+
+
+def _axes(places: Point, size: int) -> tuple[Point, Point]:
+    """A square grid around all marks, with a margin."""
+    low, high = places.min(axis=0), places.max(axis=0)
+    half = (0.5 + _MARGIN) * float((high - low).max())
+    centre = (low + high) / 2
+    u, v = (np.linspace(middle - half, middle + half, size) for middle in centre)
+    return u, v

@@ -1,0 +1,175 @@
+"""Post-steps compared on the same policies: what finetuning is worth, all else being equal."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from suite.contract.objective import Objective, parse_objective
+from suite.contract.searcher import Exhausted
+from suite.contract.space import Policy
+from suite.errors import BitcertError
+from suite.execute.inline import Resources, make_executor
+from suite.problems.definition import ExamSettings
+from suite.problems.vision import SmoothedProblem
+from suite.run.exam import ExamCase, exam_images, hold_exams, read_outcome
+from suite.run.folder import SettingsFile
+from suite.run.post_step import PostStep, parse_post_step
+from suite.run.records import Outcome
+from suite.run.registry import make_searcher
+from suite.seeds import derive_seed
+from suite.studies.compare.run import searcher_slug
+
+CONTENTS = SettingsFile("post_steps.json", "comparison of post-steps")
+_SEEDS = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class PostStepSettings:
+    """What is compared; two comparisons with equal settings on equal problems are the same one.
+
+    Attributes:
+        post_steps: Names, options after them if any (``sqwa:captures=3``); the first is what the others are measured by.
+        policies: Feasible policies, each of which goes through every post-step.
+        seeds: Seeds of order and noise; each is combined with the policy's position, so that no two policies share them.
+        exam: How the results are certified.
+        steps: Optimizer steps where a post-step does not say otherwise.
+    """
+
+    post_steps: tuple[str, ...]
+    policies: tuple[Policy, ...]
+    seeds: tuple[int, ...]
+    exam: ExamSettings
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("post_steps", "policies", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise BitcertError(f"a comparison of post-steps needs {name} without repetition, got {len(values)}")
+        for name in self.post_steps:
+            parse_post_step(name, self.steps)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PostStepComparison:
+    """Exams of policies after different post-steps.
+
+    Attributes:
+        exams: For each post-step a row a policy, and in it an exam a seed; ``none`` has one exam a policy.
+        reference: The exam of the float network.
+        objective: What is scored.
+        policies: In the order of the rows.
+        provenance: Problem, settings, versions and commit, JSON-ready.
+    """
+
+    exams: dict[str, list[list[Outcome]]]
+    reference: Outcome
+    objective: Objective
+    policies: tuple[Policy, ...]
+    provenance: dict[str, Any]
+
+
+def sample_policies(problem: SmoothedProblem, count: int, seed: int = 0) -> tuple[Policy, ...]:
+    """Choose different feasible policies: the largest uniform one, then draws of random search.
+
+    Raises:
+        BitcertError: If the budget leaves fewer policies than asked for.
+    """
+    searcher = make_searcher("random", problem, seed)
+    uniform = problem.largest_uniform()
+    chosen = {} if uniform is None else {uniform: None}
+    with suppress(Exhausted):
+        while len(chosen) < count:
+            chosen[searcher.ask()] = None
+    if len(chosen) < count:
+        raise BitcertError(
+            f"{count} different policies asked for, but there are only {len(chosen)} within the budget "
+            f"{problem.budget.text}; ask for fewer, or raise the budget"
+        )
+    return tuple(chosen)[:count]
+
+
+def compare_post_steps(
+    problem: SmoothedProblem,
+    settings: PostStepSettings,
+    directory: str | Path,
+    *,
+    executor: str = "inline",
+    resources: Resources | None = None,
+    on_start: Callable[[int], None] | None = None,
+    on_exam: Callable[[Outcome], None] | None = None,
+) -> PostStepComparison:
+    """Put policies through post-steps and examine them; a directory that holds the same comparison is resumed.
+
+    Args:
+        problem: Where the network and the images come from.
+        settings: Post-steps, policies, seeds and exam.
+        directory: Where the exams go, a file each.
+        executor: ``"inline"`` or ``"ray"``; equal results.
+        resources: For the Ray executor.
+        on_start: Called with the number of exams still to be held.
+        on_exam: Called after each.
+
+    Raises:
+        BitcertError: If a policy is not feasible or the directory holds something else.
+    """
+    folder = Path(directory)
+    runner = make_executor(executor, resources)
+    for policy in settings.policies:
+        problem.check_feasible(policy)
+    exam_images(problem, settings.exam)
+    policies = [policy.to_dict() for policy in settings.policies]
+    wanted = {"problem": problem.provenance(), "settings": asdict(settings) | {"policies": policies}}
+    CONTENTS.claim(folder, wanted, but=("seeds", "post_steps"))  # more may be asked for
+    missing = {path: case for path, case in _cases(folder, settings).items() if not path.exists()}
+    if on_start is not None:
+        on_start(len(missing))
+    hold_exams(runner, problem, settings.exam, missing, on_exam or (lambda _: None))
+    return _load(folder, settings)
+
+
+def _cases(folder: Path, settings: PostStepSettings) -> dict[Path, ExamCase]:
+    """All exams by their file: seeds outermost, so that an early look at an unfinished comparison sees every post-step."""
+    cases = {_exam_file(folder, None): ExamCase(None, PostStep())}
+    for seed in settings.seeds:
+        for position, policy in enumerate(settings.policies):
+            for name in settings.post_steps:
+                path = _exam_file(folder, name, policy, seed)
+                own = derive_seed(seed, "policy", position) % _SEEDS
+                step = replace(parse_post_step(name, settings.steps), seed=own)
+                cases.setdefault(path, ExamCase(policy, step, _state_file(path).resolve()))
+    return cases
+
+
+def _state_file(exam: Path) -> Path:
+    return exam.with_suffix(".safetensors")
+
+
+def _exam_file(folder: Path, name: str | None, policy: Policy | None = None, seed: int = 0) -> Path:
+    if name is None or policy is None:
+        return folder / "exams" / "float.json"
+    digest = hashlib.sha256(policy.to_json().encode()).hexdigest()[:16]
+    seeded = "" if parse_post_step(name).name == "none" else f"-{seed}"
+    return folder / "exams" / searcher_slug(name) / f"{digest}{seeded}.json"
+
+
+def _load(folder: Path, settings: PostStepSettings) -> PostStepComparison:
+    content = CONTENTS.read(folder)
+    exams: dict[str, list[list[Outcome]]] = {}
+    for name in settings.post_steps:
+        seeds = settings.seeds[:1] if parse_post_step(name).name == "none" else settings.seeds
+        exams[name] = [
+            [read_outcome(_exam_file(folder, name, policy, seed)) for seed in seeds] for policy in settings.policies
+        ]
+    return PostStepComparison(
+        exams=exams,
+        reference=read_outcome(_exam_file(folder, None)),
+        objective=parse_objective(content["problem"]["objective"]),
+        policies=settings.policies,
+        provenance={**content["problem"], **content["settings"], **content["software"]},
+    )

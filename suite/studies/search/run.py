@@ -1,0 +1,117 @@
+"""One search: a searcher on a problem, journaled, resumable, on any executor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from suite.contract.problem import Problem
+from suite.contract.searcher import Searcher
+from suite.contract.trial import Fidelity, Trial
+from suite.errors import BitcertError
+from suite.execute.inline import Executor, Resources, make_executor
+from suite.problems.methods import ESTIMATES
+from suite.problems.vision import SmoothedProblem
+from suite.run.loop import NO_RUNGS, RETRIES, Limits, Promotion, SearchLoop, load_run
+from suite.run.records import Run
+from suite.run.rungs import Rungs
+
+FINALISTS = 4
+
+
+def search(
+    problem: Problem,
+    searcher: Searcher,
+    *,
+    evaluations: int | None = 64,
+    forward_passes: int | None = None,
+    seconds: float | None = None,
+    directory: str | Path,
+    executor: str = "inline",
+    fidelity: Fidelity | None = None,
+    seed: int | None = None,
+    parallel: int = 1,
+    finalists: int | None = None,
+    retries: int = RETRIES,
+    rungs: Rungs = NO_RUNGS,
+    resources: Resources | None = None,
+    on_trial: Callable[[Trial], None] | None = None,
+) -> Run:
+    """Run a searcher on a problem; a directory that already holds the run is resumed.
+
+    Args:
+        problem: What is searched.
+        searcher: A fresh searcher for it.
+        evaluations: Most trials; None for no limit.
+        forward_passes: No further trial once this many are spent; None for no limit.
+        seconds: No further trial after this wall time; None for no limit.
+        directory: Folder of the run's journal.
+        executor: ``"inline"`` or ``"ray"``; with ``parallel`` = 1 both give the same trials, bit for bit.
+        fidelity: Of every evaluation; the problem's default if None.
+        seed: Seed of every evaluation; by default :func:`evaluation_seed` of the searcher's seed.
+        parallel: Most trials under way at once.
+        finalists: How many of the best policies are measured again at the end, with other noise and up to twice the
+            images; by default four where the search measures estimates, else none.
+        retries: How often a failed trial is tried again before it is recorded as failed.
+        rungs: Cheaper fidelities that a policy must survive first.
+        resources: For the Ray executor.
+        on_trial: Called with every finished trial, replayed ones included.
+
+    Raises:
+        BitcertError: On arguments out of range, or if the directory holds something else or is in use.
+    """
+    runner = make_executor(executor, resources)
+    limits = Limits(evaluations, forward_passes, seconds)
+    seed = evaluation_seed(searcher.seed) if seed is None else seed
+    loop = SearchLoop(
+        problem,
+        searcher,
+        Path(directory),
+        limits,
+        fidelity=fidelity,
+        seed=seed,
+        parallel=parallel,
+        promotion=promotion_of(problem, fidelity or problem.fidelity, seed, finalists),
+        retries=retries,
+        rungs=rungs,
+        on_trial=on_trial,
+    )
+    drive(runner, problem, [loop])
+    return load_run(directory)
+
+
+def evaluation_seed(searcher_seed: int) -> int:
+    """Seed of all evaluations of a search: searchers with equal seeds are measured with equal noise, others are not.
+
+    The odd number after it is the seed of the second measurement of the best.
+    """
+    return 2 * searcher_seed
+
+
+def promotion_of(problem: Problem, fidelity: Fidelity, seed: int, finalists: int | None) -> Promotion | None:
+    """Images buy more than noise samples: as many samples as in the search, on up to twice the images."""
+    check_finalists(finalists)
+    if finalists is None:
+        finalists = FINALISTS if isinstance(problem, SmoothedProblem) and problem.certify in ESTIMATES else 0
+    if finalists == 0:
+        return None
+    images = fidelity.images
+    if isinstance(problem, SmoothedProblem):
+        images = min(2 * images, len(problem.dataset.splits["search"]))
+    return Promotion(finalists, replace(fidelity, images=images), seed + 1)
+
+
+def check_finalists(finalists: int | None) -> None:
+    """Raise BitcertError on a negative number of finalists."""
+    if finalists is not None and finalists < 0:
+        raise BitcertError(f"finalists must not be negative, got {finalists}; 0 measures none again")
+
+
+def drive(runner: Executor, problem: Problem, loops: Sequence[SearchLoop]) -> None:
+    """Run loops to their end on an executor, and close them whatever happens."""
+    try:
+        runner.run(problem, loops)
+    finally:
+        for loop in loops:
+            loop.close()

@@ -1,0 +1,193 @@
+"""What every searcher has to pass: inherit from one class and say how yours is built.
+
+Example:
+    >>> class TestMine(SearcherConformance):
+    ...     def make(self, problem, seed):
+    ...         return Mine(problem, seed)
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from searchers.random_search import RandomSearch
+from suite.contract.objective import nondominated
+from suite.contract.problem import Problem
+from suite.contract.searcher import Exhausted, Searcher
+from suite.contract.space import Precision, SearchSpace
+from suite.contract.trial import Trial
+from suite.testing.toys import SPACES, assert_feasible, best_score, drive, limits, problem_on, small_layers, toy_problem
+
+EVALUATIONS = 64
+SEEDS = range(10)
+T_QUANTILE = 2.821  # Student's t at 0.99 with 9 degrees of freedom
+
+
+class SearcherConformance(ABC):
+    """Feasibility, determinism, learning, and survival of what a run does to a searcher.
+
+    Subclasses define :meth:`make` and, where their method differs from the usual, the class attributes.
+    """
+
+    seeded: ClassVar[bool] = True
+    """Whether proposals depend on the seed."""
+
+    learns: ClassVar[bool] = True
+    """Whether the method claims to find better policies than random search in as many evaluations."""
+
+    @abstractmethod
+    def make(self, problem: Problem, seed: int) -> Searcher:
+        """Build the searcher under test."""
+
+    def trajectory(self, seed: int, between: Callable[[], None] = lambda: None) -> list[str]:
+        """What is proposed on the toy problem with two trials pending and every fifth one failing, as JSON."""
+        problem = toy_problem()
+        searcher = self.make(problem, seed)
+        trials = drive(searcher, problem, 32, width=2, fails=lambda number: number % 5 == 4, between=between)
+        return [trial.policy.to_json() for trial in trials]
+
+    @pytest.mark.parametrize("limit", ["cheapest", "one step", "half", "top"])
+    @pytest.mark.parametrize("space", SPACES)
+    def test_every_proposal_is_feasible(self, space: str, limit: str) -> None:
+        problem = problem_on(SPACES[space], limits(SPACES[space])[limit])
+        drive(self.make(problem, seed=0), problem, 24)
+
+    def test_proposals_stay_feasible_on_a_tight_budget_while_it_learns(self) -> None:
+        problem = toy_problem(budget="w2.1a2.1")
+        drive(self.make(problem, seed=1), problem, EVALUATIONS, width=3)
+
+    def test_same_seed_proposes_the_same_policies(self) -> None:
+        assert self.trajectory(seed=3) == self.trajectory(seed=3)
+
+    def test_another_seed_proposes_other_policies(self) -> None:
+        if not self.seeded:
+            pytest.skip("the method has no randomness")
+        assert self.trajectory(seed=3) != self.trajectory(seed=4)
+
+    def test_another_process_proposes_the_same_policies(self) -> None:
+        hash_seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+        file = sys.modules[type(self).__module__].__file__
+        child = subprocess.run(
+            [sys.executable, "-W", "error", "-m", "suite.testing.searchers", str(file), type(self).__name__, "3"],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert child.returncode == 0, child.stderr
+        assert json.loads(child.stdout) == self.trajectory(seed=3)
+
+    def test_global_random_state_is_neither_used_nor_changed(self) -> None:
+        import torch  # not at the top: the process started by the test above would load it for nothing
+
+        def state() -> tuple[object, ...]:
+            numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002 (global state is what this is about)
+            return random.getstate(), str(numpy_state), torch.get_rng_state().tolist()
+
+        before = state()
+        expected = self.trajectory(seed=3)
+        assert state() == before
+        calls = iter(range(1000))
+
+        def disturb() -> None:
+            call = next(calls)
+            random.seed(call)
+            np.random.seed(call)  # noqa: NPY002
+            torch.manual_seed(call)
+
+        saved = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+        try:
+            assert self.trajectory(seed=3, between=disturb) == expected
+        finally:
+            random.setstate(saved[0])
+            np.random.set_state(saved[1])  # noqa: NPY002
+            torch.set_rng_state(saved[2])
+
+    def test_pending_trials_are_not_just_proposed_again(self) -> None:
+        problem = toy_problem()
+        searcher = self.make(problem, seed=0)
+        pending: list[Trial] = []
+        for number in range(len(drive(searcher, problem, 20)), 24):
+            try:
+                policy = searcher.ask(tuple(pending))
+            except Exhausted:
+                break
+            assert_feasible(problem, policy)
+            pending.append(Trial(number, policy, problem.fidelity, seed=0))
+        assert len(pending) < 2 or len({trial.policy for trial in pending}) > 1
+        for trial in reversed(pending):
+            searcher.tell(replace(trial, metrics=problem.evaluate(trial.policy, trial.fidelity)))
+
+    def test_results_may_arrive_out_of_order(self) -> None:
+        problem = toy_problem()
+        assert drive(self.make(problem, seed=0), problem, 40, width=4)
+
+    @pytest.mark.parametrize("failing", ["every third", "the first ten", "all"])
+    def test_survives_failed_trials(self, failing: str) -> None:
+        fails: Callable[[int], bool] = {
+            "every third": lambda number: number % 3 == 2,
+            "the first ten": lambda number: number < 10,
+            "all": lambda number: True,
+        }[failing]
+        problem = toy_problem()
+        assert drive(self.make(problem, seed=0), problem, 40, fails=fails)
+
+    def test_exhausted_stays_exhausted(self) -> None:
+        space = SearchSpace(small_layers(2), choices=(2, 4), pins={"layer1": Precision(4, 4)})
+        problem = problem_on(space, limits(space)["top"])
+        searcher = self.make(problem, seed=0)
+        if len(drive(searcher, problem, 20)) == 20:
+            pytest.skip("the method proposes policies again rather than stop")
+        for _ in range(3):
+            with pytest.raises(Exhausted):
+                searcher.ask()
+
+    def test_beats_random_search_on_a_separable_problem(self) -> None:
+        """One-sided paired t-test over problems and seeds: a method as good as random search passes one time in 100."""
+        if not self.learns:
+            pytest.skip("the method does not claim to learn")
+        gains = []
+        for seed in SEEDS:
+            problem = toy_problem(seed=seed)
+            learned = drive(self.make(problem, seed), problem, EVALUATIONS)
+            drawn = drive(RandomSearch(problem, seed), problem, EVALUATIONS)
+            gains.append(best_score(problem, learned) - best_score(problem, drawn))
+        standard_error = np.std(gains, ddof=1) / len(gains) ** 0.5
+        assert np.mean(gains) > T_QUANTILE * standard_error
+
+    def test_two_objectives_give_a_front(self) -> None:
+        problem = toy_problem(objective="acr+bops")
+        searcher = self.make(problem, seed=0)
+        if not searcher.supports_pareto:
+            pytest.skip("the method knows one objective")
+        trials = drive(searcher, problem, 40, width=2, fails=lambda number: number % 7 == 6)
+        assert len(nondominated(trials, problem.objective)) > 1
+
+
+def _print_trajectory(file: str, name: str, seed: str) -> None:
+    spec = importlib.util.spec_from_file_location("searcher_under_test", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    conformance: SearcherConformance = getattr(module, name)()
+    print(json.dumps(conformance.trajectory(int(seed))))
+
+
+if __name__ == "__main__":
+    _print_trajectory(*sys.argv[1:])

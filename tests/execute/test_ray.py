@@ -1,0 +1,218 @@
+"""Ray: what kills a worker or a node costs time and nothing else; many searches share the workers fairly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from suite.cli import main
+from suite.contract.space import Policy
+from suite.contract.trial import Fidelity, Metrics
+from suite.execute.inline import InlineExecutor, Resources, make_executor
+from suite.problems.separable import SeparableProblem
+from suite.run.loop import Limits, SearchLoop, load_run
+from suite.run.registry import make_searcher
+from suite.studies.search.run import search
+
+pytestmark = pytest.mark.slow
+ray = pytest.importorskip("ray")
+
+EVALUATIONS = 12
+
+
+class Deadly(SeparableProblem):
+    """A problem that kills the process which evaluates it, the first time it meets each of two policies."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
+        mark = self._folder / str(zlib.crc32(policy.to_json().encode()))
+        if not mark.exists() and len(list(self._folder.iterdir())) < 2:
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().evaluate(policy, fidelity, seed)
+
+
+class Slow(SeparableProblem):
+    """A problem whose evaluations take their time."""
+
+    def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
+        time.sleep(0.2)
+        return super().evaluate(policy, fidelity, seed)
+
+
+class Placed(SeparableProblem):
+    """A problem that notes, for every evaluation, its process, its GPUs, and when it began and ended."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
+        began = time.time()
+        time.sleep(0.2)
+        gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+        note = {"process": os.getpid(), "gpus": gpus, "began": began, "ended": time.time()}
+        (self._folder / f"{began}-{os.getpid()}").write_text(json.dumps(note))
+        return super().evaluate(policy, fidelity, seed)
+
+
+@pytest.fixture
+def stopped_ray() -> Iterator[None]:
+    """Ray is shut down before and after."""
+    ray.shutdown()
+    yield
+    ray.shutdown()
+
+
+def loops_of(problem: SeparableProblem, folder: Path, count: int, on_trial: Callable[[int], None]) -> list[SearchLoop]:
+    return [
+        SearchLoop(
+            problem,
+            make_searcher("tpe", problem, seed),
+            folder / str(seed),
+            Limits(EVALUATIONS),
+            on_trial=lambda _, seed=seed: on_trial(seed),  # type: ignore[misc]
+        )
+        for seed in range(count)
+    ]
+
+
+def test_killed_workers_are_replaced_and_their_trials_tried_again(tmp_path: Path, stopped_ray: None) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    problem = Deadly(marks)
+    run = search(
+        problem,
+        make_searcher("random", problem, 0),
+        evaluations=EVALUATIONS,
+        directory=tmp_path / "ray",
+        executor="ray",
+        resources=Resources(workers=2),
+    )
+    sound = SeparableProblem()
+    assert len(list(marks.iterdir())) == 2
+    assert run == search(
+        sound, make_searcher("random", sound, 0), evaluations=EVALUATIONS, directory=tmp_path / "inline"
+    )
+
+
+def test_a_lost_node_costs_no_trial(tmp_path: Path, stopped_ray: None) -> None:
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        lost = cluster.add_node(num_cpus=2)
+        ray.init(address=cluster.address, log_to_driver=False)
+        finished = 0
+
+        def remove_in_the_middle(_: int) -> None:
+            nonlocal finished
+            finished += 1
+            if finished == 6:
+                cluster.remove_node(lost, allow_graceful=False)
+
+        problem = Slow()
+        loops = loops_of(problem, tmp_path / "ray", 3, remove_in_the_middle)
+        make_executor("ray", Resources()).run(problem, loops)
+        for loop in loops:
+            loop.close()
+        assert finished == 3 * EVALUATIONS
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    alone = loops_of(SeparableProblem(), tmp_path / "inline", 3, lambda _: None)
+    InlineExecutor().run(SeparableProblem(), alone)
+    for loop in alone:
+        loop.close()
+    for seed in range(3):
+        found = load_run(tmp_path / "ray" / str(seed))
+        assert [trial.policy for trial in found.trials] == [
+            trial.policy for trial in load_run(tmp_path / "inline" / str(seed)).trials
+        ]
+        assert all(trial.metrics is not None for trial in found.trials)
+
+
+def test_twelve_searches_on_two_workers_progress_alike(tmp_path: Path, stopped_ray: None) -> None:
+    seen: list[int] = []
+    problem = SeparableProblem()
+    loops = loops_of(problem, tmp_path, 12, seen.append)
+    make_executor("ray", Resources(workers=2)).run(problem, loops)
+    for loop in loops:
+        loop.close()
+    assert sorted(seen) == sorted(list(range(12)) * EVALUATIONS)
+    for end in range(24, len(seen), 12):
+        done = [seen[:end].count(seed) for seed in range(12)]
+        assert max(done) - min(done) <= 3
+
+
+def test_two_evaluations_share_a_gpu_that_each_asks_half_of(tmp_path: Path, stopped_ray: None) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    ray.init(num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    problem = Placed(notes)
+    loops = loops_of(problem, tmp_path / "runs", 4, lambda _: None)
+    make_executor("ray", Resources(gpus=0.5)).run(problem, loops)
+    for loop in loops:
+        loop.close()
+    noted = [json.loads(note.read_text()) for note in sorted(notes.iterdir())]
+    assert len(noted) == 4 * EVALUATIONS
+    assert {tuple(note["gpus"]) for note in noted} == {("0",)}
+    assert len({note["process"] for note in noted}) == 2
+    at_once = [sum(other["began"] <= note["began"] < other["ended"] for other in noted) for note in noted]
+    assert max(at_once) == 2
+
+
+def test_metrics_go_to_tensorboard_and_a_parallel_run_is_replayed_without_ray(
+    tmp_path: Path, stopped_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["search", "--problem", "separable", "--searcher", "random", "--evaluations", "4", "--executor", "ray"]
+    command += ["--workers", "2", "--parallel", "2", "--directory", str(tmp_path / "run"), "--json"]
+    assert main([*command, "--log", "nonsense"]) == 2
+    assert main([*command, "--log", "wandb", "--executor", "inline"]) == 2
+    assert not (tmp_path / "run").exists()
+    capsys.readouterr()
+    assert main([*command, "--log", "tensorboard"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["trials"] == 4
+    journal = (tmp_path / "run" / "journal.jsonl").read_bytes()
+    assert main([*command, "--executor", "inline"]) == 0
+    assert json.loads(capsys.readouterr().out) == found
+    assert (tmp_path / "run" / "journal.jsonl").read_bytes() == journal
+    written = list((tmp_path / "run" / "tune").rglob("events.out.tfevents.*"))
+    assert written
+    assert any(b"certified_at_0.25" in file.read_bytes() for file in written)
+
+
+def test_an_interrupt_ends_within_seconds_and_the_run_goes_on(tmp_path: Path, stopped_ray: None) -> None:
+    journal = tmp_path / "run" / "journal.jsonl"
+    command = [sys.executable, "-m", "suite.cli", "search", "--problem", "separable", "--searcher", "random"]
+    command += ["--directory", str(tmp_path / "run"), "--evaluations", "100000", "--executor", "ray", "--workers", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not (journal.exists() and journal.read_text().count('"tell"') >= 5):
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, shown = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "run the same command again to resume" in shown
+    assert journal.read_text().endswith("\n")
+    recorded = len(load_run(tmp_path / "run").trials)
+    assert recorded >= 5
+    problem = SeparableProblem()
+    resumed = search(problem, make_searcher("random", problem, 0), evaluations=recorded + 3, directory=tmp_path / "run")
+    assert len(resumed.trials) == recorded + 3

@@ -1,0 +1,203 @@
+"""Post-steps compared on the same policies: what is run, resumed and refused, and what the report makes of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy import stats
+
+from suite.cli import main
+from suite.contract.space import Policy
+from suite.errors import BitcertError
+from suite.problems import load_problem
+from suite.problems.definition import ExamSettings
+from suite.problems.vision import SmoothedProblem
+from suite.run import exam
+from suite.run.exam import examine
+from suite.run.post_step import PostStep, parse_post_step
+from suite.run.records import Outcome
+from suite.studies.post_steps.report import table, training_interval
+from suite.studies.post_steps.run import PostStepComparison, PostStepSettings, compare_post_steps, sample_policies
+
+NAMES = ("sqwa:captures=2", "qat", "none")
+EXAM = ExamSettings(images=30, n0=5, n=40)
+
+
+@pytest.fixture(scope="module")
+def problem() -> SmoothedProblem:
+    loaded = load_problem("digits", budget="w2.5a2.5")
+    assert isinstance(loaded, SmoothedProblem)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def settings(problem: SmoothedProblem) -> PostStepSettings:
+    return PostStepSettings(NAMES, sample_policies(problem, 2), (0, 1), EXAM, steps=4)
+
+
+@pytest.fixture(scope="module")
+def folder(problem: SmoothedProblem, settings: PostStepSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("post-steps") / "here"
+    compare_post_steps(problem, settings, made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def comparison(problem: SmoothedProblem, settings: PostStepSettings, folder: Path) -> PostStepComparison:
+    return compare_post_steps(problem, settings, folder)
+
+
+def test_the_first_policy_is_the_largest_uniform_one_and_none_comes_twice(problem: SmoothedProblem) -> None:
+    policies = sample_policies(problem, 6)
+    assert policies[0] == problem.space.uniform(2)
+    assert len(set(policies)) == 6
+    assert all(problem.is_feasible(policy) for policy in policies)
+    assert policies[:3] == sample_policies(problem, 3)
+
+
+def test_a_budget_with_a_single_policy_cannot_give_two() -> None:
+    tight = load_problem("digits", budget="w2a2")
+    assert isinstance(tight, SmoothedProblem)
+    assert len(sample_policies(tight, 1)) == 1
+    with pytest.raises(BitcertError, match="there are only 1 within the budget w2a2"):
+        sample_policies(tight, 2)
+
+
+def test_every_policy_and_seed_is_examined_after_every_post_step(
+    comparison: PostStepComparison, settings: PostStepSettings
+) -> None:
+    shapes = {name: (len(rows), len(rows[0])) for name, rows in comparison.exams.items()}
+    assert shapes == {"sqwa:captures=2": (2, 2), "qat": (2, 2), "none": (2, 1)}
+    for rows in comparison.exams.values():
+        assert [row[0].policy for row in rows] == list(settings.policies)
+    seeds = {
+        outcome.provenance["post_step"]["seed"]
+        for name in NAMES[:2]
+        for row in comparison.exams[name]
+        for outcome in row
+    }
+    assert len(seeds) == 4  # one for each policy and seed, the same for both post-steps
+
+
+def test_an_exam_is_what_examine_gives(problem: SmoothedProblem, comparison: PostStepComparison) -> None:
+    outcome = comparison.exams["qat"][1][0]
+    step = parse_post_step(f"qat:seed={outcome.provenance['post_step']['seed']}", 4)
+    assert examine(problem, outcome.policy, step, exam=EXAM).scores.tolist() == outcome.scores.tolist()
+
+
+def test_a_finished_exam_is_not_held_again(
+    problem: SmoothedProblem, settings: PostStepSettings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed = sorted((folder / "exams" / "qat").iterdir())[0]
+    content = json.loads(removed.read_text())
+    removed.unlink()
+    held: list[str] = []
+
+    def counted(problem: SmoothedProblem, policy: Policy | None, step: PostStep, **options: Any) -> Outcome:
+        held.append(step.name)
+        return examine(problem, policy, step, **options)
+
+    monkeypatch.setattr(exam, "examine", counted)
+    counts: list[int] = []
+    compare_post_steps(problem, settings, folder, on_start=counts.append)
+    assert (held, counts) == (["qat"], [1])
+    assert json.loads(removed.read_text())["images"] == content["images"]
+
+
+def test_a_folder_with_something_else_is_refused(
+    problem: SmoothedProblem, settings: PostStepSettings, folder: Path, tmp_path: Path
+) -> None:
+    other = PostStepSettings(NAMES, settings.policies, (0, 1), EXAM, steps=5)
+    with pytest.raises(BitcertError, match="differs in steps"):
+        compare_post_steps(problem, other, folder)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(BitcertError, match="is not empty"):
+        compare_post_steps(problem, settings, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("names", [(), ("qat", "qat"), ("nonsense",), ("sqwa:steps=3",)])
+def test_bad_post_steps_are_refused(settings: PostStepSettings, names: tuple[str, ...]) -> None:
+    with pytest.raises(BitcertError):
+        PostStepSettings(names, settings.policies, (0,), EXAM)
+
+
+def test_settings_are_chosen_on_search_images(problem: SmoothedProblem, settings: PostStepSettings) -> None:
+    search = examine(problem, settings.policies[0], exam=ExamSettings(images=30, n0=5, n=40, split="search"))
+    assert set(search.image_ids) <= set(problem.dataset.splits["search"].ids)
+    assert not set(search.image_ids) & set(problem.dataset.splits["exam"].ids)
+
+
+def test_the_interval_of_one_policy_is_the_paired_t_interval() -> None:
+    differences = np.array([0.3, -0.1, 0.4, 0.2, 0.05])
+    expected = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+    found = training_interval(differences)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    simultaneous = stats.ttest_1samp(differences, 0).confidence_interval(1 - 0.05 / 4)
+    assert training_interval(differences, 4).high == pytest.approx(simultaneous.high)
+    assert np.isnan(training_interval([[0.1], [0.2]]).low)
+
+
+def test_the_interval_covers_the_mean_of_policies_that_differ() -> None:
+    """Differences between policies are large and must not widen it: they are fixed."""
+    effects = np.array([-1.0, 0.0, 2.0, 5.0])
+    rng = np.random.default_rng(0)
+    covered, widths = 0, []
+    for _ in range(2000):
+        found = training_interval(effects[:, None] + rng.standard_normal((4, 3)))
+        covered += found.low <= effects.mean() <= found.high
+        widths.append(found.high - found.low)
+    assert 0.935 <= covered / 2000 <= 0.965  # three standard errors
+    assert np.mean(widths) == pytest.approx(2 * stats.t.ppf(0.975, 8) / np.sqrt(12), rel=0.05)
+
+
+def test_differences_are_paired_by_policy_and_seed(comparison: PostStepComparison) -> None:
+    frame = table(comparison).set_index("post_step")
+    assert frame.index[0] == "sqwa:captures=2"
+    assert frame["difference"].isna().tolist() == [True, False, False]
+    means = {
+        name: np.array([[outcome.metrics.acr for outcome in row] for row in rows])
+        for name, rows in comparison.exams.items()
+    }
+    paired = means["none"] - means["sqwa:captures=2"]  # one exam without training for two seeds
+    row = frame.loc["none"]
+    assert row["difference"] == pytest.approx(paired.mean())
+    assert (row["least"], row["most"]) == pytest.approx((paired.mean(axis=1).min(), paired.mean(axis=1).max()))
+    assert row["low"] < row["difference"] < row["high"]
+    assert row["image_low"] < row["difference"] < row["image_high"]
+
+
+def test_the_command_writes_a_report_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["post-steps", "digits", "--budget", "w3a3", "--policies", "2", "--seeds", "0,1", "--steps", "3"]
+    command += ["--post-steps", "qat,sqwa:captures=1,none", "--split", "search", "--exam-images", "12"]
+    command += ["--exam-n0", "4", "--exam-n", "30", "--directory", str(tmp_path / "run")]
+    assert main(command) == 0
+    shown = capsys.readouterr()
+    assert "12 search images" in shown.out.replace("\n", " ")
+    assert main([*command, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["post_steps"][0]["post_step"] == "qat"
+    report = tmp_path / "run" / "report"
+    names = {file.name for file in report.iterdir()}
+    assert names == {
+        "post_steps.csv",
+        "post_steps.md",
+        "post_steps.json",
+        "rows.csv",
+        "post_steps.png",
+        "post_steps.svg",
+    }
+    assert len(pd.read_csv(report / "rows.csv")) == 2 * 2 + 2 * 2 + 2
+    with Image.open(report / "post_steps.png") as picture:
+        assert picture.width > 1000
+
+
+def test_a_formula_has_nothing_to_finetune(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["post-steps", "separable"]) == 2
+    assert "has no network to finetune" in capsys.readouterr().err
