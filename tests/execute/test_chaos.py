@@ -20,8 +20,8 @@ from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Metrics
 from suite.problems.separable import SeparableProblem
 from suite.run.journal import FILE_NAME, JournalWarning
-from suite.run.loop import load_run
 from suite.run.registry import make_searcher
+from suite.run.state import load_run
 from suite.studies.search.run import search
 
 RUNS = int(os.environ.get("BITCERT_CHAOS", "10"))
@@ -56,7 +56,8 @@ def go(directory: Path, log: Path, seed: int) -> None:
 
 
 def events(directory: Path) -> list[dict[str, object]]:
-    content = re.sub(r'"(searcher_seconds|elapsed)":[-+.e0-9]+', r'"\1":0', (directory / FILE_NAME).read_text())
+    times = r'"(searcher_seconds|elapsed|crc)":("[0-9a-f]{8}"|[-+.e0-9]+)'
+    content = re.sub(times, r'"\1":0', (directory / FILE_NAME).read_text())
     return [json.loads(line) for line in content.splitlines()]
 
 

@@ -17,10 +17,13 @@ import pytest
 from suite.cli import main
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Metrics
-from suite.execute.inline import InlineExecutor, Resources, make_executor
+from suite.execute.executor import Resources, make_executor
+from suite.execute.inline import InlineExecutor
 from suite.problems.separable import SeparableProblem
-from suite.run.loop import Limits, SearchLoop, load_run
+from suite.run.limits import Limits
+from suite.run.loop import SearchLoop
 from suite.run.registry import make_searcher
+from suite.run.state import load_run
 from suite.studies.search.run import search
 
 pytestmark = pytest.mark.slow
