@@ -164,10 +164,19 @@ def _parse(content: bytes, path: Path, schema: TypeAdapter[E]) -> tuple[list[E],
         try:
             events.append(schema.validate_json(body + b"}"))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "event"
-            raise BitcertError(f"{path}, line {number}: {where}: {first['msg']}, got {first['input']!r:.80}") from None
+            raise BitcertError(f"{path}, line {number}: {_reason(error)}") from None
     return events, len(content) - len(torn), crc
+
+
+def _reason(error: ValidationError) -> str:
+    first = error.errors()[0]
+    if first["type"] == "union_tag_invalid":
+        context = first["ctx"]
+        return (
+            f"the event {context['tag']!r} is none of {context['expected_tags']}: this is the journal of something else"
+        )
+    where = ".".join(str(part) for part in first["loc"]) or "event"
+    return f"{where}: {first['msg']}, got {first['input']!r:.80}"
 
 
 def _check_version(line: bytes, path: Path) -> None:

@@ -97,7 +97,7 @@ class SearchLoop:
             self._journal.close()
             raise
         self._again = list(self.state.pending.values())
-        self._elapsed_before = self.state.elapsed + self._calls.seconds
+        self._elapsed_before = self.state.elapsed + self._calls.uncounted
         self._opened = problem.clock.now()
 
     @property
@@ -216,22 +216,23 @@ class SearchLoop:
         if isinstance(last, Stop):
             self._exhausted = last.reason == "exhausted"
             self._over = self._exhausted or recorded.stop_reason(self._limits, last.elapsed) is not None
-        events = events[1:]
+        self.state = RunState(recorded.start)
+        for event in events[1:]:
+            self._check_replayed(event)
+            trial = self.state.apply(event)
+            if isinstance(event, Ask | Stop):
+                self._calls.take()  # probes are charged once: what the record says counts, not what the replay measured
+            if isinstance(event, Ask | Rung | Tell | Stop):
+                self._calls.uncounted = 0.0  # these records' time includes what came before
+            if isinstance(event, Tell) and trial is not None:
+                self._hear(trial)
         if not self._over and recorded.start.software != start.software:
             warnings.warn(
                 f"{path}: begun with other versions of the software; equal scores are not guaranteed",
                 JournalWarning,
                 stacklevel=3,
             )
-            self._journal.append(Resume(software=start.software))
-        self.state = RunState(recorded.start)
-        for event in events:
-            self._check_replayed(event)
-            trial = self.state.apply(event)
-            if isinstance(event, Ask | Stop):
-                self._calls.take()  # probes are charged once: what the record says counts, not what the replay measured
-            if isinstance(event, Tell) and trial is not None:
-                self._hear(trial)
+            self.state.apply(self._journal.append(Resume(software=start.software)))
 
     def _check_replayed(self, event: SearchEvent) -> None:
         """Raise BitcertError unless searcher, halving and state would come to this event too."""
@@ -256,12 +257,17 @@ class SearchLoop:
 
 
 class _SearcherCalls:
-    """What the searcher's own calls have cost since the last record: forward passes of its probes, and time."""
+    """What the searcher's own calls have cost since that was last put on record: forward passes of its probes, and time.
+
+    Attributes:
+        uncounted: Their time that is not in the state's ``elapsed`` yet.
+    """
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         self._probes = 0
-        self.seconds = 0.0
+        self._seconds = 0.0
+        self.uncounted = 0.0
 
     @contextmanager
     def measured(self) -> Iterator[None]:
@@ -272,10 +278,12 @@ class _SearcherCalls:
             yield
         finally:
             self._probes += meter.forward_passes - before
-            self.seconds += clock.now() - began
+            seconds = clock.now() - began
+            self._seconds += seconds
+            self.uncounted += seconds
 
     def take(self) -> dict[str, Any]:
         """The cost, as fields of an event; counting starts again from zero."""
-        cost = {"probes": self._probes, "searcher_seconds": round(self.seconds, 6)}
-        self._probes, self.seconds = 0, 0.0
+        cost = {"probes": self._probes, "searcher_seconds": round(self._seconds, 6)}
+        self._probes, self._seconds = 0, 0.0
         return cost
