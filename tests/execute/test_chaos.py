@@ -63,16 +63,8 @@ def events(directory: Path) -> list[dict[str, object]]:
 
 @contextmanager
 def forked(directory: Path, log: Path, seed: int) -> Iterator[multiprocessing.process.BaseProcess]:
-    context = multiprocessing.get_context("fork")
-    begun = context.Event()
-
-    def begin() -> None:
-        begun.set()
-        go(directory, log, seed)
-
-    child = context.Process(target=begin)
+    child = multiprocessing.get_context("fork").Process(target=go, args=(directory, log, seed))
     child.start()
-    begun.wait()  # to fork a process that has become large takes longer than a run
     try:
         yield child
     finally:
@@ -80,13 +72,21 @@ def forked(directory: Path, log: Path, seed: int) -> Iterator[multiprocessing.pr
         child.join()
 
 
+def size_of(directory: Path) -> int:
+    """Bytes of the journal."""
+    journal = directory / FILE_NAME
+    return journal.stat().st_size if journal.exists() else 0
+
+
 @pytest.mark.parametrize("seed", range(RUNS))
 def test_a_run_killed_at_random_moments_is_the_uninterrupted_one(seed: int, tmp_path: Path) -> None:
     go(tmp_path / "whole", tmp_path / "whole.log", seed)
     killed, rng, kills = tmp_path / "killed", np.random.default_rng(seed), 0
     while True:
+        enough = size_of(killed) + rng.integers(4_000)  # bytes, some ten events
         with forked(killed, tmp_path / "killed.log", seed) as child:
-            child.join(rng.uniform(0, 0.08))
+            while child.exitcode is None and size_of(killed) < enough:
+                child.join(0.001)
             if child.exitcode is not None:
                 assert child.exitcode == 0
                 break

@@ -7,71 +7,46 @@ from pathlib import Path
 
 import numpy as np
 
-from suite.contract.clock import Clock, WallClock
+from suite.contract.clock import WallClock
 from suite.contract.cost import random_feasible
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
 from suite.contract.space import Policy
-from suite.contract.trial import Fidelity, Metrics, Trial
+from suite.contract.trial import Trial
 from suite.problems.separable import SeparableProblem
 from suite.run.journal import FILE_NAME
 from suite.run.records import Run
 from suite.studies.search.run import search
-
-
-class VirtualClock:
-    """Time that passes only when told."""
-
-    def __init__(self) -> None:
-        self._now = 1000.0
-
-    def now(self) -> float:
-        return self._now
-
-    def advance(self, seconds: float) -> None:
-        self._now += seconds
-
-
-class Recorded(SeparableProblem):
-    """A problem whose evaluations take as long as a table says: two seconds and as many eighths as bits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.virtual = VirtualClock()
-        self.clock: Clock = self.virtual
-
-    def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
-        self.virtual.advance(2 + sum(policy.weights) / 8)
-        return super().evaluate(policy, fidelity, seed)
+from tests.run.virtual import TimedProblem, seconds_of
 
 
 class Thinking(Searcher):
     """Random policies, each after half a second, and a quarter of a second for every trial."""
 
-    def __init__(self, problem: Recorded) -> None:
+    def __init__(self, problem: TimedProblem) -> None:
         super().__init__(problem, 0)
-        self._recorded, self._rng = problem, np.random.default_rng(0)
+        self._timed, self._rng = problem, np.random.default_rng(0)
 
     def ask(self, pending: Sequence[Trial] = ()) -> Policy:
-        self._recorded.virtual.advance(0.5)
+        self._timed.virtual.advance(0.5)
         return random_feasible(self.problem.space, self.problem.budget.limit, self._rng)
 
     def tell(self, trial: Trial) -> None:
-        self._recorded.virtual.advance(0.25)
+        self._timed.virtual.advance(0.25)
 
 
 def go(directory: Path, seconds: float = 60) -> Run:
-    problem = Recorded()
+    problem = TimedProblem()
     return search(problem, Thinking(problem), evaluations=None, seconds=seconds, finalists=2, directory=directory)
 
 
 def test_limit_elapsed_time_and_the_time_of_the_searcher_are_the_virtual_ones(tmp_path: Path) -> None:
     run = go(tmp_path)
-    each = [2.75 + sum(trial.policy.weights) / 8 for trial in run.trials]
+    each = [0.75 + seconds_of(trial.policy) for trial in run.trials]
     assert run.stopped == "seconds"
     assert sum(each) >= 60 > sum(each[:-1])
     assert run.searcher_seconds == 0.75 * len(run.trials)
-    finals = sum(2 + sum(trial.policy.weights) / 8 for trial in run.finals)
+    finals = sum(seconds_of(trial.policy) for trial in run.finals)
     last = (tmp_path / FILE_NAME).read_text().splitlines()[-1]
     assert f'"elapsed":{sum(each) + finals}' in last
 
