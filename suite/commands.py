@@ -97,7 +97,7 @@ def run_train(arguments: argparse.Namespace) -> int:
 def run_search(arguments: argparse.Namespace) -> int:
     """Run one searcher."""
     from suite.report.progress import trials_shown
-    from suite.run.loop import check_pace
+    from suite.run.limits import check_pace
     from suite.run.registry import make_searcher, parse_options
     from suite.studies.compare.run import searcher_slug
     from suite.studies.search.run import search
@@ -197,7 +197,7 @@ def _compare(
     from suite.problems.vision import SmoothedProblem
     from suite.report.progress import trials_shown
     from suite.run.exam import exam_images
-    from suite.run.loop import check_pace
+    from suite.run.limits import check_pace
     from suite.run.registry import make_searcher
     from suite.studies.compare.run import Batch, ComparisonSettings, load_comparison, run_batch
 
@@ -464,7 +464,7 @@ def _report(comparison: Any, directory: Path, *, against: str, as_json: bool) ->
 
 def _recorded_run(arguments: argparse.Namespace) -> Run:
     """The run that was named, with a best policy; its problem is filled in where no option says otherwise."""
-    from suite.run.loop import load_run
+    from suite.run.state import load_run
 
     run = load_run(arguments.run)
     if run.best is None:
@@ -558,7 +558,7 @@ def _fidelity(arguments: argparse.Namespace, problem: Problem) -> Fidelity:
 
 
 def _limits(arguments: argparse.Namespace) -> Any:
-    from suite.run.loop import Limits
+    from suite.run.limits import Limits
 
     evaluations = arguments.evaluations
     if evaluations is None and arguments.forward_passes is None and arguments.seconds is None:
@@ -597,7 +597,7 @@ def _exam(arguments: argparse.Namespace, problem: Any) -> Any:
 
 
 def _resources(arguments: argparse.Namespace, directory: str | Path) -> Any:
-    from suite.execute.inline import Resources
+    from suite.execute.executor import Resources
 
     loggers = tuple(getattr(arguments, "log", ()))
     if loggers and arguments.executor != "ray":

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from suite.contract import cost
+from suite.contract.clock import Clock, WallClock
 from suite.contract.objective import Objective
 from suite.contract.probes import Probes, ProbeSettings
 from suite.contract.space import Policy, SearchSpace
@@ -50,6 +51,7 @@ class Problem(ABC):
         seed: Root seed of noise and calibration.
         fidelity: The fidelity a search uses unless told otherwise.
         meter: Forward passes charged so far.
+        clock: Where a run on this problem reads the time.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Problem(ABC):
     seed: int
     fidelity: Fidelity
     meter: Meter
+    clock: Clock = WallClock()
 
     def bops(self, policy: Policy) -> int:
         """BOPs of a policy, exact."""
@@ -104,6 +107,10 @@ class Problem(ABC):
     @abstractmethod
     def probes(self, settings: ProbeSettings) -> Probes:
         """What searchers may measure of the network beside evaluations, on training images; charges the meter."""
+
+    def second_look(self, fidelity: Fidelity) -> Fidelity | None:
+        """At which fidelity the best of a search are measured again; None where one measurement is enough."""
+        return None
 
     @abstractmethod
     def check_fidelity(self, fidelity: Fidelity) -> None:

@@ -90,7 +90,7 @@ class Trial:
         failure: Why the evaluation failed; None otherwise.
         repeat_of: Number of the earlier trial with the same policy, fidelity and seed, whose metrics were reused at no spend.
         wasted: Forward passes that a failed evaluation had made, as far as they were charged.
-        hopeless: Whether the evaluation itself failed, so that another try would fail alike.
+        retryable: Whether another try may succeed; not so where the evaluation itself failed, as by divergence.
     """
 
     number: int
@@ -101,7 +101,7 @@ class Trial:
     failure: str | None = None
     repeat_of: int | None = None
     wasted: int = 0
-    hopeless: bool = False
+    retryable: bool = True
 
     @property
     def spend(self) -> int:

@@ -45,7 +45,7 @@ from suite.networks import (
     shortcut_ties,
 )
 from suite.problems.definition import CERTIFICATION_METHODS, Definition
-from suite.problems.methods import METHODS, Measurement, Method, Setting
+from suite.problems.methods import ESTIMATES, METHODS, Measurement, Method, Setting
 from suite.problems.network_probes import NetworkProbes
 from suite.problems.setup import SearchSetup, calibration_split
 from suite.quantize import Calibration, QuantizedNetwork, TrainableNetwork, calibrate, recalibrate_batch_norm
@@ -331,6 +331,12 @@ class SmoothedProblem(Problem):
         if finetune_steps == 0 and self.recalibrate:
             return sum(len(batch) for batch in self._loaded.calibration_batches)
         return self.finetuning.forward_passes(finetune_steps)
+
+    def second_look(self, fidelity: Fidelity) -> Fidelity | None:
+        """Estimates are measured again, on up to twice the images: they buy more than noise samples."""
+        if self.certify not in ESTIMATES:
+            return None
+        return replace(fidelity, images=min(2 * fidelity.images, len(self.dataset.splits["search"])))
 
     def check_fidelity(self, fidelity: Fidelity) -> None:
         """Raise BitcertError if there are too few images; warn if the samples cannot certify what the objective asks for.

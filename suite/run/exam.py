@@ -19,7 +19,7 @@ from suite.contract.space import Policy
 from suite.contract.trial import Metrics, radius_text
 from suite.data import ImageSplit
 from suite.errors import BitcertError
-from suite.execute.inline import Executor
+from suite.execute.executor import Executor
 from suite.files import write_text
 from suite.problems.definition import ExamSettings
 from suite.problems.methods import EXAMS, Setting

@@ -15,7 +15,7 @@ from suite.problems.definition import ExamSettings
 from suite.problems.vision import SmoothedProblem
 from suite.report import leaderboard, tidy_rows, to_markdown
 from suite.run.exam import examine
-from suite.run.loop import Limits
+from suite.run.limits import Limits
 from suite.run.post_step import PostStep
 from suite.run.records import Comparison, Outcome, Run
 from suite.studies.compare.run import Batch, ComparisonSettings, Watcher, compare, load_comparison, run_batch

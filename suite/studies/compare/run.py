@@ -13,17 +13,20 @@ from suite.contract.cost import float_bops
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Trial
 from suite.errors import BitcertError
-from suite.execute.inline import Resources, check_executor, make_executor
+from suite.execute.executor import Resources, make_executor
+from suite.plugins import EXECUTORS
 from suite.problems.definition import ExamSettings
 from suite.problems.vision import SmoothedProblem
 from suite.run.exam import ExamCase, exam_images, hold_exams, read_outcome
 from suite.run.folder import SettingsFile, check_same
 from suite.run.journal import FILE_NAME
-from suite.run.loop import NO_RUNGS, RETRIES, Limits, SearchLoop, load_run
+from suite.run.limits import RETRIES, Limits
+from suite.run.loop import SearchLoop
 from suite.run.post_step import PostStep
 from suite.run.records import Comparison, Entry, Outcome, Run
 from suite.run.registry import make_searcher
-from suite.run.rungs import Rungs
+from suite.run.rungs import NO_RUNGS, Rungs
+from suite.run.state import load_run
 from suite.studies.search.run import check_finalists, drive, evaluation_seed, promotion_of
 
 CONTENTS = SettingsFile("comparison.json", "comparison")
@@ -165,7 +168,7 @@ def run_batch(
     Arguments and errors are those of :func:`compare`. Every part examines the float network.
     """
     folder, watching = Path(directory), watcher or Watcher()
-    check_executor(executor)
+    EXECUTORS.load(executor)
     searchers = [make_searcher(name, problem, seed) for name, seed in batch.of(settings)]
     exam_images(problem, settings.exam)
     wanted = {

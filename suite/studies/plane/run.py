@@ -7,11 +7,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -21,7 +22,8 @@ from suite.errors import BitcertError
 from suite.files import write_bytes
 from suite.problems.vision import SmoothedProblem
 from suite.quantize import TrainableNetwork, recalibrate_batch_norm
-from suite.run.journal import JOURNAL_VERSION, Journal
+from suite.run.events import PolicyField, Settings
+from suite.run.journal import JOURNAL_VERSION, Event, Journal
 from suite.run.post_step import PostStep, training_of
 from suite.run.provenance import software
 from suite.train.sqwa import Average, State, Training, capture, load_state, mean_loss, resolve_steps, sqwa
@@ -32,6 +34,32 @@ _MARGIN = 0.35
 _QUANTIZERS = ("lsq", "fixed")
 
 Point = NDArray[np.float64]
+
+
+class PlaneStart(Event):
+    """The first line of a plane's journal: which plane this is."""
+
+    event: Literal["plane"] = "plane"
+    version: Literal[3]
+    problem: Settings
+    policy: PolicyField
+    post_step: Settings
+    size: int
+    fidelity: Fidelity
+    software: Settings
+
+
+class PointMeasured(Event):
+    """A mark, or the point of the grid at ``row,column``, has been measured."""
+
+    event: Literal["point"] = "point"
+    name: str
+    loss: float
+    acr: float
+
+
+PlaneEvent = PlaneStart | PointMeasured
+PLANE_EVENTS: TypeAdapter[PlaneEvent] = TypeAdapter(Annotated[PlaneEvent, Field(discriminator="event")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +191,7 @@ def map_plane(
         "fidelity": asdict(measured),
     }
     identity = json.loads(json.dumps(identity))
-    journal = Journal(directory)
+    journal = Journal(directory, PLANE_EVENTS)
     try:
         _open(journal, directory, identity)
         with problem.fixed_threads():
@@ -223,14 +251,21 @@ def _check(problem: SmoothedProblem, step: PostStep, size: int) -> None:
         raise BitcertError(f"a plane needs at least 2 points along each axis, got {size}")
 
 
-def _open(journal: Journal, directory: Path, identity: Mapping[str, Any]) -> None:
+def _open(journal: Journal[PlaneEvent], directory: Path, identity: Mapping[str, Any]) -> None:
+    wanted = PlaneStart.model_validate_json(
+        json.dumps({"version": JOURNAL_VERSION, **identity, "software": software()})
+    )
     if not journal.events:
-        journal.append({"event": "plane", "version": JOURNAL_VERSION, **identity, "software": software()})
-    header = journal.events[0]
-    different = [name for name, value in identity.items() if header.get(name) != value]
-    if header["event"] != "plane" or different:
-        what = f"a plane that differs in {', '.join(different)}" if header["event"] == "plane" else "another run"
-        raise BitcertError(f"{directory} holds {what}; choose another directory")
+        journal.append(wanted)
+    header, *points = journal.events
+    if not isinstance(header, PlaneStart) or not all(isinstance(point, PointMeasured) for point in points):
+        raise BitcertError(f"{journal.path} does not tell of one plane; choose another directory")
+    found = header.model_dump(mode="json")
+    different = [name for name, value in identity.items() if found[name] != value]
+    if different:
+        raise BitcertError(
+            f"{directory} holds a plane that differs in {', '.join(different)}; choose another directory"
+        )
 
 
 def _models(
@@ -277,7 +312,7 @@ def _models(
 def _measure(
     survey: _Survey,
     models: Mapping[str, State],
-    journal: Journal,
+    journal: Journal[PlaneEvent],
     size: int,
     identity: Mapping[str, Any],
     on_point: Callable[[int], None] | None,
@@ -291,7 +326,7 @@ def _measure(
     plane = Plane.through([weights(state) for state in corners])
     places = {name: plane.project(weights(state)) for name, state in models.items()}
     u, v = _axes(np.array([place[:2] for place in places.values()]), size)
-    known = {event["name"]: (event["loss"], event["acr"]) for event in journal.events if event["event"] == "point"}
+    known = {event.name: (event.loss, event.acr) for event in journal.events if isinstance(event, PointMeasured)}
     wanted: dict[str, Callable[[], State]] = {name: lambda state=state: state for name, state in models.items()}  # type: ignore[misc]
     for row in range(size):
         for column in range(size):
@@ -300,7 +335,7 @@ def _measure(
     for count, (name, state) in enumerate(wanted.items(), start=1):
         if name not in known:
             loss, acr = known[name] = survey.measure(state())
-            journal.append({"event": "point", "name": name, "loss": loss, "acr": acr})
+            journal.append(PointMeasured(name=name, loss=loss, acr=acr))
         if on_point is not None:
             on_point(count)
     grid = np.array([[known[f"{row},{column}"] for column in range(size)] for row in range(size)])

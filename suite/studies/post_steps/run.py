@@ -13,7 +13,7 @@ from suite.contract.objective import Objective, parse_objective
 from suite.contract.searcher import Exhausted
 from suite.contract.space import Policy
 from suite.errors import BitcertError
-from suite.execute.inline import Resources, make_executor
+from suite.execute.executor import Resources, make_executor
 from suite.problems.definition import ExamSettings
 from suite.problems.vision import SmoothedProblem
 from suite.run.exam import ExamCase, exam_images, hold_exams, read_outcome

@@ -20,7 +20,7 @@ from suite.contract.searcher import Searcher
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Trial
 from suite.errors import BitcertError, unknown_name
-from suite.execute.inline import Resources
+from suite.execute.executor import Resources
 from suite.run.registry import make_searcher, parse_searcher
 from suite.studies.search.run import search
 
