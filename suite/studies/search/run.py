@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from suite.contract.problem import Problem
@@ -11,8 +10,6 @@ from suite.contract.searcher import Searcher
 from suite.contract.trial import Fidelity, Trial
 from suite.errors import BitcertError
 from suite.execute.inline import Executor, Resources, make_executor
-from suite.problems.methods import ESTIMATES
-from suite.problems.vision import SmoothedProblem
 from suite.run.loop import NO_RUNGS, RETRIES, Limits, Promotion, SearchLoop, load_run
 from suite.run.records import Run
 from suite.run.rungs import Rungs
@@ -92,14 +89,12 @@ def evaluation_seed(searcher_seed: int) -> int:
 def promotion_of(problem: Problem, fidelity: Fidelity, seed: int, finalists: int | None) -> Promotion | None:
     """Images buy more than noise samples: as many samples as in the search, on up to twice the images."""
     check_finalists(finalists)
+    second = problem.second_look(fidelity)
     if finalists is None:
-        finalists = FINALISTS if isinstance(problem, SmoothedProblem) and problem.certify in ESTIMATES else 0
+        finalists = 0 if second is None else FINALISTS
     if finalists == 0:
         return None
-    images = fidelity.images
-    if isinstance(problem, SmoothedProblem):
-        images = min(2 * images, len(problem.dataset.splits["search"]))
-    return Promotion(finalists, replace(fidelity, images=images), seed + 1)
+    return Promotion(finalists, second or fidelity, seed + 1)
 
 
 def check_finalists(finalists: int | None) -> None:
