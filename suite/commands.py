@@ -15,33 +15,33 @@ from suite.contract.trial import Fidelity
 from suite.errors import BitcertError, unknown_name
 
 if TYPE_CHECKING:
-    from suite.problems.vision import SmoothedProblem
     from suite.run.records import Run
 
 
 def run_list(arguments: argparse.Namespace) -> int:
     """List what can be named."""
     from suite.networks import shipped_sigmas
-    from suite.problems import DEFINITIONS, FOLDER
-    from suite.problems.definition import CERTIFICATION_METHODS
-    from suite.run.post_step import POST_STEPS
+    from suite.plugins import CERTIFIERS, POST_STEPS
+    from suite.problems import definitions
     from suite.run.registry import searcher_class, searcher_names
 
     problems = {}
-    for name, definition in DEFINITIONS.items():
+    for name, definition in definitions().items():
+        if not definition.network:
+            problems[name] = definition.summary
+            continue
         trained = ", ".join(f"{sigma:g}" for sigma in shipped_sigmas(definition.trained_as or name))
         comes = f"trained for sigma {trained}" if trained else "needs --checkpoint"
         problems[name] = f"{definition.summary} ({comes}; default {definition.sigma:g})"
-    problems[FOLDER.name] = FOLDER.summary
     problems["separable"] = "a formula instead of a network: for trying searchers and measuring overhead"
     searchers = {name: _first_line(searcher_class(name)) for name in searcher_names()}
-    networks = sorted({definition.network for definition in DEFINITIONS.values()})
+    networks = sorted({definition.network for definition in definitions().values() if definition.network})
     listed = {
         "problems": problems,
         "searchers": searchers,
         "networks": networks,
-        "certification_methods": list(CERTIFICATION_METHODS),
-        "post_steps": list(POST_STEPS),
+        "certification_methods": list(CERTIFIERS.names()),
+        "post_steps": list(POST_STEPS.names()),
     }
     if arguments.json:
         print(json.dumps(listed, indent=2))
@@ -52,8 +52,8 @@ def run_list(arguments: argparse.Namespace) -> int:
         for name, summary in rows.items():
             print(f"  {name:<{width}}  {summary}")
     print(f"networks: {', '.join(networks)}")
-    print(f"certification methods: {', '.join(CERTIFICATION_METHODS)}")
-    print(f"post-steps: {', '.join(POST_STEPS)}")
+    print(f"certification methods: {', '.join(CERTIFIERS.names())}")
+    print(f"post-steps: {', '.join(POST_STEPS.names())}")
     return 0
 
 
@@ -62,15 +62,16 @@ def run_train(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from suite.data import load_dataset
-    from suite.problems import DEFINITIONS, FOLDER
+    from suite.problems import definitions
     from suite.report.progress import epochs_shown
     from suite.train.recipe import make_checkpoint, recipe_for
 
-    if arguments.problem not in DEFINITIONS:
-        if arguments.problem == FOLDER.name:
-            raise BitcertError("networks of your own are trained elsewhere; bitcert trains those of its named problems")
-        raise unknown_name("problem", arguments.problem, DEFINITIONS)
-    definition = DEFINITIONS[arguments.problem]
+    known = definitions()
+    if arguments.problem not in known:
+        raise unknown_name("problem", arguments.problem, known)
+    definition = known[arguments.problem]
+    if not definition.network:
+        raise BitcertError("networks of your own are trained elsewhere; bitcert trains those of its named problems")
     sigma = definition.sigma if arguments.sigma is None else arguments.sigma
     if sigma <= 0:
         raise BitcertError(f"sigma must be positive, got {sigma}; it is the standard deviation of the smoothing noise")
@@ -194,15 +195,14 @@ def run_ablate(arguments: argparse.Namespace) -> int:
 def _compare(
     arguments: argparse.Namespace, problem: Problem, names: tuple[str, ...], directory: Path, *, against: str | None
 ) -> int:
-    from suite.problems.vision import SmoothedProblem
+    from suite.problems.workbench import workbench_of
     from suite.report.progress import trials_shown
     from suite.run.exam import exam_images
     from suite.run.limits import check_pace
     from suite.run.registry import make_searcher
     from suite.studies.compare.run import Batch, ComparisonSettings, load_comparison, run_batch
 
-    if not isinstance(problem, SmoothedProblem):
-        raise BitcertError(f"{problem.name} has no images to hold an exam on; search it with 'bitcert search'")
+    workbench_of(problem, "images to hold an exam on")
     reference = _against(against, names)
     for name in names:
         make_searcher(name, problem)  # mistakes come out before anything is shown or written
@@ -245,15 +245,14 @@ def run_sensitivity(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from baselines import SENSITIVITY
-    from suite.problems.vision import SmoothedProblem
+    from suite.problems.workbench import workbench_of
     from suite.report.progress import sensitivity_shown
     from suite.run.registry import split_searchers
     from suite.studies.sensitivity.report import print_sensitivity, write_sensitivity
     from suite.studies.sensitivity.run import analyse_sensitivity, make_methods
 
     problem = _problem(arguments)
-    if not isinstance(problem, SmoothedProblem):
-        raise BitcertError(f"{problem.name} has no network to probe: its losses are a formula")
+    workbench_of(problem, "network to probe")
     methods = split_searchers(arguments.methods) if arguments.methods else SENSITIVITY
     make_methods(problem, methods)  # mistakes come out before anything is shown or written
     directory = Path(arguments.directory or f"runs/{problem.name}-{_slug(problem)}-sensitivity")
@@ -277,7 +276,7 @@ def run_sensitivity(arguments: argparse.Namespace) -> int:
 
 def run_examine(arguments: argparse.Namespace) -> int:
     """Certify one policy, or the float network, on exam images."""
-    from suite.problems.vision import SmoothedProblem
+    from suite.problems.workbench import workbench_of
     from suite.report.progress import exam_shown
     from suite.run.exam import exam_forward_passes, examine, write_outcome
 
@@ -288,12 +287,11 @@ def run_examine(arguments: argparse.Namespace) -> int:
     elif arguments.policy:
         policy = _policy(arguments.policy)
     problem = _problem(arguments)
-    if not isinstance(problem, SmoothedProblem):
-        raise BitcertError(f"{problem.name} has no images to hold an exam on")
+    workbench_of(problem, "images to hold an exam on")
     if run is not None:
         _check_run(run, problem)
     exam, post_step = _exam(arguments, problem), _post_step(arguments)
-    steps = 0 if policy is None or post_step.name == "none" else post_step.steps
+    steps = 0 if policy is None else post_step.steps
     with exam_shown(exam_forward_passes(problem, exam), steps, quiet=arguments.json) as (progress, on_step):
         outcome = examine(
             problem,
@@ -330,15 +328,14 @@ def run_post_steps(arguments: argparse.Namespace) -> int:
     """Finetune the same policies in several ways, and examine what comes out."""
     from rich.console import Console
 
-    from suite.problems.vision import SmoothedProblem
+    from suite.problems.workbench import workbench_of
     from suite.report.progress import exams_shown
     from suite.run.registry import split_searchers
     from suite.studies.post_steps.report import print_post_steps, write_post_steps
     from suite.studies.post_steps.run import PostStepSettings, compare_post_steps, sample_policies
 
     problem = _problem(arguments)
-    if not isinstance(problem, SmoothedProblem):
-        raise BitcertError(f"{problem.name} has no network to finetune: its scores are a formula")
+    workbench_of(problem, "network to finetune")
     policies = tuple(_policy(given) for given in arguments.policy)
     settings = PostStepSettings(
         post_steps=split_searchers(arguments.post_steps),
@@ -367,15 +364,14 @@ def run_plane(arguments: argparse.Namespace) -> int:
     """Map the loss around the captures of a run's best policy."""
     from rich.console import Console
 
-    from suite.problems.vision import SmoothedProblem
+    from suite.problems.workbench import workbench_of
     from suite.report.progress import plane_shown
     from suite.studies.plane.report import print_plane, write_plane
     from suite.studies.plane.run import map_plane
 
     run = _recorded_run(arguments)
     problem = _problem(arguments)
-    if not isinstance(problem, SmoothedProblem):
-        raise BitcertError(f"{problem.name} has no network to finetune: its scores are a formula")
+    workbench_of(problem, "network to finetune")
     _check_run(run, problem)
     assert run.best is not None
     step = _post_step(arguments)
@@ -486,7 +482,7 @@ def _recorded_run(arguments: argparse.Namespace) -> Run:
     return run
 
 
-def _check_run(run: Run, problem: SmoothedProblem) -> None:
+def _check_run(run: Run, problem: Problem) -> None:
     """Raise BitcertError if the network or the images are not those of the run whose policy is looked at."""
     found = problem.provenance()
     for key, what in (("network_sha256", "network"), ("data_sha256", "images")):
@@ -497,13 +493,13 @@ def _check_run(run: Run, problem: SmoothedProblem) -> None:
 
 
 def _problem(arguments: argparse.Namespace) -> Problem:
-    from suite.problems import FOLDER, load_problem
+    from suite.problems import load_problem
     from suite.train.finetune import FinetuneSettings
 
     if arguments.problem is None and arguments.network is None:
         raise BitcertError("name a problem, or bring your network with --network MODULE:FUNCTION; see 'bitcert list'")
     problem = load_problem(
-        arguments.problem or FOLDER.name,
+        arguments.problem or "folder",
         network=arguments.network,
         image_size=arguments.image_size,
         budget=arguments.budget,
@@ -545,16 +541,14 @@ def _policy(given: str) -> Policy:
 def _fidelity(arguments: argparse.Namespace, problem: Problem) -> Fidelity:
     from dataclasses import replace
 
-    from suite.problems.definition import protocol_steps
-    from suite.problems.vision import SmoothedProblem
+    from suite.plugins import PROTOCOLS
 
     asked = {name: getattr(arguments, name, None) for name in ("images", "noise", "finetune_steps")}
     protocol = getattr(arguments, "protocol", None)
     if protocol is not None:
-        asked["finetune_steps"] = protocol_steps(protocol, asked["finetune_steps"])
-    if asked["images"] is None and isinstance(problem, SmoothedProblem):
-        asked["images"] = min(problem.fidelity.images, len(problem.dataset.splits["search"]))  # a folder may be small
-    return replace(problem.fidelity, **{name: value for name, value in asked.items() if value is not None})
+        asked["finetune_steps"] = PROTOCOLS.make(protocol).choose_steps(asked["finetune_steps"])
+    fidelity = problem.fidelity if asked["images"] else problem.default_fidelity()
+    return replace(fidelity, **{name: value for name, value in asked.items() if value is not None})
 
 
 def _limits(arguments: argparse.Namespace) -> Any:
@@ -575,7 +569,7 @@ def _rungs(arguments: argparse.Namespace, top: Fidelity) -> Any:
 
 
 def _post_step(arguments: argparse.Namespace) -> Any:
-    from suite.run.post_step import parse_post_step
+    from suite.protocols import parse_post_step
 
     return parse_post_step(arguments.post_step, arguments.post_step_steps)
 

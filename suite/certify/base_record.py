@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from suite.certify.bounds import check_positive
-from suite.certify.fixed import CertificationWarning
+from suite.certify.bounds import CertificationWarning, check_positive
 from suite.certify.sampling import Sampler
 from suite.files import write_bytes
 

@@ -16,6 +16,18 @@ from suite.errors import BitcertError
 if TYPE_CHECKING:
     import torch
 
+MAX_SIGMA = 100.0
+"""Largest noise level: images lie in [0, 1], so that nothing is left of them long before."""
+
+
+def check_sigma(sigma: float) -> None:
+    """Raise BitcertError unless ``sigma`` is positive and at most :data:`MAX_SIGMA`."""
+    if not 0 < sigma <= MAX_SIGMA:
+        raise BitcertError(
+            f"sigma must be positive and finite, at most {MAX_SIGMA:g}, got {sigma}; it is the standard deviation of the "
+            "smoothing noise on images in [0, 1]"
+        )
+
 
 class Meter:
     """Counts the forward passes charged by a problem; never goes backward."""
@@ -38,8 +50,8 @@ class Meter:
 class Problem(ABC):
     """A space, a budget, a network and data: what a searcher is run on.
 
-    Subclasses define the abstract methods; whatever the network is used for goes through
-    ``meter``, also what a cache answers, so that what a run spent does not depend on who ran before it.
+    Subclasses define the abstract methods. Every use of the network is charged to ``meter``, even one that a cache answers,
+    so that what a run spent does not depend on what ran before it.
 
     Attributes:
         name: Registered name.
@@ -51,7 +63,7 @@ class Problem(ABC):
         seed: Root seed of noise and calibration.
         fidelity: The fidelity a search uses unless told otherwise.
         meter: Forward passes charged so far.
-        clock: Where a run on this problem reads the time.
+        clock: Tells the time of evaluations and limits.
     """
 
     name: str
@@ -108,13 +120,20 @@ class Problem(ABC):
     def probes(self, settings: ProbeSettings) -> Probes:
         """What searchers may measure of the network beside evaluations, on training images; charges the meter."""
 
-    def second_look(self, fidelity: Fidelity) -> Fidelity | None:
-        """At which fidelity the best of a search are measured again; None where one measurement is enough."""
-        return None
-
     @abstractmethod
     def check_fidelity(self, fidelity: Fidelity) -> None:
         """Raise BitcertError if evaluations cannot spend that much; warn if they cannot measure the objective with it."""
+
+    @abstractmethod
+    def default_fidelity(self) -> Fidelity:
+        """``fidelity`` with no more images than there are; reads the data."""
+
+    @abstractmethod
+    def second_look(self, fidelity: Fidelity) -> Fidelity | None:
+        """The fidelity at which the best policies of a search are measured again, with other noise.
+
+        None if evaluations are certificates or exact, so that a search does not measure its finalists again by default.
+        """
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from suite.certify.aggregate import SetCertificate
-from suite.certify.certificates import Certificates
+from suite.certify.certificates import Certificates, SetCertificate
 from suite.contract.objective import Objective, nondominated
 from suite.contract.space import Policy
 from suite.contract.trial import Metrics, Trial, radius_text

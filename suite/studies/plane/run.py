@@ -16,15 +16,20 @@ from pydantic import Field, TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from suite.certify import Setup, Task
+from suite.certify.ranking import Ranking
+from suite.contract.problem import Problem
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
 from suite.files import write_bytes
-from suite.problems.vision import SmoothedProblem
+from suite.problems.workbench import Workbench, bench_problem
+from suite.protocols import PostStep
+from suite.protocols.sqwa import SQWA
+from suite.protocols.training import training_of
 from suite.quantize import TrainableNetwork, recalibrate_batch_norm
 from suite.run.events import PolicyField, Settings
 from suite.run.journal import JOURNAL_VERSION, Event, Journal
-from suite.run.post_step import PostStep, training_of
 from suite.run.provenance import software
 from suite.train.sqwa import Average, State, Training, capture, load_state, mean_loss, resolve_steps, sqwa
 
@@ -149,7 +154,7 @@ class Plane:
 
 
 def map_plane(
-    problem: SmoothedProblem,
+    problem: Problem,
     policy: Policy,
     directory: Path,
     *,
@@ -178,15 +183,16 @@ def map_plane(
     Raises:
         BitcertError: If the post-step has no three captures of quantized weights, or the directory holds something else.
     """
-    step = post_step or PostStep("sqwa", captures=3)
+    found = bench_problem(problem, "network to finetune")
+    bench = found.bench
+    step = _check(bench, post_step or SQWA(captures=3), size)
     measured = fidelity or problem.fidelity
-    _check(problem, step, size)
     problem.check_feasible(policy)
     problem.check_fidelity(measured)
     identity: dict[str, Any] = {
         "problem": problem.provenance(),
         "policy": policy.to_dict(),
-        "post_step": asdict(step),
+        "post_step": step.to_dict(),
         "size": size,
         "fidelity": asdict(measured),
     }
@@ -194,10 +200,10 @@ def map_plane(
     journal = Journal(directory, PLANE_EVENTS)
     try:
         _open(journal, directory, identity)
-        with problem.fixed_threads():
-            training = training_of(problem, step, on_step)
-            models = _models(problem, policy, step, training, directory, identity)
-            survey = _Survey(problem, problem.trainable(policy), training, measured)
+        with bench.fixed_threads():
+            training = training_of(bench, noise=step.noise, progress=on_step)
+            models = _models(bench, policy, step, training, directory, identity)
+            survey = _Survey(bench.trainable(policy), training, found.search_task(measured), found.setup)
             return _measure(survey, models, journal, size, identity, on_point)
     finally:
         journal.close()
@@ -207,10 +213,10 @@ def map_plane(
 class _Survey:
     """Measures mixtures of states."""
 
-    problem: SmoothedProblem
     network: TrainableNetwork
     training: Training
-    fidelity: Fidelity
+    task: Task
+    setup: Setup
 
     def measure(self, state: State) -> tuple[float, float]:
         """Loss and estimated ACR of a state whose weights are to be quantized."""
@@ -218,7 +224,9 @@ class _Survey:
         resolve_steps(self.network)
         recalibrate_batch_norm(self.network, self.training.images)
         loss = mean_loss(self.network, self.training.batches)
-        return loss, self.problem.estimate(self.network.freeze(), self.fidelity).acr
+        acr = Ranking().measure(self.network.freeze(), self.task, self.setup).acr
+        assert acr is not None
+        return loss, acr
 
 
 def mix(states: Sequence[State], shares: Sequence[float]) -> State:
@@ -239,16 +247,18 @@ def mix(states: Sequence[State], shares: Sequence[float]) -> State:
     return mixed
 
 
-def _check(problem: SmoothedProblem, step: PostStep, size: int) -> None:
-    if step.name != "sqwa" or step.captures < 3 or step.averaged != "quantized":
+def _check(bench: Workbench, step: PostStep, size: int) -> SQWA:
+    """The post-step, if it has a plane."""
+    if not isinstance(step, SQWA) or step.captures < 3 or step.averaged != "quantized":
         raise BitcertError(
             "a plane goes through three captures of quantized weights: it needs sqwa with captures >= 3 and "
             "averaged=quantized"
         )
-    if problem.finetuning.quantizer not in _QUANTIZERS:
+    if bench.finetuning.quantizer not in _QUANTIZERS:
         raise BitcertError(f"a plane needs a quantizer with steps, {' or '.join(_QUANTIZERS)}")
     if size < 2:
         raise BitcertError(f"a plane needs at least 2 points along each axis, got {size}")
+    return step
 
 
 def _open(journal: Journal[PlaneEvent], directory: Path, identity: Mapping[str, Any]) -> None:
@@ -269,9 +279,9 @@ def _open(journal: Journal[PlaneEvent], directory: Path, identity: Mapping[str, 
 
 
 def _models(
-    problem: SmoothedProblem,
+    bench: Workbench,
     policy: Policy,
-    step: PostStep,
+    step: SQWA,
     training: Training,
     directory: Path,
     identity: Mapping[str, Any],
@@ -289,7 +299,7 @@ def _models(
             if number in kept:
                 models[kept[number]] = state
 
-        network = problem.trainable(policy)
+        network = bench.trainable(policy)
         sqwa(network, training, step.plan, captured=keep)
         models |= {"average": average.state, "finetuned": capture(network)}
         tensors = {
@@ -297,7 +307,7 @@ def _models(
         }
         write_bytes(path, save(tensors, {"identity": digest}))
     try:
-        with safe_open(path, framework="pt", device=str(problem.device)) as file:
+        with safe_open(path, framework="pt", device=str(bench.device)) as file:
             if (file.metadata() or {}).get("identity") != digest:
                 raise BitcertError(f"{path} belongs to another plane; remove it to train again")
             models = {}
