@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,18 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
-from suite.files import write_bytes
 from suite.problems.vision import SmoothedProblem
 from suite.quantize import TrainableNetwork, recalibrate_batch_norm
 from suite.run.journal import JOURNAL_VERSION, Journal
 from suite.run.post_step import PostStep, training_of
 from suite.run.provenance import software
+from suite.store import Store
 from suite.train.sqwa import Average, State, Training, capture, load_state, mean_loss, resolve_steps, sqwa
 
 MODELS_FILE = "models.safetensors"
@@ -242,9 +239,8 @@ def _models(
     identity: Mapping[str, Any],
 ) -> dict[str, State]:
     """The marked networks' states, from disk or trained."""
-    path = directory / MODELS_FILE
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    if not path.exists():
+    store = Store(directory / MODELS_FILE, "plane", identity, remedy="remove it to train again")
+    if not store.path.exists():
         kept = dict(zip((0, step.captures // 2, step.captures - 1), CAPTURES, strict=True))
         models: dict[str, State] = {}
         average = Average()
@@ -256,22 +252,11 @@ def _models(
 
         network = problem.trainable(policy)
         sqwa(network, training, step.plan, captured=keep)
-        models |= {"average": average.state, "finetuned": capture(network)}
-        tensors = {
-            f"{name}/{key}": tensor.cpu().clone() for name, state in models.items() for key, tensor in state.items()
-        }
-        write_bytes(path, save(tensors, {"identity": digest}))
-    try:
-        with safe_open(path, framework="pt", device=str(problem.device)) as file:
-            if (file.metadata() or {}).get("identity") != digest:
-                raise BitcertError(f"{path} belongs to another plane; remove it to train again")
-            models = {}
-            for key in file.keys():  # noqa: SIM118  # not a mapping
-                name, _, part = key.partition("/")
-                models.setdefault(name, {})[part] = file.get_tensor(key)
-    except (SafetensorError, OSError) as error:
-        raise BitcertError(f"{path} is damaged ({error}); remove it to train again") from error
-    return models
+        store.write(models | {"average": average.state, "finetuned": capture(network)})
+    return {
+        name: {key: tensor.to(problem.device) for key, tensor in state.items()}
+        for name, state in store.read().groups.items()
+    }
 
 
 def _measure(
