@@ -19,7 +19,8 @@ from suite.problems import DEFINITIONS, load_problem
 from suite.problems.definition import CERTIFICATION_METHODS, EXAM_METHODS, ExamSettings
 from suite.problems.methods import ESTIMATES, METHODS, Setting, select_samples
 from suite.problems.vision import SmoothedProblem
-from suite.run.exam import examine, read_outcome, write_outcome
+from suite.run.exam import examine
+from suite.run.outcomes import read_outcome, write_outcome
 from suite.run.post_step import PostStep
 from suite.seeds import derive_seed
 from suite.train.finetune import FinetuneSettings

@@ -16,10 +16,11 @@ from suite.errors import BitcertError
 from suite.execute.inline import Resources, check_executor, make_executor
 from suite.problems.definition import ExamSettings
 from suite.problems.vision import SmoothedProblem
-from suite.run.exam import ExamCase, exam_images, hold_exams, read_outcome
+from suite.run.exam import ExamCase, exam_images, hold_exams
 from suite.run.folder import SettingsFile, check_same
 from suite.run.journal import FILE_NAME
 from suite.run.loop import NO_RUNGS, RETRIES, Limits, SearchLoop, load_run
+from suite.run.outcomes import read_outcome
 from suite.run.post_step import PostStep
 from suite.run.records import Comparison, Entry, Outcome, Run
 from suite.run.registry import make_searcher

@@ -16,8 +16,9 @@ from suite.errors import BitcertError
 from suite.execute.inline import Resources, make_executor
 from suite.problems.definition import ExamSettings
 from suite.problems.vision import SmoothedProblem
-from suite.run.exam import ExamCase, exam_images, hold_exams, read_outcome
+from suite.run.exam import ExamCase, exam_images, hold_exams
 from suite.run.folder import SettingsFile
+from suite.run.outcomes import read_outcome
 from suite.run.post_step import PostStep, parse_post_step
 from suite.run.records import Outcome
 from suite.run.registry import make_searcher
