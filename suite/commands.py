@@ -278,7 +278,8 @@ def run_examine(arguments: argparse.Namespace) -> int:
     """Certify one policy, or the float network, on exam images."""
     from suite.problems.workbench import workbench_of
     from suite.report.progress import exam_shown
-    from suite.run.exam import exam_forward_passes, examine, write_outcome
+    from suite.run.exam import exam_forward_passes, examine
+    from suite.run.outcomes import write_outcome
 
     policy, run = None, None
     if arguments.run:

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from suite.certify import Task
-from suite.certify.certificates import Certificates, SetCertificate
 from suite.certify.sampling import Progress
 from suite.contract.cost import float_bops
 from suite.contract.problem import Problem
 from suite.contract.space import Policy
-from suite.contract.trial import Metrics, radius_text
 from suite.data import ImageSplit
-from suite.errors import BitcertError
 from suite.execute.executor import Executor
-from suite.files import write_text
 from suite.measure import measure
 from suite.problems.definition import ExamSettings
 from suite.problems.vision import warn_if_unreachable
 from suite.problems.workbench import bench_problem, workbench_of
 from suite.protocols import NoPostStep, PostStep, Prepared, Request, parse_post_step, protocol_for
+from suite.run.outcomes import write_outcome
 from suite.run.provenance import software
 from suite.run.records import Outcome
 from suite.seeds import derive_seed
 
-OUTCOME_VERSION = 1
 _PURPOSE = "images to hold an exam on"
 
 
@@ -186,76 +178,3 @@ def exam_images(problem: Problem, exam: ExamSettings) -> ImageSplit:
 def exam_forward_passes(problem: Problem, exam: ExamSettings) -> int:
     """Most forward passes under noise that an exam makes; reads the data."""
     return len(exam_images(problem, exam)) * (exam.n0 + exam.n)
-
-
-def write_outcome(outcome: Outcome, path: Path) -> None:
-    """Write an outcome as JSON, in one step."""
-    certificates = outcome.certificates
-    content = {
-        "version": OUTCOME_VERSION,
-        "policy": None if outcome.policy is None else outcome.policy.to_dict(),
-        "post_step": outcome.post_step,
-        "metrics": outcome.metrics.to_dict(),
-        "provenance": dict(outcome.provenance),
-        "set": None if outcome.set_certificate is None else _set_record(outcome.set_certificate),
-        "images": {
-            "id": outcome.image_ids.tolist(),
-            "label": outcome.labels.tolist(),
-            "prediction": certificates.prediction.tolist(),
-            "radius": certificates.radius.tolist(),
-            "p_lower": certificates.p_lower.tolist(),
-            "forward_passes": certificates.forward_passes.tolist(),
-        },
-    }
-    write_text(path, json.dumps(content, allow_nan=False) + "\n")
-
-
-def _set_record(found: SetCertificate) -> dict[str, Any]:
-    shares = {radius_text(radius): share for radius, share in found.certified_accuracy.items()}
-    return {"acr": found.acr, "certified_accuracy": shares, "alpha": found.alpha, "n": found.forward_passes}
-
-
-def _read_set(record: Mapping[str, Any] | None) -> SetCertificate | None:
-    if record is None:
-        return None
-    shares = {float(radius): float(share) for radius, share in record["certified_accuracy"].items()}
-    return SetCertificate(float(record["acr"]), shares, float(record["alpha"]), int(record["n"]))
-
-
-def read_outcome(path: Path) -> Outcome:
-    """Read what :func:`write_outcome` wrote.
-
-    Raises:
-        BitcertError: If the file is missing, damaged or of another version.
-    """
-    try:
-        content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if content["version"] != OUTCOME_VERSION:
-            raise BitcertError(
-                f"{path} is an exam of version {content['version']}, this bitcert reads version {OUTCOME_VERSION}"
-            )
-        images = content["images"]
-        policy = None if content["policy"] is None else Policy.from_bits(**content["policy"])
-        return Outcome(
-            policy=policy,
-            post_step=content["post_step"],
-            metrics=Metrics.from_dict(content["metrics"]),
-            certificates=Certificates(
-                prediction=np.array(images["prediction"], dtype=np.int64),
-                radius=np.array(images["radius"], dtype=np.float64),
-                p_lower=np.array(images["p_lower"], dtype=np.float64),
-                forward_passes=np.array(images["forward_passes"], dtype=np.int64),
-            ),
-            labels=np.array(images["label"], dtype=np.int64),
-            image_ids=np.array(images["id"], dtype=np.int64),
-            provenance=content["provenance"],
-            set_certificate=_read_set(content.get("set")),
-        )
-    except OSError:
-        raise BitcertError(f"there is no exam at {path}") from None
-    except KeyError as error:
-        raise BitcertError(f"{path} is not an exam of bitcert: it has no {error.args[0]!r}") from None
-    except (ValueError, TypeError) as error:
-        if isinstance(error, BitcertError):
-            raise
-        raise BitcertError(f"{path} is not an exam of bitcert, or it is damaged: {error}") from None

@@ -22,7 +22,8 @@ from suite.problems.definition import ExamSettings
 from suite.problems.setup import select_samples
 from suite.problems.vision import VisionProblem
 from suite.protocols.qat import QAT
-from suite.run.exam import examine, read_outcome, write_outcome
+from suite.run.exam import examine
+from suite.run.outcomes import read_outcome, write_outcome
 from suite.seeds import derive_seed
 from suite.train.finetune import FinetuneSettings
 

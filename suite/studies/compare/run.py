@@ -18,11 +18,12 @@ from suite.execute.executor import Resources, make_executor
 from suite.plugins import EXECUTORS, POST_STEPS
 from suite.problems.definition import ExamSettings
 from suite.protocols import NoPostStep, PostStep
-from suite.run.exam import ExamCase, exam_images, hold_exams, read_outcome
+from suite.run.exam import ExamCase, exam_images, hold_exams
 from suite.run.folder import SettingsFile, check_same
 from suite.run.journal import FILE_NAME
 from suite.run.limits import RETRIES, Limits
 from suite.run.loop import SearchLoop
+from suite.run.outcomes import read_outcome
 from suite.run.records import Comparison, Entry, Outcome, Run
 from suite.run.registry import make_searcher
 from suite.run.rungs import NO_RUNGS, Rungs

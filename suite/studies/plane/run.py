@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,8 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from suite.certify import Setup, Task
 from suite.certify.ranking import Ranking
@@ -22,7 +19,6 @@ from suite.contract.problem import Problem
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
-from suite.files import write_bytes
 from suite.problems.workbench import Workbench, bench_problem
 from suite.protocols import PostStep
 from suite.protocols.sqwa import SQWA
@@ -31,6 +27,7 @@ from suite.quantize import TrainableNetwork, recalibrate_batch_norm
 from suite.run.events import PolicyField, Settings
 from suite.run.journal import JOURNAL_VERSION, Event, Journal
 from suite.run.provenance import software
+from suite.store import Store
 from suite.train.sqwa import Average, State, Training, capture, load_state, mean_loss, resolve_steps, sqwa
 
 MODELS_FILE = "models.safetensors"
@@ -287,9 +284,8 @@ def _models(
     identity: Mapping[str, Any],
 ) -> dict[str, State]:
     """The marked networks' states, from disk or trained."""
-    path = directory / MODELS_FILE
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    if not path.exists():
+    store = Store(directory / MODELS_FILE, "plane", identity, remedy="remove it to train again")
+    if not store.path.exists():
         kept = dict(zip((0, step.captures // 2, step.captures - 1), CAPTURES, strict=True))
         models: dict[str, State] = {}
         average = Average()
@@ -301,22 +297,11 @@ def _models(
 
         network = bench.trainable(policy)
         sqwa(network, training, step.plan, captured=keep)
-        models |= {"average": average.state, "finetuned": capture(network)}
-        tensors = {
-            f"{name}/{key}": tensor.cpu().clone() for name, state in models.items() for key, tensor in state.items()
-        }
-        write_bytes(path, save(tensors, {"identity": digest}))
-    try:
-        with safe_open(path, framework="pt", device=str(bench.device)) as file:
-            if (file.metadata() or {}).get("identity") != digest:
-                raise BitcertError(f"{path} belongs to another plane; remove it to train again")
-            models = {}
-            for key in file.keys():  # noqa: SIM118  # not a mapping
-                name, _, part = key.partition("/")
-                models.setdefault(name, {})[part] = file.get_tensor(key)
-    except (SafetensorError, OSError) as error:
-        raise BitcertError(f"{path} is damaged ({error}); remove it to train again") from error
-    return models
+        store.write(models | {"average": average.state, "finetuned": capture(network)})
+    return {
+        name: {key: tensor.to(bench.device) for key, tensor in state.items()}
+        for name, state in store.read().groups.items()
+    }
 
 
 def _measure(

@@ -18,8 +18,9 @@ from suite.execute.executor import Resources, make_executor
 from suite.problems.definition import ExamSettings
 from suite.problems.workbench import workbench_of
 from suite.protocols import parse_post_step
-from suite.run.exam import ExamCase, exam_images, hold_exams, read_outcome
+from suite.run.exam import ExamCase, exam_images, hold_exams
 from suite.run.folder import SettingsFile
+from suite.run.outcomes import read_outcome
 from suite.run.records import Outcome
 from suite.run.registry import make_searcher
 from suite.seeds import derive_seed
