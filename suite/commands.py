@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 def run_list(arguments: argparse.Namespace) -> int:
     """List what can be named."""
     from suite.networks import shipped_sigmas
+    from suite.plugins import SEARCHERS
     from suite.problems import DEFINITIONS, FOLDER
     from suite.problems.definition import CERTIFICATION_METHODS
     from suite.run.post_step import POST_STEPS
-    from suite.run.registry import searcher_class, searcher_names
 
     problems = {}
     for name, definition in DEFINITIONS.items():
@@ -34,7 +34,7 @@ def run_list(arguments: argparse.Namespace) -> int:
         problems[name] = f"{definition.summary} ({comes}; default {definition.sigma:g})"
     problems[FOLDER.name] = FOLDER.summary
     problems["separable"] = "a formula instead of a network: for trying searchers and measuring overhead"
-    searchers = {name: _first_line(searcher_class(name)) for name in searcher_names()}
+    searchers = {name: _first_line(SEARCHERS.load(name)) for name in SEARCHERS.names()}
     networks = sorted({definition.network for definition in DEFINITIONS.values()})
     listed = {
         "problems": problems,
@@ -96,14 +96,15 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 def run_search(arguments: argparse.Namespace) -> int:
     """Run one searcher."""
+    from suite.plugins import parse_options
     from suite.report.progress import trials_shown
     from suite.run.loop import check_pace
-    from suite.run.registry import make_searcher, parse_options
+    from suite.run.registry import make_searcher
     from suite.studies.compare.run import searcher_slug
     from suite.studies.search.run import search
 
     problem = _problem(arguments)
-    searcher = make_searcher(arguments.searcher, problem, arguments.seed, **parse_options(arguments.option))
+    searcher = make_searcher(arguments.searcher, problem, arguments.seed, **parse_options(arguments.option, "searcher"))
     directory = arguments.directory or (
         f"runs/{problem.name}-{_slug(problem)}-{searcher_slug(arguments.searcher)}-{arguments.seed}"
     )
@@ -171,12 +172,12 @@ def run_search(arguments: argparse.Namespace) -> int:
 
 def run_compare(arguments: argparse.Namespace) -> int:
     """Run searchers under equal spend, examine winners, report."""
-    from suite.run.registry import searcher_class, searcher_names, split_searchers
+    from suite.plugins import SEARCHERS, split_names
 
     problem = _problem(arguments)
-    names = split_searchers(arguments.searchers) if arguments.searchers else searcher_names()
+    names = split_names(arguments.searchers) if arguments.searchers else SEARCHERS.names()
     if arguments.searchers is None and problem.objective.pareto:
-        names = tuple(name for name in names if searcher_class(name).supports_pareto)
+        names = tuple(name for name in names if SEARCHERS.load(name).supports_pareto)
     directory = Path(arguments.directory or f"runs/{problem.name}-{_slug(problem)}")
     return _compare(arguments, problem, names, directory, against=arguments.against)
 
@@ -244,17 +245,17 @@ def run_sensitivity(arguments: argparse.Namespace) -> int:
     """Probe a network layer by layer, and compare predictions with measurements."""
     from rich.console import Console
 
-    from baselines import SENSITIVITY
+    from suite.plugins import split_names
     from suite.problems.vision import SmoothedProblem
     from suite.report.progress import sensitivity_shown
-    from suite.run.registry import split_searchers
+    from suite.run.registry import predicting_names
     from suite.studies.sensitivity.report import print_sensitivity, write_sensitivity
     from suite.studies.sensitivity.run import analyse_sensitivity, make_methods
 
     problem = _problem(arguments)
     if not isinstance(problem, SmoothedProblem):
         raise BitcertError(f"{problem.name} has no network to probe: its losses are a formula")
-    methods = split_searchers(arguments.methods) if arguments.methods else SENSITIVITY
+    methods = split_names(arguments.methods) if arguments.methods else predicting_names()
     make_methods(problem, methods)  # mistakes come out before anything is shown or written
     directory = Path(arguments.directory or f"runs/{problem.name}-{_slug(problem)}-sensitivity")
     resources = _resources(arguments, directory)
@@ -330,9 +331,9 @@ def run_post_steps(arguments: argparse.Namespace) -> int:
     """Finetune the same policies in several ways, and examine what comes out."""
     from rich.console import Console
 
+    from suite.plugins import split_names
     from suite.problems.vision import SmoothedProblem
     from suite.report.progress import exams_shown
-    from suite.run.registry import split_searchers
     from suite.studies.post_steps.report import print_post_steps, write_post_steps
     from suite.studies.post_steps.run import PostStepSettings, compare_post_steps, sample_policies
 
@@ -341,7 +342,7 @@ def run_post_steps(arguments: argparse.Namespace) -> int:
         raise BitcertError(f"{problem.name} has no network to finetune: its scores are a formula")
     policies = tuple(_policy(given) for given in arguments.policy)
     settings = PostStepSettings(
-        post_steps=split_searchers(arguments.post_steps),
+        post_steps=split_names(arguments.post_steps),
         policies=policies or sample_policies(problem, arguments.policies),
         seeds=_seeds(arguments.seeds),
         exam=_exam(arguments, problem),

@@ -347,7 +347,7 @@ class SmoothedProblem(Problem):
         """Warn if ``n`` agreeing samples do not certify the objective's largest radius, or nothing at all."""
         most = largest_radius(n, alpha, self.sigma)
         wanted = max(self.objective.radii, default=0.0)
-        if (self.objective.measure != "clean" and most <= 0) or most < wanted:
+        if (self.objective.certified and most <= 0) or most < wanted:
             warnings.warn(
                 f"{n} noise samples at alpha = {alpha:g} and sigma = {self.sigma:g} certify no radius above {most:.3g}, "
                 f"and the objective is {self.objective.text}; raise the number of samples",

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from suite import plugins
 from suite.certify import NoiseStream
 from suite.contract.space import FLOAT_BITS, Policy
 from suite.errors import BitcertError, unknown_name
 from suite.problems.vision import SmoothedProblem
 from suite.quantize import TrainableNetwork, calibrate, recalibrate_batch_norm
-from suite.run.registry import parse_searcher
 from suite.seeds import derive_seed
 from suite.train.sqwa import Averaged, SQWASettings, State, Training, average_cycles, sqwa
 
@@ -106,7 +106,7 @@ def parse_post_step(text: str, steps: int | None = None) -> PostStep:
     Raises:
         BitcertError: If the name, an option or a value is not known.
     """
-    name, options = parse_searcher(text)
+    name, options = plugins.POST_STEPS.parse(text)
     known = [field.name for field in fields(PostStep) if field.name != "name"]
     for option in options:
         if option not in known:

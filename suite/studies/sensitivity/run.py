@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from baselines import SENSITIVITY
 from baselines.hawq import HAWQ1, HAWQ2
 from baselines.planned import PlannedSearcher
 from suite.contract.problem import Problem
@@ -21,7 +20,7 @@ from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Trial
 from suite.errors import BitcertError, unknown_name
 from suite.execute.inline import Resources
-from suite.run.registry import make_searcher, parse_searcher
+from suite.run.registry import make_searcher, predicting_names
 from suite.studies.search.run import search
 
 _RESAMPLES = 2_000
@@ -73,7 +72,7 @@ def analyse_sensitivity(
     problem: Problem,
     directory: Path,
     *,
-    methods: Sequence[str] = SENSITIVITY,
+    methods: Sequence[str] | None = None,
     policies: int = 200,
     seed: int = 0,
     fidelity: Fidelity | None = None,
@@ -89,7 +88,7 @@ def analyse_sensitivity(
     Args:
         problem: A network and its data.
         directory: Where the journal of the measured policies goes.
-        methods: Registered sensitivity methods.
+        methods: Methods that predict losses; all registered ones if None.
         policies: How many policies are measured.
         seed: Of the policies, and of the methods' probes.
         fidelity: Of the measurements; the problem's default if None.
@@ -101,7 +100,7 @@ def analyse_sensitivity(
     Raises:
         BitcertError: If a method predicts no losses, or fewer than three different policies could be measured.
     """
-    searchers = make_methods(problem, methods, seed)
+    searchers = make_methods(problem, predicting_names() if methods is None else methods, seed)
     run = search(
         problem,
         make_searcher("random", problem, seed),
@@ -154,10 +153,9 @@ def make_methods(problem: Problem, methods: Sequence[str], seed: int = 0) -> dic
     """
     made: dict[str, PlannedSearcher] = {}
     for method in methods:
-        if parse_searcher(method)[0] not in SENSITIVITY:
-            raise unknown_name("sensitivity method", method, SENSITIVITY)
         searcher = make_searcher(method, problem, seed)
-        assert isinstance(searcher, PlannedSearcher)
+        if not isinstance(searcher, PlannedSearcher):
+            raise unknown_name("sensitivity method", method, predicting_names())
         made[method] = searcher
     return made
 
