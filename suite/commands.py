@@ -97,6 +97,7 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 def run_search(arguments: argparse.Namespace) -> int:
     """Run one searcher."""
+    from suite.plugins import parse_options
     from suite.report.progress import trials_shown
     from suite.run.limits import check_pace
     from suite.run.registry import make_searcher, parse_options
@@ -104,7 +105,7 @@ def run_search(arguments: argparse.Namespace) -> int:
     from suite.studies.search.run import search
 
     problem = _problem(arguments)
-    searcher = make_searcher(arguments.searcher, problem, arguments.seed, **parse_options(arguments.option))
+    searcher = make_searcher(arguments.searcher, problem, arguments.seed, **parse_options(arguments.option, "searcher"))
     directory = arguments.directory or (
         f"runs/{problem.name}-{_slug(problem)}-{searcher_slug(arguments.searcher)}-{arguments.seed}"
     )
@@ -172,12 +173,12 @@ def run_search(arguments: argparse.Namespace) -> int:
 
 def run_compare(arguments: argparse.Namespace) -> int:
     """Run searchers under equal spend, examine winners, report."""
-    from suite.run.registry import searcher_class, searcher_names, split_searchers
+    from suite.plugins import SEARCHERS, split_names
 
     problem = _problem(arguments)
-    names = split_searchers(arguments.searchers) if arguments.searchers else searcher_names()
+    names = split_names(arguments.searchers) if arguments.searchers else SEARCHERS.names()
     if arguments.searchers is None and problem.objective.pareto:
-        names = tuple(name for name in names if searcher_class(name).supports_pareto)
+        names = tuple(name for name in names if SEARCHERS.load(name).supports_pareto)
     directory = Path(arguments.directory or f"runs/{problem.name}-{_slug(problem)}")
     return _compare(arguments, problem, names, directory, against=arguments.against)
 
@@ -247,7 +248,6 @@ def run_sensitivity(arguments: argparse.Namespace) -> int:
     from baselines import SENSITIVITY
     from suite.problems.workbench import workbench_of
     from suite.report.progress import sensitivity_shown
-    from suite.run.registry import split_searchers
     from suite.studies.sensitivity.report import print_sensitivity, write_sensitivity
     from suite.studies.sensitivity.run import analyse_sensitivity, make_methods
 
@@ -331,7 +331,6 @@ def run_post_steps(arguments: argparse.Namespace) -> int:
 
     from suite.problems.workbench import workbench_of
     from suite.report.progress import exams_shown
-    from suite.run.registry import split_searchers
     from suite.studies.post_steps.report import print_post_steps, write_post_steps
     from suite.studies.post_steps.run import PostStepSettings, compare_post_steps, sample_policies
 
@@ -339,7 +338,7 @@ def run_post_steps(arguments: argparse.Namespace) -> int:
     workbench_of(problem, "network to finetune")
     policies = tuple(_policy(given) for given in arguments.policy)
     settings = PostStepSettings(
-        post_steps=split_searchers(arguments.post_steps),
+        post_steps=split_names(arguments.post_steps),
         policies=policies or sample_policies(problem, arguments.policies),
         seeds=_seeds(arguments.seeds),
         exam=_exam(arguments, problem),

@@ -267,7 +267,7 @@ def warn_if_unreachable(problem: Problem, n: int, alpha: float) -> None:
     """Warn if ``n`` agreeing samples do not certify the objective's largest radius, or nothing at all."""
     most = largest_radius(n, alpha, problem.sigma)
     wanted = max(problem.objective.radii, default=0.0)
-    if (problem.objective.measure != "clean" and most <= 0) or most < wanted:
+    if (problem.objective.certified and most <= 0) or most < wanted:
         warnings.warn(
             f"{n} noise samples at alpha = {alpha:g} and sigma = {problem.sigma:g} certify no radius above {most:.3g}, "
             f"and the objective is {problem.objective.text}; raise the number of samples",

@@ -77,7 +77,7 @@ def average_images(outcomes: Sequence[Outcome], objective: Objective, baseline: 
     """
     mean = float(np.mean([exam_score(outcome, objective) for outcome in outcomes]))
     mean -= 0.0 if baseline is None else exam_score(baseline, objective)
-    if objective.measure == "clean":
+    if not objective.per_image:
         return ImageAverage(mean, Interval(float("nan"), float("nan")))
     scores = np.mean([image_scores(outcome, objective) for outcome in outcomes], axis=0)
     if baseline is not None:

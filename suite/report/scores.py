@@ -6,33 +6,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suite.contract.objective import Objective
-from suite.errors import BitcertError
 from suite.run.records import Comparison, Entry, Outcome
 
 
 def exam_score(outcome: Outcome, objective: Objective) -> float:
     """Measure the objective of a search on the exam."""
-    if objective.measure == "clean":
-        return outcome.metrics.clean_accuracy
-    return float(image_scores(outcome, objective).mean())
+    return float(image_scores(outcome, objective).mean()) if objective.per_image else objective.score(outcome.metrics)
 
 
 def image_scores(outcome: Outcome, objective: Objective) -> NDArray[np.float64]:
     """Split an exam score into what each image adds, shape ``(images,)``; their mean is :func:`exam_score`.
 
     Raises:
-        BitcertError: If the objective is clean accuracy, which exams keep as an average only.
+        BitcertError: If exams keep the objective as an average only, such as clean accuracy.
     """
-    if objective.measure == "clean":
-        raise BitcertError(
-            "exams keep clean accuracy as an average only; per-image scores exist for acr and certified@r"
-        )
-    if objective.measure == "acr":
-        return outcome.scores
-    correct = outcome.certificates.prediction == outcome.labels
-    certified = outcome.certificates.radius[:, None] >= np.array(objective.radii)
-    shares: NDArray[np.float64] = (correct[:, None] & certified).mean(axis=1)
-    return shares
+    certificates = outcome.certificates
+    return objective.image_scores(outcome.labels, certificates.prediction, certificates.radius)
 
 
 def by_searcher(comparison: Comparison) -> dict[str, list[Entry]]:
@@ -56,6 +45,4 @@ def by_rank(comparison: Comparison) -> dict[str, list[Entry]]:
 
 def name_objective(objective: Objective) -> str:
     """Put the objective in words, for headers and axes."""
-    if objective.measure == "certified":
-        return f"certified accuracy at {', '.join(f'{radius:g}' for radius in objective.radii)}"
-    return {"acr": "ACR", "clean": "clean accuracy"}[objective.measure]
+    return objective.label

@@ -42,7 +42,7 @@ class Probing(Searcher):
 
     def ask(self, pending: Sequence[Trial] = ()) -> Policy:
         self.problem.meter.charge(10)
-        return random_feasible(self.problem.space, self.problem.budget.limit, self._rng)
+        return random_feasible(self.problem.space, self.problem.budget, self._rng)
 
     def tell(self, trial: Trial) -> None:
         self.problem.meter.charge(3)

@@ -228,7 +228,7 @@ def _scores(comparison: PostStepComparison, name: str) -> NDArray[np.float64]:
 
 
 def _image_interval(comparison: PostStepComparison, name: str, first: str) -> Interval:
-    if comparison.objective.measure == "clean":
+    if not comparison.objective.per_image:
         return _UNKNOWN
     averages = [
         np.mean([image_scores(outcome, comparison.objective) for outcome in _outcomes(comparison, which)], axis=0)
