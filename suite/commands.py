@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from suite.errors import BitcertError, unknown_name
 
 if TYPE_CHECKING:
     from suite.problems.vision import SmoothedProblem
+    from suite.report.table import Table
     from suite.run.records import Run
 
 
@@ -63,7 +65,7 @@ def run_train(arguments: argparse.Namespace) -> int:
 
     from suite.data import load_dataset
     from suite.problems import DEFINITIONS, FOLDER
-    from suite.report.progress import epochs_shown
+    from suite.report.progress import Progress
     from suite.train.recipe import make_checkpoint, recipe_for
 
     if arguments.problem not in DEFINITIONS:
@@ -83,9 +85,15 @@ def run_train(arguments: argparse.Namespace) -> int:
     if out.exists():
         raise BitcertError(f"{out} exists; choose another --out, or remove it to train again")
     dataset = load_dataset(definition.dataset, arguments.data, download=arguments.download)
-    with epochs_shown(recipe.settings.epochs, quiet=arguments.json) as progress:
+    with Progress(quiet=arguments.json) as progress:
+        progress.add("training", recipe.settings.epochs)
+        progress.show()
+
+        def watch(epoch: int, _: int, loss: float, accuracy: float) -> None:
+            progress.update("training", epoch, state=f"loss {loss:.3f}  accuracy under noise {accuracy:.3f}")
+
         record = make_checkpoint(
-            dataset, recipe, out, sigma=sigma, seed=arguments.seed, command=command, progress=progress
+            dataset, recipe, out, sigma=sigma, seed=arguments.seed, command=command, progress=watch
         )
     if arguments.json:
         print(json.dumps({"checkpoint": str(out), **record}))
@@ -96,7 +104,7 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 def run_search(arguments: argparse.Namespace) -> int:
     """Run one searcher."""
-    from suite.report.progress import trials_shown
+    from suite.report.progress import Progress, SearchBars
     from suite.run.loop import check_pace
     from suite.run.registry import make_searcher, parse_options
     from suite.studies.compare.run import searcher_slug
@@ -112,7 +120,8 @@ def run_search(arguments: argparse.Namespace) -> int:
     rungs = _rungs(arguments, fidelity)
     rungs.up_to(fidelity)  # mistakes come out before anything is shown
     check_pace(arguments.parallel, arguments.retries)
-    with trials_shown(problem, [(searcher.name, searcher.seed)], limits, quiet=arguments.json) as watcher:
+    with Progress(quiet=arguments.json) as progress:
+        watcher = SearchBars(progress, problem.objective, [(searcher.name, searcher.seed)], limits)
         run = search(
             problem,
             searcher,
@@ -195,7 +204,7 @@ def _compare(
     arguments: argparse.Namespace, problem: Problem, names: tuple[str, ...], directory: Path, *, against: str | None
 ) -> int:
     from suite.problems.vision import SmoothedProblem
-    from suite.report.progress import trials_shown
+    from suite.report.progress import Progress, SearchBars
     from suite.run.exam import exam_images
     from suite.run.loop import check_pace
     from suite.run.registry import make_searcher
@@ -222,7 +231,8 @@ def _compare(
     check_pace(1, arguments.retries)
     batch = Batch() if arguments.batch is None else Batch.parse(arguments.batch)
     resources = _resources(arguments, directory)
-    with trials_shown(problem, batch.of(settings), settings.limits, quiet=arguments.json) as watcher:
+    with Progress(quiet=arguments.json) as progress:
+        watcher = SearchBars(progress, problem.objective, batch.of(settings), settings.limits)
         run_batch(
             problem,
             settings,
@@ -242,13 +252,11 @@ def _compare(
 
 def run_sensitivity(arguments: argparse.Namespace) -> int:
     """Probe a network layer by layer, and compare predictions with measurements."""
-    from rich.console import Console
-
     from baselines import SENSITIVITY
     from suite.problems.vision import SmoothedProblem
-    from suite.report.progress import sensitivity_shown
+    from suite.report.progress import Progress
     from suite.run.registry import split_searchers
-    from suite.studies.sensitivity.report import print_sensitivity, write_sensitivity
+    from suite.studies.sensitivity.report import method_table, write_sensitivity
     from suite.studies.sensitivity.run import analyse_sensitivity, make_methods
 
     problem = _problem(arguments)
@@ -258,7 +266,10 @@ def run_sensitivity(arguments: argparse.Namespace) -> int:
     make_methods(problem, methods)  # mistakes come out before anything is shown or written
     directory = Path(arguments.directory or f"runs/{problem.name}-{_slug(problem)}-sensitivity")
     resources = _resources(arguments, directory)
-    with sensitivity_shown(arguments.policies, len(methods), quiet=arguments.json) as (on_trial, on_method):
+    with Progress(quiet=arguments.json) as progress:
+        progress.add("policies", arguments.policies)
+        progress.add("methods", len(methods))
+        probed = itertools.count()
         found = analyse_sensitivity(
             problem,
             directory / "policies",
@@ -268,17 +279,18 @@ def run_sensitivity(arguments: argparse.Namespace) -> int:
             fidelity=_fidelity(arguments, problem),
             executor=arguments.executor,
             resources=resources,
-            on_trial=on_trial,
-            on_method=on_method,
+            on_trial=lambda _: progress.advance("policies"),
+            on_method=lambda method: progress.update("methods", next(probed), state=f"probing for {method}"),
         )
+        progress.update("methods", len(methods), state="")
     written = write_sensitivity(found, directory / "report")
-    return _written(arguments, written, "sensitivity.json", lambda: print_sensitivity(found, Console()))
+    return _written(arguments, written, "sensitivity.json", method_table(found))
 
 
 def run_examine(arguments: argparse.Namespace) -> int:
     """Certify one policy, or the float network, on exam images."""
     from suite.problems.vision import SmoothedProblem
-    from suite.report.progress import exam_shown
+    from suite.report.progress import Progress
     from suite.run.exam import exam_forward_passes, examine, write_outcome
 
     policy, run = None, None
@@ -294,15 +306,17 @@ def run_examine(arguments: argparse.Namespace) -> int:
         _check_run(run, problem)
     exam, post_step = _exam(arguments, problem), _post_step(arguments)
     steps = 0 if policy is None or post_step.name == "none" else post_step.steps
-    with exam_shown(exam_forward_passes(problem, exam), steps, quiet=arguments.json) as (progress, on_step):
+    with Progress(quiet=arguments.json) as progress:
+        progress.add("post-step", steps)
+        progress.add("exam", exam_forward_passes(problem, exam))
         outcome = examine(
             problem,
             policy,
             post_step,
             exam=exam,
             finetune_steps=None if run is None else run.provenance["fidelity"]["finetune_steps"],
-            progress=progress,
-            on_step=on_step,
+            progress=lambda passes: progress.advance("exam", passes),
+            on_step=lambda step: progress.update("post-step", step),
         )
     if arguments.out:
         write_outcome(outcome, Path(arguments.out))
@@ -328,12 +342,10 @@ def run_examine(arguments: argparse.Namespace) -> int:
 
 def run_post_steps(arguments: argparse.Namespace) -> int:
     """Finetune the same policies in several ways, and examine what comes out."""
-    from rich.console import Console
-
     from suite.problems.vision import SmoothedProblem
-    from suite.report.progress import exams_shown
+    from suite.report.progress import Progress
     from suite.run.registry import split_searchers
-    from suite.studies.post_steps.report import print_post_steps, write_post_steps
+    from suite.studies.post_steps.report import post_step_table, write_post_steps
     from suite.studies.post_steps.run import PostStepSettings, compare_post_steps, sample_policies
 
     problem = _problem(arguments)
@@ -349,27 +361,26 @@ def run_post_steps(arguments: argparse.Namespace) -> int:
     )
     directory = Path(arguments.directory or f"runs/{problem.name}-{_slug(problem)}-post-steps")
     resources = _resources(arguments, directory)
-    with exams_shown(quiet=arguments.json) as (on_start, on_exam):
+    with Progress(quiet=arguments.json) as progress:
+        progress.add("exams")
         comparison = compare_post_steps(
             problem,
             settings,
             directory,
             executor=arguments.executor,
             resources=resources,
-            on_start=on_start,
-            on_exam=on_exam,
+            on_start=lambda exams: progress.update("exams", total=exams),
+            on_exam=lambda _: progress.advance("exams"),
         )
     written = write_post_steps(comparison, directory / "report")
-    return _written(arguments, written, "post_steps.json", lambda: print_post_steps(comparison, Console()))
+    return _written(arguments, written, "post_steps.json", post_step_table(comparison))
 
 
 def run_plane(arguments: argparse.Namespace) -> int:
     """Map the loss around the captures of a run's best policy."""
-    from rich.console import Console
-
     from suite.problems.vision import SmoothedProblem
-    from suite.report.progress import plane_shown
-    from suite.studies.plane.report import print_plane, write_plane
+    from suite.report.progress import Progress
+    from suite.studies.plane.report import mark_table, write_plane
     from suite.studies.plane.run import map_plane
 
     run = _recorded_run(arguments)
@@ -380,7 +391,14 @@ def run_plane(arguments: argparse.Namespace) -> int:
     assert run.best is not None
     step = _post_step(arguments)
     directory = Path(arguments.directory or f"{arguments.run.rstrip('/')}-plane")
-    with plane_shown(step.steps, arguments.size, quiet=arguments.json) as (on_step, on_point):
+    with Progress(quiet=arguments.json) as progress:
+        progress.add("finetuning", step.steps)
+        progress.add("points", arguments.size**2 + 5)
+
+        def on_point(count: int) -> None:
+            progress.update("finetuning", step.steps)
+            progress.update("points", count)
+
         plane = map_plane(
             problem,
             run.best.policy,
@@ -388,11 +406,11 @@ def run_plane(arguments: argparse.Namespace) -> int:
             post_step=step,
             size=arguments.size,
             fidelity=_fidelity(arguments, problem),
-            on_step=on_step,
+            on_step=lambda step: progress.update("finetuning", step),
             on_point=on_point,
         )
     written = write_plane(plane, directory / "report")
-    return _written(arguments, written, "plane.json", lambda: print_plane(plane, Console()))
+    return _written(arguments, written, "plane.json", mark_table(plane))
 
 
 def run_report(arguments: argparse.Namespace) -> int:
@@ -411,7 +429,7 @@ def run_table(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from suite.contract.objective import parse_radii
-    from suite.studies.table.report import RADII, print_tables, read_named, summary, write_tables
+    from suite.studies.table.report import RADII, certificate_table, read_named, summary, write_tables
 
     radii = RADII if arguments.radii is None else parse_radii(arguments.radii)
     if arguments.out and Path(arguments.out).exists() and not Path(arguments.out).is_dir():
@@ -425,18 +443,20 @@ def run_table(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(frame.to_json(orient="records", indent=2, double_precision=15))
         return 0
-    print_tables(frame, Console())
+    certificate_table(frame).print(Console())
     if written:
         print(f"{len(written)} files in {arguments.out}")
     return 0
 
 
-def _written(arguments: argparse.Namespace, files: list[Path], result: str, show: Callable[[], None]) -> int:
-    """Print the JSON among the files of a report, or else what is shown and where they are."""
+def _written(arguments: argparse.Namespace, files: list[Path], result: str, table: Table) -> int:
+    """Print the JSON among the files of a report, or else its table and where they are."""
+    from rich.console import Console
+
     if arguments.json:
         print(next(file for file in files if file.name == result).read_text(encoding="utf-8"))
         return 0
-    show()
+    table.print(Console())
     print(f"{len(files)} files in {files[0].parent}")
     return 0
 
@@ -451,13 +471,13 @@ def _against(asked: str | None, names: Sequence[str]) -> str:
 def _report(comparison: Any, directory: Path, *, against: str, as_json: bool) -> int:
     from rich.console import Console
 
-    from suite.report import leaderboard, print_leaderboard, write_report
+    from suite.report import leaderboard, leaderboard_table, write_report
 
     written = write_report(comparison, directory, against)
     if as_json:
         print((directory / "leaderboard.json").read_text(encoding="utf-8"))
         return 0
-    print_leaderboard(leaderboard(comparison, against), Console())
+    leaderboard_table(leaderboard(comparison, against)).print(Console())
     print(f"{len(written)} files in {directory}; begin with {directory / 'index.html'}")
     return 0
 

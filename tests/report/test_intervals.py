@@ -13,9 +13,9 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from suite.contract.objective import parse_objective
 from suite.errors import BitcertError
-from suite.report.intervals import average_images, compare_outcomes, mean_interval
-from suite.report.scores import exam_score, image_scores
-from suite.run.records import Comparison
+from suite.report.comparison import Comparison
+from suite.report.exams import exam_score, image_scores
+from suite.report.statistics import average_images, compare_outcomes, mean_interval
 
 ACR = parse_objective("acr")
 

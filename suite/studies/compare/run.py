@@ -11,19 +11,21 @@ from typing import Any
 
 from suite.contract.cost import float_bops
 from suite.contract.space import Policy
-from suite.contract.trial import Fidelity, Trial
+from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
 from suite.execute.inline import Resources, check_executor, make_executor
 from suite.problems.definition import ExamSettings
 from suite.problems.vision import SmoothedProblem
+from suite.report.comparison import Comparison
 from suite.run.exam import ExamCase, exam_images, hold_exams, read_outcome
 from suite.run.folder import SettingsFile, check_same
 from suite.run.journal import FILE_NAME
 from suite.run.loop import NO_RUNGS, RETRIES, Limits, SearchLoop, load_run
 from suite.run.post_step import PostStep
-from suite.run.records import Comparison, Entry, Outcome, Run
+from suite.run.records import Entry, Run
 from suite.run.registry import make_searcher
 from suite.run.rungs import Rungs
+from suite.run.watcher import Watcher
 from suite.studies.search.run import check_finalists, drive, evaluation_seed, promotion_of
 
 CONTENTS = SettingsFile("comparison.json", "comparison")
@@ -91,19 +93,6 @@ class Batch:
         """Searchers and seeds of this part; the parts of a comparison have no search in common and miss none."""
         runs = [(name, seed) for seed in settings.seeds for name in settings.searchers]
         return runs[self.number - 1 :: self.count]
-
-
-class Watcher:
-    """Hears how a comparison goes on; a subclass shows it. Every method does nothing here."""
-
-    def trial(self, searcher: str, seed: int, trial: Trial) -> None:
-        """A trial has finished, or was found in the journal."""
-
-    def exams(self, count: int) -> None:
-        """That many exams are to be held; those on file are left out."""
-
-    def exam(self, outcome: Outcome) -> None:
-        """An exam has finished."""
 
 
 def compare(
