@@ -92,7 +92,9 @@ def figure_style() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sheet:
-    """Where a figure is drawn: all its panels on a figure of its own, or the first one on axes that the caller gave.
+    """Where a figure is drawn: all its panels on a figure of its own, or one of them on axes that the caller gave.
+
+    Functions that plot take ``ax``, None for a figure of its own, and return the axes of the first panel.
 
     Attributes:
         panels: The axes to draw on, row by row; those given, if any, are the only ones.

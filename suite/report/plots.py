@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -64,7 +64,7 @@ def plot_certified_accuracy(comparison: Comparison, ax: Axes | None = None) -> A
     for lower in sheet.panels[1:]:
         lower.axhline(0.0, color="black", linestyle="--")
         lower.set_ylabel("difference to float")
-        _name_enlarged(lower, enlarged, searchers)
+        lower.set_title("enlarged, without cheapest" if len(enlarged) < len(searchers) else "")
     sheet.panels[-1].set_xlabel("certified L2 radius r")
     _count_others(upper, looks)
     sheet.title(_title(comparison))
@@ -112,8 +112,8 @@ def plot_score_by_bops(comparison: Comparison, ax: Axes | None = None) -> Axes:
         axes.margins(0.06)
     first.axhline(reference, color="black", linestyle="--", label=f"float network: {reference:.4f}")
     first.set(ylabel=f"exam {name_objective(objective)}", title="all winners" if len(sheet.panels) > 1 else "")
-    if len(sheet.panels) > 1:
-        _name_enlarged(sheet.panels[-1], enlarged, searchers)
+    for second in sheet.panels[1:]:
+        second.set_title("enlarged, without cheapest")
     _count_others(first, looks, linestyle="", marker=OTHER.marker)
     sheet.title(_title(comparison))
     sheet.legend()
@@ -137,13 +137,10 @@ def plot_best_so_far(comparison: Comparison, ax: Axes | None = None) -> Axes:
     axes = sheet.panels[0]
     largest = max(float(band.x[-1]) for band in bands.values())
     for place, (searcher, band) in enumerate(bands.items()):
-        look, step = looks[searcher], max(1, len(band.x) // _MARKS)
-        if look is not OTHER:
-            shade = _shade(len(looks))
-            axes.fill_between(band.x, band.least, band.most, step="post", color=look.color, alpha=shade, linewidth=0)
-        axes.step(band.x, band.mean, where="post", markevery=(place % step, step), **_line(searcher, look))
+        step = max(1, len(band.x) // _MARKS)
+        _draw_band(axes, band, searcher, looks, (place % step, step), side="post")
         if band.x[-1] < largest:
-            axes.plot([band.x[-1], largest], [band.mean[-1]] * 2, color=look.color, linestyle=":")
+            axes.plot([band.x[-1], largest], [band.mean[-1]] * 2, color=looks[searcher].color, linestyle=":")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlabel("forward passes of the search")
     axes.set_ylabel(f"{name_objective(comparison.objective)}\nbest search estimate (not an exam score)")
@@ -177,16 +174,6 @@ def _without_cheapest(searchers: dict[str, list[Entry]]) -> dict[str, list[Entry
     return {name: entries for name, entries in searchers.items() if name != "cheapest"} or searchers
 
 
-def _name_enlarged(axes: Axes, enlarged: dict[str, list[Entry]], searchers: dict[str, list[Entry]]) -> None:
-    if len(enlarged) < len(searchers):
-        axes.set_title("enlarged, without cheapest")
-
-
-def _shade(searchers: int) -> float:
-    """Opacity of the bands: the more of them, the lighter."""
-    return min(0.15, 1.0 / searchers)
-
-
 def _looks(searchers: Iterable[str]) -> dict[str, Look]:
     """A look for each of a few searchers; of many, for the best and the trivial ones, the others alike."""
     names = list(searchers)
@@ -216,11 +203,19 @@ def _stretches(bands: Mapping[str, Band]) -> bool:
     return min(others) - float(bands["cheapest"].mean.mean()) > max(others) - min(others)
 
 
-def _draw_band(axes: Axes, band: Band, searcher: str, looks: Mapping[str, Look], marks: list[int]) -> None:
-    look, shade = looks[searcher], _shade(len(looks))
+def _draw_band(
+    axes: Axes,
+    band: Band,
+    searcher: str,
+    looks: Mapping[str, Look],
+    marks: list[int] | tuple[int, int],
+    side: Literal["pre", "post"] = "pre",
+) -> None:
+    """Draw a step curve and its band, the lighter the more of them there are; steps go up at their end or at their start."""
+    look, shade = looks[searcher], min(0.15, 1.0 / len(looks))
     if look is not OTHER:
-        axes.fill_between(band.x, band.least, band.most, step="pre", color=look.color, alpha=shade, linewidth=0)
-    axes.plot(band.x, band.mean, drawstyle="steps-pre", markevery=marks, **_line(searcher, look))
+        axes.fill_between(band.x, band.least, band.most, step=side, color=look.color, alpha=shade, linewidth=0)
+    axes.plot(band.x, band.mean, drawstyle=f"steps-{side}", markevery=marks, **_line(searcher, look))
 
 
 def _spread_marks(place: int, count: int) -> list[int]:

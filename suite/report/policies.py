@@ -30,18 +30,8 @@ def plot_policies(comparison: Comparison, ax: Axes | None = None, part: Part = "
     """Bits of every winner by layer, weights on the left and activations on the right.
 
     Seeds of a searcher that ended with the same policy share a row. Bits are written into the cells, and layers named,
-    where there are few enough to be read.
-
-    Args:
-        comparison: What to show.
-        ax: Where to draw one panel, alone; a figure of its own with both panels if None.
-        part: Which panel ``ax`` gets.
-
-    Returns:
-        The axes of the first panel.
-
-    Raises:
-        BitcertError: If the comparison does not compare like with like.
+    where there are few enough to be read. ``ax`` takes the panel of ``part`` alone; see :func:`.plots.plot_certified_accuracy`
+    for arguments, result and errors.
     """
     check_comparison(comparison)
     groups = {searcher: _distinct(entries) for searcher, entries in comparison.by_rank().items()}

@@ -63,7 +63,10 @@ def leaderboard(comparison: Comparison, against: str = "random") -> pd.DataFrame
     """
     check_comparison(comparison)
     entries = comparison.by_searcher()
-    tests = {name: _test(comparison, name) for name in {against, *TRIVIAL} if name in entries}
+    tests = {
+        name: {test.searcher: test for test in compare_searchers(comparison, name)}
+        for name in {against, *TRIVIAL} & set(entries)
+    }
     trivial = {name: tests[name] for name in TRIVIAL if name in entries}
     joint = _joint_p_values([name for name in entries if name not in TRIVIAL], trivial)
     rows = [
@@ -173,13 +176,9 @@ def _title(frame: pd.DataFrame) -> str:
     return ", ".join([*problem, *named, f"post-step {row['post_step']}", f"{row['exam_images']} exam images"])
 
 
-def _test(comparison: Comparison, against: str) -> dict[str, Difference]:
-    return {difference.searcher: difference for difference in compare_searchers(comparison, against)}
-
-
 def _describe(summary: Summary, entries: Sequence[Entry], comparison: Comparison) -> dict[str, Any]:
     outcomes, objective = [entry.outcome for entry in entries], comparison.objective
-    to_float = average_images(outcomes, objective, baseline=comparison.reference)
+    to_float = average_images(outcomes, objective, baseline=[comparison.reference])
     radii = comparison.radii
     certified = [outcome.certificates.certified_accuracy(outcome.labels, radii) for outcome in outcomes]
     return {

@@ -40,6 +40,9 @@ class Interval:
     high: float
 
 
+UNKNOWN = Interval(float("nan"), float("nan"))
+
+
 @dataclass(frozen=True, slots=True)
 class ImageAverage:
     """The mean over images of a score, or of a difference of scores, and its interval over images."""
@@ -64,7 +67,7 @@ def mean_interval(scores: ArrayLike) -> Interval:
     """
     values = np.asarray(scores, dtype=np.float64)
     if len(values) < 2 or np.ptp(values) == 0:
-        return Interval(float("nan"), float("nan"))
+        return UNKNOWN
     found = stats.bootstrap(
         (values,),
         np.mean,
@@ -77,8 +80,8 @@ def mean_interval(scores: ArrayLike) -> Interval:
     return Interval(float(found.low), float(found.high))
 
 
-def average_images(outcomes: Sequence[Outcome], objective: Objective, baseline: Outcome | None = None) -> ImageAverage:
-    """Average the exam scores of several winners, less that of a baseline, with the interval over images.
+def average_images(outcomes: Sequence[Outcome], objective: Objective, baseline: Sequence[Outcome] = ()) -> ImageAverage:
+    """Average the exam scores of several winners, less those of a baseline, with the interval over images.
 
     Scores are averaged over the winners image by image, then over images; the interval holds the winners fixed. It is
     NaN for clean accuracy, which exams keep as an average only.
@@ -86,16 +89,14 @@ def average_images(outcomes: Sequence[Outcome], objective: Objective, baseline: 
     Args:
         outcomes: Exams on the same images, such as one for each seed of a searcher.
         objective: What is scored.
-        baseline: An exam on the same images to subtract, such as the float network's.
+        baseline: Exams on the same images to subtract, such as the float network's.
     """
-    mean = float(np.mean([exam_score(outcome, objective) for outcome in outcomes]))
-    mean -= 0.0 if baseline is None else exam_score(baseline, objective)
+    groups = [group for group in (outcomes, baseline) if group]
+    mean, *less = (float(np.mean([exam_score(outcome, objective) for outcome in group])) for group in groups)
     if objective.measure == "clean":
-        return ImageAverage(mean, Interval(float("nan"), float("nan")))
-    scores = np.mean([image_scores(outcome, objective) for outcome in outcomes], axis=0)
-    if baseline is not None:
-        scores = scores - image_scores(baseline, objective)
-    return ImageAverage(mean, mean_interval(scores))
+        return ImageAverage(mean - sum(less), UNKNOWN)
+    scores, *other = (np.mean([image_scores(outcome, objective) for outcome in group], axis=0) for group in groups)
+    return ImageAverage(mean - sum(less), mean_interval(scores - other[0] if other else scores))
 
 
 def compare_outcomes(first: Outcome, second: Outcome, objective: Objective) -> ImageAverage:

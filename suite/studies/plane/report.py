@@ -23,12 +23,7 @@ _HIGHEST_QUANTILE = 0.9
 
 
 def write_plane(plane: LossPlane, directory: Path) -> list[Path]:
-    """Write tables and figure.
-
-    Returns:
-        The files: ``points.csv`` (one row per grid point), ``marks`` as ``.csv``, ``.md``, ``.tex`` and ``.html``,
-        ``plane.json``, ``plane.png`` and ``plane.svg``.
-    """
+    """Write the table ``marks``, ``points.csv`` (one row per grid point), ``plane.json``, and the figure ``plane``."""
     points, marks = point_rows(plane), mark_table(plane)
     return write_files(
         directory,
@@ -60,15 +55,8 @@ def point_rows(plane: LossPlane) -> pd.DataFrame:
 def plot_plane(plane: LossPlane, ax: Axes | None = None, values: Literal["loss", "acr"] = "loss") -> Axes:
     """Loss on the left, estimated ACR on the right, the marked networks on both.
 
-    Losses above the ninth decile of the grid share one colour: far from the captures the loss has no bound.
-
-    Args:
-        plane: What to show.
-        ax: Where to draw one panel, alone; a figure of its own with both panels if None.
-        values: Which panel ``ax`` gets.
-
-    Returns:
-        The axes of the first panel.
+    Losses above the ninth decile of the grid share one colour: far from the captures the loss has no bound. ``ax`` takes the
+    panel of ``values`` alone.
     """
     sheet = Sheet.on(ax, (9.2, 4.2), 1, 2, sharex=True, sharey=True)
     highest = float(np.quantile(plane.loss, _HIGHEST_QUANTILE))

@@ -11,25 +11,18 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from suite.report.exams import check_same_exam, exam_score, image_scores, name_objective
+from suite.report.exams import check_same_exam, exam_score, name_objective
 from suite.report.figures import Sheet, assign_looks, describe_problem, figure_style, wrap_name
-from suite.report.statistics import CONFIDENCE, Interval, mean_interval
+from suite.report.statistics import CONFIDENCE, UNKNOWN, Interval, average_images
 from suite.report.table import NOTHING, Column, Row, Table, count, number, span
 from suite.report.write import write_files
 from suite.run.post_step import parse_post_step
 from suite.run.records import Outcome
 from suite.studies.post_steps.run import PostStepComparison
 
-_UNKNOWN = Interval(float("nan"), float("nan"))
-
 
 def write_post_steps(comparison: PostStepComparison, directory: Path) -> list[Path]:
-    """Write tables and figure.
-
-    Returns:
-        The files: ``post_steps.csv``, ``.md``, ``.tex``, ``.html`` and ``.json``, ``rows.csv`` (one row per exam),
-        ``post_steps.png`` and ``.svg``.
-    """
+    """Write table, JSON and figure, all called ``post_steps``, and ``rows.csv`` (one row per exam)."""
     table, rows = post_step_table(comparison), exam_rows(comparison)
     content = {
         "objective": comparison.objective.text,
@@ -71,13 +64,13 @@ def differences(comparison: PostStepComparison) -> pd.DataFrame:
     """
     names = list(comparison.exams)
     scores = {name: _scores(comparison, name) for name in names}
-    rows = []
+    rows, first = [], _outcomes(comparison, names[0])
     for name in names:
         row = {"post_step": name, "score": float(scores[name].mean())}
         if name != names[0]:
             paired = scores[name] - scores[names[0]]
             training = training_interval(paired, len(names) - 1)
-            images = _image_interval(comparison, name, names[0])
+            images = average_images(_outcomes(comparison, name), comparison.objective, first).images
             row |= {
                 "difference": float(paired.mean()),
                 "low": training.low,
@@ -138,7 +131,7 @@ def training_interval(differences: ArrayLike, comparisons: int = 1) -> Interval:
     values = np.atleast_2d(np.asarray(differences, dtype=np.float64))
     policies, seeds = values.shape
     if seeds < 2:
-        return _UNKNOWN
+        return UNKNOWN
     error = math.sqrt(float(values.var(axis=1, ddof=1).mean()) / values.size)
     quantile = float(stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * comparisons), policies * (seeds - 1)))
     mean = float(values.mean())
@@ -149,14 +142,8 @@ def training_interval(differences: ArrayLike, comparisons: int = 1) -> Interval:
 def plot_post_steps(comparison: PostStepComparison, ax: Axes | None = None) -> Axes:
     """On the left every exam, one colour per policy; on the right the mean paired differences with both intervals.
 
-    What is not trained at all is left out where something is: it would press everything else together.
-
-    Args:
-        comparison: What to show.
-        ax: Where to draw the left panel, alone; a figure of its own with both panels if None.
-
-    Returns:
-        The axes of the left panel.
+    What is not trained at all is left out where something is: it would press everything else together. ``ax`` takes the left
+    panel alone.
     """
     frame = differences(comparison)
     untrained = frame["post_step"].map(lambda name: parse_post_step(name).name == "none")
@@ -215,16 +202,6 @@ def _scores(comparison: PostStepComparison, name: str) -> NDArray[np.float64]:
     return np.array(
         [[exam_score(outcome, comparison.objective) for outcome in outcomes] for outcomes in comparison.exams[name]]
     )
-
-
-def _image_interval(comparison: PostStepComparison, name: str, first: str) -> Interval:
-    if comparison.objective.measure == "clean":
-        return _UNKNOWN
-    averages = [
-        np.mean([image_scores(outcome, comparison.objective) for outcome in _outcomes(comparison, which)], axis=0)
-        for which in (name, first)
-    ]
-    return mean_interval(averages[0] - averages[1])
 
 
 def _policy_range(row: Row) -> str:

@@ -24,12 +24,7 @@ _PARTS: tuple[Part, ...] = ("weight", "activation")
 
 
 def write_sensitivity(found: Sensitivity, directory: Path) -> list[Path]:
-    """Write all tables and figures.
-
-    Returns:
-        The files: ``layers.csv``, ``losses.csv``, ``policies.csv``, ``methods`` as ``.csv``, ``.md``, ``.tex`` and
-        ``.html``, ``sensitivity.json``, and the figures ``layers``, ``losses`` and ``agreement`` as ``.png`` and ``.svg``.
-    """
+    """Write the table ``methods``, the frames ``layers``, ``losses`` and ``policies``, all of it as JSON, and three figures."""
     frames = {
         "methods": method_frame(found),
         "layers": found.layers,
@@ -49,20 +44,10 @@ def write_sensitivity(found: Sensitivity, directory: Path) -> list[Path]:
 
 def method_frame(found: Sensitivity) -> pd.DataFrame:
     """One row per method, in the order in which they were asked for."""
-    return pd.DataFrame(
-        [
-            {
-                "method": row.method,
-                "kendall_tau": row.tau,
-                "kendall_low": row.low,
-                "kendall_high": row.high,
-                "forward_passes": row.forward_passes,
-                "seconds": row.seconds,
-                "policy": row.planned.to_json(),
-            }
-            for row in found.agreements
-        ]
-    )
+    names = {"method": "method", "kendall_tau": "tau", "kendall_low": "low", "kendall_high": "high"}
+    names |= {"forward_passes": "forward_passes", "seconds": "seconds"}
+    measured = [{name: getattr(row, field) for name, field in names.items()} for row in found.agreements]
+    return pd.DataFrame(measured).assign(policy=[row.planned.to_json() for row in found.agreements])
 
 
 def method_table(found: Sensitivity) -> Table:
@@ -85,12 +70,7 @@ def method_table(found: Sensitivity) -> Table:
 
 @figure_style()
 def plot_layers(found: Sensitivity, ax: Axes | None = None) -> Axes:
-    """Curvature by layer: average traces with their standard errors, and top eigenvalues by number of weights.
-
-    Args:
-        found: What to show.
-        ax: Where to draw; a figure of its own if None.
-    """
+    """Curvature by layer: average traces with their standard errors, and top eigenvalues by number of weights."""
     layers = found.layers
     places = np.arange(len(layers))
     sheet = Sheet.on(ax, (max(7.0, 0.28 * len(layers) + 4.2), 4.0))
@@ -124,16 +104,8 @@ def plot_layers(found: Sensitivity, ax: Axes | None = None) -> Axes:
 def plot_losses(found: Sensitivity, ax: Axes | None = None, method: str | None = None, part: Part = "weight") -> Axes:
     """Predicted loss by layer and bits, one row of panels per method: weights on the left, inputs on the right.
 
-    Each method has its own unit and its own colour scale, linear near zero and logarithmic beyond.
-
-    Args:
-        found: What to show.
-        ax: Where to draw one panel, alone; a figure of its own with all panels if None.
-        method: Which method ``ax`` gets; the first if None.
-        part: Which of its two panels.
-
-    Returns:
-        The axes of the first panel.
+    Each method has its own unit and its own colour scale, linear near zero and logarithmic beyond. ``ax`` takes one panel
+    alone, that of ``method``, the first if None, and ``part``.
     """
     methods = list(dict.fromkeys(found.losses["method"]))
     names = list(found.layers["layer"])
@@ -172,13 +144,7 @@ def plot_losses(found: Sensitivity, ax: Axes | None = None, method: str | None =
 def plot_agreement(found: Sensitivity, ax: Axes | None = None, method: str | None = None) -> Axes:
     """Measured score against predicted loss of every policy, one panel per method, with Kendall's tau.
 
-    Args:
-        found: What to show.
-        ax: Where to draw one panel, alone; a figure of its own with all panels if None.
-        method: Which method ``ax`` gets; the one that agrees best if None.
-
-    Returns:
-        The axes of the first panel.
+    ``ax`` takes one panel alone, that of ``method``, or of the method that agrees best if None.
     """
     rows = [row for row in _ranked(found) if ax is None or method in (None, row.method)]
     columns = min(4, len(rows))

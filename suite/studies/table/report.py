@@ -156,10 +156,6 @@ def plot_tables(tables: Sequence[CertificateTable], ax: Axes | None = None) -> A
     """Certified accuracy against radius: one step curve per table.
 
     Where only some radii were certified, points with their 95 % Clopper-Pearson intervals over images, a little apart.
-
-    Args:
-        tables: What to show.
-        ax: Where to draw; a figure of its own if None.
     """
     sheet = Sheet.on(ax, (7.2, 3.8))
     axes = sheet.panels[0]
@@ -221,11 +217,7 @@ def certificate_table(frame: pd.DataFrame) -> Table:
 
 
 def write_tables(tables: Sequence[CertificateTable], directory: Path, radii: Sequence[float] = RADII) -> list[Path]:
-    """Write summary and figure.
-
-    Returns:
-        The files: ``certificates.csv``, ``.md``, ``.tex``, ``.html``, ``.json``, ``.png`` and ``.svg``.
-    """
+    """Write table, JSON and figure, all called ``certificates``."""
     frame = summary(tables, radii)
     return write_files(
         directory,
