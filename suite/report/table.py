@@ -27,8 +27,7 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "—": "---",
+    "—": r"\textemdash{}",
     "…": r"\ldots{}",
     "°": r"\textdegree{}",
     "†": r"\textdagger{}",
@@ -36,8 +35,11 @@ _LATEX = {
     **{sign: f"$\\{name}$" for sign, name in {"±": "pm", "≥": "geq", "↓": "downarrow", "Δ": "Delta"}.items()},
     "\n": " ",
 }
-_MARKDOWN = {**{character: f"\\{character}" for character in "\\`*"}, "|": "&#124;", "<": "&lt;", "\n": " "}
-_EDGE_UNDERSCORE = re.compile(r"(?<!\w)_|_(?!\w)")
+_LATEX_LIGATURE = re.compile(r"([-`'])(?=\1)")
+_MARKDOWN = {**{sign: f"\\{sign}" for sign in "\\`*~"}, "&": "&amp;", "<": "&lt;", "|": "&#124;", "\n": " "}
+_MARKDOWN_IN_PLACE = re.compile(
+    r"(?<![^\W_])_|_(?![^\W_])|\](?=[\[(:])"
+)  # emphasis and links; snake_case and [a, b] are neither
 
 Row = Mapping[str, Any]
 
@@ -107,10 +109,10 @@ class Table:
     def to_markdown(self) -> str:
         """Write a Markdown table, its title above and its notes beneath."""
         rule = ["---:" if column.align == "right" else ":---" for column in self.columns]
-        escaped = [[_escape(cell, _MARKDOWN) for cell in line] for line in (self.headers, *self.cells)]
-        lines = [escaped[0], rule, *escaped[1:]]
-        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        return "\n\n".join([*([f"**{self.title}**"] if self.title else []), table, *self.notes]) + "\n"
+        head, *lines = ([_markdown(cell) for cell in line] for line in (self.headers, *self.cells))
+        table = "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
+        title = [f"**{_markdown(self.title)}**"] if self.title else []
+        return "\n\n".join([*title, table, *map(_markdown, self.notes)]) + "\n"
 
     def to_csv(self) -> str:
         """Write the frame as CSV."""
@@ -119,12 +121,10 @@ class Table:
     def to_latex(self) -> str:
         """Write a LaTeX ``table``; it needs the packages ``booktabs`` and ``textcomp``."""
         sides = "".join("r" if column.align == "right" else "l" for column in self.columns)
-        head, *lines = (
-            " & ".join(_escape(cell, _LATEX) for cell in line) + r" \\" for line in (self.headers, *self.cells)
-        )
+        head, *lines = (" & ".join(map(_latex, line)) + r" \\" for line in (self.headers, *self.cells))
         body = [f"\\midrule\n{line}" if row in self.emphasized else line for row, line in enumerate(lines)]
-        caption = [rf"\caption{{{_escape(self.title, _LATEX)}}}"] if self.title else []
-        notes = [rf"\par\smallskip\footnotesize {_escape(note, _LATEX)}" for note in self.notes]
+        caption = [rf"\caption{{{_latex(self.title)}}}"] if self.title else []
+        notes = [rf"\par\smallskip\footnotesize {_latex(note)}" for note in self.notes]
         top, bottom = [rf"\begin{{tabular}}{{{sides}}}", r"\toprule", head, r"\midrule"], [r"\bottomrule"]
         tabular = [*top, *body, *bottom, r"\end{tabular}"]
         return "\n".join([r"\begin{table}", r"\centering", *caption, *tabular, *notes, r"\end{table}", ""])
@@ -146,14 +146,15 @@ class Table:
     _repr_html_ = to_html  # what notebooks show
 
     def _to_rich(self, shown: Sequence[int], broken: bool = False) -> RichTable:
-        """A table for the console; ``broken`` puts options of names, which begin with a colon, on lines of their own."""
+        """A table for the console; ``broken`` puts the options of names on lines of their own."""
         table = RichTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
         for index in shown:
-            table.add_column(Text(self.columns[index].header), justify=self.columns[index].align, no_wrap=not broken)
+            column = self.columns[index]
+            table.add_column(Text(column.header), justify=column.align, no_wrap=not broken, overflow="fold")
         for row, cells in enumerate(self.cells):
             if row in self.emphasized:
                 table.add_section()
-            texts = (Text(cells[index].replace(":", "\n  :") if broken else cells[index]) for index in shown)
+            texts = (Text(cells[index].replace(":", "\n  ") if broken else cells[index]) for index in shown)
             table.add_row(*texts, style="dim" if row in self.emphasized else None)
         return table
 
@@ -207,9 +208,13 @@ def _fits(table: RichTable, console: Console) -> bool:
     return Measurement.get(console, console.options.update(width=10_000), table).maximum <= console.width
 
 
-def _escape(text: str, signs: Mapping[str, str]) -> str:
-    escaped = "".join(signs.get(character, character) for character in text)
-    return _EDGE_UNDERSCORE.sub(r"\\_", escaped) if signs is _MARKDOWN else escaped
+def _markdown(text: str) -> str:
+    return _MARKDOWN_IN_PLACE.sub(r"\\\g<0>", "".join(_MARKDOWN.get(sign, sign) for sign in text))
+
+
+def _latex(text: str) -> str:
+    escaped = _LATEX_LIGATURE.sub(r"\1{}", "".join(_LATEX.get(sign, sign) for sign in text))
+    return f"{{}}{escaped}" if escaped[:1] in ("[", "*") else escaped  # after the end of a row, these are its options
 
 
 def _plain(value: Any) -> Any:
