@@ -27,7 +27,9 @@ class Uniform(Searcher):
         super().__init__(problem, seed)
         space = problem.space
         pairs = [
-            pair for pair in product(space.choices, repeat=2) if pair[0] == pair[1] or not space.tie_weight_activation
+            (weight, activation)
+            for weight, activation in product(space.choices, repeat=2)
+            if weight == activation or not space.tie_weight_activation
         ]
         policies = {pair: policy for pair in pairs if problem.is_feasible(policy := space.uniform(*pair))}
 

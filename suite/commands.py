@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,33 +16,34 @@ from suite.contract.trial import Fidelity
 from suite.errors import BitcertError, unknown_name
 
 if TYPE_CHECKING:
+    from suite.problems.vision import SmoothedProblem
+    from suite.report.table import Table
     from suite.run.records import Run
 
 
 def run_list(arguments: argparse.Namespace) -> int:
     """List what can be named."""
     from suite.networks import shipped_sigmas
-    from suite.plugins import CERTIFIERS, POST_STEPS
-    from suite.problems import definitions
+    from suite.problems import DEFINITIONS, FOLDER
+    from suite.problems.definition import CERTIFICATION_METHODS
+    from suite.run.post_step import POST_STEPS
     from suite.run.registry import searcher_class, searcher_names
 
     problems = {}
-    for name, definition in definitions().items():
-        if not definition.network:
-            problems[name] = definition.summary
-            continue
+    for name, definition in DEFINITIONS.items():
         trained = ", ".join(f"{sigma:g}" for sigma in shipped_sigmas(definition.trained_as or name))
         comes = f"trained for sigma {trained}" if trained else "needs --checkpoint"
         problems[name] = f"{definition.summary} ({comes}; default {definition.sigma:g})"
+    problems[FOLDER.name] = FOLDER.summary
     problems["separable"] = "a formula instead of a network: for trying searchers and measuring overhead"
     searchers = {name: _first_line(searcher_class(name)) for name in searcher_names()}
-    networks = sorted({definition.network for definition in definitions().values() if definition.network})
+    networks = sorted({definition.network for definition in DEFINITIONS.values()})
     listed = {
         "problems": problems,
         "searchers": searchers,
         "networks": networks,
-        "certification_methods": list(CERTIFIERS.names()),
-        "post_steps": list(POST_STEPS.names()),
+        "certification_methods": list(CERTIFICATION_METHODS),
+        "post_steps": list(POST_STEPS),
     }
     if arguments.json:
         print(json.dumps(listed, indent=2))
@@ -52,8 +54,8 @@ def run_list(arguments: argparse.Namespace) -> int:
         for name, summary in rows.items():
             print(f"  {name:<{width}}  {summary}")
     print(f"networks: {', '.join(networks)}")
-    print(f"certification methods: {', '.join(CERTIFIERS.names())}")
-    print(f"post-steps: {', '.join(POST_STEPS.names())}")
+    print(f"certification methods: {', '.join(CERTIFICATION_METHODS)}")
+    print(f"post-steps: {', '.join(POST_STEPS)}")
     return 0
 
 
@@ -62,16 +64,15 @@ def run_train(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from suite.data import load_dataset
-    from suite.problems import definitions
-    from suite.report.progress import epochs_shown
+    from suite.problems import DEFINITIONS, FOLDER
+    from suite.report.progress import Progress
     from suite.train.recipe import make_checkpoint, recipe_for
 
-    known = definitions()
-    if arguments.problem not in known:
-        raise unknown_name("problem", arguments.problem, known)
-    definition = known[arguments.problem]
-    if not definition.network:
-        raise BitcertError("networks of your own are trained elsewhere; bitcert trains those of its named problems")
+    if arguments.problem not in DEFINITIONS:
+        if arguments.problem == FOLDER.name:
+            raise BitcertError("networks of your own are trained elsewhere; bitcert trains those of its named problems")
+        raise unknown_name("problem", arguments.problem, DEFINITIONS)
+    definition = DEFINITIONS[arguments.problem]
     sigma = definition.sigma if arguments.sigma is None else arguments.sigma
     if sigma <= 0:
         raise BitcertError(f"sigma must be positive, got {sigma}; it is the standard deviation of the smoothing noise")
@@ -84,9 +85,15 @@ def run_train(arguments: argparse.Namespace) -> int:
     if out.exists():
         raise BitcertError(f"{out} exists; choose another --out, or remove it to train again")
     dataset = load_dataset(definition.dataset, arguments.data, download=arguments.download)
-    with epochs_shown(recipe.settings.epochs, quiet=arguments.json) as progress:
+    with Progress(quiet=arguments.json) as progress:
+        progress.add("training", recipe.settings.epochs)
+        progress.show()
+
+        def watch(epoch: int, _: int, loss: float, accuracy: float) -> None:
+            progress.update("training", epoch, state=f"loss {loss:.3f}  accuracy under noise {accuracy:.3f}")
+
         record = make_checkpoint(
-            dataset, recipe, out, sigma=sigma, seed=arguments.seed, command=command, progress=progress
+            dataset, recipe, out, sigma=sigma, seed=arguments.seed, command=command, progress=watch
         )
     if arguments.json:
         print(json.dumps({"checkpoint": str(out), **record}))
@@ -97,15 +104,14 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 def run_search(arguments: argparse.Namespace) -> int:
     """Run one searcher."""
-    from suite.plugins import parse_options
-    from suite.report.progress import trials_shown
-    from suite.run.limits import check_pace
+    from suite.report.progress import Progress, SearchBars
+    from suite.run.loop import check_pace
     from suite.run.registry import make_searcher, parse_options
     from suite.studies.compare.run import searcher_slug
     from suite.studies.search.run import search
 
     problem = _problem(arguments)
-    searcher = make_searcher(arguments.searcher, problem, arguments.seed, **parse_options(arguments.option, "searcher"))
+    searcher = make_searcher(arguments.searcher, problem, arguments.seed, **parse_options(arguments.option))
     directory = arguments.directory or (
         f"runs/{problem.name}-{_slug(problem)}-{searcher_slug(arguments.searcher)}-{arguments.seed}"
     )
@@ -114,7 +120,8 @@ def run_search(arguments: argparse.Namespace) -> int:
     rungs = _rungs(arguments, fidelity)
     rungs.up_to(fidelity)  # mistakes come out before anything is shown
     check_pace(arguments.parallel, arguments.retries)
-    with trials_shown(problem, [(searcher.name, searcher.seed)], limits, quiet=arguments.json) as watcher:
+    with Progress(quiet=arguments.json) as progress:
+        watcher = SearchBars(progress, problem.objective, [(searcher.name, searcher.seed)], limits)
         run = search(
             problem,
             searcher,
@@ -173,12 +180,12 @@ def run_search(arguments: argparse.Namespace) -> int:
 
 def run_compare(arguments: argparse.Namespace) -> int:
     """Run searchers under equal spend, examine winners, report."""
-    from suite.plugins import SEARCHERS, split_names
+    from suite.run.registry import searcher_class, searcher_names, split_searchers
 
     problem = _problem(arguments)
-    names = split_names(arguments.searchers) if arguments.searchers else SEARCHERS.names()
+    names = split_searchers(arguments.searchers) if arguments.searchers else searcher_names()
     if arguments.searchers is None and problem.objective.pareto:
-        names = tuple(name for name in names if SEARCHERS.load(name).supports_pareto)
+        names = tuple(name for name in names if searcher_class(name).supports_pareto)
     directory = Path(arguments.directory or f"runs/{problem.name}-{_slug(problem)}")
     return _compare(arguments, problem, names, directory, against=arguments.against)
 
@@ -196,14 +203,15 @@ def run_ablate(arguments: argparse.Namespace) -> int:
 def _compare(
     arguments: argparse.Namespace, problem: Problem, names: tuple[str, ...], directory: Path, *, against: str | None
 ) -> int:
-    from suite.problems.workbench import workbench_of
-    from suite.report.progress import trials_shown
+    from suite.problems.vision import SmoothedProblem
+    from suite.report.progress import Progress, SearchBars
     from suite.run.exam import exam_images
-    from suite.run.limits import check_pace
+    from suite.run.loop import check_pace
     from suite.run.registry import make_searcher
     from suite.studies.compare.run import Batch, ComparisonSettings, load_comparison, run_batch
 
-    workbench_of(problem, "images to hold an exam on")
+    if not isinstance(problem, SmoothedProblem):
+        raise BitcertError(f"{problem.name} has no images to hold an exam on; search it with 'bitcert search'")
     reference = _against(against, names)
     for name in names:
         make_searcher(name, problem)  # mistakes come out before anything is shown or written
@@ -223,7 +231,8 @@ def _compare(
     check_pace(1, arguments.retries)
     batch = Batch() if arguments.batch is None else Batch.parse(arguments.batch)
     resources = _resources(arguments, directory)
-    with trials_shown(problem, batch.of(settings), settings.limits, quiet=arguments.json) as watcher:
+    with Progress(quiet=arguments.json) as progress:
+        watcher = SearchBars(progress, problem.objective, batch.of(settings), settings.limits)
         run_batch(
             problem,
             settings,
@@ -243,21 +252,24 @@ def _compare(
 
 def run_sensitivity(arguments: argparse.Namespace) -> int:
     """Probe a network layer by layer, and compare predictions with measurements."""
-    from rich.console import Console
-
     from baselines import SENSITIVITY
-    from suite.problems.workbench import workbench_of
-    from suite.report.progress import sensitivity_shown
-    from suite.studies.sensitivity.report import print_sensitivity, write_sensitivity
+    from suite.problems.vision import SmoothedProblem
+    from suite.report.progress import Progress
+    from suite.run.registry import split_searchers
+    from suite.studies.sensitivity.report import method_table, write_sensitivity
     from suite.studies.sensitivity.run import analyse_sensitivity, make_methods
 
     problem = _problem(arguments)
-    workbench_of(problem, "network to probe")
+    if not isinstance(problem, SmoothedProblem):
+        raise BitcertError(f"{problem.name} has no network to probe: its losses are a formula")
     methods = split_searchers(arguments.methods) if arguments.methods else SENSITIVITY
     make_methods(problem, methods)  # mistakes come out before anything is shown or written
     directory = Path(arguments.directory or f"runs/{problem.name}-{_slug(problem)}-sensitivity")
     resources = _resources(arguments, directory)
-    with sensitivity_shown(arguments.policies, len(methods), quiet=arguments.json) as (on_trial, on_method):
+    with Progress(quiet=arguments.json) as progress:
+        progress.add("policies", arguments.policies)
+        progress.add("methods", len(methods))
+        probed = itertools.count()
         found = analyse_sensitivity(
             problem,
             directory / "policies",
@@ -267,19 +279,19 @@ def run_sensitivity(arguments: argparse.Namespace) -> int:
             fidelity=_fidelity(arguments, problem),
             executor=arguments.executor,
             resources=resources,
-            on_trial=on_trial,
-            on_method=on_method,
+            on_trial=lambda _: progress.advance("policies"),
+            on_method=lambda method: progress.update("methods", next(probed), state=f"probing for {method}"),
         )
+        progress.update("methods", len(methods), state="")
     written = write_sensitivity(found, directory / "report")
-    return _written(arguments, written, "sensitivity.json", lambda: print_sensitivity(found, Console()))
+    return _written(arguments, written, "sensitivity.json", method_table(found))
 
 
 def run_examine(arguments: argparse.Namespace) -> int:
     """Certify one policy, or the float network, on exam images."""
-    from suite.problems.workbench import workbench_of
-    from suite.report.progress import exam_shown
-    from suite.run.exam import exam_forward_passes, examine
-    from suite.run.outcomes import write_outcome
+    from suite.problems.vision import SmoothedProblem
+    from suite.report.progress import Progress
+    from suite.run.exam import exam_forward_passes, examine, write_outcome
 
     policy, run = None, None
     if arguments.run:
@@ -288,20 +300,23 @@ def run_examine(arguments: argparse.Namespace) -> int:
     elif arguments.policy:
         policy = _policy(arguments.policy)
     problem = _problem(arguments)
-    workbench_of(problem, "images to hold an exam on")
+    if not isinstance(problem, SmoothedProblem):
+        raise BitcertError(f"{problem.name} has no images to hold an exam on")
     if run is not None:
         _check_run(run, problem)
     exam, post_step = _exam(arguments, problem), _post_step(arguments)
-    steps = 0 if policy is None else post_step.steps
-    with exam_shown(exam_forward_passes(problem, exam), steps, quiet=arguments.json) as (progress, on_step):
+    steps = 0 if policy is None or post_step.name == "none" else post_step.steps
+    with Progress(quiet=arguments.json) as progress:
+        progress.add("post-step", steps)
+        progress.add("exam", exam_forward_passes(problem, exam))
         outcome = examine(
             problem,
             policy,
             post_step,
             exam=exam,
             finetune_steps=None if run is None else run.provenance["fidelity"]["finetune_steps"],
-            progress=progress,
-            on_step=on_step,
+            progress=lambda passes: progress.advance("exam", passes),
+            on_step=lambda step: progress.update("post-step", step),
         )
     if arguments.out:
         write_outcome(outcome, Path(arguments.out))
@@ -327,18 +342,18 @@ def run_examine(arguments: argparse.Namespace) -> int:
 
 def run_post_steps(arguments: argparse.Namespace) -> int:
     """Finetune the same policies in several ways, and examine what comes out."""
-    from rich.console import Console
-
-    from suite.problems.workbench import workbench_of
-    from suite.report.progress import exams_shown
-    from suite.studies.post_steps.report import print_post_steps, write_post_steps
+    from suite.problems.vision import SmoothedProblem
+    from suite.report.progress import Progress
+    from suite.run.registry import split_searchers
+    from suite.studies.post_steps.report import post_step_table, write_post_steps
     from suite.studies.post_steps.run import PostStepSettings, compare_post_steps, sample_policies
 
     problem = _problem(arguments)
-    workbench_of(problem, "network to finetune")
+    if not isinstance(problem, SmoothedProblem):
+        raise BitcertError(f"{problem.name} has no network to finetune: its scores are a formula")
     policies = tuple(_policy(given) for given in arguments.policy)
     settings = PostStepSettings(
-        post_steps=split_names(arguments.post_steps),
+        post_steps=split_searchers(arguments.post_steps),
         policies=policies or sample_policies(problem, arguments.policies),
         seeds=_seeds(arguments.seeds),
         exam=_exam(arguments, problem),
@@ -346,37 +361,44 @@ def run_post_steps(arguments: argparse.Namespace) -> int:
     )
     directory = Path(arguments.directory or f"runs/{problem.name}-{_slug(problem)}-post-steps")
     resources = _resources(arguments, directory)
-    with exams_shown(quiet=arguments.json) as (on_start, on_exam):
+    with Progress(quiet=arguments.json) as progress:
+        progress.add("exams")
         comparison = compare_post_steps(
             problem,
             settings,
             directory,
             executor=arguments.executor,
             resources=resources,
-            on_start=on_start,
-            on_exam=on_exam,
+            on_start=lambda exams: progress.update("exams", total=exams),
+            on_exam=lambda _: progress.advance("exams"),
         )
     written = write_post_steps(comparison, directory / "report")
-    return _written(arguments, written, "post_steps.json", lambda: print_post_steps(comparison, Console()))
+    return _written(arguments, written, "post_steps.json", post_step_table(comparison))
 
 
 def run_plane(arguments: argparse.Namespace) -> int:
     """Map the loss around the captures of a run's best policy."""
-    from rich.console import Console
-
-    from suite.problems.workbench import workbench_of
-    from suite.report.progress import plane_shown
-    from suite.studies.plane.report import print_plane, write_plane
+    from suite.problems.vision import SmoothedProblem
+    from suite.report.progress import Progress
+    from suite.studies.plane.report import mark_table, write_plane
     from suite.studies.plane.run import map_plane
 
     run = _recorded_run(arguments)
     problem = _problem(arguments)
-    workbench_of(problem, "network to finetune")
+    if not isinstance(problem, SmoothedProblem):
+        raise BitcertError(f"{problem.name} has no network to finetune: its scores are a formula")
     _check_run(run, problem)
     assert run.best is not None
     step = _post_step(arguments)
     directory = Path(arguments.directory or f"{arguments.run.rstrip('/')}-plane")
-    with plane_shown(step.steps, arguments.size, quiet=arguments.json) as (on_step, on_point):
+    with Progress(quiet=arguments.json) as progress:
+        progress.add("finetuning", step.steps)
+        progress.add("points", arguments.size**2 + 5)
+
+        def on_point(count: int) -> None:
+            progress.update("finetuning", step.steps)
+            progress.update("points", count)
+
         plane = map_plane(
             problem,
             run.best.policy,
@@ -384,11 +406,11 @@ def run_plane(arguments: argparse.Namespace) -> int:
             post_step=step,
             size=arguments.size,
             fidelity=_fidelity(arguments, problem),
-            on_step=on_step,
+            on_step=lambda step: progress.update("finetuning", step),
             on_point=on_point,
         )
     written = write_plane(plane, directory / "report")
-    return _written(arguments, written, "plane.json", lambda: print_plane(plane, Console()))
+    return _written(arguments, written, "plane.json", mark_table(plane))
 
 
 def run_report(arguments: argparse.Namespace) -> int:
@@ -407,7 +429,7 @@ def run_table(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from suite.contract.objective import parse_radii
-    from suite.studies.table.report import RADII, print_tables, read_named, summary, write_tables
+    from suite.studies.table.report import RADII, certificate_table, read_named, summary, write_tables
 
     radii = RADII if arguments.radii is None else parse_radii(arguments.radii)
     if arguments.out and Path(arguments.out).exists() and not Path(arguments.out).is_dir():
@@ -421,18 +443,20 @@ def run_table(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(frame.to_json(orient="records", indent=2, double_precision=15))
         return 0
-    print_tables(frame, Console())
+    certificate_table(frame).print(Console())
     if written:
         print(f"{len(written)} files in {arguments.out}")
     return 0
 
 
-def _written(arguments: argparse.Namespace, files: list[Path], result: str, show: Callable[[], None]) -> int:
-    """Print the JSON among the files of a report, or else what is shown and where they are."""
+def _written(arguments: argparse.Namespace, files: list[Path], result: str, table: Table) -> int:
+    """Print the JSON among the files of a report, or else its table and where they are."""
+    from rich.console import Console
+
     if arguments.json:
         print(next(file for file in files if file.name == result).read_text(encoding="utf-8"))
         return 0
-    show()
+    table.print(Console())
     print(f"{len(files)} files in {files[0].parent}")
     return 0
 
@@ -447,20 +471,20 @@ def _against(asked: str | None, names: Sequence[str]) -> str:
 def _report(comparison: Any, directory: Path, *, against: str, as_json: bool) -> int:
     from rich.console import Console
 
-    from suite.report import leaderboard, print_leaderboard, write_report
+    from suite.report import leaderboard, leaderboard_table, write_report
 
     written = write_report(comparison, directory, against)
     if as_json:
         print((directory / "leaderboard.json").read_text(encoding="utf-8"))
         return 0
-    print_leaderboard(leaderboard(comparison, against), Console())
+    leaderboard_table(leaderboard(comparison, against)).print(Console())
     print(f"{len(written)} files in {directory}; begin with {directory / 'index.html'}")
     return 0
 
 
 def _recorded_run(arguments: argparse.Namespace) -> Run:
     """The run that was named, with a best policy; its problem is filled in where no option says otherwise."""
-    from suite.run.state import load_run
+    from suite.run.loop import load_run
 
     run = load_run(arguments.run)
     if run.best is None:
@@ -482,7 +506,7 @@ def _recorded_run(arguments: argparse.Namespace) -> Run:
     return run
 
 
-def _check_run(run: Run, problem: Problem) -> None:
+def _check_run(run: Run, problem: SmoothedProblem) -> None:
     """Raise BitcertError if the network or the images are not those of the run whose policy is looked at."""
     found = problem.provenance()
     for key, what in (("network_sha256", "network"), ("data_sha256", "images")):
@@ -493,13 +517,13 @@ def _check_run(run: Run, problem: Problem) -> None:
 
 
 def _problem(arguments: argparse.Namespace) -> Problem:
-    from suite.problems import load_problem
+    from suite.problems import FOLDER, load_problem
     from suite.train.finetune import FinetuneSettings
 
     if arguments.problem is None and arguments.network is None:
         raise BitcertError("name a problem, or bring your network with --network MODULE:FUNCTION; see 'bitcert list'")
     problem = load_problem(
-        arguments.problem or "folder",
+        arguments.problem or FOLDER.name,
         network=arguments.network,
         image_size=arguments.image_size,
         budget=arguments.budget,
@@ -541,18 +565,20 @@ def _policy(given: str) -> Policy:
 def _fidelity(arguments: argparse.Namespace, problem: Problem) -> Fidelity:
     from dataclasses import replace
 
-    from suite.plugins import PROTOCOLS
+    from suite.problems.definition import protocol_steps
+    from suite.problems.vision import SmoothedProblem
 
     asked = {name: getattr(arguments, name, None) for name in ("images", "noise", "finetune_steps")}
     protocol = getattr(arguments, "protocol", None)
     if protocol is not None:
-        asked["finetune_steps"] = PROTOCOLS.make(protocol).choose_steps(asked["finetune_steps"])
-    fidelity = problem.fidelity if asked["images"] else problem.default_fidelity()
-    return replace(fidelity, **{name: value for name, value in asked.items() if value is not None})
+        asked["finetune_steps"] = protocol_steps(protocol, asked["finetune_steps"])
+    if asked["images"] is None and isinstance(problem, SmoothedProblem):
+        asked["images"] = min(problem.fidelity.images, len(problem.dataset.splits["search"]))  # a folder may be small
+    return replace(problem.fidelity, **{name: value for name, value in asked.items() if value is not None})
 
 
 def _limits(arguments: argparse.Namespace) -> Any:
-    from suite.run.limits import Limits
+    from suite.run.loop import Limits
 
     evaluations = arguments.evaluations
     if evaluations is None and arguments.forward_passes is None and arguments.seconds is None:
@@ -569,7 +595,7 @@ def _rungs(arguments: argparse.Namespace, top: Fidelity) -> Any:
 
 
 def _post_step(arguments: argparse.Namespace) -> Any:
-    from suite.protocols import parse_post_step
+    from suite.run.post_step import parse_post_step
 
     return parse_post_step(arguments.post_step, arguments.post_step_steps)
 
@@ -591,7 +617,7 @@ def _exam(arguments: argparse.Namespace, problem: Any) -> Any:
 
 
 def _resources(arguments: argparse.Namespace, directory: str | Path) -> Any:
-    from suite.execute.executor import Resources
+    from suite.execute.inline import Resources
 
     loggers = tuple(getattr(arguments, "log", ()))
     if loggers and arguments.executor != "ray":

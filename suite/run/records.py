@@ -1,10 +1,9 @@
-"""What runs and exams leave behind, read back into memory: runs, outcomes, and comparisons of them."""
+"""What runs and exams leave behind, read back into memory."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -188,26 +187,3 @@ class Entry:
     run: Run
     outcome: Outcome
     before: Outcome | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Everything a leaderboard is made from.
-
-    Attributes:
-        directory: Where it was read from.
-        entries: One for each (searcher, seed), in the order they were asked for.
-        reference: The exam of the float network on the same images and noise.
-        layer_names: Names of the layers, in execution order.
-        budget_bops: The limit on BOPs.
-        float_bops: BOPs of the float network.
-        provenance: Problem, fidelity, exam, versions and commit, JSON-ready.
-    """
-
-    directory: Path
-    entries: tuple[Entry, ...]
-    reference: Outcome
-    layer_names: tuple[str, ...]
-    budget_bops: int
-    float_bops: int
-    provenance: Mapping[str, Any]

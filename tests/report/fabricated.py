@@ -16,7 +16,8 @@ from suite.contract.cost import cheapest, enforce_budget, float_bops, random_fea
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Metrics, Trial
 from suite.problems.separable import SeparableProblem
-from suite.run.records import Comparison, Entry, Outcome, Run
+from suite.report.comparison import Comparison
+from suite.run.records import Entry, Outcome, Run
 
 SIX = ("random", "uniform", "cheapest", "tpe", "evolution", "haq")
 TWELVE = (*SIX, "arq", "nsga2", "hawq", "sensitivity", "anneal", "greedy")

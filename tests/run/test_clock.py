@@ -29,7 +29,7 @@ class Thinking(Searcher):
 
     def ask(self, pending: Sequence[Trial] = ()) -> Policy:
         self._timed.virtual.advance(0.5)
-        return random_feasible(self.problem.space, self.problem.budget.limit, self._rng)
+        return random_feasible(self.problem.space, self.problem.budget, self._rng)
 
     def tell(self, trial: Trial) -> None:
         self._timed.virtual.advance(0.25)
