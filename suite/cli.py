@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 EXIT_OK, EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 1, 2, 130
 SHELLS = ("bash", "zsh", "fish")
 
-_DESCRIPTION = "Search each layer's bit width for the best certified robustness within a budget of bit operations (BOPs)."
+_DESCRIPTION = (
+    "Search each layer's bit width for the best certified robustness within a budget of bit operations (BOPs)."
+)
 _EPILOG = """exit status: 0 done, 1 something failed on the way, 2 a mistake in what was asked for, 130 interrupted
 (run the same command again to resume)."""
 _OWN = {"run": "run an experiment file", "completion": "print a completion script for bash, zsh or fish"}
@@ -74,7 +76,9 @@ def _run(arguments: list[str]) -> int:
 def _run_file(arguments: list[str]) -> int:
     """``bitcert run FILE``: the options are those of the study that the file names."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"usage: bitcert run FILE [options]\n\n{_OWN['run']}; 'bitcert run FILE --help' shows the options\n\n{_EPILOG}")
+        print(
+            f"usage: bitcert run FILE [options]\n\n{_OWN['run']}; 'bitcert run FILE --help' shows the options\n\n{_EPILOG}"
+        )
         return EXIT_OK if arguments else EXIT_MISTAKE
     if arguments[0].startswith("-"):
         raise BitcertError(f"name the experiment file first: bitcert run FILE [options], got {arguments[0]}")
@@ -99,7 +103,9 @@ def _print_completion(arguments: list[str]) -> int:
     from suite.studies.study import load_study
 
     if shell not in shtab.SUPPORTED_SHELLS:
-        raise BitcertError(f"the installed shtab has no completion for {shell}; upgrade it: pip install --upgrade shtab")
+        raise BitcertError(
+            f"the installed shtab has no completion for {shell}; upgrade it: pip install --upgrade shtab"
+        )
     root = argparse.ArgumentParser(prog="bitcert")
     verbs = root.add_subparsers()
     for name in plugins.STUDIES.names():
@@ -148,8 +154,10 @@ def _kinds(annotation: Any) -> Iterator[type]:
         yield tuple
     if isinstance(annotation, type) and get_origin(annotation) is None:
         yield annotation
-    else:
+    elif get_args(annotation):
         yield from _kinds(get_args(annotation)[0])
+    else:
+        yield type(annotation)  # a value of a Literal
 
 
 def _add_flags(

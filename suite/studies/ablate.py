@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from suite.studies.compare import Searches, SearchesSettings
-from suite.studies.settings import HeldOutSettings, Searcher, Variants, default_directory, setting
+from suite.studies.settings import HeldOutSettings, Searcher, Variants, in_runs, setting
 
 
 class AblationExam(HeldOutSettings):
@@ -55,6 +55,6 @@ class Ablate(Searches[AblateSettings]):
         """The searcher as it stands."""
         return self.settings.searcher
 
-    def directory(self) -> Path:
-        """As asked for, or named after problem, budget and searcher."""
-        return default_directory(self.settings.directory, self.problem, self.settings.searcher, "ablation")
+    def default_directory(self) -> Path:
+        """Named after problem, budget and searcher."""
+        return in_runs(self.problem, self.settings.searcher, "ablation")

@@ -24,18 +24,16 @@ from suite.studies.settings import (
 from suite.studies.study import Study, check_same_network, load_recorded
 
 if TYPE_CHECKING:
-    from suite.studies.plan import Plan
     from suite.contract.space import Policy
     from suite.problems.vision import SmoothedProblem
     from suite.run.records import Outcome, Run
+    from suite.studies.plan import Plan
 
 
 class ExamineSettings(Group):
     """Settings of one exam."""
 
-    run: str | None = setting(
-        None, "certify the best policy of this run; the problem is the run's", metavar="DIR"
-    )
+    run: str | None = setting(None, "certify the best policy of this run; the problem is the run's", metavar="DIR")
     policy: PolicyText | None = setting(
         None, 'certify this policy: {"weights":[...],"activations":[...]} or a file with it', metavar="JSON"
     )
@@ -120,4 +118,4 @@ class Examine(Study[ExamineSettings, "Outcome"]):
 
         _, policy, problem = self.network
         empty, exam = plan_for(problem, ExecutorSettings()), self.settings.exam
-        return add_exams(empty, problem, exam, "exam", [exam.step()], before=False, reference=policy is None)
+        return add_exams(empty, problem, exam, "exam", [exam.step()] if policy else [], before=False, reference=policy is None)

@@ -134,7 +134,7 @@ def study_of(document: Document) -> str:
     name = document.content.get("study")
     if name is None:
         raise document.error((), f"study is missing; known: {', '.join(plugins.STUDIES.names())}")
-    if not isinstance(name, str) or name not in plugins.STUDIES.names() and ":" not in name:
+    if not isinstance(name, str) or (name not in plugins.STUDIES.names() and ":" not in name):
         raise document.error(("study",), str(unknown_name("study", str(name), plugins.STUDIES.names())))
     return name
 
@@ -166,7 +166,7 @@ def print_plan(runs: list[Experiment], *, as_json: bool) -> int:
     plans = {}
     for run in runs:
         with run.located():
-            plans[run.label or "in all"] = run.study.plan()
+            plans[run.label or type(run.study).__name__.lower()] = run.study.plan()
     summary = summarize_plans(plans)
     if as_json:
         print(json.dumps(summary, indent=2))
@@ -201,7 +201,10 @@ def _cells(document: Document, overrides: Document) -> Iterator[tuple[str, Docum
                 stem, dot, suffix = path.rpartition(".json")
                 cell[name] = f"{stem}-{label}{dot}{suffix}" if dot and not suffix else f"{path}-{label}"
         places = {key: document.places.get(("matrix", ".".join(key)), "") for key in axes}
-        yield label, Document(*_name_groups(cell, {key: place for key, place in places.items() if place})).over(document)
+        yield (
+            label,
+            Document(*_name_groups(cell, {key: place for key, place in places.items() if place})).over(document),
+        )
 
 
 def _read(path: Path, chain: tuple[Path, ...]) -> Document:
@@ -223,7 +226,9 @@ def _read(path: Path, chain: tuple[Path, ...]) -> Document:
         raise BitcertError(f"{path}:1: this is nested too deeply for an experiment file") from None
     if not isinstance(node, yaml.MappingNode):
         what = "empty" if node is None else "not a mapping"
-        raise BitcertError(f"{path}:1: the file is {what}; an experiment file begins with study: compare, or another study")
+        raise BitcertError(
+            f"{path}:1: the file is {what}; an experiment file begins with study: compare, or another study"
+        )
     places: dict[Key, str] = {}
     content = _Reader(path, places).read(node, ())
     return _included(content, places, path, (*chain, path))
@@ -257,7 +262,7 @@ for _tag, _pattern, _first in (
     ("int", r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
     ("float", r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
 ):
-    _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^{_pattern}$"), _first)  # type: ignore[no-untyped-call]
+    _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^{_pattern}$"), _first)
 
 
 class _Reader:
@@ -308,7 +313,9 @@ class _Reader:
                 number = int(text) if kind == "int" else float(text)
                 if math.isfinite(number):
                     return number
-        raise self._error(node, f"{node.tag} {text[:_LONGEST_NUMBER]!r} is not read; give text, a number, true, false or null")
+        raise self._error(
+            node, f"{node.tag} {text[:_LONGEST_NUMBER]!r} is not read; give text, a number, true, false or null"
+        )
 
     def _error(self, node: yaml.Node, message: str) -> BitcertError:
         return BitcertError(f"{self._path}:{node.start_mark.line + 1}: {message}")

@@ -20,7 +20,6 @@ from suite.run.exam import exam_forward_passes
 from suite.run.post_step import PostStep
 from suite.studies.search.run import FINALISTS
 from suite.studies.settings import CertificateSettings, ExecutorSettings, SearchedProblem, SpendSettings, has_network
-from suite.train.finetune import PASSES_PER_IMAGE
 
 _POST_STEP_IMAGES = 1_000
 """Training images, at most, on which a post-step recomputes batch norms and measures losses."""
@@ -210,9 +209,12 @@ def print_plans(summary: Mapping[str, Any]) -> None:
     total = 0.0
     for name, run in summary["runs"].items():
         evaluations = "not limited" if run["evaluations"] is None else f"{run['evaluations']:,}"
-        print(f"{name}: {run['searches']} searches, evaluations at most: {evaluations}")
+        searches = f"{run['searches']} searches, " if run["searches"] else ""
+        print(f"{name}: {searches}" + (f"evaluations at most: {evaluations}" if run["evaluations"] != 0 else ""))
         for part, passes in run["forward_passes"].items():
-            print(f"  {part:<10} {'limited by time only' if passes is None else f'{passes:>16,} forward passes at most'}")
+            print(
+                f"  {part:<10} {'limited by time only' if passes is None else f'{passes:>16,} forward passes at most'}"
+            )
         if run["hours"] is not None:
             total += run["hours"]
             print(f"  {'time':<10} {run['hours']:>16.2f} hours, {run['parallel']} at a time")

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from suite.studies.compare import print_report
 from suite.studies.settings import Group, keyed, setting
 from suite.studies.study import Study, check_against
 
 if TYPE_CHECKING:
-    from suite.studies.plan import Plan
     from suite.run.records import Comparison
+    from suite.studies.plan import Plan
 
 
 class ReportSettings(Group):
@@ -52,7 +51,16 @@ class Report(Study[ReportSettings, "Comparison"]):
 
     def answer(self, result: Comparison, *, as_json: bool) -> int:
         """Print the leaderboard."""
-        return print_report(result, self.out(), self.settings.against or "random", as_json=as_json)
+        from rich.console import Console
+
+        from suite.report import leaderboard, print_leaderboard
+
+        if as_json:
+            print((self.out() / "leaderboard.json").read_text(encoding="utf-8"))
+            return 0
+        print_leaderboard(leaderboard(result, self.settings.against or "random"), Console())
+        print(f"report in {self.out()}; begin with {self.out() / 'index.html'}")
+        return 0
 
     def plan(self) -> Plan:
         """No forward passes at all."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -72,7 +72,7 @@ def setting(
         repeat: Whether the option may be repeated, one value each time.
         **constraints: pydantic's, such as ``ge``.
     """
-    extra = {"flag": flag, "metavar": metavar, "expert": expert, "repeat": repeat}
+    extra: dict[str, Any] = {"flag": flag, "metavar": metavar, "expert": expert, "repeat": repeat}
     return Field(default, description=description, json_schema_extra=extra, **constraints)
 
 
@@ -119,7 +119,11 @@ def _reason(model: type[BaseModel], kind: str, key: Key, error: Mapping[str, Any
     if kind == "missing":
         return f"{name} is missing"
     if kind == "greater_than_equal":
-        return f"{name} must {'not be negative' if limits['ge'] == 0 else 'be at least ' + str(limits['ge'])}, got {given}"
+        return (
+            f"{name} must {'not be negative' if limits['ge'] == 0 else 'be at least ' + str(limits['ge'])}, got {given}"
+        )
+    if kind == "literal_error":
+        return f"unknown {name} {given}; known: {limits['expected']}"
     expected = _EXPECTED.get(kind.partition("_")[0])
     if expected is not None:
         return f"{name} must be {expected}, got {given if len(given) < 80 else given[:76] + ' ...'}"
@@ -229,9 +233,7 @@ class ProblemSettings(DataSettings):
     sigma: float | None = setting(
         None, "standard deviation of the smoothing noise, images in [0, 1] (default: the problem's)"
     )
-    objective: str = setting(
-        "acr", "acr, clean, or certified@0.25,0.5; with +bops, fewer BOPs are a second objective"
-    )
+    objective: str = setting("acr", "acr, clean, or certified@0.25,0.5; with +bops, fewer BOPs are a second objective")
     certify: Annotated[str, known(plugins.CERTIFIERS)] = setting(
         "ranking",
         "how the search measures: ranking (estimates, cheapest), or certificates that are fixed, irs, incremental, sequential "
@@ -253,7 +255,7 @@ class ProblemSettings(DataSettings):
         "pretrained network, .safetensors or a PyTorch state dict (default: the one that comes with bitcert)",
         metavar="FILE",
     )
-    quantizer: str = setting("lsq", "quantizer of finetuning: lsq, fixed, pact or dorefa", expert=True)
+    quantizer: Literal["lsq", "fixed", "pact", "dorefa"] = setting("lsq", "quantizer of finetuning: lsq, fixed, pact or dorefa", expert=True)
     recalibrate: bool = setting(False, "recalibrate batch norm for every policy that is not finetuned")
     device: str = setting("cpu", "where evaluations run")
 
@@ -522,9 +524,7 @@ def read_policy(given: str) -> Policy:
         ) from None
 
 
-def default_directory(given: str | None, problem: Problem, *parts: object) -> Path:
-    """The directory that was asked for, or one below ``runs/`` named after problem, budget and further parts."""
-    if given is not None:
-        return Path(given)
+def in_runs(problem: Problem, *parts: object) -> Path:
+    """A folder in ``runs/`` named after problem, budget and further parts."""
     named = [problem.name, problem.budget.text.replace("/", "-of-"), *map(str, parts)]
     return Path("runs") / re.sub(r"[^\w.+=-]", "_", "-".join(named))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from suite import plugins
 from suite.errors import BitcertError, unknown_name
 from suite.files import write_text
-from suite.studies.settings import Group, ProblemSettings, SettingError, keyed
+from suite.studies.settings import Group, ProblemSettings, SettingError, keyed, setting, with_network
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from suite.problems.vision import SmoothedProblem
     from suite.run.records import Run
     from suite.studies.plan import Plan
@@ -60,10 +63,74 @@ class Study(ABC, Generic[SettingsT, ResultT]):
         """What it will cost at most; reads no more than needed and writes nothing."""
 
 
-def load_study(name: str) -> type[Study[Any, Any]]:
-    """The study registered under a name; raises BitcertError listing the known ones if there is none of that name."""
-    study: type[Study[Any, Any]] = plugins.STUDIES.load(name)
-    return study
+class ReportedSettings(Group):
+    """Settings of a study that keeps a directory with journals and a report."""
+
+    directory: str | None = setting(
+        None, "where everything goes (default: a folder in runs/ named after the study)", metavar="DIR"
+    )
+    report: str | None = setting(None, "where the report goes (default: DIRECTORY/report)", metavar="DIR")
+
+
+ReportedT = TypeVar("ReportedT", bound=ReportedSettings)
+
+
+class ReportedStudy(Study[ReportedT, ResultT]):
+    """A study of a network that keeps a directory, which is resumed, and writes a report.
+
+    Attributes:
+        name: Its registered name.
+        lacking: Why it cannot be run on a problem without a network.
+        json: The file of its report that ``--json`` prints.
+    """
+
+    name: str
+    lacking: str
+    json: str
+
+    @abstractmethod
+    def load(self) -> Any:
+        """Make the problem."""
+
+    @abstractmethod
+    def default_directory(self) -> Path:
+        """Where everything goes unless the settings say."""
+
+    @abstractmethod
+    def show(self, result: ResultT, console: Console) -> None:
+        """Print the result for people."""
+
+    @cached_property
+    def problem(self) -> SmoothedProblem:
+        """Whose network it is."""
+        return with_network(self.load(), self.lacking)
+
+    @cached_property
+    def directory(self) -> Path:
+        """Where everything goes."""
+        given = self.settings.directory
+        return self.default_directory() if given is None else Path(given)
+
+    @property
+    def report(self) -> Path:
+        """Where the report goes."""
+        return self.directory / "report" if self.settings.report is None else Path(self.settings.report)
+
+    @cached_property
+    def recorder(self) -> Recorder:
+        """Writes the settings into the directory."""
+        return Recorder(self.name, self.settings, self.directory)
+
+    def answer(self, result: ResultT, *, as_json: bool) -> int:
+        """Print the JSON of the report, or else the result and where the report is."""
+        from rich.console import Console
+
+        if as_json:
+            print((self.report / self.json).read_text(encoding="utf-8"))
+            return 0
+        self.show(result, Console())
+        print(f"report in {self.report}")
+        return 0
 
 
 class Recorder:
@@ -79,6 +146,7 @@ class Recorder:
 
     def __init__(self, study: str, settings: Group, directory: Path) -> None:
         self._content = {"study": study, **settings.model_dump(mode="json", exclude_none=True)}
+        self._content["directory"] = str(directory)
         self._path = directory / EXPERIMENT_FILE
         self._written = False
 
@@ -101,14 +169,10 @@ class Recorder:
         return heard
 
 
-def print_written(result: Path, show: Callable[[], None], *, as_json: bool) -> int:
-    """Print a report's JSON, or else what is shown and where the report is."""
-    if as_json:
-        print(result.read_text(encoding="utf-8"))
-        return 0
-    show()
-    print(f"report in {result.parent}")
-    return 0
+def load_study(name: str) -> type[Study[Any, Any]]:
+    """The study registered under a name; raises BitcertError listing the known ones if there is none of that name."""
+    study: type[Study[Any, Any]] = plugins.STUDIES.load(name)
+    return study
 
 
 def check_against(asked: str | None, names: Sequence[str]) -> str:

@@ -13,8 +13,8 @@ from suite.studies.settings import DataSettings, Group, keyed, setting
 from suite.studies.study import Study
 
 if TYPE_CHECKING:
-    from suite.studies.plan import Plan
     from suite.problems.definition import Definition
+    from suite.studies.plan import Plan
 
 
 class TrainedProblem(DataSettings):
@@ -30,9 +30,7 @@ class TrainSettings(Group):
     problem: TrainedProblem = setting(..., "whose network is trained")
     seed: int = setting(0, "seed of weights, order, noise and augmentation")
     epochs: int | None = setting(None, "passes over the training images (default: the dataset's)")
-    out: str | None = setting(
-        None, "checkpoint to write (default: PROBLEM-sigmaS.safetensors here)", metavar="FILE"
-    )
+    out: str | None = setting(None, "checkpoint to write (default: PROBLEM-sigmaS.safetensors here)", metavar="FILE")
 
 
 class Train(Study[TrainSettings, "dict[str, Any]"]):
@@ -105,7 +103,8 @@ class Train(Study[TrainSettings, "dict[str, Any]"]):
     def plan(self) -> Plan:
         """Three passes for every training image and epoch; reads the data."""
         from suite.data import load_dataset
-        from suite.studies.plan import PASSES_PER_IMAGE, Plan
+        from suite.studies.plan import Plan
+        from suite.train.finetune import PASSES_PER_IMAGE
         from suite.train.recipe import recipe_for
 
         data = self.settings.problem

@@ -10,36 +10,32 @@ from typing import TYPE_CHECKING, TypeVar
 
 from suite import plugins
 from suite.studies.settings import (
-    Group,
     HeldOutSettings,
     RayByDefault,
     SearchedProblem,
     Searchers,
     Seeds,
     SpendSettings,
-    default_directory,
+    in_runs,
     keyed,
     setting,
-    with_network,
 )
-from suite.studies.study import Recorder, Study, check_against
+from suite.studies.study import ReportedSettings, ReportedStudy, check_against
 
 if TYPE_CHECKING:
-    from suite.studies.plan import Plan
-    from suite.problems.vision import SmoothedProblem
+    from rich.console import Console
+
+    from suite.contract.problem import Problem
     from suite.run.records import Comparison
     from suite.studies.compare.run import Batch, ComparisonSettings
+    from suite.studies.plan import Plan
 
 
-class SearchesSettings(Group):
+class SearchesSettings(ReportedSettings):
     """Settings of many searches whose winners are certified."""
 
     problem: SearchedProblem = SearchedProblem()
     seeds: Seeds = setting((0, 1), "seeds of every searcher", metavar="A,B,...")
-    directory: str | None = setting(
-        None, "where everything goes (default: runs/PROBLEM-BUDGET; of an ablation, -SEARCHER-ablation)", metavar="DIR"
-    )
-    report: str | None = setting(None, "where the report goes (default: DIRECTORY/report)", metavar="DIR")
     batch: str | None = setting(
         None,
         "run only the K-th of N parts of the searches, on machines that share no cluster; give the directories of all parts to "
@@ -68,10 +64,11 @@ class CompareSettings(SearchesSettings):
 SearchesT = TypeVar("SearchesT", bound=SearchesSettings)
 
 
-class Searches(Study[SearchesT, "Comparison | None"]):
+class Searches(ReportedStudy[SearchesT, "Comparison | None"]):
     """Base of verbs that run many searches and certify their winners; the result is None for a batch of them."""
 
-    name: str
+    lacking = "has no images to hold an exam on; search it with 'bitcert search'"
+    json = "leaderboard.json"
 
     @abstractmethod
     def searchers(self) -> tuple[str, ...]:
@@ -85,16 +82,9 @@ class Searches(Study[SearchesT, "Comparison | None"]):
     def against(self) -> str | None:
         """What all others are tested against, if that was asked for."""
 
-    @abstractmethod
-    def directory(self) -> Path:
-        """Where everything goes."""
-
-    @cached_property
-    def problem(self) -> SmoothedProblem:
-        """What is searched."""
-        return with_network(
-            self.settings.problem.load(), "has no images to hold an exam on; search it with 'bitcert search'"
-        )
+    def load(self) -> Problem:
+        """As set."""
+        return self.settings.problem.load()
 
     @cached_property
     def batch(self) -> Batch:
@@ -137,40 +127,39 @@ class Searches(Study[SearchesT, "Comparison | None"]):
         from suite.studies.compare.recording import RecordingWatcher
         from suite.studies.compare.run import load_comparison, run_batch
 
-        directory, wanted = self.directory(), self.comparison()
-        resources = self.settings.executor.logged(directory)
-        recorder = Recorder(self.name, self.settings, directory)
+        wanted, resources = self.comparison(), self.settings.executor.logged(self.directory)
         with trials_shown(self.problem, self.batch.of(wanted), wanted.limits, quiet=quiet) as watcher:
             run_batch(
                 self.problem,
                 wanted,
-                directory,
+                self.directory,
                 self.batch,
                 executor=self.settings.executor.name,
                 retries=self.settings.spend.retries,
                 resources=resources,
-                watcher=RecordingWatcher(watcher, recorder.write),
+                watcher=RecordingWatcher(watcher, self.recorder.write),
             )
         if self.batch.count > 1:
             return None
-        comparison = load_comparison(directory)
-        write_report(comparison, self.report_directory(), check_against(self.against(), wanted.searchers))
+        comparison = load_comparison(self.directory)
+        write_report(comparison, self.report, check_against(self.against(), wanted.searchers))
         return comparison
 
-    def report_directory(self) -> Path:
-        """Where the report goes."""
-        return self.directory() / "report" if self.settings.report is None else Path(self.settings.report)
-
     def answer(self, result: Comparison | None, *, as_json: bool) -> int:
-        """Print the leaderboard."""
-        if result is None:
-            searches = len(self.batch.of(self.comparison()))
-            done = {"directory": str(self.directory()), "batch": self.settings.batch, "searches": searches}
-            print(
-                json.dumps(done) if as_json else f"batch {self.settings.batch} is done: {done['searches']} searches"
-            )
-            return 0
-        return print_report(result, self.report_directory(), self.against() or "random", as_json=as_json)
+        """Print the leaderboard, or of a batch how many searches it has."""
+        if result is not None:
+            return super().answer(result, as_json=as_json)
+        searches = len(self.batch.of(self.comparison()))
+        done = {"directory": str(self.directory), "batch": self.settings.batch, "searches": searches}
+        print(json.dumps(done) if as_json else f"batch {self.settings.batch} is done: {searches} searches")
+        return 0
+
+    def show(self, result: Comparison | None, console: Console) -> None:
+        """The leaderboard."""
+        from suite.report import leaderboard, print_leaderboard
+
+        assert result is not None
+        print_leaderboard(leaderboard(result, self.against() or "random"), console)
 
     def plan(self) -> Plan:
         """All searches, and an exam of every winner and of the float network."""
@@ -211,20 +200,6 @@ class Compare(Searches[CompareSettings]):
         """As asked for."""
         return self.settings.against
 
-    def directory(self) -> Path:
-        """As asked for, or named after problem and budget."""
-        return default_directory(self.settings.directory, self.problem)
-
-
-def print_report(comparison: Comparison, directory: Path, against: str, *, as_json: bool) -> int:
-    """Print the leaderboard of a report that was written."""
-    from rich.console import Console
-
-    from suite.report import leaderboard, print_leaderboard
-
-    if as_json:
-        print((directory / "leaderboard.json").read_text(encoding="utf-8"))
-        return 0
-    print_leaderboard(leaderboard(comparison, against), Console())
-    print(f"report in {directory}; begin with {directory / 'index.html'}")
-    return 0
+    def default_directory(self) -> Path:
+        """Named after problem and budget."""
+        return in_runs(self.problem)

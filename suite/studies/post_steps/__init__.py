@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from suite.studies.settings import (
-    CertificateSettings,
-    ExecutorSettings,
-    Group,
-    PolicyText,
-    PostSteps as PostStepNames,
-    ProblemSettings,
-    Seeds,
-    default_directory,
-    keyed,
-    read_policy,
-    setting,
-    with_network,
-)
-from suite.studies.study import Recorder, Study, print_written
+from suite.studies import settings as shared
+from suite.studies.settings import in_runs, keyed, read_policy, setting
+from suite.studies.study import ReportedSettings, ReportedStudy
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from suite.contract.problem import Problem
     from suite.studies.plan import Plan
-    from suite.problems.vision import SmoothedProblem
-    from suite.studies.post_steps.run import PostStepComparison, PostStepSettings
+    from suite.studies.post_steps.run import PostStepComparison
 
 
-class JudgingExam(CertificateSettings):
+class JudgingExam(shared.CertificateSettings):
     """How the finetuned networks are certified, and on which images."""
 
     split: str = setting("exam", "images that judge: exam, or search to choose settings without seeing the exam")
 
 
-class PostStepsSettings(Group):
+class PostStepsSettings(ReportedSettings):
     """Settings of a comparison of post-steps."""
 
-    problem: ProblemSettings = ProblemSettings()
-    post_steps: PostStepNames = setting(
+    problem: shared.ProblemSettings = shared.ProblemSettings()
+    post_steps: shared.PostSteps = setting(
         ("sqwa", "qat", "qat-low-lr", "swa", "none"),
         "what is compared, see 'bitcert list'; the first is the reference; options follow a name, as in "
         "sqwa:captures=3:averaged=masters",
@@ -46,19 +35,15 @@ class PostStepsSettings(Group):
     )
     steps: int | None = setting(None, "optimizer steps of each, where it has no option (default: 400)")
     policies: int = setting(5, "number of policies: the largest uniform one within the budget, and random ones")
-    policy: tuple[PolicyText, ...] = setting(
+    policy: tuple[shared.PolicyText, ...] = setting(
         (), "a policy, or a file with it, instead of those; may be repeated", metavar="JSON", repeat=True
     )
-    seeds: Seeds = setting((0, 1, 2, 3, 4), "seeds of every post-step", metavar="A,B,...")
-    directory: str | None = setting(
-        None, "where everything goes (default: runs/PROBLEM-BUDGET-post-steps)", metavar="DIR"
-    )
-    report: str | None = setting(None, "where the report goes (default: DIRECTORY/report)", metavar="DIR")
+    seeds: shared.Seeds = setting((0, 1, 2, 3, 4), "seeds of every post-step", metavar="A,B,...")
     exam: JudgingExam = JudgingExam()
-    executor: ExecutorSettings = ExecutorSettings()
+    executor: shared.ExecutorSettings = shared.ExecutorSettings()
 
 
-class PostSteps(Study[PostStepsSettings, "PostStepComparison"]):
+class PostSteps(ReportedStudy[PostStepsSettings, "PostStepComparison"]):
     """Compare ways of finetuning the same policies.
 
     Put the same policies through several post-steps, certify each result on held-out images, and write a table and a figure
@@ -67,63 +52,48 @@ class PostSteps(Study[PostStepsSettings, "PostStepComparison"]):
 
     Settings = PostStepsSettings
     positional = ("problem.name",)
+    name, json = "post-steps", "post_steps.json"
+    lacking = "has no network to finetune: its scores are a formula"
 
-    @cached_property
-    def problem(self) -> SmoothedProblem:
-        """Whose network is finetuned."""
-        return with_network(self.settings.problem.load(), "has no network to finetune: its scores are a formula")
+    def load(self) -> Problem:
+        """As set."""
+        return self.settings.problem.load()
 
-    @cached_property
-    def directory(self) -> Path:
-        """Where everything goes."""
-        return default_directory(self.settings.directory, self.problem, "post-steps")
-
-    def comparison(self) -> PostStepSettings:
-        """What the functions take."""
-        from suite.studies.post_steps.run import PostStepSettings, sample_policies
-
-        settings = self.settings
-        with keyed("policy" if settings.policy else "policies"):
-            policies = tuple(map(read_policy, settings.policy)) or sample_policies(self.problem, settings.policies)
-        exam = settings.exam.build(self.problem, settings.exam.split)
-        with keyed("post_steps"):
-            return PostStepSettings(settings.post_steps, policies, settings.seeds, exam, settings.steps)
+    def default_directory(self) -> Path:
+        """Named after the problem and its budget."""
+        return in_runs(self.problem, self.name)
 
     def run(self, *, quiet: bool = True) -> PostStepComparison:
         """Finetune, certify, and write the report."""
         from suite.report.progress import exams_shown
         from suite.studies.post_steps.report import write_post_steps
-        from suite.studies.post_steps.run import compare_post_steps
+        from suite.studies.post_steps.run import PostStepSettings, compare_post_steps, sample_policies
 
-        wanted = self.comparison()
-        resources = self.settings.executor.resources(self.directory)
-        recorder = Recorder("post-steps", self.settings, self.directory)
+        settings, problem = self.settings, self.problem
+        with keyed("policy" if settings.policy else "policies"):
+            policies = tuple(map(read_policy, settings.policy)) or sample_policies(problem, settings.policies)
+        exam = settings.exam.build(problem, settings.exam.split)
+        with keyed("post_steps"):
+            wanted = PostStepSettings(settings.post_steps, policies, settings.seeds, exam, settings.steps)
+        resources = settings.executor.resources(self.directory)
         with exams_shown(quiet=quiet) as (on_start, on_exam):
             comparison = compare_post_steps(
-                self.problem,
+                problem,
                 wanted,
                 self.directory,
-                executor=self.settings.executor.name,
+                executor=settings.executor.name,
                 resources=resources,
-                on_start=recorder.before(on_start),
+                on_start=self.recorder.before(on_start),
                 on_exam=on_exam,
             )
-        write_post_steps(comparison, self.report_directory())
+        write_post_steps(comparison, self.report)
         return comparison
 
-    def report_directory(self) -> Path:
-        """Where the report goes."""
-        return self.directory / "report" if self.settings.report is None else Path(self.settings.report)
-
-    def answer(self, result: PostStepComparison, *, as_json: bool) -> int:
-        """Print the differences."""
-        from rich.console import Console
-
+    def show(self, result: PostStepComparison, console: Console) -> None:
+        """The differences."""
         from suite.studies.post_steps.report import print_post_steps
 
-        return print_written(
-            self.report_directory() / "post_steps.json", lambda: print_post_steps(result, Console()), as_json=as_json
-        )
+        print_post_steps(result, console)
 
     def plan(self) -> Plan:
         """Every post-step of every policy and seed, and an exam of each."""

@@ -15,17 +15,17 @@ from suite.studies.settings import (
     SearchedProblem,
     Searcher,
     SpendSettings,
-    default_directory,
+    in_runs,
     keyed,
     setting,
 )
 from suite.studies.study import Recorder, Study
 
 if TYPE_CHECKING:
-    from suite.studies.plan import Plan
     from suite.contract.problem import Problem
     from suite.contract.trial import Metrics, Trial
     from suite.run.records import Run
+    from suite.studies.plan import Plan
 
 
 class SearchSettings(Group):
@@ -33,9 +33,7 @@ class SearchSettings(Group):
 
     problem: SearchedProblem = SearchedProblem()
     searcher: Searcher = setting(..., "method, with options after its name if any; see 'bitcert list'", metavar="A")
-    option: tuple[str, ...] = setting(
-        (), "option of the searcher; may be repeated", metavar="NAME=VALUE", repeat=True
-    )
+    option: tuple[str, ...] = setting((), "option of the searcher; may be repeated", metavar="NAME=VALUE", repeat=True)
     seed: int = setting(0, "seed of the searcher")
     parallel: int = setting(
         1, "most evaluations of this search under way at once; above 1 the order of results matters", expert=True, ge=1
@@ -63,9 +61,9 @@ class Search(Study[SearchSettings, "Run"]):
     @cached_property
     def directory(self) -> Path:
         """Where the journal goes."""
-        return default_directory(
-            self.settings.directory, self.problem, self.settings.searcher, self.settings.seed
-        )
+        settings = self.settings
+        given = settings.directory
+        return in_runs(self.problem, settings.searcher, settings.seed) if given is None else Path(given)
 
     def run(self, *, quiet: bool = True) -> Run:
         """Search, or resume the search."""

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from suite.studies.settings import (
-    FidelitySettings,
-    Group,
-    LoggedExecutor,
-    SearchedProblem,
-    Searchers,
-    default_directory,
-    keyed,
-    setting,
-    with_network,
-)
-from suite.studies.study import Recorder, Study, print_written
+from suite.studies.settings import FidelitySettings, LoggedExecutor, SearchedProblem, Searchers, in_runs, keyed, setting
+from suite.studies.study import ReportedSettings, ReportedStudy
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from suite.contract.problem import Problem
     from suite.studies.plan import Plan
-    from suite.problems.vision import SmoothedProblem
     from suite.studies.sensitivity import run as work
 
 
-class SensitivitySettings(Group):
+class SensitivitySettings(ReportedSettings):
     """Settings of a sensitivity study."""
 
     problem: SearchedProblem = SearchedProblem()
@@ -34,15 +25,11 @@ class SensitivitySettings(Group):
     )
     policies: int = setting(200, "random feasible policies that are measured")
     seed: int = setting(0, "seed of policies and probes")
-    directory: str | None = setting(
-        None, "where everything goes (default: runs/PROBLEM-BUDGET-sensitivity)", metavar="DIR"
-    )
-    report: str | None = setting(None, "where the report goes (default: DIRECTORY/report)", metavar="DIR")
     spend: FidelitySettings = FidelitySettings()
     executor: LoggedExecutor = LoggedExecutor()
 
 
-class Sensitivity(Study[SensitivitySettings, "work.Sensitivity"]):
+class Sensitivity(ReportedStudy[SensitivitySettings, "work.Sensitivity"]):
     """Measure each layer's sensitivity, and how well it predicts.
 
     Probe a network layer by layer with every sensitivity method, measure random feasible policies, and write tables and
@@ -51,16 +38,16 @@ class Sensitivity(Study[SensitivitySettings, "work.Sensitivity"]):
 
     Settings = SensitivitySettings
     positional = ("problem.name",)
+    name, json = "sensitivity", "sensitivity.json"
+    lacking = "has no network to probe: its losses are a formula"
 
-    @cached_property
-    def problem(self) -> SmoothedProblem:
-        """Whose network is probed."""
-        return with_network(self.settings.problem.load(), "has no network to probe: its losses are a formula")
+    def load(self) -> Problem:
+        """As set."""
+        return self.settings.problem.load()
 
-    @cached_property
-    def directory(self) -> Path:
-        """Where everything goes."""
-        return default_directory(self.settings.directory, self.problem, "sensitivity")
+    def default_directory(self) -> Path:
+        """Named after the problem and its budget."""
+        return in_runs(self.problem, self.name)
 
     def run(self, *, quiet: bool = True) -> work.Sensitivity:
         """Measure, probe, and write the report."""
@@ -74,10 +61,7 @@ class Sensitivity(Study[SensitivitySettings, "work.Sensitivity"]):
         with keyed("methods"):
             make_methods(problem, methods)  # mistakes come out before anything is shown or written
         fidelity = settings.spend.fidelity_of(problem, settings.problem)
-        resources, recorder = (
-            settings.executor.logged(self.directory),
-            Recorder("sensitivity", settings, self.directory),
-        )
+        resources = settings.executor.logged(self.directory)
         with sensitivity_shown(settings.policies, len(methods), quiet=quiet) as (on_trial, on_method):
             found = analyse_sensitivity(
                 problem,
@@ -88,28 +72,20 @@ class Sensitivity(Study[SensitivitySettings, "work.Sensitivity"]):
                 fidelity=fidelity,
                 executor=settings.executor.name,
                 resources=resources,
-                on_trial=recorder.before(on_trial),
+                on_trial=self.recorder.before(on_trial),
                 on_method=on_method,
             )
-        write_sensitivity(found, self.report_directory())
+        write_sensitivity(found, self.report)
         return found
 
-    def report_directory(self) -> Path:
-        """Where the report goes."""
-        return self.directory / "report" if self.settings.report is None else Path(self.settings.report)
-
-    def answer(self, result: work.Sensitivity, *, as_json: bool) -> int:
-        """Print how well the methods predict."""
-        from rich.console import Console
-
+    def show(self, result: work.Sensitivity, console: Console) -> None:
+        """How well the methods predict."""
         from suite.studies.sensitivity.report import print_sensitivity
 
-        return print_written(
-            self.report_directory() / "sensitivity.json", lambda: print_sensitivity(result, Console()), as_json=as_json
-        )
+        print_sensitivity(result, console)
 
     def plan(self) -> Plan:
-        """The measured policies."""
+        """The measured policies; probes come on top."""
         from suite.studies.plan import plan_measurements
 
         settings = self.settings

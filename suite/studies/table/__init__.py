@@ -10,8 +10,9 @@ from suite.studies.settings import Group, keyed, setting
 from suite.studies.study import Study
 
 if TYPE_CHECKING:
-    from suite.studies.plan import Plan
     import pandas as pd
+
+    from suite.studies.plan import Plan
 
 
 class TableSettings(Group):
@@ -25,9 +26,7 @@ class TableSettings(Group):
         min_length=1,
     )
     radii: str | None = setting(None, "radii of the columns (default: 0,0.25,0.5,0.75,1,1.5)", metavar="A,B,...")
-    out: str | None = setting(
-        None, "also write certificates.csv, .json, .md, .png and .svg there", metavar="DIR"
-    )
+    out: str | None = setting(None, "also write certificates.csv, .json, .md, .png and .svg there", metavar="DIR")
 
 
 class Table(Study[TableSettings, "pd.DataFrame"]):
@@ -55,9 +54,7 @@ class Table(Study[TableSettings, "pd.DataFrame"]):
             tables = [read_named(given) for given in settings.files]
             names = [table.name for table in tables]
             if len(set(names)) < len(names):
-                raise BitcertError(
-                    f"every table needs a name of its own, given as NAME=FILE; got {', '.join(names)}"
-                )
+                raise BitcertError(f"every table needs a name of its own, given as NAME=FILE; got {', '.join(names)}")
         if settings.out is not None:
             write_tables(tables, Path(settings.out), radii)
         return summary(tables, radii)
