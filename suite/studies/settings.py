@@ -255,7 +255,9 @@ class ProblemSettings(DataSettings):
         "pretrained network, .safetensors or a PyTorch state dict (default: the one that comes with bitcert)",
         metavar="FILE",
     )
-    quantizer: Literal["lsq", "fixed", "pact", "dorefa"] = setting("lsq", "quantizer of finetuning: lsq, fixed, pact or dorefa", expert=True)
+    quantizer: Literal["lsq", "fixed", "pact", "dorefa"] = setting(
+        "lsq", "quantizer of finetuning: lsq, fixed, pact or dorefa", expert=True
+    )
     recalibrate: bool = setting(False, "recalibrate batch norm for every policy that is not finetuned")
     device: str = setting("cpu", "where evaluations run")
 
