@@ -6,21 +6,16 @@ Deep deterministic policy gradient (Lillicrap et al., ICLR 2016) with the explor
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 from scipy import special
 from threadpoolctl import ThreadpoolController
 
 from searchers._mlp import Adam, Array, Perceptron
-from suite.errors import BitcertError
-from suite.files import write_bytes
+from suite.store import Store
 
 _THREADS = 1
 """Threads of the agent's arithmetic: fixed, since sums in floating point depend on them; more of them wait for each other
@@ -171,29 +166,25 @@ class DDPG:
             "steps": self._actor_optimizer.steps,
             "generator": self._rng.bit_generator.state,
         }
-        write_bytes(path, save(self._arrays(), {"agent": json.dumps(notes)}))
+        _store(path).write({"agent": self._arrays()}, notes)
 
     @classmethod
     def load(cls, path: Path) -> DDPG:
-        """Read what :meth:`save` wrote; the agent goes on as if it had never stopped.
+        """Read what :meth:`save` wrote; the agent continues as if it had never stopped.
 
         Raises:
-            BitcertError: If the file holds no agent.
+            BitcertError: If there is no file, or it holds no agent.
         """
-        try:
-            with safe_open(path, "numpy") as file:
-                notes: dict[str, Any] = json.loads(file.metadata()["agent"])
-                found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            dtype = found["memory"].dtype.type
-            agent = cls(notes["state_size"], AgentSettings(**notes["settings"]), seed=0, dtype=dtype)
-            for name, array in agent._arrays().items():
-                array[:] = found[name]
-            agent.remembered, agent.baseline = notes["remembered"], notes["baseline"]
-            for optimizer in (agent._actor_optimizer, *agent._critic_optimizers):
-                optimizer.steps = notes["steps"]
-            agent._rng.bit_generator.state = notes["generator"]
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise BitcertError(f"{path} holds no agent that can be read: {error}") from None
+        stored = _store(path).read()
+        found, notes = stored.groups["agent"], stored.record
+        settings = AgentSettings(**notes["settings"])
+        agent = cls(notes["state_size"], settings, seed=0, dtype=found["memory"].dtype.type)
+        for name, array in agent._arrays().items():
+            array[:] = found[name]
+        agent.remembered, agent.baseline = notes["remembered"], notes["baseline"]
+        for optimizer in (agent._actor_optimizer, *agent._critic_optimizers):
+            optimizer.steps = notes["steps"]
+        agent._rng.bit_generator.state = notes["generator"]
         return agent
 
     @property
@@ -223,6 +214,10 @@ class DDPG:
         most = self.settings.gradient_norm
         norm = 0.0 if most is None else float(np.linalg.norm(gradient))
         return gradient if most is None or norm <= most else gradient * (most / norm)
+
+
+def _store(path: Path) -> Store:
+    return Store(path, "agent", {"agent": "DDPG"}, "numpy", remedy="it holds no agent that can be read")
 
 
 def truncated_normal(mean: float, deviation: float, uniform: float) -> float:

@@ -47,6 +47,11 @@ class Kind:
         """All registered names: bitcert's own first, then those of other packages."""
         return tuple(self._targets())
 
+    def name_of(self, thing: type) -> str:
+        """The name a class is registered under, else ``module:Class``: :meth:`load` finds it by either."""
+        target = f"{thing.__module__}:{thing.__qualname__}"
+        return next((name for name, known in self._targets().items() if known == target), target)
+
     def load(self, name: str) -> Any:
         """What is registered under a name, or found at ``module:Thing``.
 

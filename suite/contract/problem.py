@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from suite.contract import cost
+from suite.contract.clock import Clock, WallClock
 from suite.contract.objective import Objective
 from suite.contract.probes import Probes, ProbeSettings
 from suite.contract.space import Policy, SearchSpace
@@ -14,6 +15,18 @@ from suite.errors import BitcertError
 
 if TYPE_CHECKING:
     import torch
+
+MAX_SIGMA = 100.0
+"""Largest noise level: images lie in [0, 1], so that nothing is left of them long before."""
+
+
+def check_sigma(sigma: float) -> None:
+    """Raise BitcertError unless ``sigma`` is positive and at most :data:`MAX_SIGMA`."""
+    if not 0 < sigma <= MAX_SIGMA:
+        raise BitcertError(
+            f"sigma must be positive and finite, at most {MAX_SIGMA:g}, got {sigma}; it is the standard deviation of the "
+            "smoothing noise on images in [0, 1]"
+        )
 
 
 class Meter:
@@ -37,8 +50,8 @@ class Meter:
 class Problem(ABC):
     """A space, a budget, a network and data: what a searcher is run on.
 
-    Subclasses define the abstract methods; whatever the network is used for goes through
-    ``meter``, also what a cache answers, so that what a run spent does not depend on who ran before it.
+    Subclasses define the abstract methods. Every use of the network is charged to ``meter``, even one that a cache answers,
+    so that what a run spent does not depend on what ran before it.
 
     Attributes:
         name: Registered name.
@@ -50,6 +63,7 @@ class Problem(ABC):
         seed: Root seed of noise and calibration.
         fidelity: The fidelity a search uses unless told otherwise.
         meter: Forward passes charged so far.
+        clock: Tells the time of evaluations and limits.
     """
 
     name: str
@@ -61,6 +75,7 @@ class Problem(ABC):
     seed: int
     fidelity: Fidelity
     meter: Meter
+    clock: Clock = WallClock()
 
     def bops(self, policy: Policy) -> int:
         """BOPs of a policy, exact."""
@@ -108,6 +123,17 @@ class Problem(ABC):
     @abstractmethod
     def check_fidelity(self, fidelity: Fidelity) -> None:
         """Raise BitcertError if evaluations cannot spend that much; warn if they cannot measure the objective with it."""
+
+    @abstractmethod
+    def default_fidelity(self) -> Fidelity:
+        """``fidelity`` with no more images than there are; reads the data."""
+
+    @abstractmethod
+    def second_look(self, fidelity: Fidelity) -> Fidelity | None:
+        """The fidelity at which the best policies of a search are measured again, with other noise.
+
+        None if evaluations are certificates or exact, so that a search does not measure its finalists again by default.
+        """
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from rich.progress import (
 
 from suite.contract.problem import Problem
 from suite.contract.trial import Trial
-from suite.run.loop import Limits
+from suite.run.limits import Limits
 from suite.run.records import Outcome
 from suite.studies.compare.run import Watcher
 

@@ -17,11 +17,11 @@ from rich.table import Table
 from scipy import stats
 
 from suite.files import write_text
+from suite.protocols import parse_post_step
 from suite.report.appearance import assign_looks, figure_style, save_figure, wrap_name
 from suite.report.checks import check_same_exam
 from suite.report.intervals import CONFIDENCE, Interval, mean_interval
 from suite.report.scores import exam_score, image_scores, name_objective
-from suite.run.post_step import parse_post_step
 from suite.run.records import Outcome
 from suite.studies.post_steps.run import PostStepComparison
 
@@ -170,7 +170,7 @@ def plot_post_steps(comparison: PostStepComparison, frame: pd.DataFrame) -> Figu
 
     What is not trained at all is left out where something is: it would press everything else together.
     """
-    untrained = frame["post_step"].map(lambda name: parse_post_step(name).name == "none")
+    untrained = frame["post_step"].map(lambda name: not parse_post_step(name).trains)
     untrained &= not untrained.all() and not untrained[0]
     without = "".join(f", without training {score:.4f}" for score in frame["score"][untrained])
     frame = frame[~untrained]

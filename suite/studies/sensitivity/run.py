@@ -20,7 +20,8 @@ from suite.contract.searcher import Searcher
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Trial
 from suite.errors import BitcertError, unknown_name
-from suite.execute.inline import Resources
+from suite.execute.executor import Resources
+from suite.problems.workbench import workbench_of
 from suite.run.registry import make_searcher, parse_searcher
 from suite.studies.search.run import search
 
@@ -56,9 +57,9 @@ class Sensitivity:
 
     Attributes:
         layers: One row a layer: MACs, weights, top eigenvalue, average traces with standard errors.
-        losses: One row for each method, layer, part and number of bits: the predicted loss.
-        policies: One row a measured policy: its bits, BOPs, measured score, and the loss each method predicts.
-        agreements: One a method.
+        losses: One row for each method, layer, part and bit width: the predicted loss.
+        policies: One row per measured policy: its bits, BOPs, measured score, and the loss each method predicts.
+        agreements: One per method.
         provenance: Of the run whose policies were measured.
     """
 
@@ -101,6 +102,7 @@ def analyse_sensitivity(
     Raises:
         BitcertError: If a method predicts no losses, or fewer than three different policies could be measured.
     """
+    workbench_of(problem, "network to probe")
     searchers = make_methods(problem, methods, seed)
     run = search(
         problem,

@@ -23,7 +23,7 @@ from suite.report.appearance import assign_looks, figure_style, place_legend, sa
 from suite.report.curves import certified_shares
 from suite.report.intervals import mean_interval
 from suite.report.provenance import find
-from suite.run.exam import read_outcome
+from suite.run.outcomes import read_outcome
 
 SCHEMA_VERSION = 1
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
