@@ -8,8 +8,7 @@ READY := $(VENV)/.ready
 .PHONY: run test check quick bench clean
 
 run: $(READY)  ## the main job: compare all searchers on the embedded problem, examine the winners, report
-	$(BIN)/bitcert compare --problem digits --budget w3a3 --seeds 0,1 --evaluations 36 \
-		--exam-n 400 --exam-n0 40 --directory runs/digits-w3a3
+	$(BIN)/bitcert run experiments/digits.yaml
 
 test: check  ## everything that CI runs
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -6,8 +6,10 @@ A thing of any kind is found in three ways: by a line in the tables below, by an
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
+import importlib.util
 import json
 import re
 import sys
@@ -100,6 +102,21 @@ class Kind:
             raise BitcertError(f"{self.noun} {name!r} must be a dataclass, whose fields are its options")
         known = {field.name for field in fields(found)}
         return self.options(name, {key: value for key, value in defaults.items() if key in known} | given)
+
+    def summary(self, name: str) -> str:
+        """First line of what a registered class says about itself, read from its source without importing it.
+
+        Empty for what is no class, or whose source is not there.
+        """
+        module, _, attribute = self._targets()[name].partition(":")
+        try:
+            spec = importlib.util.find_spec(module)
+            source = Path(spec.origin).read_bytes() if spec is not None and spec.origin is not None else b""
+        except (ImportError, OSError):
+            return ""
+        classes = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
+        found = next((ast.get_docstring(node) for node in classes if node.name == attribute), None)
+        return (found or "").partition("\n")[0]
 
     def _targets(self) -> dict[str, str]:
         targets = dict(self.builtin)
