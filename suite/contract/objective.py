@@ -83,7 +83,7 @@ class ACR(Objective):
 
     def score(self, metrics: Metrics) -> float:
         """The mean over images of the radius if the prediction is right, else 0."""
-        return metrics.acr
+        return metrics.measured("acr")
 
     def image_scores(
         self, labels: NDArray[np.int64], prediction: NDArray[np.int64], radius: NDArray[np.float64]
@@ -105,7 +105,7 @@ class CleanAccuracy(Objective):
 
     def score(self, metrics: Metrics) -> float:
         """Share of images that the quantized network gets right without noise."""
-        return metrics.clean_accuracy
+        return metrics.measured("clean_accuracy")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class CertifiedAccuracy(Objective):
 
     def score(self, metrics: Metrics) -> float:
         """The mean over radii of the share of images predicted right with a certified radius >= it."""
-        return sum(metrics.certified_accuracy[radius] for radius in self.radii) / len(self.radii)
+        return sum(metrics.certified[radius] for radius in self.radii) / len(self.radii)
 
     def image_scores(
         self, labels: NDArray[np.int64], prediction: NDArray[np.int64], radius: NDArray[np.float64]

@@ -259,14 +259,14 @@ def _logger(name: str) -> tune.Callback:
 
 def _curves(problem: Problem, metrics: Metrics) -> dict[str, float]:
     """What loggers draw."""
-    curves = {
+    measured = {"acr": metrics.acr, "clean_accuracy": metrics.clean_accuracy, **metrics.values}
+    return {
         "score": problem.objective.score(metrics),
-        "acr": metrics.acr,
-        "clean_accuracy": metrics.clean_accuracy,
         "bops": float(metrics.bops),
         "evaluation_seconds": metrics.seconds,
+        **{name: value for name, value in measured.items() if value is not None},
+        **{f"certified_at_{radius:g}": share for radius, share in metrics.certified.items()},
     }
-    return curves | {f"certified_at_{radius:g}": share for radius, share in metrics.certified_accuracy.items()}
 
 
 def _config_of(trial: Trial) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class Comparison:
     @property
     def radii(self) -> list[float]:
         """Radii at which any exam reported certified accuracy, ascending."""
-        return sorted({float(radius) for outcome in self.outcomes for radius in outcome.metrics.certified_accuracy})
+        return sorted({float(radius) for outcome in self.outcomes for radius in outcome.metrics.certified})
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -159,7 +159,7 @@ def _check_entry(entry: Entry, comparison: Comparison) -> None:
 
 
 def _check_averages(who: str, outcome: Outcome) -> None:
-    given, computed = outcome.metrics.acr, outcome.certificates.acr(outcome.labels)
+    given, computed = outcome.metrics.measured("acr"), outcome.certificates.acr(outcome.labels)
     if abs(given - computed) > _TOLERANCE:
         raise BitcertError(f"the exam of {who} records ACR {given}, its certificates give {computed}; repeat the exam")
 

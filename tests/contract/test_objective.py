@@ -44,7 +44,7 @@ class Worst(Objective):
         return "worst"
 
     def score(self, metrics: Metrics) -> float:
-        return self.share * metrics.acr
+        return self.share * metrics.measured("acr")
 
 
 LABELS, PREDICTION, RADIUS = np.array([0, 1, 2, 3]), np.array([0, 1, 1, -1]), np.array([0.3, 0.6, 0.9, 0.0])

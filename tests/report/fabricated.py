@@ -177,7 +177,7 @@ def _fabricate_run(problem: SeparableProblem, searcher: str, seed: int, evaluati
             trials.append(Trial(number, policy, fidelity, 0, failure="loss became nan"))
             continue
         measured = problem.evaluate(policy, fidelity)
-        estimate = float(measured.acr + rng.normal(0, 0.002))
+        estimate = float(measured.measured("acr") + rng.normal(0, 0.002))
         metrics = Metrics.from_dict(measured.to_dict() | {"acr": estimate, "seconds": 1.5})
         repeat = next((trial.number for trial in trials if trial.policy == policy and trial.metrics), None)
         metrics = metrics if repeat is None else trials[repeat].metrics or metrics

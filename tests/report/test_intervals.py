@@ -59,7 +59,7 @@ def test_difference_of_two_policies_pairs_images(small: Comparison) -> None:
     found = compare_outcomes(winner, reference, ACR)
     differences = winner.scores - reference.scores
     low, high = DescrStatsW(differences).tconfint_mean(alpha=0.05)
-    assert found.mean == pytest.approx(winner.metrics.acr - reference.metrics.acr)
+    assert found.mean == pytest.approx(winner.metrics.measured("acr") - reference.metrics.measured("acr"))
     assert (found.images.low, found.images.high) == pytest.approx((low, high), abs=0.1 * (high - low))
     alone = mean_interval(winner.scores)
     assert found.images.high - found.images.low < 0.6 * (alone.high - alone.low)

@@ -45,7 +45,11 @@ def test_equal_scores_share_a_rank() -> None:
 def test_search_scores_never_reach_the_leaderboard(small: Comparison, small_board: pd.DataFrame) -> None:
     def boast(trial: Trial) -> Trial:
         metrics = trial.metrics
-        return trial if metrics is None else replace(trial, metrics=replace(metrics, acr=100 * metrics.acr + 7))
+        return (
+            trial
+            if metrics is None
+            else replace(trial, metrics=replace(metrics, acr=100 * metrics.measured("acr") + 7))
+        )
 
     def boasting(run: Run) -> Run:
         return replace(run, trials=tuple(boast(trial) for trial in run.trials))
@@ -59,7 +63,7 @@ def test_averages_are_over_seeds(small: Comparison, small_board: pd.DataFrame) -
     entries = [entry for entry in small.entries if entry.run.searcher == "tpe"]
     metrics = [entry.outcome.metrics for entry in entries]
     assert row["acr"] == row["score"] == pytest.approx(np.mean([m.acr for m in metrics]))
-    assert row["certified@0.25"] == pytest.approx(np.mean([m.certified_accuracy[0.25] for m in metrics]))
+    assert row["certified@0.25"] == pytest.approx(np.mean([m.certified[0.25] for m in metrics]))
     assert row["clean_accuracy"] == pytest.approx(np.mean([m.clean_accuracy for m in metrics]))
     assert row["bops_share"] == pytest.approx(np.mean([m.bops for m in metrics]) / small.float_bops)
     assert row["forward_passes"] == round(np.mean([entry.run.forward_passes for entry in entries]))
@@ -136,7 +140,7 @@ def test_bounds_on_the_set_have_columns_of_their_own() -> None:
     comparison = fabricate(("random", "tpe"))
 
     def bounded(outcome: Outcome, acr: float) -> Outcome:
-        shares = {radius: 0.5 * share for radius, share in outcome.metrics.certified_accuracy.items()}
+        shares = {radius: 0.5 * share for radius, share in outcome.metrics.certified.items()}
         return replace(outcome, set_certificate=SetCertificate(acr, shares, 0.001, 100))
 
     entries = [

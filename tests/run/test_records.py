@@ -54,7 +54,7 @@ def test_a_frame_has_one_row_per_trial_and_everything_known_of_it(run: Run) -> N
             assert pandas.isna(row["acr"])
         else:
             assert (row["acr"], row["bops"]) == (trial.metrics.acr, trial.metrics.bops)
-            assert row["certified@0.25"] == trial.metrics.certified_accuracy[0.25]
+            assert row["certified@0.25"] == trial.metrics.certified[0.25]
 
 
 def test_the_frame_survives_csv(run: Run, tmp_path: Path) -> None:

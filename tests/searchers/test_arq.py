@@ -73,7 +73,7 @@ def test_episodes_under_way_together_explore_differently() -> None:
 def test_learns_over_the_episodes() -> None:
     problem = toy_problem(seed=2)
     trials = drive(ARQ(problem, 0, ARQOptions(episodes=150)), problem, 150)
-    scores = [trial.metrics.acr for trial in trials if trial.metrics is not None]
+    scores = [trial.metrics.measured("acr") for trial in trials if trial.metrics is not None]
     assert sum(scores[-30:]) > sum(scores[:30])
 
 
@@ -93,7 +93,7 @@ def test_reward_is_the_scaled_difference_to_the_float_network(options: dict[str,
     searcher.agent.remember = lambda states, actions, rewards: learned.extend(rewards)  # type: ignore[method-assign, arg-type]
     policy = searcher.ask()
     metrics = replace(problem.evaluate(policy, problem.fidelity), acr=0.2, clean_accuracy=0.8)
-    metrics = replace(metrics, certified_accuracy={**metrics.certified_accuracy, 0.25: 0.4})
+    metrics = replace(metrics, certified_accuracy={**metrics.certified, 0.25: 0.4})
     searcher.tell(Trial(0, policy, problem.fidelity, seed=0, metrics=metrics))
     assert learned == pytest.approx([expected] * 12), "every step gets the whole reward"
 

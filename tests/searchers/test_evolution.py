@@ -37,7 +37,7 @@ def test_children_differ_from_the_best_of_the_youngest_in_one_variable() -> None
     trials = drive(mutating_only(problem), problem, 40)
     for trial in trials[POPULATION:]:
         young = trials[trial.number - POPULATION : trial.number]
-        best = max(young, key=lambda member: member.metrics.acr if member.metrics is not None else 0)
+        best = max(young, key=lambda member: member.metrics.measured("acr") if member.metrics is not None else 0)
         assert distance(problem, trial.policy, best.policy) == 1
 
 
@@ -63,7 +63,7 @@ def test_failed_trials_become_no_parents_and_push_nobody_out() -> None:
     trials = drive(mutating_only(problem), problem, 40, fails=lambda number: number % 2 == 1)
     for trial in trials[2 * POPULATION :]:
         succeeded = [earlier for earlier in trials[: trial.number] if earlier.metrics is not None][-POPULATION:]
-        best = max(succeeded, key=lambda member: member.metrics.acr if member.metrics is not None else 0)
+        best = max(succeeded, key=lambda member: member.metrics.measured("acr") if member.metrics is not None else 0)
         assert distance(problem, trial.policy, best.policy) == 1
 
 

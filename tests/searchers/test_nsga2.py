@@ -40,7 +40,9 @@ def test_parents_are_the_best_of_all_generations() -> None:
     study = searcher.walled.study
     assert isinstance(study.sampler, NSGAIISampler)
     parents = study.sampler.get_parent_population(study, 3)
-    best = sorted((trial.metrics.acr for trial in trials if trial.metrics is not None), reverse=True)[:POPULATION]
+    best = sorted((trial.metrics.measured("acr") for trial in trials if trial.metrics is not None), reverse=True)[
+        :POPULATION
+    ]
     assert sorted((trial.values[0] for trial in parents), reverse=True) == best
 
 
