@@ -35,7 +35,7 @@ class SettingsFile:
         Args:
             folder: An empty or missing folder, or one that was claimed before.
             wanted: ``problem``, ``settings`` and whatever else is to be read back, JSON-ready but for tuples.
-            but: Settings that may differ; they are written anew.
+            but: Settings that may differ; they are overwritten.
 
         Raises:
             BitcertError: If the folder holds something else.

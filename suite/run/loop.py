@@ -5,10 +5,11 @@ Executors decide where and when evaluations run; everything that makes a run rep
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from suite.contract.searcher import Exhausted, Searcher
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Metrics, Trial
 from suite.errors import BitcertError
-from suite.run.events import SEARCH_EVENTS, Ask, Promote, Resume, Retry, Rung, SearchEvent, Start, Stop, Tell, start_of
-from suite.run.journal import Journal, JournalWarning
+from suite.run.events import SEARCH_EVENTS, Ask, Promote, Resume, Retry, Rung, SearchEvent, Start, Stop, Tell
+from suite.run.journal import JOURNAL_VERSION, Journal, JournalWarning
 from suite.run.limits import RETRIES, Limits, Promotion, check_pace
+from suite.run.provenance import software
 from suite.run.rungs import NO_RUNGS, Halving, Rungs
 from suite.run.state import RunState
 
@@ -85,7 +87,20 @@ class SearchLoop:
         self._calls = _SearcherCalls(problem)
         self._exhausted = False
         self._over = False
-        start = start_of(problem, searcher, ladder[-1], rungs, seed, parallel, promotion)
+        header = {
+            "version": JOURNAL_VERSION,
+            "searcher": searcher.name,
+            "searcher_seed": searcher.seed,
+            "searcher_options": dict(searcher.options),
+            "fidelity": asdict(ladder[-1]),
+            "rungs": asdict(rungs),
+            "evaluation_seed": seed,
+            "parallel": parallel,
+            "promotion": None if promotion is None else asdict(promotion),
+            "provenance": problem.provenance(),
+            "software": software(),
+        }
+        start = Start.model_validate_json(json.dumps(header))
         self._journal = Journal(directory, SEARCH_EVENTS)
         try:
             if self._journal.events:
@@ -135,26 +150,24 @@ class SearchLoop:
         if number not in self.state.pending:
             raise ValueError(f"trial {number} is not under way")
         if trial.metrics is None:
-            failure, wasted = trial.failure or "no reason given", trial.wasted
+            outcome: dict[str, Any] = {"failure": trial.failure, "wasted": trial.wasted}
             if trial.retryable and self.state.retries[number] < self._retries:
-                self._again.append(self._record(Retry(number=number, failure=failure, wasted=wasted)))
+                self._again.append(self._record(Retry(number=number, **outcome)))
                 return
-            self._hear(self._record(Tell(number=number, elapsed=self._elapsed(), failure=failure, wasted=wasted)))
         elif trial.repeat_of is not None:
-            event = Tell(number=number, elapsed=self._elapsed(), metrics=trial.metrics, repeat_of=trial.repeat_of)
-            self._hear(self._record(event))
+            outcome = {"metrics": trial.metrics, "repeat_of": trial.repeat_of}
         elif self._goes_on(number, trial.metrics):
             self._again.append(self._record(Rung(number=number, elapsed=self._elapsed(), metrics=trial.metrics)))
+            return
         else:
-            metrics = self.state.with_rungs_below(number, trial.metrics)
-            self._hear(self._record(Tell(number=number, elapsed=self._elapsed(), metrics=metrics)))
+            outcome = {"metrics": self.state.with_rungs_below(number, trial.metrics)}
+        self._hear(self._record(Tell(number=number, elapsed=self._elapsed(), **outcome)))
 
     def close(self) -> None:
         """Record why the run ended, if it did, and give up the journal."""
-        reason = self._stop_reason()
-        if reason is not None and self.finished and not isinstance(self._journal.events[-1], Stop):
-            stop = Stop.model_validate({"reason": reason, "elapsed": self._elapsed(), **self._calls.take()})
-            self.state.apply(self._journal.append(stop))
+        if self.finished and not isinstance(self._journal.events[-1], Stop):
+            ended = {"reason": self._stop_reason(), "elapsed": self._elapsed(), **self._calls.take()}
+            self.state.apply(self._journal.append(Stop.model_validate(ended)))
         self._journal.close()
 
     def _stop_reason(self) -> str | None:
