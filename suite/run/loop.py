@@ -81,12 +81,11 @@ class SearchLoop:
         self._retries = retries
         self._on_trial = on_trial
         ladder = rungs.up_to(fidelity or problem.fidelity)
-        for measured in (*ladder, *([] if promotion is None else [promotion.fidelity])):
+        for measured in ladder if promotion is None else (*ladder, promotion.fidelity):
             problem.check_fidelity(measured)
         self._halving = Halving(len(ladder), rungs.reduction) if rungs.lower else None
         self._calls = _SearcherCalls(problem)
-        self._exhausted = False
-        self._over = False
+        self._exhausted = self._over = False
         header = {
             "version": JOURNAL_VERSION,
             "searcher": searcher.name,
@@ -214,10 +213,7 @@ class SearchLoop:
         return self._halving.goes_on(number, rung, self.problem.objective.score(metrics))
 
     def _replay(self, events: Sequence[SearchEvent], start: Start) -> None:
-        """Bring state and searcher to where the journal ends; the searcher of a run that is over is neither asked nor told.
-
-        It would probe again, for minutes, what is on record.
-        """
+        """Bring state and searcher to where the journal ends; the searcher of a run that is over is left out: it might probe."""
         path = self._journal.path
         recorded = RunState.of(events, path)
         different = recorded.start.differences(start)
