@@ -58,7 +58,7 @@ class PolicyTrainable(tune.Trainable):
         """Take over the problem, once in the worker's life, and wait for the other workers.
 
         When a trial ends while another worker is still starting for a waiting trial, Tune gives that trial to the worker
-        that is free and takes the start back: short trials would stay on one worker for ever.
+        that is free and takes the start back: short trials would then all stay on one worker.
         """
         self._problem = problem
         self._config = config
@@ -213,7 +213,7 @@ class RayExecutor:
 def _connect(resources: Resources) -> None:
     """Join the cluster at ``address``, or start one on this machine, just large enough for the workers if these are given.
 
-    Starting one is tried three times: on a busy machine Ray gives up when one of its daemons takes long to come up.
+    Starting one is attempted three times: on a busy machine Ray gives up when one of its daemons is slow to come up.
     """
     if ray.is_initialized():
         return
