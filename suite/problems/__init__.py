@@ -128,7 +128,7 @@ def _make(name: str, make: Any, given: dict[str, Any], options: dict[str, Any]) 
         raise BitcertError(f"{name} does not take {', '.join(refused)}; it takes {', '.join(known)}")
     problem = make(**{**given, **options})
     if not isinstance(problem, Problem):
-        raise BitcertError(f"{name} is not a problem: it makes a {type(problem).__name__}")
+        raise BitcertError(f"{name} is not a problem: it makes something of type {type(problem).__name__}")
     return problem
 
 

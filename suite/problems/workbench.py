@@ -161,7 +161,13 @@ def torch_threads(threads: int) -> Iterator[None]:
 
 
 class BenchProblem(Problem):
-    """A problem whose policies are measured on a workbench: it can be examined, finetuned and probed."""
+    """A problem whose policies are measured on a workbench: it can be examined, finetuned and probed.
+
+    Attributes:
+        protocol: How policies become networks: a protocol with its options, or None to choose by the finetuning steps.
+    """
+
+    protocol: str | None
 
     @property
     @abstractmethod
@@ -176,11 +182,6 @@ class BenchProblem(Problem):
     @abstractmethod
     def search_task(self, fidelity: Fidelity, seed: int = 0) -> Task:
         """What a search evaluation certifies: search images with their noise, labels and samples."""
-
-    @property
-    @abstractmethod
-    def protocol(self) -> str | None:
-        """How policies become networks: a protocol with its options, or None to choose by the finetuning steps."""
 
 
 def bench_problem(problem: Problem, purpose: str) -> BenchProblem:
