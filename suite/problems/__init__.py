@@ -77,7 +77,7 @@ def load_problem(
         alpha: Failure probability of each certificate of the search.
         data: Folder with the images; the environment variable BITCERT_DATA if None.
         download: Whether missing images may be downloaded, for MNIST and CIFAR-10.
-        checkpoint: Trained network (.safetensors, or a PyTorch state dict); the shipped one if None.
+        checkpoint: Pretrained checkpoint (.safetensors, or a PyTorch state dict); the included one if None.
         finetuning: How networks are finetuned.
         recalibrate: Whether batch norms are recalibrated for every policy.
         device: Where evaluations run, such as ``"cuda"``.

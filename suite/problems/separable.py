@@ -161,7 +161,7 @@ class SeparableProbes(Probes):
         self._problem, self._settings = problem, settings
 
     def measure(self, policy: Policy) -> Quality:
-        """Apply the formula; one forward pass a row."""
+        """Apply the formula; one forward pass per row."""
         self._problem.meter.charge(self._settings.rows)
         loss = self._problem.loss(policy)
         return Quality(loss, self._problem.sigma * max(0.0, 1.0 - loss))

@@ -41,7 +41,7 @@ class Workbench:
         sigma: Standard deviation of the smoothing noise, in the units of the images.
         radii: Radii at which certified accuracy is reported, ascending.
         seed: Root seed of noise and training.
-        batch: Rows pushed through the network at once.
+        batch: Rows per batch.
         threads: Threads of one evaluation; fixed like ``batch``, so that scores are equal, not nearly equal, everywhere.
         device: Where everything runs.
         finetuning: Batch, rate and quantizer of all training.
@@ -78,7 +78,7 @@ class Workbench:
 
         Args:
             policy: Any policy for the layers; 32 bits leave weights or inputs as they are.
-            separate: Whether to make a network of its own rather than set the policy of the one that all share.
+            separate: Whether to make a separate network rather than set the policy of the shared one.
         """
         network = self.executed
         if separate:
