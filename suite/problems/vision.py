@@ -16,7 +16,7 @@ from suite.certify.bounds import check_alpha
 from suite.contract.cost import float_bops, parse_budget
 from suite.contract.objective import check_radii, parse_objective
 from suite.contract.probes import ProbeSettings
-from suite.contract.problem import Meter, Problem, check_sigma
+from suite.contract.problem import Meter, Problem, check_seed, check_sigma
 from suite.contract.space import Policy, SearchSpace
 from suite.contract.trial import Fidelity, Metrics
 from suite.errors import BitcertError
@@ -74,8 +74,7 @@ class VisionProblem(BenchProblem):
         self.sigma = definition.sigma if sigma is None else float(sigma)
         check_sigma(self.sigma)
         check_alpha(alpha)
-        if seed < 0:
-            raise BitcertError(f"seed must not be negative, got {seed}")
+        check_seed(seed)
         self.seed = seed
         self.alpha = alpha
         self.certify = certify

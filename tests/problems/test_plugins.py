@@ -108,6 +108,8 @@ def test_classes_and_functions_make_problems_with_the_settings_they_take() -> No
         (f"{HERE}missing", {}, "cannot be loaded"),
         ("digits", {"sigma": 1e300}, "at most 100"),
         ("separable", {"sigma": 1e300}, "at most 100"),
+        ("digits", {"seed": 1.5}, "a seed must be an integer and not negative, got 1.5"),
+        ("separable", {"seed": -1}, "a seed must be an integer and not negative, got -1"),
         ("digits", {"protocol": "sqwa"}, "unknown protocol 'sqwa'; known: .*ptq"),
     ],
 )
