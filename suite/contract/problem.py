@@ -29,6 +29,12 @@ def check_sigma(sigma: float) -> None:
         )
 
 
+def check_seed(seed: int) -> None:
+    """Raise BitcertError unless ``seed`` is an integer from 0 up."""
+    if type(seed) is not int or seed < 0:
+        raise BitcertError(f"a seed must be an integer and not negative, got {seed!r}")
+
+
 class Meter:
     """Counts the forward passes charged by a problem; never goes backward."""
 

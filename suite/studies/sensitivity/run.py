@@ -55,7 +55,7 @@ class Sensitivity:
     """Sensitivities of a problem's layers, and how well they predict.
 
     Attributes:
-        layers: One row a layer: MACs, weights, top eigenvalue, average traces with standard errors.
+        layers: One row per layer: MACs, weights, top eigenvalue, average traces with standard errors.
         losses: One row for each method, layer, part and bit width: the predicted loss.
         policies: One row per measured policy: its bits, BOPs, measured score, and the loss each method predicts.
         agreements: One per method.
