@@ -134,4 +134,6 @@ def test_real_networks_get_feasible_policies_that_the_seed_reproduces(method: ty
     assert problem.is_feasible(policy)
     assert again.ask() == policy
     assert np.array_equal(first.prediction.weights, again.prediction.weights)
-    assert not np.array_equal(first.prediction.weights, method(problem, 2, method.Options(images=24)).prediction.weights)
+    assert not np.array_equal(
+        first.prediction.weights, method(problem, 2, method.Options(images=24)).prediction.weights
+    )
