@@ -12,7 +12,7 @@ run: $(READY)  ## the main job: compare all searchers on the embedded problem, e
 		--exam-n 400 --exam-n0 40 --directory runs/digits-w3a3
 
 test: check  ## everything that CI runs
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(READY)  ## format, lint, types, direction of imports
 	$(BIN)/ruff format --check .
