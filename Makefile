@@ -11,7 +11,7 @@ run: $(READY)  ## the main job: compare all searchers on the embedded problem, e
 	$(BIN)/bitcert run experiments/digits.yaml
 
 test: check  ## everything that CI runs
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(READY)  ## format, lint, types, direction of imports
 	$(BIN)/ruff format --check .

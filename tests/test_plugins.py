@@ -37,7 +37,7 @@ def test_a_thing_of_the_current_folder_is_found_by_module_and_name(here: Path) -
     assert SEARCHERS.load("of_this_folder:Mine").__name__ == "Mine"
     assert SEARCHERS.parse("of_this_folder:Mine:rate=0.1") == ("of_this_folder:Mine", {"rate": 0.1})
     for wrong in ("of_this_folder:number", "suite.contract.cost:BOPs"):
-        with pytest.raises(BitcertError, match="does not inherit from suite.contract.searcher.Searcher"):
+        with pytest.raises(BitcertError, match=r"does not inherit from suite\.contract\.searcher\.Searcher"):
             SEARCHERS.load(wrong)
     for missing in ("of_this_folder:Yours", "not_in_this_folder:Mine", ":Mine", "of_this_folder:"):
         with pytest.raises(BitcertError, match="cannot be loaded from"):
