@@ -92,9 +92,9 @@ class VisionProblem(BenchProblem):
             self.fidelity = replace(self.fidelity, finetune_steps=protocol_for(protocol, 0).choose_steps(None))
         self.meter = Meter()
         self.protocol = protocol
-        self._finetuning = finetuning or FinetuneSettings()
-        self._recalibrate = recalibrate
-        self._device = usable_device(device)
+        self.finetuning = finetuning or FinetuneSettings()
+        self.recalibrate = recalibrate
+        self.device = usable_device(device)
         self._sources = Sources(data, download, None if checkpoint is None else Path(checkpoint))
         self._evaluated: dict[tuple[Policy | None, Fidelity, int], Metrics] = {}
 
@@ -113,9 +113,9 @@ class VisionProblem(BenchProblem):
             sigma=self.sigma,
             radii=self.radii,
             seed=self.seed,
-            finetuning=self._finetuning,
-            recalibrate=self._recalibrate,
-            device=self._device,
+            finetuning=self.finetuning,
+            recalibrate=self.recalibrate,
+            device=self.device,
             meter=self.meter,
         )
 
@@ -199,9 +199,9 @@ class VisionProblem(BenchProblem):
             "batch": self.definition.batch,
             "threads": self.definition.threads,
             "calibration_images": self.definition.calibration_images,
-            "finetuning": asdict(self._finetuning),
-            "recalibrate": self._recalibrate,
-            "device": str(self._device),
+            "finetuning": asdict(self.finetuning),
+            "recalibrate": self.recalibrate,
+            "device": str(self.device),
             "problem_seed": self.seed,
             "data_sha256": self.bench.dataset.sha256,
             "network_sha256": self.bench.network_sha256,

@@ -25,7 +25,7 @@ from suite.studies.study import Study, check_same_network, load_recorded
 
 if TYPE_CHECKING:
     from suite.contract.space import Policy
-    from suite.problems.vision import SmoothedProblem
+    from suite.problems.workbench import BenchProblem
     from suite.run.records import Outcome, Run
     from suite.studies.plan import Plan
 
@@ -58,7 +58,7 @@ class Examine(Study[ExamineSettings, "Outcome"]):
     Settings = ExamineSettings
 
     @cached_property
-    def network(self) -> tuple[Run | None, Policy | None, SmoothedProblem]:
+    def network(self) -> tuple[Run | None, Policy | None, BenchProblem]:
         """The run if there is one, the policy (None: the float network), and the problem."""
         settings, run, policy = self.settings.problem, None, None
         if self.settings.run is not None:
@@ -67,18 +67,19 @@ class Examine(Study[ExamineSettings, "Outcome"]):
         elif self.settings.policy is not None:
             with keyed("policy"):
                 policy = read_policy(self.settings.policy)
-        return run, policy, with_network(settings.load(), "has no images to hold an exam on")
+        return run, policy, with_network(settings.load(), "images to hold an exam on")
 
     def run(self, *, quiet: bool = True) -> Outcome:
         """Hold the exam."""
         from suite.report.progress import exam_shown
-        from suite.run.exam import exam_forward_passes, examine, write_outcome
+        from suite.run.exam import exam_forward_passes, examine
+        from suite.run.outcomes import write_outcome
 
         run, policy, problem = self.network
         if run is not None:
             check_same_network(run, problem)
         exam, step = self.settings.exam.build(problem), self.settings.exam.step()
-        steps = 0 if policy is None or step.name == "none" else step.steps
+        steps = 0 if policy is None else step.steps
         with keyed("exam"):
             passes = exam_forward_passes(problem, exam)
         with exam_shown(passes, steps, quiet=quiet) as (progress, on_step):
@@ -107,9 +108,12 @@ class Examine(Study[ExamineSettings, "Outcome"]):
         print(
             f"  exam of {len(result.labels)} images, n = {exam['n']}, alpha = {exam['alpha']:g}, post-step {result.post_step}"
         )
-        print(f"  ACR {metrics.acr:.4f}   clean accuracy {metrics.clean_accuracy:.4f}   {metrics.bops:,} BOPs")
-        shares = "  ".join(f"{share:.3f} at {radius:g}" for radius, share in metrics.certified_accuracy.items())
-        print(f"  certified accuracy {shares}")
+        scores = {"ACR": metrics.acr, "clean accuracy": metrics.clean_accuracy}
+        shown = [f"{name} {score:.4f}" for name, score in scores.items() if score is not None]
+        print(f"  {'   '.join([*shown, f'{metrics.bops:,} BOPs'])}")
+        shares = [f"{share:.3f} at {radius:g}" for radius, share in (metrics.certified_accuracy or {}).items()]
+        if shares:
+            print(f"  certified accuracy {'  '.join(shares)}")
         return 0
 
     def plan(self) -> Plan:

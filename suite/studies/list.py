@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from suite import plugins
 from suite.studies.settings import Group
 from suite.studies.study import Study
 
 if TYPE_CHECKING:
+    from suite.problems.definition import Definition
     from suite.studies.plan import Plan
 
 
@@ -27,8 +28,11 @@ class ListPlugins(Study[ListSettings, "dict[str, dict[str, str]]"]):
 
     def run(self, *, quiet: bool = True) -> dict[str, dict[str, str]]:
         """Kind -> name -> summary."""
+        from suite.problems import definitions
+
         listed = {kind: {name: found.summary(name) for name in found.names()} for kind, found in plugins.KINDS.items()}
-        return {**listed, "problems": {name: _problem(name, text) for name, text in listed["problems"].items()}}
+        listed["problems"] |= {name: _describe(found) for name, found in definitions().items()}
+        return listed
 
     def answer(self, result: dict[str, dict[str, str]], *, as_json: bool) -> int:
         """Print the names."""
@@ -49,14 +53,12 @@ class ListPlugins(Study[ListSettings, "dict[str, dict[str, str]]"]):
         return Plan()
 
 
-def _problem(name: str, summary: str) -> str:
+def _describe(definition: Definition) -> str:
     """A named problem's summary, and which pretrained networks there are for it."""
     from suite.networks import shipped_sigmas
-    from suite.problems import DEFINITIONS
 
-    definition: Any = DEFINITIONS.get(name)
-    if definition is None:
-        return summary
-    trained = ", ".join(f"{sigma:g}" for sigma in shipped_sigmas(definition.trained_as or name))
+    if not definition.network:
+        return definition.summary
+    trained = ", ".join(f"{sigma:g}" for sigma in shipped_sigmas(definition.trained_as or definition.name))
     comes = f"trained for sigma {trained}" if trained else "needs --checkpoint"
     return f"{definition.summary} ({comes}; default {definition.sigma:g})"

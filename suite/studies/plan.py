@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,13 +13,15 @@ import torch
 from suite.contract.problem import Problem
 from suite.contract.trial import Fidelity
 from suite.networks import build_network
-from suite.problems.methods import ESTIMATES, select_samples
-from suite.problems.vision import SmoothedProblem
+from suite.problems.setup import select_samples
+from suite.problems.vision import VisionProblem
+from suite.problems.workbench import torch_threads
+from suite.protocols import PostStep
 from suite.quantize import QuantizedNetwork, calibrate
 from suite.run.exam import exam_forward_passes
-from suite.run.post_step import PostStep
 from suite.studies.search.run import FINALISTS
-from suite.studies.settings import CertificateSettings, ExecutorSettings, SearchedProblem, SpendSettings, has_network
+from suite.studies.settings import CertificateSettings, ExecutorSettings, SearchedProblem, SpendSettings
+from suite.train.finetune import FinetuneSettings
 
 _POST_STEP_IMAGES = 1_000
 """Training images, at most, on which a post-step recomputes batch norms and measures losses."""
@@ -45,7 +47,7 @@ class Plan:
     evaluations: int | None = 0
     passes: Mapping[str, int | None] = field(default_factory=dict)
     seconds: float | None = None
-    problem: SmoothedProblem | None = None
+    problem: VisionProblem | None = None
     parallel: int = 1
     notes: tuple[str, ...] = ()
 
@@ -63,7 +65,7 @@ def plan_for(problem: Problem, executor: ExecutorSettings, at_once: int | None =
     if executor.name != "inline":
         workers = executor.workers or max(1, int((os.cpu_count() or 1) / max(executor.cpus_per_trial, 1e-9)))
     parallel = workers if at_once is None else min(workers, at_once)
-    return Plan(problem=problem if has_network(problem) else None, parallel=parallel)
+    return Plan(problem=problem if isinstance(problem, VisionProblem) else None, parallel=parallel)
 
 
 def plan_searches(
@@ -78,7 +80,7 @@ def plan_searches(
     """Searches under equal spend; ``parallel`` is the number of trials at once where there is one search."""
     fidelity, limits = spend.fidelity_of(problem, settings, read=False), spend.limits
     trial = sum(evaluation_passes(problem, rung) for rung in spend.ladder(fidelity).up_to(fidelity))
-    estimates = has_network(problem) and problem.certify in ESTIMATES
+    estimates = isinstance(problem, VisionProblem) and problem.certifier.estimates
     finalists = (FINALISTS if estimates else 0) if spend.finalists is None else spend.finalists
     second = replace(fidelity, images=2 * fidelity.images)
     caps = []
@@ -105,7 +107,7 @@ def plan_measurements(problem: Problem, fidelity: Fidelity, count: int, executor
 
 def add_exams(
     plan: Plan,
-    problem: SmoothedProblem,
+    problem: Problem,
     settings: CertificateSettings,
     split: str,
     steps: Sequence[PostStep],
@@ -130,40 +132,36 @@ def add_exams(
     if images is None:
         exam = settings.build(problem, split)
         images = exam_forward_passes(problem, exam) // (exam.n0 + exam.n)
-    trained = [step for step in steps if step.name != "none"]
+    trained = [step for step in steps if step.trains]
     plain = len(steps) - len(trained) + (len(trained) if before else 0)
     exams = plain + len(trained) + (1 if reference else 0)
     passes = exams * images * (1 + settings.n0 + settings.n) + plain * _preparation(problem, finetune_steps)
     planned = replace(plan, passes={**plan.passes, "exam": passes})
-    return add_post_steps(planned, problem, trained) if trained else planned
+    return add_post_steps(planned, trained) if trained else planned
 
 
-def add_post_steps(plan: Plan, problem: SmoothedProblem, steps: Sequence[PostStep], measured: int = 0) -> Plan:
+def add_post_steps(plan: Plan, steps: Sequence[PostStep], measured: int = 0) -> Plan:
     """Add post-steps to a plan, and measurements of losses on training images."""
-    passes = sum(_post_step_passes(problem, step) for step in steps) + 2 * _POST_STEP_IMAGES * measured
+    rounds = sum(asdict(step).get("captures", 0) + 5 for step in steps) + 2 * measured
+    passes = FinetuneSettings().forward_passes(sum(step.steps for step in steps)) + _POST_STEP_IMAGES * rounds
     return replace(plan, passes={**plan.passes, "post-step": passes})
 
 
 def evaluation_passes(problem: Problem, fidelity: Fidelity) -> int:
     """Most forward passes that one evaluation makes."""
-    if not has_network(problem):
+    if not isinstance(problem, VisionProblem):
         return fidelity.images * fidelity.noise
-    chosen = 0 if problem.certify in ESTIMATES else select_samples(fidelity.noise)
+    chosen = 0 if problem.certifier.estimates else select_samples(fidelity.noise)
     return fidelity.images * (1 + chosen + fidelity.noise) + _preparation(problem, fidelity.finetune_steps)
 
 
-def _preparation(problem: SmoothedProblem, finetune_steps: int) -> int:
-    if finetune_steps == 0 and problem.recalibrate:
+def _preparation(problem: Problem, finetune_steps: int) -> int:
+    if isinstance(problem, VisionProblem) and problem.recalibrate and finetune_steps == 0:
         return problem.definition.calibration_images
-    return problem.finetuning.forward_passes(finetune_steps)
+    return FinetuneSettings().forward_passes(finetune_steps)
 
 
-def _post_step_passes(problem: SmoothedProblem, step: PostStep) -> int:
-    measured = {"swa": step.captures + 2, "sqwa": step.captures + 5}.get(step.name, 0)
-    return problem.finetuning.forward_passes(step.steps) + _POST_STEP_IMAGES * measured
-
-
-def passes_per_second(problem: SmoothedProblem) -> float:
+def passes_per_second(problem: VisionProblem) -> float:
     """Measure how fast this machine runs a problem's quantized network, for about a second.
 
     Neither data nor checkpoint are read: weights and images are random, which does not change how long a pass takes.
@@ -174,7 +172,7 @@ def passes_per_second(problem: SmoothedProblem) -> float:
     network = build_network(definition.network, definition.classes, definition.shape[0]).to(problem.device)
     network = network.eval().requires_grad_(False)
     layers = problem.space.layers
-    with problem.fixed_threads(), torch.no_grad():
+    with torch_threads(definition.threads), torch.no_grad():
         calibration = calibrate(network, [layer.name for layer in layers], [images])
         quantized = QuantizedNetwork(network, layers, calibration)
         quantized.set_policy(problem.space.uniform(problem.space.choices[0]))

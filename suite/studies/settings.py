@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from suite.contract.problem import Problem
     from suite.contract.space import Policy
     from suite.contract.trial import Fidelity
-    from suite.execute.inline import Resources
+    from suite.execute.executor import Resources
     from suite.problems.definition import ExamSettings
-    from suite.problems.vision import SmoothedProblem
-    from suite.run.loop import Limits
-    from suite.run.post_step import PostStep
+    from suite.problems.workbench import BenchProblem
+    from suite.protocols import PostStep
+    from suite.run.limits import Limits
     from suite.run.rungs import Rungs
 
 Key = tuple[str | int, ...]
@@ -268,7 +268,7 @@ class ProblemSettings(DataSettings):
         Raises:
             SettingError: If it cannot be made, or the budget is above the most expensive policy.
         """
-        from suite.problems import FOLDER, load_problem
+        from suite.problems import load_problem
         from suite.train.finetune import FinetuneSettings
 
         if self.name is None and self.network is None:
@@ -276,7 +276,7 @@ class ProblemSettings(DataSettings):
                 "name a problem, or bring your network with --network MODULE:FUNCTION; see 'bitcert list'"
             )
         problem = load_problem(
-            self.name or FOLDER.name,
+            self.name or "folder",
             network=self.network,
             image_size=self.image_size,
             budget=self.budget,
@@ -323,13 +323,11 @@ class SampleSettings(Group):
         self, problem: Problem, protocol: str | None = None, finetune_steps: int | None = None, *, read: bool = True
     ) -> Fidelity:
         """The fidelity of an evaluation; reads the data, which may be few, if no number of images was given and it may."""
-        from suite.problems.definition import protocol_steps
-
-        steps = finetune_steps if protocol is None else protocol_steps(protocol, finetune_steps)
-        asked = {"images": self.images, "noise": self.noise, "finetune_steps": steps}
-        if self.images is None and read and has_network(problem):
-            asked["images"] = min(problem.fidelity.images, len(problem.dataset.splits["search"]))
-        return replace(problem.fidelity, **{name: value for name, value in asked.items() if value is not None})
+        if protocol is not None:
+            finetune_steps = plugins.PROTOCOLS.make(protocol).choose_steps(finetune_steps)
+        asked = {"images": self.images, "noise": self.noise, "finetune_steps": finetune_steps}
+        default = problem.default_fidelity() if self.images is None and read else problem.fidelity
+        return replace(default, **{name: value for name, value in asked.items() if value is not None})
 
 
 class FidelitySettings(SampleSettings):
@@ -377,7 +375,7 @@ class SpendSettings(FidelitySettings):
     @keyed("spend")
     def limits(self) -> Limits:
         """When a search ends."""
-        from suite.run.loop import Limits
+        from suite.run.limits import Limits
 
         unlimited = self.evaluations is None and self.forward_passes is None and self.seconds is None
         return Limits(64 if unlimited else self.evaluations, self.forward_passes, self.seconds)
@@ -409,7 +407,7 @@ class CertificateSettings(Group):
     alpha: float = setting(1e-3, "failure probability of each certificate", flag="--exam-alpha", expert=True)
 
     @keyed("exam")
-    def build(self, problem: SmoothedProblem, split: str = "exam") -> ExamSettings:
+    def build(self, problem: Problem, split: str = "exam") -> ExamSettings:
         """The exam; reads the data if no number of images was given."""
         from suite.problems.definition import ExamSettings
         from suite.run.exam import default_exam
@@ -431,7 +429,7 @@ class PostStepSettings(Group):
     @keyed("exam", "post_step")
     def step(self) -> PostStep:
         """The post-step."""
-        from suite.run.post_step import parse_post_step
+        from suite.protocols import parse_post_step
 
         return parse_post_step(self.post_step, self.post_step_steps)
 
@@ -456,7 +454,7 @@ class ExecutorSettings(Group):
     @keyed("executor")
     def resources(self, directory: Path, loggers: tuple[str, ...] = ()) -> Resources:
         """What the executor may use."""
-        from suite.execute.inline import Resources
+        from suite.execute.executor import Resources
 
         return Resources(
             self.workers, self.cpus_per_trial, self.gpus_per_trial, self.address, loggers, directory / "tune"
@@ -490,22 +488,12 @@ class RayByDefault(LoggedExecutor):
     )
 
 
-def has_network(problem: Problem) -> TypeGuard[SmoothedProblem]:
-    """Whether a problem has a network and images, rather than a formula."""
-    from suite.problems.vision import SmoothedProblem
+@keyed("problem")
+def with_network(problem: Problem, purpose: str) -> BenchProblem:
+    """The problem, which must have a network and images for this purpose, such as ``"network to probe"``."""
+    from suite.problems.workbench import bench_problem
 
-    return isinstance(problem, SmoothedProblem)
-
-
-def with_network(problem: Problem, reason: str) -> SmoothedProblem:
-    """The problem, which must have a network and images.
-
-    Raises:
-        SettingError: If it has none, for this reason.
-    """
-    if not has_network(problem):
-        raise SettingError(("problem",), f"{problem.name} {reason}")
-    return problem
+    return bench_problem(problem, purpose)
 
 
 def read_policy(given: str) -> Policy:

@@ -16,7 +16,8 @@ from suite.studies.settings import Group, ProblemSettings, SettingError, keyed, 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from suite.problems.vision import SmoothedProblem
+    from suite.contract.problem import Problem
+    from suite.problems.workbench import BenchProblem
     from suite.run.records import Run
     from suite.studies.plan import Plan
 
@@ -80,12 +81,12 @@ class ReportedStudy(Study[ReportedT, ResultT]):
 
     Attributes:
         name: Its registered name.
-        lacking: Why it cannot be run on a problem without a network.
+        needs: What a problem must have for it, such as ``"network to probe"``.
         json: The file of its report that ``--json`` prints.
     """
 
     name: str
-    lacking: str
+    needs: str
     json: str
 
     @abstractmethod
@@ -101,9 +102,9 @@ class ReportedStudy(Study[ReportedT, ResultT]):
         """Print the result for people."""
 
     @cached_property
-    def problem(self) -> SmoothedProblem:
+    def problem(self) -> BenchProblem:
         """Whose network it is."""
-        return with_network(self.load(), self.lacking)
+        return with_network(self.load(), self.needs)
 
     @cached_property
     def directory(self) -> Path:
@@ -188,7 +189,7 @@ def load_recorded(directory: str, problem: ProblemSettings) -> tuple[Run, Proble
     Raises:
         BitcertError: If the folder holds no such run, or a budget other than the run's was given.
     """
-    from suite.run.loop import load_run
+    from suite.run.state import load_run
 
     with keyed("run"):
         run = load_run(directory)
@@ -214,7 +215,7 @@ def load_recorded(directory: str, problem: ProblemSettings) -> tuple[Run, Proble
     return run, problem.model_copy(update=filled)
 
 
-def check_same_network(run: Run, problem: SmoothedProblem) -> None:
+def check_same_network(run: Run, problem: Problem) -> None:
     """Raise BitcertError if the network or the images are not those of the run whose policy is examined."""
     found = problem.provenance()
     for key, what in (("network_sha256", "network"), ("data_sha256", "images")):

@@ -45,17 +45,17 @@ class Train(Study[TrainSettings, "dict[str, Any]"]):
     @cached_property
     def definition(self) -> Definition:
         """Of the problem."""
-        from suite.problems import DEFINITIONS, FOLDER
+        from suite.problems import definitions
 
-        name = self.settings.problem.name
+        name, known = self.settings.problem.name, definitions()
         with keyed("problem", "name"):
-            if name == FOLDER.name:
+            if name not in known:
+                raise unknown_name("problem", name, known)
+            if not known[name].network:
                 raise BitcertError(
                     "networks of your own are trained elsewhere; bitcert trains those of its named problems"
                 )
-            if name not in DEFINITIONS:
-                raise unknown_name("problem", name, DEFINITIONS)
-        return DEFINITIONS[name]
+        return known[name]
 
     @cached_property
     def sigma(self) -> float:

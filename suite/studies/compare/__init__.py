@@ -67,7 +67,7 @@ SearchesT = TypeVar("SearchesT", bound=SearchesSettings)
 class Searches(ReportedStudy[SearchesT, "Comparison | None"]):
     """Base of verbs that run many searches and certify their winners; the result is None for a batch of them."""
 
-    lacking = "has no images to hold an exam on; search it with 'bitcert search'"
+    needs = "images to hold an exam on"
     json = "leaderboard.json"
 
     @abstractmethod

@@ -42,7 +42,7 @@ class Plane(ReportedStudy[PlaneSettings, "LossPlane"]):
     Settings = PlaneSettings
     positional = ("run",)
     name, json = "plane", "plane.json"
-    lacking = "has no network to finetune: its scores are a formula"
+    needs = "network to finetune"
 
     @cached_property
     def recorded(self) -> tuple[Run, shared.ProblemSettings]:
@@ -93,4 +93,4 @@ class Plane(ReportedStudy[PlaneSettings, "LossPlane"]):
 
         fidelity, points = self.settings.spend.fidelity(self.problem, read=False), self.settings.size**2 + 5
         planned = plan_measurements(self.problem, fidelity, points, shared.ExecutorSettings())
-        return add_post_steps(planned, self.problem, [self.settings.step()], measured=points)
+        return add_post_steps(planned, [self.settings.step()], measured=points)

@@ -53,7 +53,7 @@ class PostSteps(ReportedStudy[PostStepsSettings, "PostStepComparison"]):
     Settings = PostStepsSettings
     positional = ("problem.name",)
     name, json = "post-steps", "post_steps.json"
-    lacking = "has no network to finetune: its scores are a formula"
+    needs = "network to finetune"
 
     def load(self) -> Problem:
         """As set."""
@@ -97,13 +97,13 @@ class PostSteps(ReportedStudy[PostStepsSettings, "PostStepComparison"]):
 
     def plan(self) -> Plan:
         """Every post-step of every policy and seed, and an exam of each."""
-        from suite.run.post_step import parse_post_step
+        from suite.protocols import parse_post_step
         from suite.studies.plan import add_exams, plan_for
 
         settings = self.settings
         with keyed("post_steps"):
             steps = [parse_post_step(name, settings.steps) for name in settings.post_steps]
         policies = len(settings.policy) or settings.policies
-        held = [step for step in steps for _ in range(policies * (1 if step.name == "none" else len(settings.seeds)))]
+        held = [step for step in steps for _ in range(policies * (len(settings.seeds) if step.trains else 1))]
         empty = plan_for(self.problem, settings.executor)
         return add_exams(empty, self.problem, settings.exam, settings.exam.split, held, before=False)

@@ -39,7 +39,7 @@ class Sensitivity(ReportedStudy[SensitivitySettings, "work.Sensitivity"]):
     Settings = SensitivitySettings
     positional = ("problem.name",)
     name, json = "sensitivity", "sensitivity.json"
-    lacking = "has no network to probe: its losses are a formula"
+    needs = "network to probe"
 
     def load(self) -> Problem:
         """As set."""
