@@ -31,7 +31,7 @@ napoleon_use_rtype = False
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!suite\.|searchers\.|baselines\.).*"),  # other libraries: their sites are not fetched
-    (r"py:.*", r".*\._.*"),  # private bases
+    (r"py:class", r"(suite|searchers|baselines)\..*"),  # types in signatures may be internal
 ]
 
 html_theme = "furo"

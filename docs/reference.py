@@ -10,6 +10,8 @@ import dataclasses
 import importlib
 import inspect
 import os
+import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -21,11 +23,12 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from suite import plugins
+import suite
+from suite import plugins, testing
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-SETTINGS_MODULE = "suite.studies.settings"
+DOCUMENTED_MODULES = re.findall(r"automodule:: (\S+)", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"))
 
 
 def write(folder: Path) -> None:
@@ -43,8 +46,10 @@ def write(folder: Path) -> None:
         "objectives.md": options_of(plugins.OBJECTIVES),
         "costs.md": options_of(plugins.COSTS),
         "plugins.md": kinds(),
+        "kits.md": kits(),
         "facade.md": facade(),
     }
+    pages |= {f"contract-{name}.md": contract(base) for name, base in _bases().items()}
     for name, text in pages.items():
         (folder / name).write_text(text, encoding="utf-8")
     for example in EXAMPLES:
@@ -53,10 +58,9 @@ def write(folder: Path) -> None:
 
 def command_line() -> str:
     """The full help of every verb, as its parser prints it."""
-    verbs = dict.fromkeys(["run", *plugins.STUDIES.names()])
-    parts = [f"```text\n{_bitcert('--help')}```\n"]
-    parts += [f"## bitcert {verb}\n\n```text\n{_bitcert(verb, '--help-all')}```\n" for verb in verbs]
-    return "\n".join(parts)
+    helps = {"": ("--help",), " run": ("run", "--help")}  # the options of `run` are those of the file's study
+    helps |= {f" {verb}": (verb, "--help-all") for verb in plugins.STUDIES.names()}
+    return "\n".join(f"## bitcert{verb}\n\n```text\n{_bitcert(*given)}```\n" for verb, given in helps.items())
 
 
 def _bitcert(*arguments: str) -> str:
@@ -69,29 +73,37 @@ def _bitcert(*arguments: str) -> str:
 
 
 def settings_reference() -> str:
-    """Every key of an experiment file, with type, default and meaning, from the pydantic models."""
-    module = importlib.import_module(SETTINGS_MODULE)
-    models = [found for found in vars(module).values() if _is_model(found) and found.__module__ == module.__name__]
-    if not models:
-        raise RuntimeError(f"{SETTINGS_MODULE} defines no pydantic model: there is nothing to document")
-    return "\n".join(_model_section(model) for model in models)
+    """Every key of an experiment file, with type, default and meaning: the keys of each study, then those of the groups."""
+    groups: dict[type[BaseModel], str] = {}
+    studies = []
+    for name in plugins.STUDIES.names():
+        study = plugins.STUDIES.load(name)
+        studies.append(f"### study: {name}\n\n{_summary(study)}\n\n{_keys(study.Settings, groups)}")
+    sections = [f"### group: {_group(model)}\n\n{_summary(model)}\n\n{text}" for model, text in groups.items()]
+    return "\n".join(["## Keys of each study\n", *studies, "## Keys of each group\n", *sections])
 
 
-def _is_model(found: object) -> bool:
-    return isinstance(found, type) and issubclass(found, BaseModel)
-
-
-def _model_section(model: type[BaseModel]) -> str:
-    documented = _documented(model)
+def _keys(model: type[BaseModel], groups: dict[type[BaseModel], str]) -> str:
+    """A table of a model's keys; the groups found on the way are added to ``groups``."""
     rows = []
     for name, field in model.model_fields.items():
-        meaning = field.description or documented.get(name)
-        if not meaning:
-            raise RuntimeError(f"{model.__name__}.{name} of {SETTINGS_MODULE} has no description")
+        group = field.annotation
+        if isinstance(group, type) and issubclass(group, BaseModel):
+            if group not in groups:
+                groups[group] = ""
+                groups[group] = _keys(group, groups)
+            rows.append((f"`{name}`", f"[{_group(group)}](#group-{_group(group)})", "", _summary(group)))
+            continue
+        if not field.description:
+            raise RuntimeError(f"{name} of {model.__module__}.{model.__name__} has no description")
         default = "required" if field.is_required() else _value(field.get_default(call_default_factory=True))
-        rows.append((f"`{field.alias or name}`", f"`{_type(field.annotation)}`", default, meaning))
-    summary = (inspect.getdoc(model) or "").split("\n\n")[0].replace("\n", " ")
-    return f"### {model.__name__}\n\n{summary}\n\n" + _table(("key", "type", "default", "meaning"), rows)
+        rows.append((f"`{name}`", f"`{_type(field.annotation)}`", default, field.description))
+    return _table(("key", "type", "default", "meaning"), rows)
+
+
+def _group(model: type[BaseModel]) -> str:
+    """Name of a group in headings: ``spend`` of ``SpendSettings``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", model.__name__.removesuffix("Settings")).lower()
 
 
 def certifiers() -> str:
@@ -109,29 +121,69 @@ def options_of(kind: plugins.Kind, *, with_options: bool = True) -> str:
     if not with_options:
         rows = [(f"`{name}`", _one_line(kind.load(name))) for name in kind.names()]
         return _table((kind.noun, "what it is"), rows)
-    return "\n".join(f"### {name}\n\n{_body(kind.load(name))}\n\n{_options_table(kind.load(name))}" for name in kind.names())
+    return "\n".join(
+        f"### {name}\n\n{_body(kind.load(name))}\n\n{_options_table(kind.load(name))}" for name in kind.names()
+    )
 
 
 def kinds() -> str:
     """Where each kind of plug-in is registered."""
     rows = [
-        (kind.noun, f"`suite.plugins.{name}`", f"`{kind.group}`", f"`{kind.base.replace(':', '.')}`" if kind.base else "")
+        (
+            kind.noun,
+            f"`suite.plugins.{name}`",
+            f"`{kind.group}`",
+            f"`{kind.base.replace(':', '.')}`" if kind.base else "",
+        )
         for name, kind in vars(plugins).items()
         if isinstance(kind, plugins.Kind)
     ]
     return _table(("kind", "registry", "entry-point group", "inherits from"), rows)
 
 
-def facade() -> str:
-    """The names of ``suite``, each linked to where it is documented."""
-    import suite
-
+def kits() -> str:
+    """The conformance kits of ``suite.testing``, one for each kind that has one."""
     rows = []
+    for module in sorted(found.name for found in pkgutil.iter_modules(testing.__path__, f"{testing.__name__}.")):
+        for name, found in vars(importlib.import_module(module)).items():
+            if name.endswith("Conformance") and found.__module__ == module:
+                rows.append((f"`{module}.{name}`", _summary(found).replace("``", "`")))
+    if not rows:
+        raise RuntimeError("suite.testing has no conformance kit")
+    return _table(("kit", "what it checks"), rows)
+
+
+def _bases() -> dict[str, str]:
+    """The base class of each kind that has one."""
+    bases = {name: kind.base for name, kind in plugins.KINDS.items() if kind.base}
+    return {"problems": "suite.contract.problem:Problem"} | bases
+
+
+def contract(base: str) -> str:
+    """What a subclass of a kind's base class implements."""
+    module, _, name = base.partition(":")
+    found = getattr(importlib.import_module(module), name)
+    parts = [f"Base class `{module}.{name}`. {_summary(found)} A subclass defines:\n".replace("``", "`")]
+    for member in vars(found):
+        if member in found.__abstractmethods__:
+            given = vars(found)[member]
+            signature = "" if isinstance(given, property) else str(inspect.signature(given)).replace("'", "")
+            told = (inspect.getdoc(given) or "").replace("``", "`").split("\n\n")[0].replace("\n", " ")
+            parts.append(f"`{member}{signature}`\n: {told}\n")
+    return "\n".join(parts)
+
+
+def facade() -> str:
+    """The names of ``suite``: a table, then the documentation of those that are not on the page already."""
+    rows, sections = [], []
     for name in suite.__all__:
-        found = getattr(suite, name)
-        summary = (inspect.getdoc(found) or "").split("\n")[0]
-        rows.append((f"{{py:obj}}`suite.{name} <{found.__module__}.{found.__qualname__}>`", summary))
-    return _table(("name", "what it is"), rows)
+        found: Any = getattr(suite, name)
+        home = f"{found.__module__}.{found.__qualname__}"
+        rows.append((f"{{py:obj}}`suite.{name} <{home}>`", _summary(found).replace("``", "`")))
+        if found.__module__ not in DOCUMENTED_MODULES:
+            directive = "autoclass" if isinstance(found, type) else "autofunction"
+            sections.append(f".. {directive}:: {home}\n")
+    return _table(("name", "what it is"), rows) + "```{eval-rst}\n" + "\n".join(sections) + "```\n"
 
 
 def run_example(example: Path) -> str:
@@ -156,13 +208,11 @@ def _options_table(found: Any) -> str:
     options = getattr(found, "Options", found)
     if not dataclasses.is_dataclass(options):
         return "No options.\n"
-    chosen = [field for field in dataclasses.fields(options) if field.init]
-    if not chosen:
-        return "No options.\n"
     described = _documented(found) | _documented(options)
     rows = [
         (f"`{field.name}`", f"`{_type(field.type)}`", _default(field), described.get(field.name, ""))
-        for field in chosen
+        for field in dataclasses.fields(options)
+        if field.init
     ]
     return _table(("option", "type", "default", "meaning"), rows)
 
@@ -179,9 +229,7 @@ def _value(value: Any) -> str:
 
 def _type(annotation: Any) -> str:
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    for prefix in ("typing.", "collections.abc.", f"{SETTINGS_MODULE}."):
-        text = text.replace(prefix, "")
-    return text
+    return re.sub(r"\b(?:\w+\.)+(?=[A-Z])", "", text).replace("NoneType", "None")
 
 
 def _summary(found: Any) -> str:
@@ -232,4 +280,4 @@ def _documented(found: Any) -> dict[str, str]:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     text = "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
-    return f":::{{rst-class}} prose-table\n:::\n\n{text}\n"
+    return f"{text}\n" if len(lines) > 2 else "No options.\n"

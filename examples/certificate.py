@@ -35,5 +35,7 @@ certificates = certify(MeanClassifier().eval(), images, labels, sigma=SIGMA, n0=
 # %%
 print("  mean  prediction  certified  true distance")
 for mean, prediction, radius in zip(means, certificates.prediction, certificates.radius, strict=True):
-    print(f"{mean:6.2f}  {'abstains' if prediction < 0 else prediction:>10}  {radius:9.3f}  {SIDE * abs(mean - 0.5):13.3f}")
+    print(
+        f"{mean:6.2f}  {'abstains' if prediction < 0 else prediction:>10}  {radius:9.3f}  {SIDE * abs(mean - 0.5):13.3f}"
+    )
 print(f"ACR {certificates.acr(labels):.3f}; certified accuracy {certificates.certified_accuracy(labels, [0.25, 0.5])}")

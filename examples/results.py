@@ -5,14 +5,21 @@
 
 # %%
 from suite import load_comparison, load_run
-from suite.cli import main
 from suite.report import plot_certified_accuracy
+from suite.studies.experiment import run_experiment
 
-status = main(
-    "compare --problem digits --searchers random,uniform --seeds 0,1 --evaluations 6 --images 30 --noise 8 "
-    "--exam-images 40 --exam-n0 10 --exam-n 100 --executor inline --directory runs/example-results".split()
+run_experiment(
+    {
+        "study": "compare",
+        "problem": "digits",
+        "searchers": ["random", "uniform"],
+        "seeds": [0, 1],
+        "spend": {"evaluations": 6, "images": 30, "noise": 8},
+        "exam": {"images": 40, "n0": 10, "n": 100},
+        "executor": "inline",
+        "directory": "runs/example-results",
+    }
 )
-assert status == 0
 
 # %% [markdown]
 # A comparison has one row per searcher and seed, with everything measured and where it came from.
