@@ -6,7 +6,7 @@
 
 # %%
 import suite
-from suite.run.exam import ExamSettings
+from suite.problems.definition import ExamSettings
 
 problem = suite.load_problem("digits", budget="w3a3", sigma=0.25, seed=0)
 print(f"{len(problem.space.layers)} layers, {problem.space.cardinality:.3g} policies, {problem.budget.limit:,} BOPs")

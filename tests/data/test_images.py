@@ -47,7 +47,7 @@ def test_a_subset_keeps_ids_labels_and_images_together() -> None:
 
 
 def test_an_image_in_two_splits_is_refused() -> None:
-    with pytest.raises(BitcertError, match="two splits"):
+    with pytest.raises(BitcertError, match="more than one split"):
         _tiny({"train": [0, 1], "calibration": [2], "search": [3], "exam": [1, 4]})
 
 
