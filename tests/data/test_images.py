@@ -52,7 +52,7 @@ def test_an_image_in_two_splits_is_refused() -> None:
 
 
 def test_an_empty_split_is_refused() -> None:
-    with pytest.raises(BitcertError, match="nothing for the calibration split"):
+    with pytest.raises(BitcertError, match="none for the calibration split"):
         _tiny({"train": [0, 1], "calibration": [], "search": [3], "exam": [4]})
 
 
