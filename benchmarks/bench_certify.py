@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import suite
 from benchmarks.timing import measure, ratio
 from suite.certify import NoiseStream, NoisyClassifier, NoisyImages, certify, certify_fixed
-from suite.problems.vision import SmoothedProblem
+from suite.problems.vision import VisionProblem
 from suite.quantize import QuantizedNetwork
 
 SIGMA, IMAGES, N0, N, ALPHA = 0.25, 10, 100, 1000, 0.001
@@ -47,11 +47,11 @@ def straightforward(network: nn.Module, images: Tensor) -> list[tuple[int, float
 def main() -> None:
     torch.set_num_threads(1)
     problem = suite.load_problem("digits", sigma=SIGMA)
-    assert isinstance(problem, SmoothedProblem)
-    split = problem.dataset.splits["search"].subset(range(IMAGES))
+    assert isinstance(problem, VisionProblem)
+    split = problem.bench.dataset.splits["search"].subset(range(IMAGES))
     images, policy = split.images(), problem.space.uniform(3)
-    executed = problem.quantized(policy)
-    plain = QuantizedNetwork(problem.network, problem.space.layers, executed.calibration, fold=False, fast=False)  # type: ignore[arg-type]
+    executed = problem.bench.quantized(policy)
+    plain = QuantizedNetwork(problem.network, problem.space.layers, executed.calibration, fold=False, fast=False)
     plain.set_policy(policy)
 
     def ours(network: nn.Module) -> list[tuple[int, float]]:

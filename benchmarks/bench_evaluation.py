@@ -22,8 +22,10 @@ from safetensors.torch import save_file
 
 from suite.contract.trial import Fidelity
 from suite.networks import build_network
-from suite.problems import DEFINITIONS, load_problem
-from suite.problems.vision import SmoothedProblem
+from suite.problems import definitions, load_problem
+from suite.problems.vision import VisionProblem
+from suite.protocols import Request
+from suite.protocols.finetune import Finetune
 from suite.train.finetune import FinetuneSettings
 
 FIDELITY = Fidelity(images=4, noise=25)
@@ -58,7 +60,7 @@ def generate(folder: Path) -> None:
 def main() -> None:
     name, device = sys.argv[1], (sys.argv[2:] or ["cpu"])[0]
     finetuning = FinetuneSettings(batch=int(sys.argv[3])) if sys.argv[3:] else FinetuneSettings()
-    definition = DEFINITIONS[name]
+    definition = definitions()[name]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         given: dict[str, Any] = {}
@@ -68,7 +70,7 @@ def main() -> None:
             save_file(network.state_dict(), folder / "weights.safetensors")
             given = {"data": folder, "checkpoint": folder / "weights.safetensors"}
         problem = load_problem(name, device=device, finetuning=finetuning, **given)
-        assert isinstance(problem, SmoothedProblem)
+        assert isinstance(problem, VisionProblem)
         macs = sum(layer.macs for layer in problem.space.layers)
         print(f"{name}: {len(problem.space.layers)} layers, {macs / 1e6:,.0f} million MACs an image, on {device}")
         print(
@@ -78,8 +80,11 @@ def main() -> None:
         seconds = timed(lambda: problem.evaluate(problem.space.uniform(2), FIDELITY))
         passes = FIDELITY.images * (FIDELITY.noise + 1)
         print(f"evaluation: {passes / seconds:.1f} forward passes a second, {memory(device):.1f} GiB")
-        with problem.fixed_threads():
-            seconds = timed(lambda: problem.quantized(problem.space.uniform(3), finetune_steps=1))
+        with problem.bench.fixed_threads():
+            protocol = Finetune()
+            seconds = timed(
+                lambda: protocol.prepare(problem.bench, problem.space.uniform(3), Request(protocol, steps=1))
+            )
         print(f"finetuning step of {finetuning.batch} images: {seconds:.1f} s, {memory(device):.1f} GiB")
 
 

@@ -44,7 +44,7 @@ from suite.contract.cost import random_feasible
 from suite.contract.space import Policy
 from suite.data import ImageSplit
 from suite.files import write_text
-from suite.problems.vision import SmoothedProblem
+from suite.problems.vision import VisionProblem
 
 N0, ALPHA = 100, 1e-3
 
@@ -80,11 +80,11 @@ class Bench:
         problem = suite.load_problem(
             arguments.problem, budget=arguments.budget, data=arguments.data, checkpoint=arguments.checkpoint
         )
-        assert isinstance(problem, SmoothedProblem)
+        assert isinstance(problem, VisionProblem)
         self.problem = problem
         self.arguments = arguments
-        torch.set_num_threads(problem.definition.threads)
-        search, exam = problem.dataset.splits["search"], problem.dataset.splits["exam"]
+        torch.set_num_threads(problem.bench.threads)
+        search, exam = problem.bench.dataset.splits["search"], problem.bench.dataset.splits["exam"]
         together = replace(
             exam, ids=np.concatenate([exam.ids, search.ids]), labels=np.concatenate([exam.labels, search.labels])
         )
@@ -103,8 +103,8 @@ class Bench:
         return self.images.subset(range(min(images, len(self.images))))
 
     def sampler(self, split: ImageSplit, policy: Policy | None, advance: Callable[[int], None]) -> NoisyClassifier:
-        network = self.problem.network if policy is None else self.problem.quantized(policy)
-        return NoisyClassifier(network, self.problem.noisy(split, seed=0), advance)
+        network = self.problem.network if policy is None else self.problem.bench.quantized(policy)
+        return NoisyClassifier(network, self.problem.bench.noisy(split, seed=0), advance)
 
     def bar(self, title: str, passes: float) -> Callable[[int], None]:
         task = self.progress.add_task(title, total=passes)
@@ -167,7 +167,7 @@ def aggregate(bench: Bench) -> Iterator[Row]:
     yield bench.row(
         f"fixed, n = {n:,}", len(split), len(split) * (N0 + n), n, seconds, f"ACR {fixed:.4f} (uncorrected {plain:.4f})"
     )
-    calibration = problem.dataset.splits["calibration"]
+    calibration = problem.bench.dataset.splits["calibration"]
     for few in (50, 100, 400):
         started = time.perf_counter()
         seen = estimate(bench.sampler(calibration, None, lambda _: None), calibration.labels, n=few)
@@ -187,16 +187,16 @@ def ranking(bench: Bench) -> Iterator[Row]:
     arguments, problem = bench.arguments, bench.problem
     split, n = bench.split(arguments.ranking_images), arguments.ranking_n
     rng = np.random.default_rng(0)
-    policies = [random_feasible(problem.space, problem.budget.limit, rng) for _ in range(arguments.policies)]
+    policies = [random_feasible(problem.space, problem.budget, rng) for _ in range(arguments.policies)]
     advance = bench.bar(f"reference of the ranking, n = {n:,}", len(policies) * len(split) * n)
-    noisy = problem.noisy(split, seed=0, memory=2**30)
+    noisy = problem.bench.noisy(split, seed=0, memory=2**30)
     shares = [share for share in (200, 100, 50, 20, 10) if n // share]
     reference = np.zeros(len(policies))
     few = {share: np.zeros(len(policies)) for share in shares}
     certified = np.zeros(len(policies))
     seconds = dict.fromkeys([1, *shares], 0.0)
     for position, policy in enumerate(policies):
-        sampler = NoisyClassifier(problem.quantized(policy), noisy, advance)
+        sampler = NoisyClassifier(problem.bench.quantized(policy), noisy, advance)
         started, counted, before = time.perf_counter(), np.zeros(len(split), dtype=np.int64), 0
         for share in [*shares, 1]:
             counted = counted + label_counts(sampler, split.labels, "count", before, n // share)
@@ -272,7 +272,8 @@ def throughput(bench: Bench) -> Iterator[Row]:
     split = bench.split(10)
     noisy = NoisyImages(split.images(), sigma=bench.problem.sigma, ids=split.ids, memory=2**28)
     quantized, plain = (
-        NoisyClassifier(network, noisy) for network in (bench.problem.quantized(bench.policy), bench.problem.network)
+        NoisyClassifier(network, noisy)
+        for network in (bench.problem.bench.quantized(bench.policy), bench.problem.network)
     )
     seconds: dict[str, list[float]] = {"quantized": [], "float": []}
     for _ in range(7):

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Metrics
-from suite.execute.inline import Executor, Resources, make_executor
+from suite.execute.executor import Executor, Resources, make_executor
 from suite.problems.separable import SeparableProblem
-from suite.run.loop import Limits, SearchLoop
+from suite.run.limits import Limits
+from suite.run.loop import SearchLoop
 from suite.run.registry import make_searcher
 
 WORKERS = 2

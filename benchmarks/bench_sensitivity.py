@@ -18,11 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 import suite
-from baselines import SENSITIVITY
 from benchmarks.timing import measure
 from suite.contract.probes import GRADIENT_PASSES, ProbeSettings, product_passes
-from suite.problems.vision import SmoothedProblem
-from suite.run.registry import make_searcher
+from suite.problems.vision import VisionProblem
+from suite.run.registry import make_searcher, predicting_names
 
 ROWS = 64
 
@@ -33,7 +32,7 @@ def main() -> None:
     parser.add_argument("--budget", default="w3a3")
     parser.add_argument("--data")
     parser.add_argument("--checkpoint")
-    parser.add_argument("--methods", default=",".join(SENSITIVITY))
+    parser.add_argument("--methods", default=",".join(predicting_names()))
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     settings = {name: getattr(arguments, name) for name in ("budget", "data", "checkpoint")}
@@ -61,17 +60,17 @@ def main() -> None:
     console.print(table)
 
 
-def time_derivatives(problem: SmoothedProblem) -> dict[str, dict[str, float]]:
+def time_derivatives(problem: VisionProblem) -> dict[str, dict[str, float]]:
     """Medians over rounds of the time of gradients and products, by that of a forward pass of as many rows."""
     derivatives = problem.probes(ProbeSettings(ROWS, 1)).derivatives("weight")
-    inputs = problem.dataset.splits["train"].images(0, ROWS)
+    inputs = problem.bench.dataset.splits["train"].images(0, ROWS)
     rng = np.random.default_rng(0)
     vectors = [rng.choice([-1.0, 1.0], shape).astype(np.float32) for shape in derivatives.shapes]
     whole = [dict(enumerate(vectors))]
     single = [{layer: vector} for layer, vector in enumerate(vectors)]
 
     def forward() -> None:
-        with problem.fixed_threads(), torch.inference_mode():
+        with problem.bench.fixed_threads(), torch.inference_mode():
             problem.network(inputs)
 
     seconds = measure(
@@ -118,9 +117,9 @@ def cost_of(method: str, name: str, settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _problem(name: str, settings: dict[str, Any]) -> SmoothedProblem:
+def _problem(name: str, settings: dict[str, Any]) -> VisionProblem:
     problem = suite.load_problem(name, **settings)
-    if not isinstance(problem, SmoothedProblem):
+    if not isinstance(problem, VisionProblem):
         raise SystemExit(f"{name} has no network")
     return problem
 

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from suite.errors import BitcertError
     from suite.problems import load_problem, problem_names
     from suite.run.exam import examine
-    from suite.run.loop import load_run
     from suite.run.registry import make_searcher, searcher_names
+    from suite.run.state import load_run
     from suite.studies.compare.run import compare, load_comparison
+    from suite.studies.experiment import run_experiment
     from suite.studies.search.run import search
 
 _HOME = {
@@ -39,9 +40,10 @@ _HOME = {
     "examine": "suite.run.exam",
     "load_comparison": "suite.studies.compare.run",
     "load_problem": "suite.problems",
-    "load_run": "suite.run.loop",
+    "load_run": "suite.run.state",
     "make_searcher": "suite.run.registry",
     "problem_names": "suite.problems",
+    "run_experiment": "suite.studies.experiment",
     "search": "suite.studies.search.run",
     "searcher_names": "suite.run.registry",
 }
@@ -66,6 +68,7 @@ __all__ = [
     "load_run",
     "make_searcher",
     "problem_names",
+    "run_experiment",
     "search",
     "searcher_names",
 ]

@@ -1,10 +1,18 @@
-"""Writing files so that a reader, or a crash, never meets half of one."""
+"""Writing files so that a reader, or a crash, never meets half of one, and JSON that notices when it was changed."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from suite.errors import BitcertError
+
+_CHECKSUM = "sha256"
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -34,6 +42,58 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Replace ``path`` by ``text`` in UTF-8 with line feeds as they are; see :func:`write_bytes`."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def write_sealed(path: Path, content: Mapping[str, Any], *, indent: int | None = None) -> None:
+    """Replace ``path`` by a JSON object with a checksum over everything else in it; see :func:`read_sealed`.
+
+    Args:
+        path: The file.
+        content: JSON-ready, of finite numbers, without a key ``"sha256"``.
+        indent: Of the JSON; one line if None.
+    """
+    plain = json.loads(json.dumps(content, allow_nan=False))
+    sealed = {**plain, _CHECKSUM: json_sha256(plain)}
+    write_text(path, json.dumps(sealed, indent=indent) + "\n")
+
+
+def read_sealed(path: Path, what: str) -> dict[str, Any]:
+    """Read what :func:`write_sealed` wrote, without the checksum.
+
+    Args:
+        path: The file.
+        what: What it holds, with its article: ``"an exam"``.
+
+    Raises:
+        BitcertError: If there is no file, or anything in it has changed.
+    """
+    content = read_json(path, what)
+    if not isinstance(content, dict) or _CHECKSUM not in content:
+        raise BitcertError(
+            f"{path} is not {what} of this version of bitcert: it has no checksum; make it again, or remove it"
+        )
+    if content.pop(_CHECKSUM) != json_sha256(content):
+        raise BitcertError(f"{path} is damaged: its content does not match its checksum; restore or remove it")
+    return content
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        BitcertError: If there is no file, or it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BitcertError(f"{what} is missing: there is no file {path}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BitcertError(f"{path} is not {what}, or it is damaged: it is not JSON ({error})") from None
+
+
+def json_sha256(content: Any) -> str:
+    """SHA-256 of JSON content, the same for every order of keys; 1 and 1.0 differ."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _mode_of_new_files(path: Path) -> int:

@@ -236,10 +236,26 @@ def test_mistakes_are_one_clear_line_and_leave_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_argument_is_status_2() -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["search", "--problem", "digits"])
-    assert stopped.value.code == 2
+def test_a_missing_argument_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--searcher" in mistake(["search", "--problem", "digits"], capsys)
+
+
+def test_unknown_commands_and_options_name_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "the nearest is compare" in mistake(["comapre"], capsys)
+    assert "the nearest is --evaluations" in mistake([*SEARCH, "--evaluation", "3"], capsys)
+    assert "int" in mistake([*SEARCH, "--evaluations", "many"], capsys)
+
+
+def test_options_for_experts_are_shown_by_help_all_only(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = {}
+    for option in ("--help", "--help-all"):
+        with pytest.raises(SystemExit) as stopped:
+            main(["compare", option])
+        assert stopped.value.code == 0
+        shown[option] = capsys.readouterr().out
+    assert "--reduction" not in shown["--help"]
+    assert "--reduction" in shown["--help-all"]
+    assert "--exam-n0" in shown["--help"]
 
 
 def test_a_directory_with_another_run_is_refused_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,23 +1,23 @@
 """Certified robustness by randomized smoothing: bounds, noise, and one file for each certification method."""
 
-from suite.certify.aggregate import Score, SetCertificate, SetScores, certify_set, design_scores
+from suite.certify.aggregate import certify_set, design_scores
 from suite.certify.base_record import BaseRecord, BaseStore, record_base
-from suite.certify.bounds import certified_radius, clopper_pearson_lower, clopper_pearson_upper, largest_radius
-from suite.certify.certificates import ABSTAIN, Certificates
-from suite.certify.fixed import CertificationWarning, bound_counts, certify, certify_fixed
+from suite.certify.bounds import (
+    CertificationWarning,
+    certified_radius,
+    clopper_pearson_lower,
+    clopper_pearson_upper,
+    largest_radius,
+)
+from suite.certify.certificates import ABSTAIN, Certificates, SetCertificate
+from suite.certify.certifier import Certifier, ExamCertifier, Measurement, Setup, Task, exam_certifier
+from suite.certify.fixed import bound_counts, certify, certify_fixed
 from suite.certify.incremental import certify_incremental, certify_irs
 from suite.certify.noise import NoiseStream
-from suite.certify.ranking import (
-    Estimates,
-    Halving,
-    PairedDifference,
-    Rung,
-    estimate,
-    paired_difference,
-    successive_halving,
-)
+from suite.certify.ranking import Estimates, estimate
 from suite.certify.sampling import NoisyClassifier, NoisyImages, Sampler, pick_classes
 from suite.certify.sequential import certify_sequential
+from suite.certify.set_scores import Score, SetScores
 
 __all__ = [
     "ABSTAIN",
@@ -25,17 +25,19 @@ __all__ = [
     "BaseStore",
     "Certificates",
     "CertificationWarning",
+    "Certifier",
     "Estimates",
-    "Halving",
+    "ExamCertifier",
+    "Measurement",
     "NoiseStream",
     "NoisyClassifier",
     "NoisyImages",
-    "PairedDifference",
-    "Rung",
     "Sampler",
     "Score",
     "SetCertificate",
     "SetScores",
+    "Setup",
+    "Task",
     "bound_counts",
     "certified_radius",
     "certify",
@@ -48,9 +50,8 @@ __all__ = [
     "clopper_pearson_upper",
     "design_scores",
     "estimate",
+    "exam_certifier",
     "largest_radius",
-    "paired_difference",
     "pick_classes",
     "record_base",
-    "successive_halving",
 ]

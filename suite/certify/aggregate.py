@@ -33,17 +33,24 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, optimize, special
 from threadpoolctl import threadpool_limits
+from torch import nn
 
-from suite.certify.bounds import check_alpha, check_positive, check_sigma
-from suite.certify.sampling import Sampler, label_counts
+from suite.certify.bounds import check_alpha, check_positive
+from suite.certify.certificates import SetCertificate
+from suite.certify.certifier import ExamCertifier, Measurement, Setup, Task
+from suite.certify.fixed import bound_counts
+from suite.certify.sampling import Sampler, label_counts, pick_classes
+from suite.certify.set_scores import Score, SetScores
 from suite.contract.objective import check_radii
+from suite.contract.problem import check_sigma
 from suite.errors import BitcertError
 
 _LEVELS = 120  # most different values of a score
@@ -54,77 +61,34 @@ _LOG_RATES = float(np.log(0.05)), float(np.log(20.0))  # searched for the best r
 _SPREAD = 0.02  # share of the calibration counts that is spread evenly: no count is thought impossible
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Score:
-    """A score of label counts that obeys inequality (1).
+@dataclass(frozen=True, slots=True)
+class Aggregate(ExamCertifier):
+    """Lower bounds on the set's ACR and certified accuracies, from few samples of each image.
 
-    Attributes:
-        values: ``phi(k)`` for k = 0..n, non-decreasing, shape ``(n + 1,)``, in the units of the gain.
-        rate: The ``rate`` of (1).
+    An exam certifies image by image as :class:`~suite.certify.fixed.Fixed` does, since differences between classifiers are
+    measured there, and bounds the set from the same samples.
     """
 
-    values: NDArray[np.float64]
-    rate: float
+    uses_scores: ClassVar[bool] = True
 
-    def lower_bound(self, successes: NDArray[np.int64], alpha: float) -> float:
-        """Bound (2) on the mean gain of a set of images, from their label counts, shape ``(images,)``; at least 0."""
-        check_alpha(alpha)
-        counts = np.asarray(successes)
-        if (
-            counts.dtype.kind not in "iu"
-            or counts.ndim != 1
-            or not len(counts)
-            or counts.min() < 0
-            or counts.max() >= len(self.values)
-        ):
-            raise BitcertError(f"label counts must be a list of integers within 0..{len(self.values) - 1}")
-        return max(0.0, float(self.values[counts].mean() + np.log(alpha) / (self.rate * len(counts))))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SetCertificate:
-    """Lower bounds that hold together with probability at least ``1 - alpha``.
-
-    Attributes:
-        acr: Of the set's average certified radius.
-        certified_accuracy: Radius -> of the share of images predicted right with a true radius of at least it.
-        alpha: Probability that one of them is wrong.
-        forward_passes: Noise samples of each image.
-    """
-
-    acr: float
-    certified_accuracy: Mapping[float, float]
-    alpha: float
-    forward_passes: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SetScores:
-    """Scores for the ACR and for the certified accuracy at some radii, all at level ``alpha / (1 + number of radii)``.
-
-    Attributes:
-        n: Noise samples an image.
-        alpha: Probability that one of the bounds is wrong.
-        sigma: Standard deviation of the noise.
-        acr: For the ACR.
-        certified_accuracy: Radius -> score.
-    """
-
-    n: int
-    alpha: float
-    sigma: float
-    acr: Score
-    certified_accuracy: Mapping[float, Score]
-
-    def bound(self, successes: NDArray[np.int64]) -> SetCertificate:
-        """Bounds from the label counts among ``n`` samples, shape ``(images,)``."""
-        share = self.alpha / (1 + len(self.certified_accuracy))
-        return SetCertificate(
-            acr=self.acr.lower_bound(successes, share),
-            certified_accuracy={r: score.lower_bound(successes, share) for r, score in self.certified_accuracy.items()},
-            alpha=self.alpha,
-            forward_passes=self.n,
+    def measure(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
+        """Bound the set; no single image is certified."""
+        found = certify_set(task.sampler(network), task.labels, setup.scores(len(task.labels), task.n, task.alpha))
+        return Measurement(
+            found.acr, found.certified_accuracy, len(task.labels) * found.forward_passes, alpha=found.alpha
         )
+
+    def examine(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
+        """Certify every image and bound the set; samples for ``"count"`` are drawn once."""
+        sampler = task.sampler(network)
+        chosen = sampler.counts("select", 0, task.n0).argmax(axis=1)
+        counts = sampler.counts("count", 0, task.n)
+        certificates = bound_counts(
+            chosen, pick_classes(counts, chosen), sigma=sampler.sigma, n0=task.n0, n=task.n, alpha=task.alpha
+        )
+        scores = setup.scores(len(task.labels), task.n, task.alpha)
+        bounds = scores.bound(pick_classes(counts, task.labels))
+        return replace(Measurement.average(certificates, task), set_certificate=bounds)
 
 
 def certify_set(sampler: Sampler, labels: NDArray[np.integer], scores: SetScores) -> SetCertificate:

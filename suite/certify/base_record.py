@@ -13,13 +13,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
-from suite.certify.bounds import check_positive
-from suite.certify.fixed import CertificationWarning
+from suite.certify.bounds import CertificationWarning, check_positive
 from suite.certify.sampling import Sampler
-from suite.files import write_bytes
+from suite.errors import BitcertError
+from suite.store import Store
 
 CACHE_VARIABLE = "BITCERT_CACHE"
 
@@ -69,53 +67,35 @@ class BaseStore:
 
     def path(self, key: Mapping[str, Any]) -> Path:
         """Where the record of a key is, or would be."""
-        return self.folder / f"base-{hashlib.sha256(_text(key).encode()).hexdigest()[:32]}.safetensors"
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+        return self.folder / f"base-{name}.safetensors"
 
     def get(self, key: Mapping[str, Any], make: Callable[[], BaseRecord]) -> BaseRecord:
-        """Read the record of a key, or make it and write it down.
+        """Read the record of a key, or make it and store it.
 
         Args:
             key: JSON-ready; everything the predictions depend on: network, data, images, sigma, seed, numbers of samples.
             make: Samples the base.
 
         Warns:
-            CertificationWarning: If a file is there but damaged, or not what its name says; it is made anew.
+            CertificationWarning: If a file is there but damaged, or not what its name says; the record is made again.
         """
-        path = self.path(key)
-        try:
-            return _read(path.read_bytes(), key)
-        except FileNotFoundError:
-            pass
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            warnings.warn(f"{path} is damaged and is made anew: {error}", CertificationWarning, stacklevel=2)
+        store = Store(self.path(key), "base classifier", key, "numpy", remedy="it is sampled again")
+        if store.path.exists():
+            try:
+                return _checked(store.read().groups.get("base", {}))
+            except BitcertError as error:
+                warnings.warn(str(error), CertificationWarning, stacklevel=2)
         record = make()
-        tensors = {"select": record.select, "count": record.count}
-        metadata = {"key": _text(key), "sha256": _digest(record)}
-        write_bytes(path, save(tensors, metadata=metadata))
+        store.write({"base": {"select": record.select, "count": record.count}})
         return record
 
 
-def _read(content: bytes, key: Mapping[str, Any]) -> BaseRecord:
-    length = int.from_bytes(content[:8], "little")
-    metadata = json.loads(content[8 : 8 + length])["__metadata__"]
-    if metadata["key"] != _text(key):
-        raise ValueError("it belongs to another key")
-    tensors = load(content)
-    record = BaseRecord(tensors["select"], tensors["count"])
-    for predictions in (record.select, record.count):
-        if predictions.dtype != np.int16 or predictions.ndim != 2 or len(predictions) != len(record.select):
-            raise ValueError(f"predictions of type {predictions.dtype} and shape {predictions.shape}")
-    if metadata["sha256"] != _digest(record):
-        raise ValueError("its content has changed")
-    return record
-
-
-def _digest(record: BaseRecord) -> str:
-    return hashlib.sha256(record.select.tobytes() + record.count.tobytes()).hexdigest()
-
-
-def _text(key: Mapping[str, Any]) -> str:
-    return json.dumps(key, sort_keys=True)
+def _checked(tensors: Mapping[str, NDArray[Any]]) -> BaseRecord:
+    found = [(name, str(array.dtype), array.ndim) for name, array in sorted(tensors.items())]
+    if found != [("count", "int16", 2), ("select", "int16", 2)] or len(tensors["count"]) != len(tensors["select"]):
+        raise BitcertError(f"a stored base is damaged (it holds {found}); it is sampled again")
+    return BaseRecord(tensors["select"], tensors["count"])
 
 
 def _default_folder() -> Path:

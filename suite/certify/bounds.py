@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from suite.contract.problem import check_sigma
 from suite.errors import BitcertError
 
 
@@ -72,12 +73,8 @@ def largest_radius(n: int, alpha: float, sigma: float) -> float:
     return float(certified_radius(clopper_pearson_lower(n, n, alpha), sigma))
 
 
-def check_sigma(sigma: float) -> None:
-    """Raise BitcertError unless ``sigma`` is positive and finite."""
-    if not 0 < sigma < np.inf:
-        raise BitcertError(
-            f"sigma must be positive and finite, got {sigma}; it is the standard deviation of the smoothing noise"
-        )
+class CertificationWarning(UserWarning):
+    """The sample size cannot certify what is wanted."""
 
 
 def check_alpha(alpha: float) -> None:

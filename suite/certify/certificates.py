@@ -1,8 +1,8 @@
-"""The result of a certification: one row an image, and the averages that leaderboards show."""
+"""Results of certification: one row per image with the averages that leaderboards show, or bounds on a whole set."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,3 +58,20 @@ class Certificates:
         """Share of images predicted right with a certified radius >= r, for each r."""
         correct = self.prediction == labels
         return {float(radius): float((correct & (self.radius >= radius)).mean()) for radius in radii}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SetCertificate:
+    """Lower bounds that hold together with probability at least ``1 - alpha``.
+
+    Attributes:
+        acr: Of the set's average certified radius.
+        certified_accuracy: Radius -> of the share of images predicted right with a true radius of at least it.
+        alpha: Probability that one of them is wrong.
+        forward_passes: Noise samples of each image.
+    """
+
+    acr: float
+    certified_accuracy: Mapping[float, float]
+    alpha: float
+    forward_passes: int

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from suite.certify.bounds import check_alpha, check_positive, clopper_pearson_lower, largest_radius
+from suite.certify.bounds import (
+    CertificationWarning,
+    check_alpha,
+    check_positive,
+    clopper_pearson_lower,
+    largest_radius,
+)
 from suite.certify.certificates import Certificates
+from suite.certify.certifier import ExamCertifier, Measurement, Setup, Task
 from suite.certify.sampling import NoisyClassifier, NoisyImages, Progress, Sampler, pick_classes
 from suite.errors import BitcertError
 
 
-class CertificationWarning(UserWarning):
-    """The numbers asked for cannot certify what is wanted."""
+@dataclass(frozen=True, slots=True)
+class Fixed(ExamCertifier):
+    """Cohen's certificate: the same number of noise samples for every image."""
+
+    limited_by_samples: ClassVar[bool] = True
+
+    def measure(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
+        """Certify image by image and average."""
+        found = certify_fixed(task.sampler(network), n0=task.n0, n=task.n, alpha=task.alpha)
+        return Measurement.average(found, task)
+
+    def examine(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
+        """The same as :meth:`measure`."""
+        return self.measure(network, task, setup)
 
 
 def certify(
@@ -53,7 +74,7 @@ def certify(
         progress: Called with forward passes made since the last call.
 
     Returns:
-        One row an image; ``prediction`` is -1 where it abstains.
+        One row per image; ``prediction`` is -1 where it abstains.
 
     Raises:
         BitcertError: On n0, n or batch below 1, sigma <= 0, alpha outside (0, 1), negative seeds or ids, repeated ids,

@@ -13,20 +13,51 @@ the union bound; that both use the same samples does no harm.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
+from torch import nn
 
 from suite.certify.base_record import BaseRecord, most_frequent
 from suite.certify.bounds import check_alpha, check_positive, clopper_pearson_lower, clopper_pearson_upper
 from suite.certify.certificates import Certificates
+from suite.certify.certifier import Certifier, Measurement, Setup, Task
 from suite.certify.sampling import Sampler, pick_classes
 from suite.errors import BitcertError
 
 _BASE_SHARE = 0.2  # of alpha: the base's samples are many, and its bound loses little by it
 _POOL = 30.0  # samples of the pilot that the average share of flips over all images stands for
 _SHARES = (0.1, 0.25, 0.5, 1.0)  # of the samples, tried for a replay
+
+
+@dataclass(frozen=True, slots=True)
+class IRS(Certifier):
+    """Incremental randomized smoothing as published, with the float network as its base.
+
+    Attributes:
+        gamma: Where fresh samples take over; see :func:`certify_irs`.
+    """
+
+    gamma: float = 0.99
+
+    def measure(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
+        """Certify image by image and average."""
+        base = setup.float_base(task)
+        found = certify_irs(task.sampler(network), base, n=task.n, alpha=task.alpha, gamma=self.gamma)
+        return Measurement.average(found, task)
+
+
+@dataclass(frozen=True, slots=True)
+class Incremental(Certifier):
+    """Certificates that build on the records of any number of bases, wherever these help."""
+
+    def measure(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
+        """Certify image by image and average."""
+        bases = setup.bases(task)
+        found = certify_incremental(task.sampler(network), bases, n0=task.n0, n=task.n, alpha=task.alpha)
+        return Measurement.average(found, task)
 
 
 def certify_irs(
@@ -100,7 +131,7 @@ def certify_incremental(
         alpha: Probability of a wrong certificate, for each image.
 
     Returns:
-        One row an image; forward passes of the changed classifier only.
+        One row per image; forward passes of the changed classifier only.
 
     Raises:
         BitcertError: On arguments out of range, or a base of other images or too few samples.

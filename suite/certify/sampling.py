@@ -12,8 +12,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from suite.certify.bounds import check_sigma
 from suite.certify.noise import BLOCK, NoiseStream
+from suite.contract.problem import check_sigma
 from suite.errors import BitcertError
 
 Progress = Callable[[int], None]
@@ -102,7 +102,7 @@ class NoisyImages:
             )
         self.sigma = sigma
         self.batch = batch
-        self._seed = seed
+        self.seed = seed
         self._free = memory
         self._kept: dict[tuple[str, int, int], list[NoisyBatch]] = {}
 
@@ -125,7 +125,7 @@ class NoisyImages:
             sigma=self.sigma,
             start=start,
             stop=stop,
-            stream=NoiseStream(self._seed, purpose),
+            stream=NoiseStream(self.seed, purpose),
             batch=self.batch,
         )
         size = (stop - start) * self.pixels.numel() * self.pixels.element_size()

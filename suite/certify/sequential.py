@@ -22,13 +22,17 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
+from torch import nn
 
 from suite.certify.bounds import check_alpha, check_positive, clopper_pearson_lower
 from suite.certify.certificates import ABSTAIN, Certificates
+from suite.certify.certifier import ExamCertifier, Measurement, Setup, Task
 from suite.certify.noise import BLOCK
 from suite.certify.sampling import Sampler, pick_classes
 from suite.contract.objective import check_radii
@@ -37,6 +41,32 @@ from suite.errors import BitcertError
 _GROWTH = 1.1  # samples at a look, relative to those at the look before
 _PRIOR = 0.5
 _LAST_SHARE = 0.3  # of alpha, for the look at the last sample
+
+
+@dataclass(frozen=True, slots=True)
+class Sequential(ExamCertifier):
+    """Certificates at the problem's radii, with as many samples as each image takes.
+
+    Attributes:
+        futility: When a radius is given up; see :func:`certify_sequential`.
+    """
+
+    futility: float = 0.4
+    limited_by_samples: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _check_futility(self.futility)
+
+    def measure(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
+        """Certify image by image and average."""
+        found = certify_sequential(
+            task.sampler(network), radii=task.radii, n0=task.n0, n=task.n, alpha=task.alpha, futility=self.futility
+        )
+        return Measurement.average(found, task)
+
+    def examine(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
+        """The same as :meth:`measure`."""
+        return self.measure(network, task, setup)
 
 
 def certify_sequential(
@@ -66,7 +96,7 @@ def certify_sequential(
             certificates, not their validity.
 
     Returns:
-        One row an image; ``radius`` is the largest one certified and ``p_lower`` what it implies. A prediction with
+        One row per image; ``radius`` is the largest one certified and ``p_lower`` what it implies. A prediction with
         radius 0 is certified at the image itself; -1 abstains.
 
     Raises:
@@ -74,8 +104,7 @@ def certify_sequential(
     """
     check_alpha(alpha)
     check_positive(n0=n0, n=n)
-    if not 0 <= futility < 1:
-        raise BitcertError(f"futility must lie within [0, 1), got {futility}")
+    _check_futility(futility)
     tried = np.array(check_radii(tuple(sorted({0.0, *radii}))))
     thresholds = special.ndtr(tried / sampler.sigma)
     needed = _needed(n, thresholds, alpha)
@@ -122,6 +151,11 @@ def log_evidence(successes: ArrayLike, trials: ArrayLike, threshold: ArrayLike) 
         restricted = special.betaln(prior, prior) + np.log(special.betaincc(prior, prior, q))
     evidence = mixed - restricted - special.xlogy(k, q) - special.xlog1py(t - k, -q)
     return np.where(possible, evidence, -np.inf)
+
+
+def _check_futility(futility: float) -> None:
+    if not 0 <= futility < 1:
+        raise BitcertError(f"futility must lie within [0, 1), got {futility}")
 
 
 def _needed(trials: int, thresholds: NDArray[np.float64], alpha: float) -> NDArray[np.int64]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from suite.contract import cost
+from suite.contract.clock import Clock, WallClock
+from suite.contract.cost import Budget, bops
 from suite.contract.objective import Objective
 from suite.contract.probes import Probes, ProbeSettings
 from suite.contract.space import Policy, SearchSpace
@@ -14,6 +15,18 @@ from suite.errors import BitcertError
 
 if TYPE_CHECKING:
     import torch
+
+MAX_SIGMA = 100.0
+"""Largest noise level: images lie in [0, 1], so that nothing is left of them long before."""
+
+
+def check_sigma(sigma: float) -> None:
+    """Raise BitcertError unless ``sigma`` is positive and at most :data:`MAX_SIGMA`."""
+    if not 0 < sigma <= MAX_SIGMA:
+        raise BitcertError(
+            f"sigma must be positive and finite, at most {MAX_SIGMA:g}, got {sigma}; it is the standard deviation of the "
+            "smoothing noise on images in [0, 1]"
+        )
 
 
 class Meter:
@@ -37,38 +50,44 @@ class Meter:
 class Problem(ABC):
     """A space, a budget, a network and data: what a searcher is run on.
 
-    Subclasses define the abstract methods; whatever the network is used for goes through
-    ``meter``, also what a cache answers, so that what a run spent does not depend on who ran before it.
+    Subclasses define the abstract methods. Every use of the network is charged to ``meter``, even one that a cache answers,
+    so that what a run spent does not depend on what ran before it.
 
     Attributes:
         name: Registered name.
         space: The policies.
-        budget: The limit on BOPs.
+        budget: The limit on what a policy costs.
         objective: What a search maximizes.
         sigma: Standard deviation of the smoothing noise, in the units of the images.
         radii: Radii at which certified accuracy is reported, ascending.
         seed: Root seed of noise and calibration.
         fidelity: The fidelity a search uses unless told otherwise.
         meter: Forward passes charged so far.
+        clock: Tells the time of evaluations and limits.
     """
 
     name: str
     space: SearchSpace
-    budget: cost.Budget
+    budget: Budget
     objective: Objective
     sigma: float
     radii: tuple[float, ...]
     seed: int
     fidelity: Fidelity
     meter: Meter
+    clock: Clock = WallClock()
 
     def bops(self, policy: Policy) -> int:
         """BOPs of a policy, exact."""
-        return cost.bops(self.space, policy)
+        return bops(self.space, policy)
+
+    def cost(self, policy: Policy) -> int:
+        """What the budget limits of a policy, exact, in the units of ``budget.limit``."""
+        return self.budget.cost.total(self.space, policy)
 
     def is_feasible(self, policy: Policy) -> bool:
         """Whether the policy belongs to the space and is within the budget."""
-        return policy in self.space and self.bops(policy) <= self.budget.limit
+        return policy in self.space and self.budget.allows(self.space, policy)
 
     def largest_uniform(self) -> Policy | None:
         """The uniform policy with the most bits that is feasible; None if none is."""
@@ -79,8 +98,11 @@ class Problem(ABC):
         """Raise BitcertError if the policy is outside the space or over the budget."""
         if policy not in self.space:
             raise BitcertError(f"the policy does not belong to the space of {self.name}: {policy.to_json()}")
-        if self.bops(policy) > self.budget.limit:
-            raise BitcertError(f"the policy costs {self.bops(policy)} BOPs, over the budget of {self.budget.limit}")
+        if not self.budget.allows(self.space, policy):
+            cost = self.budget.cost
+            raise BitcertError(
+                f"the policy costs {cost.units(self.cost(policy))} {cost.unit}, over the budget of {cost.units(self.budget.limit)}"
+            )
 
     @property
     @abstractmethod
@@ -108,6 +130,17 @@ class Problem(ABC):
     @abstractmethod
     def check_fidelity(self, fidelity: Fidelity) -> None:
         """Raise BitcertError if evaluations cannot spend that much; warn if they cannot measure the objective with it."""
+
+    @abstractmethod
+    def default_fidelity(self) -> Fidelity:
+        """``fidelity`` with no more images than there are; reads the data."""
+
+    @abstractmethod
+    def second_look(self, fidelity: Fidelity) -> Fidelity | None:
+        """The fidelity at which the best policies of a search are measured again, with other noise.
+
+        None if evaluations are certificates or exact, so that a search does not measure its finalists again by default.
+        """
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from suite.contract.space import Policy
@@ -34,42 +34,96 @@ class Fidelity:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """What one evaluation measured, with what it cost.
+    """What one evaluation measured, with what it cost. What a family of problems does not measure is None.
 
     Attributes:
         clean_accuracy: Share of images that the quantized network gets right without noise.
-        acr: Average certified radius, in the units of the images (L2).
+        acr: Average certified radius, in the units of the images.
         certified_accuracy: Radius -> share of images predicted right with a certified radius >= it.
         bops: BOPs of the policy.
         forward_passes: Images pushed through the network; one finetuning image counts 3.
-        seconds: Wall time.
+        seconds: Time it took, by the problem's clock.
         alpha: Failure probability: of each image's certificate, of the bounds on the set together (``"aggregate"``), or 1
             where nothing is promised (``"ranking"``).
-        method: The certification method.
+        method: The certifier, options after its name if any.
+        values: Whatever else the family measures, by name.
+        norm: Norm of the certified radii; None where there are none.
     """
 
-    clean_accuracy: float
-    acr: float
-    certified_accuracy: Mapping[float, float]
+    clean_accuracy: float | None
+    acr: float | None
+    certified_accuracy: Mapping[float, float] | None
     bops: int
     forward_passes: int
     seconds: float
     alpha: float
     method: str
+    values: Mapping[str, float] = field(default_factory=dict)
+    norm: str | None = "l2"
+
+    @property
+    def numbers(self) -> list[float]:
+        """Everything that was measured, without names."""
+        found = [self.clean_accuracy, self.acr, *(self.certified_accuracy or {}).values(), *self.values.values()]
+        return [number for number in found if number is not None]
 
     def to_dict(self) -> dict[str, Any]:
-        """As a JSON-ready dictionary; radii become text."""
+        """As a JSON-ready dictionary; radii become text, and extras are left out where there are none."""
         content = {name: getattr(self, name) for name in self.__slots__}
-        content["certified_accuracy"] = {
-            radius_text(radius): share for radius, share in self.certified_accuracy.items()
-        }
+        if self.certified_accuracy is not None:
+            content["certified_accuracy"] = {
+                radius_text(radius): share for radius, share in self.certified_accuracy.items()
+            }
+        content["values"] = dict(self.values)
+        if not self.values:
+            del content["values"]
+        if self.norm == "l2":
+            del content["norm"]
         return content
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Metrics:
-        """Read what :meth:`to_dict` wrote."""
-        certified = {float(radius): float(share) for radius, share in content["certified_accuracy"].items()}
-        return cls(**{**content, "certified_accuracy": certified})
+        """Read what :meth:`to_dict` wrote.
+
+        Raises:
+            BitcertError: If a value is missing, unknown or of the wrong type.
+        """
+        known = cls.__slots__
+        missing = [name for name in known if name not in content and name not in ("values", "norm")]
+        unknown = [name for name in content if name not in known]
+        if missing or unknown:
+            what = f"lack {', '.join(missing)}" if missing else f"have unknown values: {', '.join(unknown)}"
+            raise BitcertError(f"the metrics {what}")
+        for name, kinds in _KINDS.items():
+            if name in content and type(content[name]) not in kinds:
+                raise BitcertError(f"{name} of metrics cannot be {content[name]!r}")
+        if min(content["bops"], content["forward_passes"]) < 0:
+            raise BitcertError(
+                f"counts of metrics start at 0, got {content['bops']} BOPs and {content['forward_passes']} forward passes"
+            )
+        certified = content["certified_accuracy"]
+        try:
+            if certified is not None:
+                certified = {float(radius): float(share) for radius, share in certified.items()}
+            values = {name: float(value) for name, value in content.get("values", {}).items()}
+        except (TypeError, ValueError) as error:
+            raise BitcertError(f"metrics need numbers: {error}") from None
+        return cls(**{**content, "certified_accuracy": certified, "values": values})
+
+
+_NUMBER = (float, int)
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "clean_accuracy": (*_NUMBER, type(None)),
+    "acr": (*_NUMBER, type(None)),
+    "certified_accuracy": (dict, type(None)),
+    "bops": (int,),
+    "forward_passes": (int,),
+    "seconds": _NUMBER,
+    "alpha": _NUMBER,
+    "method": (str,),
+    "values": (dict,),
+    "norm": (str, type(None)),
+}
 
 
 def radius_text(radius: float) -> str:
@@ -90,7 +144,7 @@ class Trial:
         failure: Why the evaluation failed; None otherwise.
         repeat_of: Number of the earlier trial with the same policy, fidelity and seed, whose metrics were reused at no spend.
         wasted: Forward passes that a failed evaluation had made, as far as they were charged.
-        hopeless: Whether the evaluation itself failed, so that another try would fail alike.
+        retryable: Whether another try may succeed; not so where the evaluation itself failed, as by divergence.
     """
 
     number: int
@@ -101,7 +155,7 @@ class Trial:
     failure: str | None = None
     repeat_of: int | None = None
     wasted: int = 0
-    hopeless: bool = False
+    retryable: bool = True
 
     @property
     def spend(self) -> int:

@@ -19,11 +19,16 @@ def evaluate_trial(problem: Problem, trial: Trial) -> Trial:
     except Exception as error:
         return replace(
             trial,
-            failure=f"{type(error).__name__}: {error}",
+            failure=_readable(f"{type(error).__name__}: {error}"),
             wasted=problem.meter.forward_passes - before,
-            hopeless=isinstance(error, BitcertError | FloatingPointError),
+            retryable=not isinstance(error, BitcertError | FloatingPointError),
         )
     return replace(trial, metrics=metrics)
+
+
+def _readable(message: str) -> str:
+    """The message without what cannot be written as UTF-8, such as bytes of a file name."""
+    return message.encode("utf-8", "backslashreplace").decode()
 
 
 def _check_finite(metrics: Metrics) -> None:

@@ -33,8 +33,7 @@ from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Metrics, Trial
 from suite.errors import BitcertError
 from suite.execute.evaluation import evaluate_trial
-from suite.execute.inline import Resources
-from suite.run.loop import SearchLoop
+from suite.execute.executor import Loop, Resources
 
 _LONGEST_WAIT = 20.0
 """Seconds that a worker waits for the others to start."""
@@ -76,7 +75,7 @@ class PolicyTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Evaluate the trial of the current configuration."""
         trial = evaluate_trial(self._problem, _trial_of(self._config))
-        failed = {"failure": trial.failure, "wasted": trial.wasted, "hopeless": trial.hopeless}
+        failed = {"failure": trial.failure, "wasted": trial.wasted, "retryable": trial.retryable}
         result: dict[str, Any] = {"metrics": None, **failed, DONE: True}
         if trial.metrics is not None:
             result |= _curves(self._problem, trial.metrics) | {"metrics": json.dumps(trial.metrics.to_dict())}
@@ -84,16 +83,16 @@ class PolicyTrainable(tune.Trainable):
 
 
 class LoopSearcher(TuneSearcher):
-    """Shows many :class:`SearchLoop` objects to Tune as one search algorithm.
+    """Shows many searches to Tune as one search algorithm.
 
     The loop that has spent least goes next, so that all progress alike; a loop whose own pending trials have to come
     first is skipped.
     """
 
-    def __init__(self, loops: Sequence[SearchLoop]) -> None:
+    def __init__(self, loops: Sequence[Loop]) -> None:
         super().__init__(metric=None, mode=None)
         self._loops = list(loops)
-        self._under_way: dict[str, tuple[SearchLoop, Trial]] = {}
+        self._under_way: dict[str, tuple[Loop, Trial]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next trial as a configuration; None if results must come first; FINISHED when all loops are."""
@@ -155,7 +154,7 @@ class RayExecutor:
                     "ask for less or add nodes"
                 )
 
-    def run(self, problem: Problem, loops: Sequence[SearchLoop]) -> None:
+    def run(self, problem: Problem, loops: Sequence[Loop]) -> None:
         """Drive all loops until they are finished."""
         at_once = sum(loop.parallel for loop in loops if not loop.finished)
         workers = min(self._fitting, at_once, self._resources.workers or at_once)
@@ -289,4 +288,4 @@ def _trial_of(config: dict[str, Any]) -> Trial:
 def _with_result(trial: Trial, result: dict[str, Any]) -> Trial:
     if result["metrics"] is not None:
         return replace(trial, metrics=Metrics.from_dict(json.loads(result["metrics"])))
-    return replace(trial, **{name: result[name] for name in ("failure", "wasted", "hopeless")})
+    return replace(trial, **{name: result[name] for name in ("failure", "wasted", "retryable")})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
 import re
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from suite.errors import BitcertError
-from suite.files import write_bytes, write_text
+from suite.files import read_sealed, write_bytes, write_sealed
 
 _SHIPPED = Path(__file__).parent / "checkpoints"
 _HASH = "network_sha256"
@@ -44,7 +43,7 @@ def save_checkpoint(network: nn.Module, path: Path, record: Mapping[str, Any]) -
     if path.suffix != ".safetensors":
         raise BitcertError(f"checkpoints are written as .safetensors, not as {path.name}")
     state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
-    write_text(path.with_suffix(".json"), json.dumps({**record, _HASH: _state_sha256(state)}, indent=2) + "\n")
+    write_sealed(path.with_suffix(".json"), {**record, _HASH: _state_sha256(state)}, indent=2)
     write_bytes(path, save(state))
 
 
@@ -68,7 +67,8 @@ def load_checkpoint(network: nn.Module, path: Path) -> dict[str, Any]:
     expected: State = network.state_dict()
     state = _unwrapped(_read(path), expected)
     _check_fit(path, state, expected)
-    record = _read_record(path.with_suffix(".json"))
+    beside = path.with_suffix(".json")
+    record = read_sealed(beside, "a checkpoint's record") if beside.is_file() else {}
     state = {name: state.get(name, own).to(own.dtype) for name, own in expected.items()}
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():
@@ -76,7 +76,7 @@ def load_checkpoint(network: nn.Module, path: Path) -> dict[str, Any]:
     if record.get(_HASH, found := _state_sha256(state)) != found:
         raise BitcertError(
             f"checkpoint {path} is not the one its record describes (hash {found[:12]}, recorded "
-            f"{str(record[_HASH])[:12]}); restore it, or remove {path.with_suffix('.json').name} to use it without a record"
+            f"{str(record[_HASH])[:12]}); restore it, or remove {beside.name} to use it without a record"
         )
     network.load_state_dict(state)
     return record
@@ -171,15 +171,3 @@ def _check_fit(path: Path, state: State, expected: State) -> None:
 def _first_few(names: Iterable[str], shown: int = 3) -> str:
     listed = list(names)
     return ", ".join(listed[:shown]) + (f" and {len(listed) - shown} more" if len(listed) > shown else "")
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BitcertError(f"record {path} is not JSON ({error}); restore or remove it") from error
-    if not isinstance(record, dict):
-        raise BitcertError(f"record {path} must be a JSON object; restore or remove it")
-    return record

@@ -4,39 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from suite.certify import ExamCertifier, exam_certifier
 from suite.contract.space import MAX_BITS, MIN_BITS
 from suite.contract.trial import Fidelity
 from suite.errors import BitcertError, unknown_name
 
-CERTIFICATION_METHODS = ("ranking", "fixed", "irs", "incremental", "sequential", "aggregate")
-"""What a search may measure by; how each works stands in ``suite.problems.methods``."""
-
-EXAM_METHODS = ("fixed", "sequential", "aggregate")
-"""Methods that certify single images without looking at another classifier; ``"aggregate"`` bounds the set beside."""
-
 EXAM_SPLITS = ("exam", "search")
 """Images that may be certified: those of the exam, or those of the search, to choose settings by."""
-
-
-PROTOCOLS = {"ptq": 0, "finetune": 100}
-"""Ways of measuring a policy, and their finetuning steps: as it is quantized (post-training quantization), or finetuned."""
-
-
-def protocol_steps(protocol: str, steps: int | None = None) -> int:
-    """Finetuning steps of a protocol, which ``steps`` may change but not contradict.
-
-    Raises:
-        BitcertError: If the protocol is unknown, or the steps belong to the other one.
-    """
-    if protocol not in PROTOCOLS:
-        raise unknown_name("protocol", protocol, PROTOCOLS)
-    if steps is None:
-        return PROTOCOLS[protocol]
-    if (steps > 0) != (PROTOCOLS[protocol] > 0):
-        raise BitcertError(
-            f"protocol {protocol} and {steps} finetuning steps contradict each other; leave one of them out"
-        )
-    return steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +22,10 @@ class ExamSettings:
         n0: Noise samples that choose an image's class.
         n: Noise samples that enter its bound.
         alpha: Failure probability of each image's certificate.
-        method: ``"fixed"``; ``"sequential"``: radii of the problem only, far fewer samples (``n`` is the most); or
-            ``"aggregate"``: as fixed, and from the same samples bounds on the set's ACR and certified accuracies, which are far
-            tighter than the average of certificates where ``n`` is small.
-        split: ``"exam"``, or ``"search"`` for what settings are chosen by: it must not see the exam.
+        method: A certifier that may hold exams, options after its name if any. ``"fixed"``; ``"sequential"``: radii of the
+            problem only, far fewer samples (``n`` is the most); or ``"aggregate"``: as fixed, and from the same samples bounds
+            on the set's ACR and certified accuracies, far tighter than the average of certificates where ``n`` is small.
+        split: ``"exam"``, or ``"search"`` to choose settings, which must not see exam images.
     """
 
     images: int | None = None
@@ -62,8 +36,7 @@ class ExamSettings:
     split: str = "exam"
 
     def __post_init__(self) -> None:
-        if self.method not in EXAM_METHODS:
-            raise unknown_name("certification method of an exam", self.method, EXAM_METHODS)
+        self.certifier  # noqa: B018 (checks the name)
         if self.split not in EXAM_SPLITS:
             raise unknown_name("split of an exam", self.split, EXAM_SPLITS)
         for name in ("images", "n0", "n"):
@@ -72,6 +45,11 @@ class ExamSettings:
                 raise BitcertError(f"exam {name} must be at least 1, got {value}")
         if not 0 < self.alpha < 1:
             raise BitcertError(f"alpha must lie strictly between 0 and 1, got {self.alpha}; 0.001 is usual")
+
+    @property
+    def certifier(self) -> ExamCertifier:
+        """What certifies the images."""
+        return exam_certifier(self.method)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +69,13 @@ class Definition:
         fidelity: Default fidelity of a search.
         exam: Default exam.
         choices: Bits a free slot may take.
-        tie_weight_activation: Whether a layer's weights and inputs share their bits.
+        tie_weight_activation: Whether a layer's weights and inputs share their bit width.
         tie_shortcuts: Whether a block's shortcut shares its precision with the block's first convolution.
         batch: Rows pushed through the network at once.
         threads: Threads of one evaluation; with ``batch`` fixed so that scores are equal, not nearly equal, everywhere.
         calibration_images: Calibration images, the first ones of the split.
         trained_as: Problem whose trained network this one shares; its own if None.
-        based_on: Problem into which a network of the user's was put, if this is such a one.
+        based_on: Problem into which a network of the user's was put, if any.
         unquantized: What of the user's network stays in floating point, in words.
     """
 

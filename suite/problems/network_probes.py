@@ -1,10 +1,9 @@
-"""Probes of a real network: what the smoothed problem lets searchers measure on training images."""
+"""Probes of a real network: what searchers may measure of it on training images."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,13 +17,11 @@ from suite.contract.probes import GRADIENT_PASSES, Derivatives, Part, Probes, Pr
 from suite.contract.space import Policy
 from suite.data import ImageSplit
 from suite.errors import BitcertError
+from suite.problems.workbench import Batches, Workbench
 from suite.quantize.calibration import Calibration, quantizable_modules
 from suite.quantize.steps import activation_grid, quantize
 from suite.seeds import derive_seed
 from suite.train.indicators import learn_steps, passes_per_image
-
-if TYPE_CHECKING:
-    from suite.problems.vision import SmoothedProblem
 
 _SHARPNESS = 2.0
 """Factor of the margins: nearer to what is counted in a certificate, which is infinitely sharp, than the softmax itself."""
@@ -32,45 +29,42 @@ _SHARPNESS = 2.0
 _MOST_CHANCE = 1e-3 ** (1 / 10_000)
 """Largest probability that the usual exam certifies, 10,000 samples at alpha = 0.001; a larger one is worth no more."""
 
-Batches = list[tuple[Tensor, Tensor]]
-"""Inputs of shape ``(rows, C, H, W)`` with the labels of their rows."""
-
 
 class NetworkProbes(Probes):
     """Measurements on training images under the problem's noise, with its batches, threads and quantizer steps.
 
     Args:
-        problem: Whose network is probed, and whose meter is charged.
+        bench: Network and data; its meter is charged.
         settings: Images and noise.
 
     Raises:
         BitcertError: If there are not as many training images.
     """
 
-    def __init__(self, problem: SmoothedProblem, settings: ProbeSettings) -> None:
-        self._problem, self._settings = problem, settings
-        self._names = [layer.name for layer in problem.space.layers]
+    def __init__(self, bench: Workbench, settings: ProbeSettings) -> None:
+        self._bench, self._settings = bench, settings
+        self._names = [layer.name for layer in bench.space.layers]
         split = self._draw(settings.images)
-        stream = NoiseStream(derive_seed(problem.seed, "probe", settings.seed), "probe")
-        self._batches = problem.labelled_batches(split, stream, settings.noise)
+        stream = NoiseStream(derive_seed(bench.seed, "probe", settings.seed), "probe")
+        self._batches = bench.labelled_batches(split, stream, settings.noise)
 
     def measure(self, policy: Policy) -> Quality:
         """Measure the network quantized to a policy; one forward pass a row."""
-        self._problem.meter.charge(self._settings.rows + self._problem.preparation_passes(0))
-        with self._problem.fixed_threads():
-            return self._quality(self._problem.quantized(policy))
+        self._bench.meter.charge(self._settings.rows + self._bench.recalibration_passes)
+        with self._bench.fixed_threads():
+            return self._quality(self._bench.quantized(policy))
 
     def perturbations(self, part: Part) -> NDArray[np.float64]:
         """Squared length of what the quantizer changes; free for weights, one forward pass a row for inputs."""
-        calibration = self._problem.calibration
+        calibration = self._bench.calibration
         if part == "activation":
-            self._problem.meter.charge(self._settings.rows)
+            self._bench.meter.charge(self._settings.rows)
             return self._input_perturbations(calibration)
         return np.array(
             [
                 [
                     float((calibration.quantized_weight(name, bits) - calibration.weights[name]).square().sum())
-                    for bits in self._problem.space.choices
+                    for bits in self._bench.space.choices
                 ]
                 for name in self._names
             ]
@@ -78,30 +72,30 @@ class NetworkProbes(Probes):
 
     def derivatives(self, part: Part) -> Derivatives:
         """Derivatives of the float network's loss; they charge when they are computed."""
-        return NetworkDerivatives(self._problem, self._names, self._batches, part)
+        return NetworkDerivatives(self._bench, self._names, self._batches, part)
 
     def learned_steps(self, epochs: int, images: int | None = None) -> NDArray[np.float64]:
         """Quantizer steps learned jointly over all choices; ``passes_per_image`` of each image and epoch."""
-        problem = self._problem
-        train = problem.dataset.splits["train"] if images is None else self._draw(images)
-        problem.meter.charge(epochs * len(train) * passes_per_image(len(problem.space.choices)))
-        with problem.fixed_threads():
+        bench = self._bench
+        train = bench.dataset.splits["train"] if images is None else self._draw(images)
+        bench.meter.charge(epochs * len(train) * passes_per_image(len(bench.space.choices)))
+        with bench.fixed_threads():
             return learn_steps(
-                problem.network,
-                problem.space.layers,
-                problem.space.choices,
-                problem.calibration,
+                bench.network,
+                bench.space.layers,
+                bench.space.choices,
+                bench.calibration,
                 train,
                 epochs=epochs,
-                sigma=problem.sigma,
-                seed=derive_seed(problem.seed, "learned steps", self._settings.seed),
+                sigma=bench.sigma,
+                seed=derive_seed(bench.seed, "learned steps", self._settings.seed),
             )
 
     def _draw(self, images: int) -> ImageSplit:
-        train = self._problem.dataset.splits["train"]
+        train = self._bench.dataset.splits["train"]
         if images > len(train):
             raise BitcertError(f"{images} images asked for, but there are {len(train)} training images")
-        order = np.random.default_rng([self._problem.seed, self._settings.seed]).permutation(len(train))
+        order = np.random.default_rng([self._bench.seed, self._settings.seed]).permutation(len(train))
         return train.subset(order[:images])
 
     @torch.inference_mode()
@@ -118,12 +112,12 @@ class NetworkProbes(Probes):
         if not np.isfinite(loss):
             raise BitcertError("the network's loss is not finite; check its weights and the quantizer steps")
         chance = torch.cat(chances).double().reshape(self._settings.images, -1).mean(dim=1).cpu().numpy()
-        radius = self._problem.sigma * norm.ppf(np.clip(chance, 0.5, _MOST_CHANCE))
+        radius = self._bench.sigma * norm.ppf(np.clip(chance, 0.5, _MOST_CHANCE))
         return Quality(loss, float(radius.mean()))
 
     @torch.inference_mode()
     def _input_perturbations(self, calibration: Calibration) -> NDArray[np.float64]:
-        choices = self._problem.space.choices
+        choices = self._bench.space.choices
         found = np.zeros((len(self._names), len(choices)))
 
         def compare(layer: int, inputs: Tensor) -> None:
@@ -133,9 +127,9 @@ class NetworkProbes(Probes):
                 changed = quantize(inputs, calibration.activation_step(name, bits), grid).sub_(inputs)
                 found[layer, column] += float(changed.square_().sum(dtype=torch.float64))
 
-        with self._problem.fixed_threads():
+        with self._bench.fixed_threads():
             for inputs, _ in self._batches:
-                _run_hooked(self._problem.network, self._names, inputs, compare)
+                _run_hooked(self._bench.network, self._names, inputs, compare)
         return found / self._settings.rows
 
 
@@ -143,7 +137,7 @@ class NetworkDerivatives(Derivatives):
     """Derivatives by automatic differentiation, batch by batch, in evaluation mode.
 
     Args:
-        problem: Whose float network it is, and whose meter is charged.
+        bench: The float network; its meter is charged.
         names: Its layers.
         batches: Inputs and labels.
         part: By what the loss is derived.
@@ -152,10 +146,10 @@ class NetworkDerivatives(Derivatives):
         BitcertError: If the loss is derived by the inputs of a layer that is executed more than once.
     """
 
-    def __init__(self, problem: SmoothedProblem, names: Sequence[str], batches: Batches, part: Part) -> None:
-        self._problem, self._names, self._batches, self._part = problem, names, batches, part
+    def __init__(self, bench: Workbench, names: Sequence[str], batches: Batches, part: Part) -> None:
+        self._bench, self._names, self._batches, self._part = bench, names, batches, part
         self._rows = sum(len(inputs) for inputs, _ in batches)
-        self._modules = quantizable_modules(problem.network, names)
+        self._modules = quantizable_modules(bench.network, names)
         if part == "weight":
             self.shapes = tuple((1, module.weight.numel()) for module in self._modules.values())
         else:
@@ -165,18 +159,18 @@ class NetworkDerivatives(Derivatives):
     def gradient(self) -> list[NDArray[np.float32]]:
         """The gradient by layer; three forward passes a row."""
         found = [np.zeros(shape, dtype=np.float32) for shape in self.shapes]
-        with self._problem.fixed_threads():
+        with self._bench.fixed_threads():
             for lines, inputs, labels in self._lines():
                 points, loss = self._differentiable(inputs, labels)
                 for whole, gradient in zip(found, torch.autograd.grad(loss, points), strict=True):
                     whole[lines] += _flat(gradient, whole[lines])
-        self._problem.meter.charge(GRADIENT_PASSES * self._rows)
+        self._bench.meter.charge(GRADIENT_PASSES * self._rows)
         return found
 
     def products(self, vectors: Sequence[Mapping[int, NDArray[np.float32]]]) -> list[dict[int, NDArray[np.float32]]]:
         """Multiply the Hessian with vectors; three forward passes a row and ``product_passes`` more."""
         found = [{layer: np.zeros_like(values) for layer, values in vector.items()} for vector in vectors]
-        with self._problem.fixed_threads(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+        with self._bench.fixed_threads(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             for lines, inputs, labels in self._lines():
                 points, loss = self._differentiable(inputs, labels)
                 slopes = torch.autograd.grad(loss, points, create_graph=True)
@@ -191,8 +185,8 @@ class NetworkDerivatives(Derivatives):
                     )
                     for whole, result in zip(product.values(), twice, strict=True):
                         whole[lines] += _flat(result, whole[lines])
-        passes = GRADIENT_PASSES + product_passes(self._problem.space, vectors)
-        self._problem.meter.charge(math.ceil(passes * self._rows))
+        passes = GRADIENT_PASSES + product_passes(self._bench.space, vectors)
+        self._bench.meter.charge(math.ceil(passes * self._rows))
         return found
 
     def _lines(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
@@ -204,7 +198,7 @@ class NetworkDerivatives(Derivatives):
 
     def _differentiable(self, inputs: Tensor, labels: Tensor) -> tuple[list[Tensor], Tensor]:
         """Run a batch so that its loss can be derived: by what, one tensor a layer, and the loss."""
-        network = self._problem.network
+        network = self._bench.network
         if self._part == "weight":
             leaves = [module.weight.detach().clone().requires_grad_() for module in self._modules.values()]
             weights = {f"{name}.weight": leaf for name, leaf in zip(self._names, leaves, strict=True)}

@@ -25,7 +25,7 @@ from suite.contract.probes import (
     Quality,
     product_passes,
 )
-from suite.contract.problem import Meter, Problem
+from suite.contract.problem import Meter, Problem, check_sigma
 from suite.contract.space import Layer, Policy, SearchSpace
 from suite.contract.trial import Fidelity, Metrics
 from suite.errors import BitcertError
@@ -61,8 +61,7 @@ class SeparableProblem(Problem):
         radii: tuple[float, ...] = (0.0, 0.25, 0.5),
         seed: int = 0,
     ) -> None:
-        if not 0 < sigma < np.inf:
-            raise BitcertError(f"sigma must be positive and finite, got {sigma}")
+        check_sigma(sigma)
         rng = np.random.default_rng([seed, 0x5E9A])
         macs = (rng.uniform(1, 4, layers) * 100_000).astype(int)
         sensitivity = rng.lognormal(0.0, 1.0, layers)
@@ -121,6 +120,14 @@ class SeparableProblem(Problem):
     def probes(self, settings: ProbeSettings) -> SeparableProbes:
         """The formula, layer by layer; charges like probes of a network."""
         return SeparableProbes(self, settings)
+
+    def default_fidelity(self) -> Fidelity:
+        """The default as it is: there are no images to run out of."""
+        return self.fidelity
+
+    def second_look(self, fidelity: Fidelity) -> Fidelity | None:
+        """None: the formula is exact."""
+        return None
 
     def check_fidelity(self, fidelity: Fidelity) -> None:
         """Any will do: the formula is exact."""

@@ -1,12 +1,12 @@
-"""What all evaluations of a search share: its images and noise, records of base networks, and scores of aggregate bounds."""
+"""What all evaluations of a search share: its images and noise, records of base networks, and scores of set bounds."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from suite.certify import (
     BaseRecord,
@@ -14,6 +14,8 @@ from suite.certify import (
     NoisyClassifier,
     NoisyImages,
     SetScores,
+    Setup,
+    Task,
     design_scores,
     estimate,
     record_base,
@@ -21,80 +23,94 @@ from suite.certify import (
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity
 from suite.data import ImageDataset, ImageSplit
+from suite.errors import BitcertError
 from suite.networks import network_sha256
-from suite.problems.definition import Definition
-from suite.problems.methods import BASE_FACTOR, Setting, select_samples
+from suite.problems.workbench import Workbench
 from suite.seeds import derive_seed
 
-if TYPE_CHECKING:
-    from suite.problems.vision import SmoothedProblem
+BASE_FACTOR = 10
+"""Samples of a base of incremental certificates, relative to those of the classifiers certified with its help."""
 
 _NOISE_MEMORY = 2**28
 """Bytes of noisy images kept, so that policies share them."""
 
 
-class SearchSetup:
-    """Made once for a problem and not charged to any searcher; everything in it is a function of the problem alone.
+class SearchSetup(Setup):
+    """Made once for a problem and not charged to any searcher; everything in it is a function of the workbench alone.
 
     Args:
-        problem: Whose search it serves.
+        bench: Network and data.
+        alpha: Failure probability of each certificate of the search.
+        bases: Networks that incremental certificates may build on; None is the float network.
+        calibration_images: Calibration images that scores are designed on.
     """
 
-    def __init__(self, problem: SmoothedProblem) -> None:
-        self._problem = problem
+    def __init__(
+        self, bench: Workbench, *, alpha: float, bases: Sequence[Policy | None], calibration_images: int
+    ) -> None:
+        self._bench, self._alpha, self._policies = bench, alpha, tuple(bases)
+        self._calibration_images = calibration_images
         self._images: dict[tuple[int, int], NoisyImages] = {}
-        self._bases: dict[tuple[Policy | None, Fidelity, int], BaseRecord] = {}
+        self._bases: dict[tuple[Policy | None, int, int, int], BaseRecord] = {}
         self._scores: dict[tuple[int, int, float], SetScores] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the noisy images: whoever receives the problem makes them anew."""
+        """Without the noisy images: whoever receives the problem draws them again."""
         return {**self.__dict__, "_images": {}}
 
-    def images(self, count: int, seed: int) -> tuple[NoisyImages, NDArray[np.int64]]:
-        """The first search images with their noise, and their labels; those last asked for are kept."""
-        split = self._problem.dataset.splits["search"].subset(np.arange(count))
-        if (count, seed) not in self._images:
-            self._images = {(count, seed): self._problem.noisy(split, self._noise_seed(seed), _NOISE_MEMORY)}
-        return self._images[count, seed], split.labels
+    def task(self, fidelity: Fidelity, seed: int) -> Task:
+        """The first search images with their noise; those last asked for are kept.
 
-    def setting(self, fidelity: Fidelity, seed: int) -> Setting:
-        """What a certification method may draw on in the search."""
-        problem = self._problem
-        return Setting(
-            labels=problem.dataset.splits["search"].labels[: fidelity.images],
-            radii=problem.radii,
+        Raises:
+            BitcertError: If there are fewer images.
+        """
+        bench, count = self._bench, fidelity.images
+        search = bench.dataset.splits["search"]
+        if count > len(search):
+            raise BitcertError(
+                f"{count} images asked for, but the search split of {bench.dataset.name} has {len(search)}"
+            )
+        split = search.subset(np.arange(count))
+        if (count, seed) not in self._images:
+            noise_seed = derive_seed(bench.seed, "search", seed)
+            self._images = {(count, seed): bench.noisy(split, noise_seed, _NOISE_MEMORY)}
+        return Task(
+            noisy=self._images[count, seed],
+            labels=split.labels,
+            radii=bench.radii,
             n0=select_samples(fidelity.noise),
             n=fidelity.noise,
-            alpha=problem.alpha,
-            float_base=lambda: self.base(None, fidelity, seed),
-            bases=lambda: [self.base(policy, fidelity, seed) for policy in self._base_policies()],
-            scores=lambda: self.scores(fidelity.images, fidelity.noise, problem.alpha),
+            alpha=self._alpha,
         )
 
-    def base(self, policy: Policy | None, fidelity: Fidelity, seed: int) -> BaseRecord:
-        """What a base (None: the float network) predicts on the search images; from memory, from disk, or made.
+    def float_base(self, task: Task) -> BaseRecord:
+        """What the float network predicted on the task's images and noise."""
+        return self._base(None, task)
 
-        The record on disk is found by a hash of everything that the predictions depend on.
-        """
-        key = policy, fidelity, seed
+    def bases(self, task: Task) -> list[BaseRecord]:
+        """What all base networks predicted, the float network first."""
+        return [self._base(policy, task) for policy in self._policies]
+
+    def _base(self, policy: Policy | None, task: Task) -> BaseRecord:
+        """From memory, from disk, or made; a record on disk is found by a hash of all that its predictions depend on."""
+        noisy = task.noisy
+        key = policy, len(noisy), noisy.seed, task.n
         if key not in self._bases:
-            problem = self._problem
-            n0, n = BASE_FACTOR * select_samples(fidelity.noise), BASE_FACTOR * fidelity.noise
-            network = problem.network if policy is None else problem.quantized(policy)
-            noisy, _ = self.images(fidelity.images, seed)
+            bench, n0, n = self._bench, BASE_FACTOR * task.n0, BASE_FACTOR * task.n
+            network = bench.network if policy is None else bench.quantized(policy, separate=True)
             depends_on = {
-                "float_sha256": problem.network_sha256,
+                "float_sha256": bench.network_sha256,
                 "executed_sha256": network_sha256(network),
                 "policy": None if policy is None else policy.to_dict(),
-                "data_sha256": problem.dataset.sha256,
+                "data_sha256": bench.dataset.sha256,
                 "image_ids": noisy.ids.tolist(),
-                "sigma": problem.sigma,
-                "noise_seed": self._noise_seed(seed),
+                "sigma": bench.sigma,
+                "noise_seed": noisy.seed,
                 "n0": n0,
                 "n": n,
                 "batch": noisy.batch,
-                "threads": problem.definition.threads,
-                "device": str(problem.device),
+                "threads": bench.threads,
+                "device": str(bench.device),
                 "torch": torch.__version__,
             }
             self._bases[key] = BaseStore().get(
@@ -103,36 +119,29 @@ class SearchSetup:
         return self._bases[key]
 
     def scores(self, images: int, n: int, alpha: float) -> SetScores:
-        """Scores of aggregate bounds for as many images and samples.
+        """Scores for bounds on a set of so many images, designed on calibration images as the float network sees them.
 
-        They are designed on the calibration images as the float network sees them.
+        They take ``n`` forward passes for each calibration image.
         """
         key = images, n, alpha
         if key not in self._scores:
-            problem = self._problem
-            split = calibration_split(problem.dataset, problem.definition)
-            noisy = problem.noisy(split, derive_seed(problem.seed, "scores"))
-            with problem.fixed_threads():
-                found = estimate(NoisyClassifier(problem.network, noisy), split.labels, n=n)
+            bench = self._bench
+            split = calibration_split(bench.dataset, self._calibration_images)
+            noisy = bench.noisy(split, derive_seed(bench.seed, "scores"))
+            with bench.fixed_threads():
+                found = estimate(NoisyClassifier(bench.network, noisy), split.labels, n=n)
             self._scores[key] = design_scores(
-                found.probability,
-                n=n,
-                images=images,
-                sigma=problem.sigma,
-                radii=problem.radii,
-                alpha=alpha,
+                found.probability, n=n, images=images, sigma=bench.sigma, radii=bench.radii, alpha=alpha
             )
         return self._scores[key]
 
-    def _noise_seed(self, seed: int) -> int:
-        return derive_seed(self._problem.seed, "search", seed)
 
-    def _base_policies(self) -> list[Policy | None]:
-        """The float network, the uniform policy with the most bits within the budget, and what was asked for."""
-        return list(dict.fromkeys([None, self._problem.largest_uniform(), *self._problem.bases]))
+def select_samples(noise: int) -> int:
+    """Noise samples that choose the class (n0) when ``noise`` samples count it: a tenth, at least 8 and at most 100."""
+    return min(100, max(8, noise // 10))
 
 
-def calibration_split(dataset: ImageDataset, definition: Definition) -> ImageSplit:
-    """The calibration images that a definition asks for."""
+def calibration_split(dataset: ImageDataset, images: int) -> ImageSplit:
+    """The first calibration images, as many as there are at most."""
     split = dataset.splits["calibration"]
-    return split.subset(np.arange(min(definition.calibration_images, len(split))))
+    return split.subset(np.arange(min(images, len(split))))

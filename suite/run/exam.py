@@ -1,44 +1,39 @@
-"""The exam: winners certified on images and noise that no search has seen."""
+"""Held-out certification, the exam: winners certified on images and noise that no search has seen."""
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from suite.certify.aggregate import SetCertificate
-from suite.certify.certificates import Certificates
+from suite.certify import Task
 from suite.certify.sampling import Progress
 from suite.contract.cost import float_bops
+from suite.contract.problem import Problem
 from suite.contract.space import Policy
-from suite.contract.trial import Metrics, radius_text
 from suite.data import ImageSplit
-from suite.errors import BitcertError
-from suite.execute.inline import Executor
-from suite.files import write_text
+from suite.execute.executor import Executor
+from suite.measure import measure
 from suite.problems.definition import ExamSettings
-from suite.problems.methods import EXAMS, Setting
-from suite.problems.vision import SmoothedProblem
-from suite.run.post_step import Finished, PostStep, apply_post_step, parse_post_step
+from suite.problems.vision import warn_if_unreachable
+from suite.problems.workbench import bench_problem, workbench_of
+from suite.protocols import NoPostStep, PostStep, Prepared, Request, parse_post_step, protocol_for
+from suite.run.outcomes import write_outcome
 from suite.run.provenance import software
 from suite.run.records import Outcome
 from suite.seeds import derive_seed
 
-OUTCOME_VERSION = 1
+_PURPOSE = "images to hold an exam on"
 
 
 def examine(
-    problem: SmoothedProblem,
+    problem: Problem,
     policy: Policy | None,
     post_step: str | PostStep = "none",
     *,
     exam: ExamSettings | None = None,
     finetune_steps: int | None = None,
+    seed: int = 0,
     state: Path | None = None,
     progress: Progress | None = None,
     on_step: Callable[[int], None] | None = None,
@@ -50,61 +45,61 @@ def examine(
     Args:
         problem: Where network, images, sigma and seed come from.
         policy: A feasible policy; None for the float network, which takes no post-step.
-        post_step: Finetuning before the exam, by name or in full.
+        post_step: What the policy goes through before the exam, by name or in full.
         exam: Images, n0, n and alpha; the problem's default if None.
         finetune_steps: Finetuning of a policy that takes no post-step; as in the problem's search if None.
+        seed: Seed of the order and noise of any training.
         state: File that keeps the state of a post-step that can be resumed.
         progress: Called with forward passes of the certification made since the last call.
         on_step: Called with the number of finished optimizer steps of the post-step.
 
     Raises:
-        BitcertError: If the policy is not feasible, the post-step unknown, or the split has fewer images than asked for.
+        BitcertError: If the problem has no images, the policy is not feasible, the post-step is unknown, or the split has fewer
+            images than asked for.
     """
+    found = bench_problem(problem, _PURPOSE)
+    bench = found.bench
     step = parse_post_step(post_step) if isinstance(post_step, str) else post_step
     settings = exam or default_exam(problem)
     steps = problem.fidelity.finetune_steps if finetune_steps is None else finetune_steps
-    split = exam_images(problem, settings)
-    problem.warn_if_unreachable(settings.n, settings.alpha)
-    started = time.perf_counter()
-    with problem.fixed_threads():
+    split = bench.exam_images(settings)
+    warn_if_unreachable(problem, settings.n, settings.alpha)
+    started = problem.clock.now()
+    with bench.fixed_threads():
         if policy is None:
-            finished = Finished(problem.network, 0, {})
+            step, prepared, bops = NoPostStep(), Prepared(bench.network), float_bops(problem.space)
         else:
             problem.check_feasible(policy)
-            finished = apply_post_step(problem, policy, step, finetune_steps=steps, state=state, progress=on_step)
-        clean_accuracy, measured = problem.measure(
-            finished.network,
-            problem.noisy(split, derive_seed(problem.seed, "exam")),
-            EXAMS[settings.method],
-            Setting(
-                split.labels,
-                problem.radii,
-                settings.n0,
-                settings.n,
-                settings.alpha,
-                scores=lambda: problem.set_scores(len(split), settings.n, settings.alpha),
+            request = Request(protocol_for(found.protocol, steps), steps, seed, state, on_step)
+            prepared, bops = step.prepare(bench, policy, request), problem.bops(policy)
+        metrics, measured = measure(
+            prepared,
+            settings.certifier.examine,
+            Task(
+                noisy=bench.noisy(split, derive_seed(bench.seed, "exam")),
+                labels=split.labels,
+                radii=bench.radii,
+                n0=settings.n0,
+                n=settings.n,
+                alpha=settings.alpha,
+                progress=progress,
             ),
-            progress,
+            found.setup,
+            bops=bops,
+            method=settings.method,
+            clock=problem.clock,
+            started=started,
         )
     assert measured.certificates is not None
-    metrics = Metrics(
-        clean_accuracy=clean_accuracy,
-        acr=measured.acr,
-        certified_accuracy=measured.certified_accuracy,
-        bops=float_bops(problem.space) if policy is None else problem.bops(policy),
-        forward_passes=len(split) + measured.forward_passes + finished.forward_passes,
-        seconds=time.perf_counter() - started,
-        alpha=settings.alpha,
-        method=settings.method,
-    )
-    provenance = problem.provenance() | {"exam": asdict(settings), "post_step": asdict(step), **software()}
-    if policy is not None and step.name == "none":
+    provenance = problem.provenance() | {"exam": asdict(settings), **software()}
+    provenance["post_step"] = step.to_dict() | {"seed": seed}
+    if policy is not None and not step.trains:
         provenance["finetune_steps"] = steps
-    if finished.record:
-        provenance["post_step_record"] = finished.record
+    if prepared.record:
+        provenance["post_step_record"] = prepared.record
     return Outcome(
         policy=policy,
-        post_step="none" if policy is None else step.name,
+        post_step=step.name,
         metrics=metrics,
         certificates=measured.certificates,
         labels=split.labels,
@@ -120,138 +115,66 @@ class ExamCase:
 
     Attributes:
         policy: What is examined; None for the float network.
-        post_step: The finetuning before it.
+        post_step: What the policy goes through first.
+        seed: Seed of the order and noise of any training.
         state: File that keeps the state of a post-step that can be resumed.
         finetune_steps: Finetuning of a policy that takes no post-step.
     """
 
     policy: Policy | None
-    post_step: PostStep
+    post_step: PostStep = field(default_factory=NoPostStep)
+    seed: int = 0
     state: Path | None = None
     finetune_steps: int = 0
 
 
 def hold_exams(
     runner: Executor,
-    problem: SmoothedProblem,
+    problem: Problem,
     exam: ExamSettings,
     cases: Mapping[Path, ExamCase],
     on_exam: Callable[[Outcome], None],
 ) -> None:
     """Hold exams on an executor and write each outcome to its file as soon as it is there."""
     files = list(cases)
-    if exam.method == "aggregate":
-        problem.set_scores(len(exam_images(problem, exam)), exam.n, exam.alpha)  # made here, once for all workers
+    if exam.certifier.uses_scores:  # made here, once for all workers
+        bench_problem(problem, _PURPOSE).setup.scores(len(exam_images(problem, exam)), exam.n, exam.alpha)
     for position, outcome in runner.map(_examine, (problem, exam), list(cases.values())):
         write_outcome(outcome, files[position])
         on_exam(outcome)
 
 
-def _examine(shared: tuple[SmoothedProblem, ExamSettings], case: ExamCase) -> Outcome:
+def _examine(shared: tuple[Problem, ExamSettings], case: ExamCase) -> Outcome:
     problem, exam = shared
     return examine(
-        problem, case.policy, case.post_step, exam=exam, finetune_steps=case.finetune_steps, state=case.state
+        problem,
+        case.policy,
+        case.post_step,
+        exam=exam,
+        finetune_steps=case.finetune_steps,
+        seed=case.seed,
+        state=case.state,
     )
 
 
-def default_exam(problem: SmoothedProblem, split: str = "exam") -> ExamSettings:
+def default_exam(problem: Problem, split: str = "exam") -> ExamSettings:
     """The problem's exam, on all images of the split where there are fewer than it asks for; reads the data."""
-    settings = replace(problem.definition.exam, split=split)
-    if settings.images is None or settings.images <= len(problem.dataset.splits[settings.split]):
+    bench = workbench_of(problem, _PURPOSE)
+    settings = replace(bench.exam, split=split)
+    if settings.images is None or settings.images <= len(bench.dataset.splits[settings.split]):
         return settings
     return replace(settings, images=None)
 
 
-def exam_images(problem: SmoothedProblem, exam: ExamSettings) -> ImageSplit:
+def exam_images(problem: Problem, exam: ExamSettings) -> ImageSplit:
     """The images of an exam; reads the data.
 
     Raises:
         BitcertError: If there are fewer than asked for.
     """
-    split = problem.dataset.splits[exam.split]
-    if exam.images is None:
-        return split
-    if exam.images > len(split):
-        raise BitcertError(
-            f"{exam.images} {exam.split} images asked for, but {problem.definition.dataset} has {len(split)}"
-        )
-    first = len(split) - exam.images if exam.split == "search" else 0  # searches have seen the first ones
-    return split.subset(np.arange(first, first + exam.images))
+    return workbench_of(problem, _PURPOSE).exam_images(exam)
 
 
-def exam_forward_passes(problem: SmoothedProblem, exam: ExamSettings) -> int:
+def exam_forward_passes(problem: Problem, exam: ExamSettings) -> int:
     """Most forward passes under noise that an exam makes; reads the data."""
     return len(exam_images(problem, exam)) * (exam.n0 + exam.n)
-
-
-def write_outcome(outcome: Outcome, path: Path) -> None:
-    """Write an outcome as JSON, in one step."""
-    certificates = outcome.certificates
-    content = {
-        "version": OUTCOME_VERSION,
-        "policy": None if outcome.policy is None else outcome.policy.to_dict(),
-        "post_step": outcome.post_step,
-        "metrics": outcome.metrics.to_dict(),
-        "provenance": dict(outcome.provenance),
-        "set": None if outcome.set_certificate is None else _set_record(outcome.set_certificate),
-        "images": {
-            "id": outcome.image_ids.tolist(),
-            "label": outcome.labels.tolist(),
-            "prediction": certificates.prediction.tolist(),
-            "radius": certificates.radius.tolist(),
-            "p_lower": certificates.p_lower.tolist(),
-            "forward_passes": certificates.forward_passes.tolist(),
-        },
-    }
-    write_text(path, json.dumps(content, allow_nan=False) + "\n")
-
-
-def _set_record(found: SetCertificate) -> dict[str, Any]:
-    shares = {radius_text(radius): share for radius, share in found.certified_accuracy.items()}
-    return {"acr": found.acr, "certified_accuracy": shares, "alpha": found.alpha, "n": found.forward_passes}
-
-
-def _read_set(record: Mapping[str, Any] | None) -> SetCertificate | None:
-    if record is None:
-        return None
-    shares = {float(radius): float(share) for radius, share in record["certified_accuracy"].items()}
-    return SetCertificate(float(record["acr"]), shares, float(record["alpha"]), int(record["n"]))
-
-
-def read_outcome(path: Path) -> Outcome:
-    """Read what :func:`write_outcome` wrote.
-
-    Raises:
-        BitcertError: If the file is missing, damaged or of another version.
-    """
-    try:
-        content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if content["version"] != OUTCOME_VERSION:
-            raise BitcertError(
-                f"{path} is an exam of version {content['version']}, this bitcert reads version {OUTCOME_VERSION}"
-            )
-        images = content["images"]
-        policy = None if content["policy"] is None else Policy.from_bits(**content["policy"])
-        return Outcome(
-            policy=policy,
-            post_step=content["post_step"],
-            metrics=Metrics.from_dict(content["metrics"]),
-            certificates=Certificates(
-                prediction=np.array(images["prediction"], dtype=np.int64),
-                radius=np.array(images["radius"], dtype=np.float64),
-                p_lower=np.array(images["p_lower"], dtype=np.float64),
-                forward_passes=np.array(images["forward_passes"], dtype=np.int64),
-            ),
-            labels=np.array(images["label"], dtype=np.int64),
-            image_ids=np.array(images["id"], dtype=np.int64),
-            provenance=content["provenance"],
-            set_certificate=_read_set(content.get("set")),
-        )
-    except OSError:
-        raise BitcertError(f"there is no exam at {path}") from None
-    except KeyError as error:
-        raise BitcertError(f"{path} is not an exam of bitcert: it has no {error.args[0]!r}") from None
-    except (ValueError, TypeError) as error:
-        if isinstance(error, BitcertError):
-            raise
-        raise BitcertError(f"{path} is not an exam of bitcert, or it is damaged: {error}") from None

@@ -1,4 +1,4 @@
-"""Folders of many files: one JSON file says what they hold, so that something else is never mixed in."""
+"""Folders of many files: one JSON file with a checksum says what they hold, so that nothing else is mixed in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from suite.errors import BitcertError
-from suite.files import write_text
+from suite.files import read_sealed, write_sealed
 from suite.run.provenance import software
 
 Settings = dict[str, Any]
@@ -27,7 +27,7 @@ class SettingsFile:
 
     name: str
     what: str
-    version: int = 1
+    version: int = 2
 
     def claim(self, folder: Path, wanted: Settings, but: Collection[str] = ()) -> None:
         """Write down what the folder is to hold, or check that it already holds just that.
@@ -35,7 +35,7 @@ class SettingsFile:
         Args:
             folder: An empty or missing folder, or one that was claimed before.
             wanted: ``problem``, ``settings`` and whatever else is to be read back, JSON-ready but for tuples.
-            but: Settings that may differ; they are written anew.
+            but: Settings that may differ; the new values are kept.
 
         Raises:
             BitcertError: If the folder holds something else.
@@ -46,7 +46,7 @@ class SettingsFile:
             check_same(self.read(folder), content, message, but)
         elif folder.exists() and any(folder.iterdir()):
             raise BitcertError(f"{folder} is not empty and holds no {self.what}; choose another directory")
-        write_text(folder / self.name, json.dumps(content, indent=1) + "\n")
+        write_sealed(folder / self.name, content, indent=1)
 
     def read(self, folder: Path) -> Settings:
         """Read what was written down.
@@ -55,13 +55,10 @@ class SettingsFile:
             BitcertError: If there is no such file, or it is damaged or of another version.
         """
         path = folder / self.name
-        try:
-            content: Settings = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise BitcertError(f"{folder} holds no {self.what}: there is no {self.name} in it") from None
-        except ValueError:
-            raise BitcertError(f"{path} is damaged: it is not JSON") from None
-        found = content.get("version") if isinstance(content, dict) else None
+        if not path.exists():
+            raise BitcertError(f"{folder} holds no {self.what}: there is no {self.name} in it")
+        content = read_sealed(path, f"the description of a {self.what}")
+        found = content.get("version")
         if found != self.version:
             raise BitcertError(f"{path} is of version {found!r}, this bitcert reads version {self.version}")
         return content

@@ -1,4 +1,8 @@
-"""The append-only file in which a run records every event, one JSON object a line."""
+"""The append-only file in which a run or a study records every event: one JSON object per line, sealed by a checksum.
+
+The last field of a line, ``"crc"``, is the CRC-32 of everything before it in the line, continued from the CRC-32 of the
+line above. It therefore depends on every line up to its own: a changed, missing, repeated or moved line is found.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +11,40 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Mapping
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from suite.errors import BitcertError
 
-JOURNAL_VERSION = 2
+JOURNAL_VERSION = 3
 FILE_NAME = "journal.jsonl"
 SYNC_INTERVAL = 1.0
 """Seconds between two waits for the disk."""
-
-Event = Mapping[str, Any]
 
 
 class JournalWarning(UserWarning):
     """A journal was mended or does not match the software that reads it."""
 
 
-class Journal:
+class Event(BaseModel):
+    """One line of a journal. The subclass says which fields it has; every one of them is validated.
+
+    Attributes:
+        event: Name of the event, one for each subclass of a schema.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    event: str
+
+
+E = TypeVar("E", bound=Event)
+
+
+class Journal(Generic[E]):
     """The single writer of a journal.
 
     Opening takes a lock that the operating system drops with the process, reads what is there, and cuts off a last
@@ -35,16 +54,19 @@ class Journal:
 
     Args:
         directory: Folder of the run; made if missing.
+        schema: The events that may occur, told apart by ``event``; the first of a journal carries ``version``.
 
     Attributes:
+        path: The file.
         events: Everything recorded so far.
 
     Raises:
         BitcertError: If another process writes it, the folder holds something else, or the journal is damaged.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, schema: TypeAdapter[E]) -> None:
         self.path = directory / FILE_NAME
+        self._schema = schema
         if not self.path.exists() and directory.exists() and any(directory.iterdir()):
             raise BitcertError(f"{directory} is not empty and holds no run; choose another directory")
         directory.mkdir(parents=True, exist_ok=True)
@@ -60,7 +82,7 @@ class Journal:
         try:
             self._file.seek(0)
             content = self._file.read()
-            self.events, intact = parse_journal(content, self.path)
+            self.events, intact, self._crc = _parse(content, self.path, schema)
             if intact < len(content):
                 warnings.warn(
                     f"{self.path}: dropped a torn last line of {len(content) - intact} bytes",
@@ -72,13 +94,18 @@ class Journal:
             self._file.close()
             raise
 
-    def append(self, event: Event) -> None:
-        """Record an event and hand it to the operating system.
+    def append(self, event: E) -> E:
+        """Record an event and hand it to the operating system; returns it as a reader will see it.
 
         Raises:
+            ValueError: If the journal could not be read back with it, as with numbers that are not finite.
             OSError: If it cannot be written, as on a full disk; the journal is then as it was before.
         """
-        rest = memoryview(json.dumps(event, separators=(",", ":"), allow_nan=False).encode() + b"\n")
+        fields = {"event": event.event} | event.model_dump(exclude_unset=True)
+        text = json.dumps(fields, separators=(",", ":"), allow_nan=False).encode()
+        seen = self._schema.validate_json(text)
+        line, crc = _seal(text[:-1], self._crc)
+        rest = memoryview(line + b"\n")
         before = os.fstat(self._file.fileno()).st_size
         try:
             while rest:
@@ -86,11 +113,13 @@ class Journal:
         except OSError:
             os.ftruncate(self._file.fileno(), before)
             raise
-        self.events.append(dict(event))
+        self.events.append(seen)
+        self._crc = crc
         now = time.monotonic()
         if now - self._synced > SYNC_INTERVAL:
             os.fsync(self._file.fileno())
             self._synced = now
+        return seen
 
     def close(self) -> None:
         """Write everything to the disk and give up the lock."""
@@ -99,7 +128,7 @@ class Journal:
             self._file.close()
 
 
-def read_journal(directory: Path) -> list[dict[str, Any]]:
+def read_journal(directory: Path, schema: TypeAdapter[E]) -> list[E]:
     """Read a journal's events without locking it; a torn last line is left out.
 
     Raises:
@@ -108,24 +137,56 @@ def read_journal(directory: Path) -> list[dict[str, Any]]:
     path = directory / FILE_NAME
     if not path.is_file():
         raise BitcertError(f"{directory} holds no run: there is no {FILE_NAME} in it")
-    return parse_journal(path.read_bytes(), path)[0]
+    return _parse(path.read_bytes(), path, schema)[0]
 
 
-def parse_journal(content: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Split a journal's content into events; also returns the number of bytes before a torn last line."""
-    intact = content.rfind(b"\n") + 1
-    events = []
-    for number, line in enumerate(content[:intact].splitlines(), start=1):
+def _seal(body: bytes, above: int) -> tuple[bytes, int]:
+    """Close a line, given without its last brace, with its checksum; also returns the checksum for the next line."""
+    crc = zlib.crc32(body, above)
+    return b'%s,"crc":"%08x"}' % (body, crc), crc
+
+
+def _parse(content: bytes, path: Path, schema: TypeAdapter[E]) -> tuple[list[E], int, int]:
+    """The events, the number of bytes before a torn last line, and the last checksum."""
+    *lines, torn = content.split(b"\n")
+    if lines:
+        _check_version(lines[0], path)
+    events, crc = [], 0
+    seal = len(_seal(b"", 0)[0])
+    for number, line in enumerate(lines, start=1):
+        body = line[:-seal]
+        sealed, crc = _seal(body, crc)
+        if line != sealed:
+            raise BitcertError(
+                f"{path}, line {number}: the checksum does not match; the line is damaged, or a line above it is missing, "
+                "repeated or out of place. Restore the file from a copy, or start again in another directory"
+            )
         try:
-            event = json.loads(line)
-            if not isinstance(event, dict) or "event" not in event:
-                raise ValueError
-        except ValueError:
-            raise BitcertError(f"{path}, line {number}: not a journal event; the file is damaged") from None
-        events.append(event)
-    if events and events[0].get("version") != JOURNAL_VERSION:
+            events.append(schema.validate_json(body + b"}"))
+        except ValidationError as error:
+            raise BitcertError(f"{path}, line {number}: {_reason(error)}") from None
+    return events, len(content) - len(torn), crc
+
+
+def _reason(error: ValidationError) -> str:
+    first = error.errors()[0]
+    if first["type"] == "union_tag_invalid":
+        context = first["ctx"]
+        return (
+            f"the event {context['tag']!r} is none of {context['expected_tags']}: this is the journal of something else"
+        )
+    where = ".".join(str(part) for part in first["loc"]) or "event"
+    return f"{where}: {first['msg']}, got {first['input']!r:.80}"
+
+
+def _check_version(line: bytes, path: Path) -> None:
+    try:
+        header: Any = json.loads(line)
+    except ValueError:
+        return  # its checksum will not match either
+    version = header.get("version") if isinstance(header, dict) else None
+    if version != JOURNAL_VERSION:
         raise BitcertError(
-            f"{path} is a journal of version {events[0].get('version')!r}, this bitcert reads version {JOURNAL_VERSION}; "
+            f"{path} is a journal of version {version!r:.20}, this bitcert reads version {JOURNAL_VERSION}; "
             "use the bitcert that wrote it, or another directory"
         )
-    return events, intact

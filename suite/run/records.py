@@ -1,20 +1,21 @@
-"""What runs and exams leave behind, read back into memory: runs, outcomes, and comparisons of them."""
+"""What runs and exams leave behind, read back into memory."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, astuple, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from suite.certify.aggregate import SetCertificate
-from suite.certify.certificates import Certificates
+from suite.certify.certificates import Certificates, SetCertificate
 from suite.contract.objective import Objective, nondominated
 from suite.contract.space import Policy
-from suite.contract.trial import Metrics, Trial
+from suite.contract.trial import Metrics, Trial, radius_text
+
+if TYPE_CHECKING:
+    import pandas
 
 
 def measured_best(trials: Sequence[Trial]) -> list[Trial]:
@@ -101,6 +102,47 @@ class Run:
             raise ValueError(f"trial {trial.number} has no metrics: {trial.failure}")
         return self.objective.score(trial.metrics)
 
+    def to_dataframe(self) -> pandas.DataFrame:
+        """One row per trial, second measurements last.
+
+        Columns: ``number``, ``policy`` (JSON), ``images``, ``noise``, ``finetune_steps``, ``seed``, one for each metric
+        (``certified@0.25`` and so on for certified accuracies; missing where the trial failed), ``failure``, ``repeat_of``,
+        ``spend`` (forward passes) and ``is_final`` (whether it is a second measurement).
+        """
+        import pandas
+
+        rows = [
+            {
+                "number": trial.number,
+                "policy": trial.policy.to_json(),
+                **asdict(trial.fidelity),
+                "seed": trial.seed,
+                **({} if trial.metrics is None else _flat(trial.metrics)),
+                "failure": trial.failure,
+                "repeat_of": trial.repeat_of,
+                "spend": trial.spend,
+                "is_final": is_final,
+            }
+            for is_final, trials in ((False, self.trials), (True, self.finals))
+            for trial in trials
+        ]
+        columns = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
+        return pandas.DataFrame(rows, columns=columns).astype({"repeat_of": "Int64"} if rows else {})
+
+
+def _flat(metrics: Metrics) -> dict[str, Any]:
+    """Metrics as columns; values by radius become one column each, values by name keep their names."""
+    columns: dict[str, Any] = {}
+    for field_ in fields(metrics):
+        value = getattr(metrics, field_.name)
+        if field_.name == "certified_accuracy" and value is not None:
+            columns |= {f"certified@{radius_text(radius)}": share for radius, share in value.items()}
+        elif isinstance(value, Mapping):
+            columns |= value
+        else:
+            columns[field_.name] = value
+    return columns
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
@@ -145,26 +187,3 @@ class Entry:
     run: Run
     outcome: Outcome
     before: Outcome | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Everything a leaderboard is made from.
-
-    Attributes:
-        directory: Where it was read from.
-        entries: One for each (searcher, seed), in the order they were asked for.
-        reference: The exam of the float network on the same images and noise.
-        layer_names: Names of the layers, in execution order.
-        budget_bops: The limit on BOPs.
-        float_bops: BOPs of the float network.
-        provenance: Problem, fidelity, exam, versions and commit, JSON-ready.
-    """
-
-    directory: Path
-    entries: tuple[Entry, ...]
-    reference: Outcome
-    layer_names: tuple[str, ...]
-    budget_bops: int
-    float_bops: int
-    provenance: Mapping[str, Any]

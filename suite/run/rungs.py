@@ -1,4 +1,4 @@
-"""Multi-fidelity: cheap measurements that a policy must survive before a dear one (asynchronous successive halving)."""
+"""Multi-fidelity: cheap measurements that a policy must survive before an expensive one (asynchronous successive halving)."""
 
 from __future__ import annotations
 
@@ -51,6 +51,9 @@ class Rungs:
             if below == above or any(low > high for low, high in pairs):
                 raise BitcertError(f"rungs must ascend to the fidelity of the search, got {below} before {above}")
         return ladder
+
+
+NO_RUNGS = Rungs()
 
 
 class Halving:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import nn
 
-from suite.errors import BitcertError
-from suite.files import write_bytes
+from suite.store import Store
 
-_NETWORK, _MOMENTUM = "network.", "momentum."
 _BUFFER = "momentum_buffer"
 
 
@@ -47,12 +42,9 @@ def write_progress(
         optimizer: Its SGD optimizer.
         progress: How far it has come.
     """
-    tensors = {_NETWORK + name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-    for name, parameter in network.named_parameters():
-        if optimizer.state[parameter].get(_BUFFER) is not None:
-            tensors[_MOMENTUM + name] = optimizer.state[parameter][_BUFFER].detach().cpu().clone()
-    metadata = {"identity": _as_json(identity), "progress": json.dumps(asdict(progress))}
-    write_bytes(path, save(tensors, metadata))
+    momenta = {name: optimizer.state[parameter].get(_BUFFER) for name, parameter in network.named_parameters()}
+    kept = {name: momentum for name, momentum in momenta.items() if momentum is not None}
+    _store(path, identity).write({"network": network.state_dict(), "momentum": kept}, asdict(progress))
 
 
 def read_progress(
@@ -65,26 +57,14 @@ def read_progress(
     """
     if not path.exists():
         return Progress()
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
-        progress = Progress(**json.loads(metadata["progress"]))
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise BitcertError(f"training state {path} is damaged ({error}); remove it to start over") from error
-    if metadata["identity"] != _as_json(identity):
-        raise BitcertError(
-            f"training state {path} belongs to another training ({metadata['identity']}); "
-            "remove it, or train with the same network, images and settings"
-        )
-    network.load_state_dict(
-        {name.removeprefix(_NETWORK): tensor for name, tensor in tensors.items() if name.startswith(_NETWORK)}
-    )
+    stored = _store(path, identity).read()
+    network.load_state_dict(stored.groups["network"])
+    momenta = stored.groups.get("momentum", {})
     for name, parameter in network.named_parameters():
-        if _MOMENTUM + name in tensors:
-            optimizer.state[parameter][_BUFFER] = tensors[_MOMENTUM + name].to(parameter.device)
-    return progress
+        if name in momenta:
+            optimizer.state[parameter][_BUFFER] = momenta[name].to(parameter.device)
+    return Progress(**stored.record)
 
 
-def _as_json(identity: Mapping[str, Any]) -> str:
-    return json.dumps(identity, sort_keys=True)
+def _store(path: Path, identity: Mapping[str, Any]) -> Store:
+    return Store(path, "training", identity)

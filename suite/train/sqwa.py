@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from suite.data import ImageSplit
 from suite.errors import BitcertError, unknown_name
-from suite.files import write_bytes
+from suite.networks import network_sha256
 from suite.quantize import TrainableNetwork, recalibrate_batch_norm
 from suite.quantize.steps import fit_steps, quantize
 from suite.quantize.trainable import FixedStep, LearnedStep
 from suite.seeds import derive_seed
+from suite.store import Store
 from suite.train.finetune import PASSES_PER_IMAGE, FinetuneSettings, finetune
 
 Averaged = Literal["quantized", "masters"]
@@ -255,19 +253,18 @@ def average_cycles(
     Returns:
         The loss of each capture. Batch norms have the mean of the captures' statistics, which are not those of the average.
     """
-    identity = json.dumps(
-        {
-            "settings": asdict(settings),
-            "finetuning": asdict(training.finetuning),
-            "sigma": training.sigma,
-            "seed": training.seed,
-        },
-        sort_keys=True,
-    )
+    identity = {
+        "settings": asdict(settings),
+        "finetuning": asdict(training.finetuning),
+        "sigma": training.sigma,
+        "seed": training.seed,
+        "network": network_sha256(network.network),
+    }
+    store = None if state is None else Store(state, "post-step", identity)
     average = Average()
     losses: list[float] = []
-    if state is not None and state.exists():
-        losses = _read_state(state, identity, network, average)
+    if store is not None and store.path.exists():
+        losses = _read_state(store, network, average)
     for cycle in range(average.count, settings.captures):
         training.run(network, settings.cycle_steps, settings.rate, "cycle", cycle, done=cycle * settings.cycle_steps)
         taken = capture(network, settings.averaged)
@@ -275,8 +272,9 @@ def average_cycles(
         losses.append(mean_loss(network, training.batches))
         if captured is not None:
             captured(cycle, taken)
-        if state is not None:
-            _write_state(state, identity, network, average, losses)
+        if store is not None:
+            states = {"network": network.network.state_dict(), "average": average.state}
+            store.write(states, {"count": average.count, "losses": losses})
     load_state(network, average.state)
     return losses
 
@@ -311,31 +309,11 @@ def load_state(network: TrainableNetwork, state: Mapping[str, Tensor]) -> None:
     network.network.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in state.items()})
 
 
-def _write_state(path: Path, identity: str, network: TrainableNetwork, average: Average, losses: list[float]) -> None:
-    tensors = {
-        f"network.{name}": tensor.detach().cpu().clone() for name, tensor in network.network.state_dict().items()
-    }
-    tensors |= {f"average.{name}": tensor.cpu().clone() for name, tensor in average.state.items()}
-    metadata = {"identity": identity, "count": str(average.count), "losses": json.dumps(losses)}
-    write_bytes(path, save(tensors, metadata))
-
-
-def _read_state(path: Path, identity: str, network: TrainableNetwork, average: Average) -> list[float]:
-    """Bring network and average to the state in a file; returns the captures' losses."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
-        count, losses = int(metadata["count"]), [float(loss) for loss in json.loads(metadata["losses"])]
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise BitcertError(f"the state {path} is damaged ({error}); remove it to start over") from error
-    if metadata["identity"] != identity:
-        raise BitcertError(f"the state {path} belongs to another post-step; remove it to start over")
+def _read_state(store: Store, network: TrainableNetwork, average: Average) -> list[float]:
+    """Bring network and average to a stored state; returns the captures' losses."""
+    stored = store.read()
     device = next(network.parameters()).device
-    load_state(network, _part(tensors, "network.", device))
-    average.count, average.state = count, _part(tensors, "average.", device)
-    return losses
-
-
-def _part(tensors: Mapping[str, Any], prefix: str, device: torch.device) -> State:
-    return {name.removeprefix(prefix): tensor.to(device) for name, tensor in tensors.items() if name.startswith(prefix)}
+    load_state(network, stored.groups["network"])
+    average.count = stored.record["count"]
+    average.state = {name: tensor.to(device) for name, tensor in stored.groups["average"].items()}
+    return list(stored.record["losses"])

@@ -20,7 +20,7 @@ from suite.contract.space import SearchSpace
 from suite.errors import BitcertError
 from suite.networks import trace_layers
 from suite.problems.network_probes import NetworkDerivatives
-from suite.problems.vision import SmoothedProblem
+from suite.problems.workbench import Workbench
 
 # What torch imports for forward derivatives, and curvlinops with it, warns of its own age.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
@@ -156,7 +156,7 @@ def data() -> list[tuple[torch.Tensor, torch.Tensor]]:
 def derivatives(network: nn.Module, data: Any, part: Part, meter: Meter | None = None) -> NetworkDerivatives:
     space = SearchSpace(trace_layers(network, (1, 4, 4)), pins={})
     problem = SimpleNamespace(network=network, space=space, meter=meter or Meter(), fixed_threads=nullcontext)
-    return NetworkDerivatives(cast(SmoothedProblem, problem), ["first", "second"], data, part)
+    return NetworkDerivatives(cast(Workbench, problem), ["first", "second"], data, part)
 
 
 def explicit(network: TwoLayers, data: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

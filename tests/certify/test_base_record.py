@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import pickle
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from safetensors.numpy import save
 from suite.certify import BaseRecord, BaseStore, CertificationWarning, record_base
 from suite.certify.base_record import most_frequent
 from suite.errors import BitcertError
+from suite.store import Store
 from tests.certify.simulators import Known
 
 KEY = {"network": "a", "sigma": 0.25, "seed": 0, "images": [3, 1, 2], "n": 40}
@@ -110,6 +112,14 @@ class _Bomb:
         return Path.touch, (self.path,)
 
 
+def _stored(arrays: dict[str, NDArray[np.int16]]) -> bytes:
+    """A store of the right identity with other arrays."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder, "base"), "base classifier", KEY, "numpy")
+        store.write({"base": arrays})
+        return store.path.read_bytes()
+
+
 def _damages(intact: bytes, of_another: bytes, tmp_path: Path) -> dict[str, bytes]:
     generator = np.random.default_rng(0)
     select, count = _record().select, _record().count
@@ -124,9 +134,12 @@ def _damages(intact: bytes, of_another: bytes, tmp_path: Path) -> dict[str, byte
         "one byte long": intact + b"\0",
         "header only": intact[: 8 + int.from_bytes(intact[:8], "little")],
         "of another key": of_another,
-        "no tensors": save({}, metadata={"key": _text(KEY)}),
-        "one tensor": save({"select": select}, metadata={"key": _text(KEY)}),
-        "other names": save({"a": select, "b": count}, metadata={"key": _text(KEY)}),
+        "no hash": save(
+            {"base/select": select, "base/count": count}, metadata={"identity": _text(KEY), "record": "{}"}
+        ),
+        "no tensors": _stored({}),
+        "one tensor": _stored({"select": select}),
+        "other names": _stored({"a": select, "b": count}),
         "no key": save({"select": select, "count": count}),
         "another note": save({"select": select, "count": count}, metadata={"other": "1"}),
         "a pickle": pickle.dumps(_Bomb(tmp_path / "exploded")),
@@ -139,14 +152,14 @@ DAMAGES = tuple(_damages(bytes(99), b"", Path()))
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_is_damaged_or_not_what_its_name_says_is_made_anew(damage: str, tmp_path: Path) -> None:
+def test_what_is_damaged_or_not_what_its_name_says_is_sampled_again(damage: str, tmp_path: Path) -> None:
     store = BaseStore(tmp_path / "store")
     other = {**KEY, "network": "b"}
     store.get(KEY, _record)
     store.get(other, lambda: _record(1))
     content = _damages(store.path(KEY).read_bytes(), store.path(other).read_bytes(), tmp_path)[damage]
     store.path(KEY).write_bytes(content)
-    with pytest.warns(CertificationWarning, match="is damaged and is made anew") as caught:
+    with pytest.warns(CertificationWarning, match="it is sampled again") as caught:
         assert _same(store.get(KEY, lambda: _record(2)), _record(2))
     assert len(caught) == 1
     assert caught[0].filename == __file__
@@ -187,8 +200,8 @@ def test_tensors_that_are_no_record_are_damage(
     select: NDArray[np.generic], count: NDArray[np.generic], tmp_path: Path
 ) -> None:
     store = BaseStore(tmp_path)
-    store.path(KEY).write_bytes(save({"select": select, "count": count}, metadata={"key": _text(KEY)}))
-    with pytest.warns(CertificationWarning, match="is damaged"):
+    Store(store.path(KEY), "base classifier", KEY, "numpy").write({"base": {"select": select, "count": count}})
+    with pytest.warns(CertificationWarning, match="is damaged .it holds"):
         assert _same(store.get(KEY, _record), _record())
 
 

@@ -187,7 +187,7 @@ def test_an_unknown_dataset_lists_the_known_ones() -> None:
         load_dataset("cifar")
 
 
-@pytest.mark.skipif("BITCERT_DATA" not in os.environ, reason="needs real data in BITCERT_DATA")
+@pytest.mark.skipif(not os.environ.get("BITCERT_DATA"), reason="needs real data in BITCERT_DATA")
 @pytest.mark.parametrize(("name", "training"), [("mnist", 55_000), ("cifar10", 45_000)])
 def test_real_data_load(name: str, training: int) -> None:
     dataset = load_dataset(name)

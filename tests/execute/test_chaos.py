@@ -20,8 +20,8 @@ from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Metrics
 from suite.problems.separable import SeparableProblem
 from suite.run.journal import FILE_NAME, JournalWarning
-from suite.run.loop import load_run
 from suite.run.registry import make_searcher
+from suite.run.state import load_run
 from suite.studies.search.run import search
 
 RUNS = int(os.environ.get("BITCERT_CHAOS", "10"))
@@ -56,22 +56,15 @@ def go(directory: Path, log: Path, seed: int) -> None:
 
 
 def events(directory: Path) -> list[dict[str, object]]:
-    content = re.sub(r'"(searcher_seconds|elapsed)":[-+.e0-9]+', r'"\1":0', (directory / FILE_NAME).read_text())
+    times = r'"(searcher_seconds|elapsed|crc)":("[0-9a-f]{8}"|[-+.e0-9]+)'
+    content = re.sub(times, r'"\1":0', (directory / FILE_NAME).read_text())
     return [json.loads(line) for line in content.splitlines()]
 
 
 @contextmanager
 def forked(directory: Path, log: Path, seed: int) -> Iterator[multiprocessing.process.BaseProcess]:
-    context = multiprocessing.get_context("fork")
-    begun = context.Event()
-
-    def begin() -> None:
-        begun.set()
-        go(directory, log, seed)
-
-    child = context.Process(target=begin)
+    child = multiprocessing.get_context("fork").Process(target=go, args=(directory, log, seed))
     child.start()
-    begun.wait()  # to fork a process that has become large takes longer than a run
     try:
         yield child
     finally:
@@ -79,13 +72,21 @@ def forked(directory: Path, log: Path, seed: int) -> Iterator[multiprocessing.pr
         child.join()
 
 
+def size_of(directory: Path) -> int:
+    """Bytes of the journal."""
+    journal = directory / FILE_NAME
+    return journal.stat().st_size if journal.exists() else 0
+
+
 @pytest.mark.parametrize("seed", range(RUNS))
 def test_a_run_killed_at_random_moments_is_the_uninterrupted_one(seed: int, tmp_path: Path) -> None:
     go(tmp_path / "whole", tmp_path / "whole.log", seed)
     killed, rng, kills = tmp_path / "killed", np.random.default_rng(seed), 0
     while True:
+        enough = size_of(killed) + rng.integers(4_000)  # bytes, some ten events
         with forked(killed, tmp_path / "killed.log", seed) as child:
-            child.join(rng.uniform(0, 0.08))
+            while child.exitcode is None and size_of(killed) < enough:
+                child.join(0.001)
             if child.exitcode is not None:
                 assert child.exitcode == 0
                 break

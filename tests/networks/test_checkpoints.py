@@ -242,7 +242,7 @@ def test_a_record_of_other_weights_is_found_out(saved: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[1]"])
 def test_a_damaged_record_is_named(saved: Path, text: str) -> None:
     saved.with_suffix(".json").write_text(text)
-    with pytest.raises(BitcertError, match=r"record .*net\.json"):
+    with pytest.raises(BitcertError, match=r"net\.json is not a checkpoint's record"):
         load_checkpoint(_network(), saved)
 
 

@@ -23,7 +23,7 @@ from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
 from suite.networks import build_own, find_unquantized, trace_layers
 from suite.problems import UnquantizedWarning, load_problem
-from suite.problems.vision import SmoothedProblem
+from suite.problems.vision import VisionProblem
 from suite.quantize import QuantizedNetwork, calibrate
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own-network.md").read_text(encoding="utf-8")
@@ -147,9 +147,9 @@ _PLAIN = """
 """
 
 
-def own_digits(network: str, **more: Any) -> SmoothedProblem:
+def own_digits(network: str, **more: Any) -> VisionProblem:
     problem = load_problem("digits", network=network, checkpoint="weights.safetensors", budget="w8a8", **more)
-    assert isinstance(problem, SmoothedProblem)
+    assert isinstance(problem, VisionProblem)
     return problem
 
 

@@ -17,44 +17,44 @@ from suite.errors import BitcertError
 from suite.problems import load_problem
 from suite.problems.network_probes import NetworkProbes
 from suite.problems.separable import SeparableProblem
-from suite.problems.vision import SmoothedProblem
+from suite.problems.vision import VisionProblem
 from suite.quantize.steps import activation_grid, quantize
 from suite.seeds import derive_seed
 
 SMALL = ProbeSettings(images=12, noise=3, seed=5)
 
 
-def digits() -> SmoothedProblem:
+def digits() -> VisionProblem:
     problem = load_problem("digits")
-    assert isinstance(problem, SmoothedProblem)
+    assert isinstance(problem, VisionProblem)
     return problem
 
 
 @pytest.fixture(scope="module")
-def problem() -> SmoothedProblem:
+def problem() -> VisionProblem:
     return digits()
 
 
-def float_policy(problem: SmoothedProblem) -> Policy:
+def float_policy(problem: VisionProblem) -> Policy:
     layers = len(problem.space.layers)
     return Policy.from_bits([FLOAT_BITS] * layers, [FLOAT_BITS] * layers)
 
 
-def rows(problem: SmoothedProblem, settings: ProbeSettings) -> tuple[torch.Tensor, torch.Tensor]:
+def rows(problem: VisionProblem, settings: ProbeSettings) -> tuple[torch.Tensor, torch.Tensor]:
     """The inputs and labels of a probe, image by image, made the slow way."""
-    train = problem.dataset.splits["train"]
+    train = problem.bench.dataset.splits["train"]
     chosen = np.random.default_rng([problem.seed, settings.seed]).permutation(len(train))[: settings.images]
     split = train.subset(chosen)
     stream = NoiseStream(derive_seed(problem.seed, "probe", settings.seed), "probe")
     inputs = [
         image + problem.sigma * torch.from_numpy(noise)
         for image, name in zip(split.images(), split.ids, strict=True)
-        for noise in stream.draw(int(name), 0, settings.noise, problem.dataset.shape)
+        for noise in stream.draw(int(name), 0, settings.noise, problem.bench.dataset.shape)
     ]
     return torch.stack(inputs), torch.tensor(split.labels).repeat_interleave(settings.noise)
 
 
-def test_float_policy_is_the_float_network(problem: SmoothedProblem) -> None:
+def test_float_policy_is_the_float_network(problem: VisionProblem) -> None:
     inputs, labels = rows(problem, SMALL)
     logits = problem.network(inputs)
     found = problem.probes(SMALL).measure(float_policy(problem))
@@ -67,9 +67,9 @@ def test_float_policy_is_the_float_network(problem: SmoothedProblem) -> None:
     assert found.radius == pytest.approx(float((problem.sigma * norm.ppf(mean)).mean()), rel=1e-3)
 
 
-def test_one_layer_alone_is_quantized(problem: SmoothedProblem) -> None:
+def test_one_layer_alone_is_quantized(problem: VisionProblem) -> None:
     inputs, labels = rows(problem, SMALL)
-    name, calibration = problem.space.layers[3].name, problem.calibration
+    name, calibration = problem.space.layers[3].name, problem.bench.calibration
     layer = problem.network.get_submodule(name)
     assert isinstance(layer, nn.Conv2d)
     float_weight = layer.weight.detach().clone()
@@ -95,7 +95,7 @@ def test_one_layer_alone_is_quantized(problem: SmoothedProblem) -> None:
         assert found.loss == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_probe_after_an_evaluation_leaves_no_float_layer_behind(problem: SmoothedProblem) -> None:
+def test_a_probe_after_an_evaluation_leaves_no_float_layer_behind(problem: VisionProblem) -> None:
     policy, fidelity = problem.space.uniform(3), problem.fidelity.__class__(images=8, noise=8)
     fresh = digits().evaluate(policy, fidelity)
     problem.probes(SMALL).measure(float_policy(problem))
@@ -103,8 +103,8 @@ def test_a_probe_after_an_evaluation_leaves_no_float_layer_behind(problem: Smoot
     assert (again.acr, again.clean_accuracy) == (fresh.acr, fresh.clean_accuracy)
 
 
-def test_perturbations_are_those_of_the_deployed_quantizer(problem: SmoothedProblem) -> None:
-    probes, calibration = problem.probes(SMALL), problem.calibration
+def test_perturbations_are_those_of_the_deployed_quantizer(problem: VisionProblem) -> None:
+    probes, calibration = problem.probes(SMALL), problem.bench.calibration
     seen: dict[str, torch.Tensor] = {}
     handles = [
         problem.network.get_submodule(layer.name).register_forward_pre_hook(
@@ -119,7 +119,7 @@ def test_perturbations_are_those_of_the_deployed_quantizer(problem: SmoothedProb
     for position, layer in enumerate(problem.space.layers):
         for column, bits in enumerate(problem.space.choices):
             executed = (
-                problem.quantized(problem.space.uniform(bits)) if layer.name not in problem.space.pinned else None
+                problem.bench.quantized(problem.space.uniform(bits)) if layer.name not in problem.space.pinned else None
             )
             if executed is not None:
                 stored: Any = executed.get_submodule(f"network.{layer.name}")
@@ -150,11 +150,11 @@ def test_every_measurement_is_charged() -> None:
     assert problem.meter.forward_passes == 120
 
 
-def test_images_are_training_images_and_change_with_the_seed(problem: SmoothedProblem) -> None:
-    train = {tuple(image.flatten().tolist()) for image in problem.dataset.splits["train"].images()}
+def test_images_are_training_images_and_change_with_the_seed(problem: VisionProblem) -> None:
+    train = {tuple(image.flatten().tolist()) for image in problem.bench.dataset.splits["train"].images()}
     seen = []
     for seed in range(3):
-        probes = NetworkProbes(problem, ProbeSettings(images=20, noise=0, seed=seed))
+        probes = NetworkProbes(problem.bench, ProbeSettings(images=20, noise=0, seed=seed))
         images = torch.cat([inputs for inputs, _ in probes._batches])
         assert all(tuple(image.flatten().tolist()) in train for image in images)
         seen.append(images)
@@ -180,7 +180,7 @@ def test_a_network_that_is_not_finite_is_an_error() -> None:
         probes.measure(float_policy(problem))
 
 
-def test_learned_steps_are_reproduced_and_move_from_their_start(problem: SmoothedProblem) -> None:
+def test_learned_steps_are_reproduced_and_move_from_their_start(problem: VisionProblem) -> None:
     settings = ProbeSettings(seed=1)
     before = problem.meter.forward_passes
     steps = problem.probes(settings).learned_steps(1)

@@ -10,14 +10,13 @@ import pandas as pd
 import pytest
 
 from suite.contract.space import Policy
-from suite.report.provenance import find, flatten
-from suite.report.rows import tidy_rows
-from suite.run.records import Comparison
+from suite.report.comparison import Comparison
+from suite.report.exams import find, flatten
 
 
 @pytest.fixture(scope="module")
 def rows(small: Comparison) -> pd.DataFrame:
-    return tidy_rows(small)
+    return small.rows
 
 
 def test_one_row_for_each_search_and_one_for_the_float_network(small: Comparison, rows: pd.DataFrame) -> None:
@@ -90,7 +89,7 @@ def test_provenance_is_optional(small: Comparison) -> None:
             comparison, entries=entries, reference=replace(comparison.reference, provenance={}), provenance={}
         )
 
-    rows = tidy_rows(bare(small))
+    rows = bare(small).rows
     assert rows["problem"].isna().all()
     assert not [name for name in rows.columns if name.startswith(("run.", "exam."))]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
-from searchers.ddpg import DDPG, AgentSettings, truncated_normal
+from searchers._ddpg import DDPG, AgentSettings, truncated_normal
 from suite.errors import BitcertError
 from tests.searchers.test_mlp import torch_twin
 
@@ -65,7 +65,7 @@ def test_a_saved_agent_goes_on_as_if_it_had_never_stopped(critics: int, tmp_path
 @pytest.mark.parametrize("content", [b"", b"no agent", b"\x80\x04K\x01."])
 def test_a_file_that_holds_no_agent_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "agent").write_bytes(content)
-    with pytest.raises(BitcertError, match="holds no agent"):
+    with pytest.raises(BitcertError, match="it holds no agent"):
         DDPG.load(tmp_path / "agent")
 
 

@@ -12,27 +12,31 @@ from suite.contract.trial import Fidelity, Trial
 from suite.errors import BitcertError
 from suite.problems import load_problem
 from suite.problems.definition import ExamSettings
-from suite.problems.vision import SmoothedProblem
-from suite.report import leaderboard, tidy_rows, to_markdown
+from suite.problems.vision import VisionProblem
+from suite.protocols import NoPostStep
+from suite.protocols.qat import QAT
+from suite.protocols.sqwa import SQWA
+from suite.report import leaderboard, leaderboard_table
+from suite.report.comparison import Comparison
 from suite.run.exam import examine
-from suite.run.loop import Limits
-from suite.run.post_step import PostStep
-from suite.run.records import Comparison, Outcome, Run
-from suite.studies.compare.run import Batch, ComparisonSettings, Watcher, compare, load_comparison, run_batch
+from suite.run.limits import Limits
+from suite.run.records import Outcome, Run
+from suite.run.watcher import Watcher
+from suite.studies.compare.run import Batch, ComparisonSettings, compare, load_comparison, run_batch
 
 SETTINGS = ComparisonSettings(
     searchers=("random", "evolution", "uniform", "cheapest"),
     seeds=(0, 1),
     limits=Limits(5),
     fidelity=Fidelity(images=20, noise=16),
-    post_step=PostStep(),
+    post_step=NoPostStep(),
     exam=ExamSettings(images=30, n0=20, n=50),
 )
 
 
-def digits() -> SmoothedProblem:
+def digits() -> VisionProblem:
     problem = load_problem("digits", budget="w3a3")
-    assert isinstance(problem, SmoothedProblem)
+    assert isinstance(problem, VisionProblem)
     return problem
 
 
@@ -78,7 +82,7 @@ def test_there_is_an_entry_for_every_searcher_and_seed(inline: Comparison) -> No
 
 def test_winners_are_feasible_and_examined_on_the_same_unseen_images(inline: Comparison) -> None:
     problem = digits()
-    searched = set(problem.dataset.splits["search"].ids.tolist())
+    searched = set(problem.bench.dataset.splits["search"].ids.tolist())
     for entry in inline.entries:
         assert entry.run.best is not None
         assert entry.outcome.policy == entry.run.best.policy
@@ -128,7 +132,7 @@ def test_a_directory_with_another_comparison_is_refused(inline: Comparison) -> N
     with pytest.raises(BitcertError, match="differs in finalists"):
         compare(digits(), replace(SETTINGS, finalists=1), inline.directory, executor="inline")
     problem = load_problem("digits", budget="w4a4")
-    assert isinstance(problem, SmoothedProblem)
+    assert isinstance(problem, VisionProblem)
     with pytest.raises(BitcertError, match="differs in budget"):
         compare(problem, SETTINGS, inline.directory, executor="inline")
     assert (inline.directory / "comparison.json").read_bytes() == before
@@ -162,7 +166,7 @@ def test_every_seed_has_noise_of_its_own_that_all_searchers_share(inline: Compar
 
 
 def test_every_seed_has_a_post_step_of_its_own(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, searchers=("uniform", "cheapest"), post_step=PostStep("qat", steps=4))
+    settings = replace(SETTINGS, searchers=("uniform", "cheapest"), post_step=QAT(steps=4))
     comparison = compare(digits(), settings, tmp_path, executor="inline")
     uniform = [entry for entry in comparison.entries if entry.run.searcher == "uniform"]
     assert [entry.outcome.provenance["post_step"]["seed"] for entry in uniform] == [0, 1]
@@ -184,8 +188,11 @@ def test_what_was_searched_finetuned_is_examined_finetuned(tmp_path: Path) -> No
     np.testing.assert_array_equal(entry.outcome.scores, tuned.scores)
     plain = examine(problem, policy, exam=settings.exam)
     assert plain.scores.tolist() != tuned.scores.tolist()
-    assert entry.outcome.metrics.forward_passes - plain.metrics.forward_passes == problem.preparation_passes(20)
-    again = replace(settings, post_step=PostStep("qat", steps=4))
+    assert (
+        entry.outcome.metrics.forward_passes - plain.metrics.forward_passes
+        == problem.bench.finetuning.forward_passes(20)
+    )
+    again = replace(settings, post_step=QAT(steps=4))
     (other,) = compare(digits(), again, tmp_path / "qat", executor="inline").entries
     assert other.before is not None
     np.testing.assert_array_equal(other.before.scores, tuned.scores)
@@ -220,9 +227,7 @@ def test_ray_gives_the_same_comparison_as_inline(inline: Comparison, tmp_path: P
 
 
 def test_with_a_post_step_winners_are_examined_before_and_after_it(tmp_path: Path) -> None:
-    settings = replace(
-        SETTINGS, searchers=("uniform", "cheapest"), seeds=(0,), post_step=PostStep("sqwa", steps=12, captures=2)
-    )
+    settings = replace(SETTINGS, searchers=("uniform", "cheapest"), seeds=(0,), post_step=SQWA(steps=12, captures=2))
     watcher = Counting()
     found = compare(digits(), settings, tmp_path, executor="inline", watcher=watcher)
     assert watcher.exam_files == 1 + 2 * 2
@@ -232,13 +237,13 @@ def test_with_a_post_step_winners_are_examined_before_and_after_it(tmp_path: Pat
         assert entry.before.policy == entry.outcome.policy
         assert len(entry.outcome.provenance["post_step_record"]["captures"]) == 2
     assert not list((tmp_path / "post_steps").glob("*"))
-    rows = tidy_rows(found)
+    rows = found.rows
     assert rows["exam_score_before"].notna().tolist() == [True, True, False]
     frame = leaderboard(found)
     assert frame["score_before"].iloc[0] == pytest.approx(
         next(entry.before.metrics.acr for entry in found.entries if entry.run.searcher == frame["searcher"].iloc[0])  # type: ignore[union-attr]
     )
-    assert "before" in to_markdown(frame)
+    assert "before" in leaderboard_table(frame).to_markdown()
 
 
 @pytest.mark.parametrize("count", [1, 3, 8, 9])

@@ -10,25 +10,30 @@ import pytest
 import torch
 from PIL import Image
 
+from suite.certify import Measurement, Setup, Task
+from suite.certify.ranking import Ranking
 from suite.cli import main
 from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
 from suite.problems import load_problem
-from suite.problems.vision import SmoothedProblem
+from suite.problems.vision import VisionProblem
+from suite.protocols import PostStep
+from suite.protocols.qat import QAT
+from suite.protocols.sqwa import SQWA
+from suite.protocols.training import training_of
 from suite.quantize import recalibrate_batch_norm
-from suite.run.post_step import PostStep, apply_post_step, training_of
 from suite.studies.plane.run import MODELS_FILE, LossPlane, Plane, map_plane, mix
 from suite.train.finetune import FinetuneSettings
-from suite.train.sqwa import State, load_state, mean_loss, resolve_steps
+from suite.train.sqwa import State, load_state, mean_loss, resolve_steps, sqwa
 
-STEP = PostStep("sqwa", steps=16, captures=3)
+STEP = SQWA(steps=16, captures=3)
 TINY = Fidelity(images=6, noise=4)
 
 
 @pytest.fixture(scope="module")
-def problem() -> SmoothedProblem:
+def problem() -> VisionProblem:
     loaded = load_problem("digits", budget="w2.5a2.5", finetuning=FinetuneSettings(batch=32, learning_rate=3e-3))
-    assert isinstance(loaded, SmoothedProblem)
+    assert isinstance(loaded, VisionProblem)
     return loaded
 
 
@@ -38,13 +43,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def plane(problem: SmoothedProblem, folder: Path) -> LossPlane:
+def plane(problem: VisionProblem, folder: Path) -> LossPlane:
     return map_plane(problem, problem.space.uniform(2), folder, post_step=STEP, size=3, fidelity=TINY)
 
 
-def captures(problem: SmoothedProblem) -> list[State]:
+def captures(problem: VisionProblem) -> list[State]:
     states: list[State] = []
-    apply_post_step(problem, problem.space.uniform(2), STEP, captured=lambda _, state: states.append(state))
+    network, training = problem.bench.trainable(problem.space.uniform(2)), training_of(problem.bench, noise=True)
+    sqwa(network, training, STEP.plan, captured=lambda _, state: states.append(state))
     return states
 
 
@@ -83,10 +89,10 @@ def test_a_mixture_with_one_share_is_that_state() -> None:
     assert (mix(states, (3.0, -4.0, 2.0))["a.step"] > 0).all()  # outside of the triangle, too
 
 
-def test_corners_have_the_losses_of_the_captures(problem: SmoothedProblem, plane: LossPlane) -> None:
-    training = training_of(problem, STEP)
+def test_corners_have_the_losses_of_the_captures(problem: VisionProblem, plane: LossPlane) -> None:
+    training = training_of(problem.bench, noise=True)
     for mark, state in zip(plane.marks, captures(problem), strict=False):
-        network = problem.trainable(problem.space.uniform(2))
+        network = problem.bench.trainable(problem.space.uniform(2))
         load_state(network, state)
         for layer in network.layers().values():
             assert torch.equal(layer.quantize_weights(layer.weight), layer.weight)
@@ -95,8 +101,8 @@ def test_corners_have_the_losses_of_the_captures(problem: SmoothedProblem, plane
         assert mark.distance == pytest.approx(0, abs=1e-9)
 
 
-def test_points_between_are_quantized_before_they_are_measured(problem: SmoothedProblem) -> None:
-    network = problem.trainable(problem.space.uniform(2))
+def test_points_between_are_quantized_before_they_are_measured(problem: VisionProblem) -> None:
+    network = problem.bench.trainable(problem.space.uniform(2))
     load_state(network, mix(captures(problem), (0.2, 0.5, 0.3)))
     resolve_steps(network)
     free = [name for name, layer in network.layers().items() if layer.quantize_weights.grid.high == 1]  # type: ignore[union-attr]
@@ -122,31 +128,31 @@ def test_the_average_of_three_captures_is_their_centroid(plane: LossPlane) -> No
 
 
 def test_a_plane_is_resumed_and_measures_nothing_twice(
-    problem: SmoothedProblem, plane: LossPlane, folder: Path, monkeypatch: pytest.MonkeyPatch
+    problem: VisionProblem, plane: LossPlane, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = folder / "journal.jsonl"
     whole = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join(whole[:-4]))
-    measured: list[Fidelity] = []
-    estimate = SmoothedProblem.estimate
+    measured: list[tuple[int, int]] = []
+    measure = Ranking.measure
 
-    def counted(self: SmoothedProblem, network: torch.nn.Module, fidelity: Fidelity, seed: int = 0) -> object:
-        measured.append(fidelity)
-        return estimate(self, network, fidelity, seed)
+    def counted(self: Ranking, network: torch.nn.Module, task: Task, setup: Setup) -> Measurement:
+        measured.append((len(task.labels), task.n))
+        return measure(self, network, task, setup)
 
-    monkeypatch.setattr(SmoothedProblem, "estimate", counted)
+    monkeypatch.setattr(Ranking, "measure", counted)
     again = map_plane(problem, problem.space.uniform(2), folder, post_step=STEP, size=3, fidelity=TINY)
-    assert measured == [TINY] * 4
+    assert measured == [(TINY.images, TINY.noise)] * 4
     assert again.loss.tolist() == plane.loss.tolist()
     assert (again.acr.tolist(), again.marks) == (plane.acr.tolist(), plane.marks)
 
 
-def test_a_folder_with_something_else_is_refused(problem: SmoothedProblem, plane: LossPlane, folder: Path) -> None:
+def test_a_folder_with_something_else_is_refused(problem: VisionProblem, plane: LossPlane, folder: Path) -> None:
     with pytest.raises(BitcertError, match="differs in size"):
         map_plane(problem, problem.space.uniform(2), folder, post_step=STEP, size=4, fidelity=TINY)
 
 
-def test_damaged_models_are_named(problem: SmoothedProblem, plane: LossPlane, folder: Path, tmp_path: Path) -> None:
+def test_damaged_models_are_named(problem: VisionProblem, plane: LossPlane, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").write_bytes((folder / "journal.jsonl").read_bytes())
     (tmp_path / MODELS_FILE).write_bytes(b"not tensors")
     with pytest.raises(BitcertError, match="remove it to train again"):
@@ -156,13 +162,13 @@ def test_damaged_models_are_named(problem: SmoothedProblem, plane: LossPlane, fo
 @pytest.mark.parametrize(
     ("step", "size"),
     [
-        (PostStep("qat", steps=16), 3),
-        (PostStep("sqwa", steps=16, captures=2), 3),
-        (PostStep("sqwa", steps=16, captures=3, averaged="masters"), 3),
+        (QAT(steps=16), 3),
+        (SQWA(steps=16, captures=2), 3),
+        (SQWA(steps=16, captures=3, averaged="masters"), 3),
         (STEP, 1),
     ],
 )
-def test_what_has_no_plane_is_refused(problem: SmoothedProblem, tmp_path: Path, step: PostStep, size: int) -> None:
+def test_what_has_no_plane_is_refused(problem: VisionProblem, tmp_path: Path, step: PostStep, size: int) -> None:
     with pytest.raises(BitcertError, match="a plane"):
         map_plane(problem, problem.space.uniform(2), tmp_path / "new", post_step=step, size=size, fidelity=TINY)
     assert not (tmp_path / "new").exists()
@@ -186,6 +192,9 @@ def test_the_command_draws_the_plane_of_a_search(tmp_path: Path, capsys: pytest.
         "plane.svg",
         "points.csv",
         "marks.csv",
+        "marks.md",
+        "marks.tex",
+        "marks.html",
     }
     with Image.open(report / "plane.png") as picture:
         assert picture.width > 1000

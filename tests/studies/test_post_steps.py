@@ -17,12 +17,12 @@ from suite.contract.space import Policy
 from suite.errors import BitcertError
 from suite.problems import load_problem
 from suite.problems.definition import ExamSettings
-from suite.problems.vision import SmoothedProblem
+from suite.problems.vision import VisionProblem
+from suite.protocols import PostStep, parse_post_step
 from suite.run import exam
 from suite.run.exam import examine
-from suite.run.post_step import PostStep, parse_post_step
 from suite.run.records import Outcome
-from suite.studies.post_steps.report import table, training_interval
+from suite.studies.post_steps.report import differences, training_interval
 from suite.studies.post_steps.run import PostStepComparison, PostStepSettings, compare_post_steps, sample_policies
 
 NAMES = ("sqwa:captures=2", "qat", "none")
@@ -30,30 +30,30 @@ EXAM = ExamSettings(images=30, n0=5, n=40)
 
 
 @pytest.fixture(scope="module")
-def problem() -> SmoothedProblem:
+def problem() -> VisionProblem:
     loaded = load_problem("digits", budget="w2.5a2.5")
-    assert isinstance(loaded, SmoothedProblem)
+    assert isinstance(loaded, VisionProblem)
     return loaded
 
 
 @pytest.fixture(scope="module")
-def settings(problem: SmoothedProblem) -> PostStepSettings:
+def settings(problem: VisionProblem) -> PostStepSettings:
     return PostStepSettings(NAMES, sample_policies(problem, 2), (0, 1), EXAM, steps=4)
 
 
 @pytest.fixture(scope="module")
-def folder(problem: SmoothedProblem, settings: PostStepSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(problem: VisionProblem, settings: PostStepSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("post-steps") / "here"
     compare_post_steps(problem, settings, made)
     return made
 
 
 @pytest.fixture(scope="module")
-def comparison(problem: SmoothedProblem, settings: PostStepSettings, folder: Path) -> PostStepComparison:
+def comparison(problem: VisionProblem, settings: PostStepSettings, folder: Path) -> PostStepComparison:
     return compare_post_steps(problem, settings, folder)
 
 
-def test_the_first_policy_is_the_largest_uniform_one_and_none_comes_twice(problem: SmoothedProblem) -> None:
+def test_the_first_policy_is_the_largest_uniform_one_and_none_comes_twice(problem: VisionProblem) -> None:
     policies = sample_policies(problem, 6)
     assert policies[0] == problem.space.uniform(2)
     assert len(set(policies)) == 6
@@ -63,7 +63,7 @@ def test_the_first_policy_is_the_largest_uniform_one_and_none_comes_twice(proble
 
 def test_a_budget_with_a_single_policy_cannot_give_two() -> None:
     tight = load_problem("digits", budget="w2a2")
-    assert isinstance(tight, SmoothedProblem)
+    assert isinstance(tight, VisionProblem)
     assert len(sample_policies(tight, 1)) == 1
     with pytest.raises(BitcertError, match="there are only 1 within the budget w2a2"):
         sample_policies(tight, 2)
@@ -85,21 +85,21 @@ def test_every_policy_and_seed_is_examined_after_every_post_step(
     assert len(seeds) == 4  # one for each policy and seed, the same for both post-steps
 
 
-def test_an_exam_is_what_examine_gives(problem: SmoothedProblem, comparison: PostStepComparison) -> None:
+def test_an_exam_is_what_examine_gives(problem: VisionProblem, comparison: PostStepComparison) -> None:
     outcome = comparison.exams["qat"][1][0]
-    step = parse_post_step(f"qat:seed={outcome.provenance['post_step']['seed']}", 4)
-    assert examine(problem, outcome.policy, step, exam=EXAM).scores.tolist() == outcome.scores.tolist()
+    step, seed = parse_post_step("qat", 4), outcome.provenance["post_step"]["seed"]
+    assert examine(problem, outcome.policy, step, exam=EXAM, seed=seed).scores.tolist() == outcome.scores.tolist()
 
 
 def test_a_finished_exam_is_not_held_again(
-    problem: SmoothedProblem, settings: PostStepSettings, folder: Path, monkeypatch: pytest.MonkeyPatch
+    problem: VisionProblem, settings: PostStepSettings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     removed = sorted((folder / "exams" / "qat").iterdir())[0]
     content = json.loads(removed.read_text())
     removed.unlink()
     held: list[str] = []
 
-    def counted(problem: SmoothedProblem, policy: Policy | None, step: PostStep, **options: Any) -> Outcome:
+    def counted(problem: VisionProblem, policy: Policy | None, step: PostStep, **options: Any) -> Outcome:
         held.append(step.name)
         return examine(problem, policy, step, **options)
 
@@ -111,7 +111,7 @@ def test_a_finished_exam_is_not_held_again(
 
 
 def test_a_folder_with_something_else_is_refused(
-    problem: SmoothedProblem, settings: PostStepSettings, folder: Path, tmp_path: Path
+    problem: VisionProblem, settings: PostStepSettings, folder: Path, tmp_path: Path
 ) -> None:
     other = PostStepSettings(NAMES, settings.policies, (0, 1), EXAM, steps=5)
     with pytest.raises(BitcertError, match="differs in steps"):
@@ -128,10 +128,10 @@ def test_bad_post_steps_are_refused(settings: PostStepSettings, names: tuple[str
         PostStepSettings(names, settings.policies, (0,), EXAM)
 
 
-def test_settings_are_chosen_on_search_images(problem: SmoothedProblem, settings: PostStepSettings) -> None:
+def test_settings_are_chosen_on_search_images(problem: VisionProblem, settings: PostStepSettings) -> None:
     search = examine(problem, settings.policies[0], exam=ExamSettings(images=30, n0=5, n=40, split="search"))
-    assert set(search.image_ids) <= set(problem.dataset.splits["search"].ids)
-    assert not set(search.image_ids) & set(problem.dataset.splits["exam"].ids)
+    assert set(search.image_ids) <= set(problem.bench.dataset.splits["search"].ids)
+    assert not set(search.image_ids) & set(problem.bench.dataset.splits["exam"].ids)
 
 
 def test_the_interval_of_one_policy_is_the_paired_t_interval() -> None:
@@ -158,7 +158,7 @@ def test_the_interval_covers_the_mean_of_policies_that_differ() -> None:
 
 
 def test_differences_are_paired_by_policy_and_seed(comparison: PostStepComparison) -> None:
-    frame = table(comparison).set_index("post_step")
+    frame = differences(comparison).set_index("post_step")
     assert frame.index[0] == "sqwa:captures=2"
     assert frame["difference"].isna().tolist() == [True, False, False]
     means = {
@@ -188,6 +188,8 @@ def test_the_command_writes_a_report_and_json(tmp_path: Path, capsys: pytest.Cap
     assert names == {
         "post_steps.csv",
         "post_steps.md",
+        "post_steps.tex",
+        "post_steps.html",
         "post_steps.json",
         "rows.csv",
         "post_steps.png",

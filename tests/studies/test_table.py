@@ -9,7 +9,7 @@ import pytest
 
 from suite.cli import main
 from suite.report.curves import certified_shares
-from suite.run.exam import write_outcome
+from suite.run.outcomes import write_outcome
 from suite.studies.table.report import read_table, summary
 from tests.report.fabricated import fabricate
 
@@ -50,7 +50,7 @@ def test_the_command_writes_table_and_figure(
     assert main(["table", *given]) == 0
     assert "ours" in capsys.readouterr().out
     files = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    assert set(files) == {f"certificates.{kind}" for kind in ("csv", "json", "md", "png", "svg")}
+    assert set(files) == {f"certificates.{kind}" for kind in ("csv", "html", "json", "md", "png", "svg", "tex")}
     assert [row["name"] for row in json.loads(files["certificates.json"])["tables"]] == ["ResNet-20, Gaussian", "ours"]
     assert main(["table", *given, "--radii", "0,0.3", "--json"]) == 0
     first = json.loads(capsys.readouterr().out)[0]
@@ -105,9 +105,10 @@ def test_beside_a_sequential_exam_all_radii_are_rounded_down_alike(
     """An exam that tried 0, 0.25 and 0.5 only must not look worse than a table of any radius, nor fail where it never tried."""
     outcome = fabricate().reference
     tried = {radius: outcome.metrics.certified_accuracy[radius] for radius in (0.0, 0.25, 0.5)}
-    metrics = replace(outcome.metrics, method="sequential", certified_accuracy=tried)
     radius = np.array([0.0, 0.25, 0.5])[np.searchsorted([0.0, 0.25, 0.5], outcome.certificates.radius, "right") - 1]
     certificates = replace(outcome.certificates, radius=radius)
+    acr = certificates.acr(outcome.labels)
+    metrics = replace(outcome.metrics, method="sequential", acr=acr, certified_accuracy=tried)
     write_outcome(replace(outcome, metrics=metrics, certificates=certificates), tmp_path / "sequential.json")
     frame = summary([read_table(tmp_path / "sequential.json"), read_table(published)], radii=(0.0, 0.5, 1.0))
     ours, theirs = frame.iloc[0], frame.iloc[1]

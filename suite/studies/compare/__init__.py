@@ -1,1 +1,205 @@
-"""The study `compare`."""
+"""The verb ``compare``, and what it shares with ``ablate``: searches under equal spend whose winners are certified."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from suite import plugins
+from suite.studies.settings import (
+    HeldOutSettings,
+    RayByDefault,
+    SearchedProblem,
+    Searchers,
+    Seeds,
+    SpendSettings,
+    in_runs,
+    keyed,
+    setting,
+)
+from suite.studies.study import ReportedSettings, ReportedStudy, check_against
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from suite.contract.problem import Problem
+    from suite.run.records import Comparison
+    from suite.studies.compare.run import Batch, ComparisonSettings
+    from suite.studies.plan import Plan
+
+
+class SearchesSettings(ReportedSettings):
+    """Settings of many searches whose winners are certified."""
+
+    problem: SearchedProblem = SearchedProblem()
+    seeds: Seeds = setting((0, 1), "seeds of every searcher", metavar="A,B,...")
+    batch: str | None = setting(
+        None,
+        "run only the K-th of N parts of the searches, on machines that share no cluster; give the directories of all parts to "
+        "'bitcert report'",
+        metavar="K/N",
+        expert=True,
+    )
+    spend: SpendSettings = SpendSettings()
+    exam: HeldOutSettings = HeldOutSettings()
+    executor: RayByDefault = RayByDefault()
+
+
+class CompareSettings(SearchesSettings):
+    """Settings of a comparison."""
+
+    searchers: Searchers | None = setting(
+        None,
+        "methods (default: all), see 'bitcert list'; options follow a name, as in arq:episodes=64:relabel=true",
+        metavar="A,B,...",
+    )
+    against: str | None = setting(
+        None, "method that all others are tested against (default: random, if it is there)", metavar="A"
+    )
+
+
+SearchesT = TypeVar("SearchesT", bound=SearchesSettings)
+
+
+class Searches(ReportedStudy[SearchesT, "Comparison | None"]):
+    """Base of verbs that run many searches and certify their winners; the result is None for a batch of them."""
+
+    lacking = "has no images to hold an exam on; search it with 'bitcert search'"
+    json = "leaderboard.json"
+
+    @abstractmethod
+    def searchers(self) -> tuple[str, ...]:
+        """Names of the searchers, options included."""
+
+    @abstractmethod
+    def split(self) -> str:
+        """Images that judge the winners."""
+
+    @abstractmethod
+    def against(self) -> str | None:
+        """What all others are tested against, if that was asked for."""
+
+    def load(self) -> Problem:
+        """As set."""
+        return self.settings.problem.load()
+
+    @cached_property
+    def batch(self) -> Batch:
+        """The part of the searches that is run."""
+        from suite.studies.compare.run import Batch
+
+        with keyed("batch"):
+            return Batch() if self.settings.batch is None else Batch.parse(self.settings.batch)
+
+    def comparison(self) -> ComparisonSettings:
+        """What the functions take; mistakes come out here, before anything is shown or written."""
+        from suite.run.exam import exam_images
+        from suite.run.registry import make_searcher
+        from suite.studies.compare.run import ComparisonSettings
+
+        settings, problem, names = self.settings, self.problem, self.searchers()
+        check_against(self.against(), names)
+        for position, name in enumerate(names):
+            with keyed("searchers", position):
+                make_searcher(name, problem)
+        fidelity = settings.spend.fidelity_of(problem, settings.problem)
+        with keyed("exam"):
+            exam = settings.exam.build(problem, self.split())
+            exam_images(problem, exam)
+        return ComparisonSettings(
+            searchers=names,
+            seeds=settings.seeds,
+            limits=settings.spend.limits,
+            fidelity=fidelity,
+            post_step=settings.exam.step(),
+            exam=exam,
+            finalists=settings.spend.finalists,
+            rungs=settings.spend.ladder(fidelity),
+        )
+
+    def run(self, *, quiet: bool = True) -> Comparison | None:
+        """Search, certify the winners, and write the report."""
+        from suite.report import write_report
+        from suite.report.progress import trials_shown
+        from suite.studies.compare.recording import RecordingWatcher
+        from suite.studies.compare.run import load_comparison, run_batch
+
+        wanted, resources = self.comparison(), self.settings.executor.logged(self.directory)
+        with trials_shown(self.problem, self.batch.of(wanted), wanted.limits, quiet=quiet) as watcher:
+            run_batch(
+                self.problem,
+                wanted,
+                self.directory,
+                self.batch,
+                executor=self.settings.executor.name,
+                retries=self.settings.spend.retries,
+                resources=resources,
+                watcher=RecordingWatcher(watcher, self.recorder.write),
+            )
+        if self.batch.count > 1:
+            return None
+        comparison = load_comparison(self.directory)
+        write_report(comparison, self.report, check_against(self.against(), wanted.searchers))
+        return comparison
+
+    def answer(self, result: Comparison | None, *, as_json: bool) -> int:
+        """Print the leaderboard, or of a batch how many searches it has."""
+        if result is not None:
+            return super().answer(result, as_json=as_json)
+        searches = len(self.batch.of(self.comparison()))
+        done = {"directory": str(self.directory), "batch": self.settings.batch, "searches": searches}
+        print(json.dumps(done) if as_json else f"batch {self.settings.batch} is done: {searches} searches")
+        return 0
+
+    def show(self, result: Comparison | None, console: Console) -> None:
+        """The leaderboard."""
+        from suite.report import leaderboard, print_leaderboard
+
+        assert result is not None
+        print_leaderboard(leaderboard(result, self.against() or "random"), console)
+
+    def plan(self) -> Plan:
+        """All searches, and an exam of every winner and of the float network."""
+        from suite.studies.plan import add_exams, plan_searches
+
+        settings, searches = self.settings, len(self.searchers()) * len(self.settings.seeds)
+        own = -(-(searches - self.batch.number + 1) // self.batch.count)
+        planned = plan_searches(self.problem, settings.problem, settings.spend, settings.executor, own)
+        finetuned = settings.spend.fidelity_of(self.problem, settings.problem, read=False).finetune_steps
+        steps = [settings.exam.step()] * own
+        return add_exams(planned, self.problem, settings.exam, self.split(), steps, finetune_steps=finetuned)
+
+
+class Compare(Searches[CompareSettings]):
+    """Run many searchers, certify their winners, report.
+
+    Run searchers under equal spend, certify their winners on held-out images, and write leaderboard and plots. A directory
+    that holds the comparison is resumed, also with further searchers and seeds or higher limits.
+    """
+
+    Settings = CompareSettings
+    name = "compare"
+
+    def searchers(self) -> tuple[str, ...]:
+        """Those asked for, or all that can take the objective."""
+        if self.settings.searchers is not None:
+            return self.settings.searchers
+        names = plugins.SEARCHERS.names()
+        if self.problem.objective.pareto:
+            names = tuple(name for name in names if plugins.SEARCHERS.load(name).supports_pareto)
+        return names
+
+    def split(self) -> str:
+        """Exam images, which no search has seen."""
+        return "exam"
+
+    def against(self) -> str | None:
+        """As asked for."""
+        return self.settings.against
+
+    def default_directory(self) -> Path:
+        """Named after problem and budget."""
+        return in_runs(self.problem)

@@ -5,29 +5,34 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from suite.contract.cost import float_bops
+from suite.contract.problem import Problem
 from suite.contract.space import Policy
-from suite.contract.trial import Fidelity, Trial
+from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
-from suite.execute.inline import Resources, check_executor, make_executor
+from suite.execute.executor import Resources, make_executor
+from suite.plugins import EXECUTORS, POST_STEPS
 from suite.problems.definition import ExamSettings
-from suite.problems.vision import SmoothedProblem
-from suite.run.exam import ExamCase, exam_images, hold_exams, read_outcome
+from suite.protocols import NoPostStep, PostStep
+from suite.report.comparison import Comparison
+from suite.run.exam import ExamCase, exam_images, hold_exams
 from suite.run.folder import SettingsFile, check_same
 from suite.run.journal import FILE_NAME
-from suite.run.loop import NO_RUNGS, RETRIES, Limits, SearchLoop, load_run
-from suite.run.post_step import PostStep
-from suite.run.records import Comparison, Entry, Outcome, Run
+from suite.run.limits import RETRIES, Limits
+from suite.run.loop import SearchLoop
+from suite.run.outcomes import read_outcome
+from suite.run.records import Entry, Run
 from suite.run.registry import make_searcher
-from suite.run.rungs import Rungs
+from suite.run.rungs import NO_RUNGS, Rungs
+from suite.run.state import load_run
+from suite.run.watcher import Watcher
 from suite.studies.search.run import check_finalists, drive, evaluation_seed, promotion_of
 
 CONTENTS = SettingsFile("comparison.json", "comparison")
-NO_POST_STEP = PostStep()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ class ComparisonSettings:
     Attributes:
         searchers: Registered names, options after them if any (``arq:episodes=64``).
         seeds: The same for every searcher. All luck depends on them: the searcher's own, the noise of evaluations (see
-            :func:`evaluation_seed`), and order and noise of the post-step, whose seed they are added to.
+            :func:`evaluation_seed`), and the post-step's order and noise.
         limits: Of every search.
         fidelity: Of every evaluation.
         post_step: What winners go through before the exam.
@@ -61,6 +66,10 @@ class ComparisonSettings:
             if not values or len(set(values)) < len(values):
                 raise BitcertError(f"a comparison needs {name} without repetition, got {list(values)}")
         check_finalists(self.finalists)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready but for tuples."""
+        return asdict(self) | {"post_step": self.post_step.to_dict()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +102,8 @@ class Batch:
         return runs[self.number - 1 :: self.count]
 
 
-class Watcher:
-    """Hears how a comparison goes on; a subclass shows it. Every method does nothing here."""
-
-    def trial(self, searcher: str, seed: int, trial: Trial) -> None:
-        """A trial has finished, or was found in the journal."""
-
-    def exams(self, count: int) -> None:
-        """That many exams are to be held; those on file are left out."""
-
-    def exam(self, outcome: Outcome) -> None:
-        """An exam has finished."""
-
-
 def compare(
-    problem: SmoothedProblem,
+    problem: Problem,
     settings: ComparisonSettings,
     directory: str | Path,
     *,
@@ -150,7 +146,7 @@ def compare(
 
 
 def run_batch(
-    problem: SmoothedProblem,
+    problem: Problem,
     settings: ComparisonSettings,
     directory: str | Path,
     batch: Batch,
@@ -165,12 +161,12 @@ def run_batch(
     Arguments and errors are those of :func:`compare`. Every part examines the float network.
     """
     folder, watching = Path(directory), watcher or Watcher()
-    check_executor(executor)
+    EXECUTORS.load(executor)
     searchers = [make_searcher(name, problem, seed) for name, seed in batch.of(settings)]
     exam_images(problem, settings.exam)
     wanted = {
         "problem": problem.provenance(),
-        "settings": asdict(settings),
+        "settings": settings.to_dict(),
         "layers": [layer.name for layer in problem.space.layers],
         "float_bops": float_bops(problem.space),
     }
@@ -208,7 +204,7 @@ def run_batch(
     else:
         for loop in loops:
             loop.close()
-    cases = {_exam_file(folder, None): ExamCase(None, NO_POST_STEP)}
+    cases = {_exam_file(folder, None): ExamCase(None)}
     for searcher in searchers:
         winner = _winner(load_run(_search_folder(folder, searcher.name, searcher.seed)))
         cases |= _exam_cases(folder, settings, winner, searcher.seed)
@@ -241,11 +237,12 @@ def load_comparison(directory: str | Path, *others: str | Path) -> Comparison:
             f"{len(missing)} of {len(runs)} searches are missing, the first is {missing[0]}: the comparison is unfinished, or "
             "some of its batches were not named"
         )
+    finetuned = content["settings"]["fidelity"]["finetune_steps"] > 0
+    trains = POST_STEPS.load(content["settings"]["post_step"]["name"]).trains
     entries = []
     for (name, seed), (folder, *_) in homes.items():
         run = load_run(_search_folder(folder, name, seed))
-        winner = _winner(run)
-        after, before = _exam_files(folder, content["settings"], winner, seed)
+        after, before = _exam_files(folder, _winner(run), seed, finetuned=finetuned, trains=trains)
         entries.append(Entry(run, read_outcome(after), None if before is None else read_outcome(before)))
     return Comparison(
         directory=folders[0],
@@ -281,22 +278,21 @@ def _exam_file(folder: Path, policy: Policy | None, suffix: str = "") -> Path:
     return folder / "exams" / f"{_policy_slug(policy)}{suffix}.json"
 
 
-def _exam_files(folder: Path, settings: Mapping[str, Any], winner: Policy, seed: int) -> tuple[Path, Path | None]:
+def _exam_files(folder: Path, winner: Policy, seed: int, *, finetuned: bool, trains: bool) -> tuple[Path, Path | None]:
     """Exams of a winner after the post-step and before it, if there is one; a trained network has one for every seed."""
-    untrained = f"-{seed}" if settings["fidelity"]["finetune_steps"] else ""
-    if settings["post_step"]["name"] == "none":
+    untrained = f"-{seed}" if finetuned else ""
+    if not trains:
         return _exam_file(folder, winner, untrained), None
     return _exam_file(folder, winner, f"-{seed}"), _exam_file(folder, winner, f"{untrained}-before")
 
 
 def _exam_cases(folder: Path, settings: ComparisonSettings, winner: Policy, seed: int) -> dict[Path, ExamCase]:
-    after, before = _exam_files(folder, asdict(settings), winner, seed)
-    step = replace(settings.post_step, seed=settings.post_step.seed + seed)
+    step, steps = settings.post_step, settings.fidelity.finetune_steps
+    after, before = _exam_files(folder, winner, seed, finetuned=steps > 0, trains=step.trains)
     state = folder.resolve() / "post_steps" / f"{after.stem}.safetensors"
-    steps = settings.fidelity.finetune_steps
-    cases = {after: ExamCase(winner, step, state, steps)}
+    cases = {after: ExamCase(winner, step, seed, state, steps)}
     if before is not None:
-        cases[before] = ExamCase(winner, replace(step, name="none"), None, steps)
+        cases[before] = ExamCase(winner, NoPostStep(), seed, finetune_steps=steps)
     return cases
 
 

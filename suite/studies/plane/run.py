@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from pydantic import Field, TypeAdapter
 
+from suite.certify import Setup, Task
+from suite.certify.ranking import Ranking
+from suite.contract.problem import Problem
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
-from suite.files import write_bytes
-from suite.problems.vision import SmoothedProblem
+from suite.problems.workbench import Workbench, bench_problem
+from suite.protocols import PostStep
+from suite.protocols.sqwa import SQWA
+from suite.protocols.training import training_of
 from suite.quantize import TrainableNetwork, recalibrate_batch_norm
-from suite.run.journal import JOURNAL_VERSION, Journal
-from suite.run.post_step import PostStep, training_of
+from suite.run.events import PolicyField, Settings
+from suite.run.journal import JOURNAL_VERSION, Event, Journal
 from suite.run.provenance import software
+from suite.store import Store
 from suite.train.sqwa import Average, State, Training, capture, load_state, mean_loss, resolve_steps, sqwa
 
 MODELS_FILE = "models.safetensors"
@@ -32,6 +36,32 @@ _MARGIN = 0.35
 _QUANTIZERS = ("lsq", "fixed")
 
 Point = NDArray[np.float64]
+
+
+class PlaneStart(Event):
+    """The first line of a plane's journal: which plane this is."""
+
+    event: Literal["plane"] = "plane"
+    version: Literal[3]
+    problem: Settings
+    policy: PolicyField
+    post_step: Settings
+    size: int
+    fidelity: Fidelity
+    software: Settings
+
+
+class PointMeasured(Event):
+    """A mark, or the point of the grid at ``row,column``, has been measured."""
+
+    event: Literal["point"] = "point"
+    name: str
+    loss: float
+    acr: float
+
+
+PlaneEvent = PlaneStart | PointMeasured
+PLANE_EVENTS: TypeAdapter[PlaneEvent] = TypeAdapter(Annotated[PlaneEvent, Field(discriminator="event")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +151,7 @@ class Plane:
 
 
 def map_plane(
-    problem: SmoothedProblem,
+    problem: Problem,
     policy: Policy,
     directory: Path,
     *,
@@ -150,26 +180,27 @@ def map_plane(
     Raises:
         BitcertError: If the post-step has no three captures of quantized weights, or the directory holds something else.
     """
-    step = post_step or PostStep("sqwa", captures=3)
+    found = bench_problem(problem, "network to finetune")
+    bench = found.bench
+    step = _check(bench, post_step or SQWA(captures=3), size)
     measured = fidelity or problem.fidelity
-    _check(problem, step, size)
     problem.check_feasible(policy)
     problem.check_fidelity(measured)
     identity: dict[str, Any] = {
         "problem": problem.provenance(),
         "policy": policy.to_dict(),
-        "post_step": asdict(step),
+        "post_step": step.to_dict(),
         "size": size,
         "fidelity": asdict(measured),
     }
     identity = json.loads(json.dumps(identity))
-    journal = Journal(directory)
+    journal = Journal(directory, PLANE_EVENTS)
     try:
         _open(journal, directory, identity)
-        with problem.fixed_threads():
-            training = training_of(problem, step, on_step)
-            models = _models(problem, policy, step, training, directory, identity)
-            survey = _Survey(problem, problem.trainable(policy), training, measured)
+        with bench.fixed_threads():
+            training = training_of(bench, noise=step.noise, progress=on_step)
+            models = _models(bench, policy, step, training, directory, identity)
+            survey = _Survey(bench.trainable(policy), training, found.search_task(measured), found.setup)
             return _measure(survey, models, journal, size, identity, on_point)
     finally:
         journal.close()
@@ -179,10 +210,10 @@ def map_plane(
 class _Survey:
     """Measures mixtures of states."""
 
-    problem: SmoothedProblem
     network: TrainableNetwork
     training: Training
-    fidelity: Fidelity
+    task: Task
+    setup: Setup
 
     def measure(self, state: State) -> tuple[float, float]:
         """Loss and estimated ACR of a state whose weights are to be quantized."""
@@ -190,7 +221,9 @@ class _Survey:
         resolve_steps(self.network)
         recalibrate_batch_norm(self.network, self.training.images)
         loss = mean_loss(self.network, self.training.batches)
-        return loss, self.problem.estimate(self.network.freeze(), self.fidelity).acr
+        acr = Ranking().measure(self.network.freeze(), self.task, self.setup).acr
+        assert acr is not None
+        return loss, acr
 
 
 def mix(states: Sequence[State], shares: Sequence[float]) -> State:
@@ -211,40 +244,48 @@ def mix(states: Sequence[State], shares: Sequence[float]) -> State:
     return mixed
 
 
-def _check(problem: SmoothedProblem, step: PostStep, size: int) -> None:
-    if step.name != "sqwa" or step.captures < 3 or step.averaged != "quantized":
+def _check(bench: Workbench, step: PostStep, size: int) -> SQWA:
+    """The post-step, if it has a plane."""
+    if not isinstance(step, SQWA) or step.captures < 3 or step.averaged != "quantized":
         raise BitcertError(
             "a plane goes through three captures of quantized weights: it needs sqwa with captures >= 3 and "
             "averaged=quantized"
         )
-    if problem.finetuning.quantizer not in _QUANTIZERS:
+    if bench.finetuning.quantizer not in _QUANTIZERS:
         raise BitcertError(f"a plane needs a quantizer with steps, {' or '.join(_QUANTIZERS)}")
     if size < 2:
         raise BitcertError(f"a plane needs at least 2 points along each axis, got {size}")
+    return step
 
 
-def _open(journal: Journal, directory: Path, identity: Mapping[str, Any]) -> None:
+def _open(journal: Journal[PlaneEvent], directory: Path, identity: Mapping[str, Any]) -> None:
+    wanted = PlaneStart.model_validate_json(
+        json.dumps({"version": JOURNAL_VERSION, **identity, "software": software()})
+    )
     if not journal.events:
-        journal.append({"event": "plane", "version": JOURNAL_VERSION, **identity, "software": software()})
-    header = journal.events[0]
-    different = [name for name, value in identity.items() if header.get(name) != value]
-    if header["event"] != "plane" or different:
-        what = f"a plane that differs in {', '.join(different)}" if header["event"] == "plane" else "another run"
-        raise BitcertError(f"{directory} holds {what}; choose another directory")
+        journal.append(wanted)
+    header, *points = journal.events
+    if not isinstance(header, PlaneStart) or not all(isinstance(point, PointMeasured) for point in points):
+        raise BitcertError(f"{journal.path} does not tell of one plane; choose another directory")
+    found = header.model_dump(mode="json")
+    different = [name for name, value in identity.items() if found[name] != value]
+    if different:
+        raise BitcertError(
+            f"{directory} holds a plane that differs in {', '.join(different)}; choose another directory"
+        )
 
 
 def _models(
-    problem: SmoothedProblem,
+    bench: Workbench,
     policy: Policy,
-    step: PostStep,
+    step: SQWA,
     training: Training,
     directory: Path,
     identity: Mapping[str, Any],
 ) -> dict[str, State]:
     """The marked networks' states, from disk or trained."""
-    path = directory / MODELS_FILE
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    if not path.exists():
+    store = Store(directory / MODELS_FILE, "plane", identity, remedy="remove it to train again")
+    if not store.path.exists():
         kept = dict(zip((0, step.captures // 2, step.captures - 1), CAPTURES, strict=True))
         models: dict[str, State] = {}
         average = Average()
@@ -254,30 +295,19 @@ def _models(
             if number in kept:
                 models[kept[number]] = state
 
-        network = problem.trainable(policy)
+        network = bench.trainable(policy)
         sqwa(network, training, step.plan, captured=keep)
-        models |= {"average": average.state, "finetuned": capture(network)}
-        tensors = {
-            f"{name}/{key}": tensor.cpu().clone() for name, state in models.items() for key, tensor in state.items()
-        }
-        write_bytes(path, save(tensors, {"identity": digest}))
-    try:
-        with safe_open(path, framework="pt", device=str(problem.device)) as file:
-            if (file.metadata() or {}).get("identity") != digest:
-                raise BitcertError(f"{path} belongs to another plane; remove it to train again")
-            models = {}
-            for key in file.keys():  # noqa: SIM118  # not a mapping
-                name, _, part = key.partition("/")
-                models.setdefault(name, {})[part] = file.get_tensor(key)
-    except (SafetensorError, OSError) as error:
-        raise BitcertError(f"{path} is damaged ({error}); remove it to train again") from error
-    return models
+        store.write(models | {"average": average.state, "finetuned": capture(network)})
+    return {
+        name: {key: tensor.to(bench.device) for key, tensor in state.items()}
+        for name, state in store.read().groups.items()
+    }
 
 
 def _measure(
     survey: _Survey,
     models: Mapping[str, State],
-    journal: Journal,
+    journal: Journal[PlaneEvent],
     size: int,
     identity: Mapping[str, Any],
     on_point: Callable[[int], None] | None,
@@ -291,7 +321,7 @@ def _measure(
     plane = Plane.through([weights(state) for state in corners])
     places = {name: plane.project(weights(state)) for name, state in models.items()}
     u, v = _axes(np.array([place[:2] for place in places.values()]), size)
-    known = {event["name"]: (event["loss"], event["acr"]) for event in journal.events if event["event"] == "point"}
+    known = {event.name: (event.loss, event.acr) for event in journal.events if isinstance(event, PointMeasured)}
     wanted: dict[str, Callable[[], State]] = {name: lambda state=state: state for name, state in models.items()}  # type: ignore[misc]
     for row in range(size):
         for column in range(size):
@@ -300,7 +330,7 @@ def _measure(
     for count, (name, state) in enumerate(wanted.items(), start=1):
         if name not in known:
             loss, acr = known[name] = survey.measure(state())
-            journal.append({"event": "point", "name": name, "loss": loss, "acr": acr})
+            journal.append(PointMeasured(name=name, loss=loss, acr=acr))
         if on_point is not None:
             on_point(count)
     grid = np.array([[known[f"{row},{column}"] for column in range(size)] for row in range(size)])

@@ -1,1 +1,109 @@
-"""The study `post_steps`."""
+"""The verb ``post-steps``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from suite.studies import settings as shared
+from suite.studies.settings import in_runs, keyed, read_policy, setting
+from suite.studies.study import ReportedSettings, ReportedStudy
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from suite.contract.problem import Problem
+    from suite.studies.plan import Plan
+    from suite.studies.post_steps.run import PostStepComparison
+
+
+class JudgingExam(shared.CertificateSettings):
+    """How the finetuned networks are certified, and on which images."""
+
+    split: str = setting("exam", "images that judge: exam, or search to choose settings without seeing the exam")
+
+
+class PostStepsSettings(ReportedSettings):
+    """Settings of a comparison of post-steps."""
+
+    problem: shared.ProblemSettings = shared.ProblemSettings()
+    post_steps: shared.PostSteps = setting(
+        ("sqwa", "qat", "qat-low-lr", "swa", "none"),
+        "what is compared, see 'bitcert list'; the first is the reference; options follow a name, as in "
+        "sqwa:captures=3:averaged=masters",
+        metavar="A,B,...",
+    )
+    steps: int | None = setting(None, "optimizer steps of each, where it has no option (default: 400)")
+    policies: int = setting(5, "number of policies: the largest uniform one within the budget, and random ones")
+    policy: tuple[shared.PolicyText, ...] = setting(
+        (), "a policy, or a file with it, instead of those; may be repeated", metavar="JSON", repeat=True
+    )
+    seeds: shared.Seeds = setting((0, 1, 2, 3, 4), "seeds of every post-step", metavar="A,B,...")
+    exam: JudgingExam = JudgingExam()
+    executor: shared.ExecutorSettings = shared.ExecutorSettings()
+
+
+class PostSteps(ReportedStudy[PostStepsSettings, "PostStepComparison"]):
+    """Compare ways of finetuning the same policies.
+
+    Put the same policies through several post-steps, certify each result on held-out images, and write a table and a figure
+    of paired differences. A directory that holds the comparison is resumed.
+    """
+
+    Settings = PostStepsSettings
+    positional = ("problem.name",)
+    name, json = "post-steps", "post_steps.json"
+    lacking = "has no network to finetune: its scores are a formula"
+
+    def load(self) -> Problem:
+        """As set."""
+        return self.settings.problem.load()
+
+    def default_directory(self) -> Path:
+        """Named after the problem and its budget."""
+        return in_runs(self.problem, self.name)
+
+    def run(self, *, quiet: bool = True) -> PostStepComparison:
+        """Finetune, certify, and write the report."""
+        from suite.report.progress import exams_shown
+        from suite.studies.post_steps.report import write_post_steps
+        from suite.studies.post_steps.run import PostStepSettings, compare_post_steps, sample_policies
+
+        settings, problem = self.settings, self.problem
+        with keyed("policy" if settings.policy else "policies"):
+            policies = tuple(map(read_policy, settings.policy)) or sample_policies(problem, settings.policies)
+        exam = settings.exam.build(problem, settings.exam.split)
+        with keyed("post_steps"):
+            wanted = PostStepSettings(settings.post_steps, policies, settings.seeds, exam, settings.steps)
+        resources = settings.executor.resources(self.directory)
+        with exams_shown(quiet=quiet) as (on_start, on_exam):
+            comparison = compare_post_steps(
+                problem,
+                wanted,
+                self.directory,
+                executor=settings.executor.name,
+                resources=resources,
+                on_start=self.recorder.before(on_start),
+                on_exam=on_exam,
+            )
+        write_post_steps(comparison, self.report)
+        return comparison
+
+    def show(self, result: PostStepComparison, console: Console) -> None:
+        """The differences."""
+        from suite.studies.post_steps.report import print_post_steps
+
+        print_post_steps(result, console)
+
+    def plan(self) -> Plan:
+        """Every post-step of every policy and seed, and an exam of each."""
+        from suite.run.post_step import parse_post_step
+        from suite.studies.plan import add_exams, plan_for
+
+        settings = self.settings
+        with keyed("post_steps"):
+            steps = [parse_post_step(name, settings.steps) for name in settings.post_steps]
+        policies = len(settings.policy) or settings.policies
+        held = [step for step in steps for _ in range(policies * (1 if step.name == "none" else len(settings.seeds)))]
+        empty = plan_for(self.problem, settings.executor)
+        return add_exams(empty, self.problem, settings.exam, settings.exam.split, held, before=False)

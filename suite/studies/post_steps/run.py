@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from suite.contract.objective import Objective, parse_objective
+from suite.contract.problem import Problem
 from suite.contract.searcher import Exhausted
 from suite.contract.space import Policy
 from suite.errors import BitcertError
-from suite.execute.inline import Resources, make_executor
+from suite.execute.executor import Resources, make_executor
 from suite.problems.definition import ExamSettings
-from suite.problems.vision import SmoothedProblem
-from suite.run.exam import ExamCase, exam_images, hold_exams, read_outcome
+from suite.problems.workbench import workbench_of
+from suite.protocols import parse_post_step
+from suite.run.exam import ExamCase, exam_images, hold_exams
 from suite.run.folder import SettingsFile
-from suite.run.post_step import PostStep, parse_post_step
+from suite.run.outcomes import read_outcome
 from suite.run.records import Outcome
 from suite.run.registry import make_searcher
 from suite.seeds import derive_seed
@@ -60,7 +62,7 @@ class PostStepComparison:
     """Exams of policies after different post-steps.
 
     Attributes:
-        exams: For each post-step a row a policy, and in it an exam a seed; ``none`` has one exam a policy.
+        exams: For each post-step one row per policy with one exam per seed; ``none`` has one exam per policy.
         reference: The exam of the float network.
         objective: What is scored.
         policies: In the order of the rows.
@@ -74,7 +76,7 @@ class PostStepComparison:
     provenance: dict[str, Any]
 
 
-def sample_policies(problem: SmoothedProblem, count: int, seed: int = 0) -> tuple[Policy, ...]:
+def sample_policies(problem: Problem, count: int, seed: int = 0) -> tuple[Policy, ...]:
     """Choose different feasible policies: the largest uniform one, then draws of random search.
 
     Raises:
@@ -95,7 +97,7 @@ def sample_policies(problem: SmoothedProblem, count: int, seed: int = 0) -> tupl
 
 
 def compare_post_steps(
-    problem: SmoothedProblem,
+    problem: Problem,
     settings: PostStepSettings,
     directory: str | Path,
     *,
@@ -109,7 +111,7 @@ def compare_post_steps(
     Args:
         problem: Where the network and the images come from.
         settings: Post-steps, policies, seeds and exam.
-        directory: Where the exams go, a file each.
+        directory: Where the exams go, one file each.
         executor: ``"inline"`` or ``"ray"``; equal results.
         resources: For the Ray executor.
         on_start: Called with the number of exams still to be held.
@@ -119,6 +121,7 @@ def compare_post_steps(
         BitcertError: If a policy is not feasible or the directory holds something else.
     """
     folder = Path(directory)
+    workbench_of(problem, "network to finetune")
     runner = make_executor(executor, resources)
     for policy in settings.policies:
         problem.check_feasible(policy)
@@ -135,26 +138,22 @@ def compare_post_steps(
 
 def _cases(folder: Path, settings: PostStepSettings) -> dict[Path, ExamCase]:
     """All exams by their file: seeds outermost, so that an early look at an unfinished comparison sees every post-step."""
-    cases = {_exam_file(folder, None): ExamCase(None, PostStep())}
+    cases = {_exam_file(folder, None): ExamCase(None)}
     for seed in settings.seeds:
         for position, policy in enumerate(settings.policies):
             for name in settings.post_steps:
                 path = _exam_file(folder, name, policy, seed)
                 own = derive_seed(seed, "policy", position) % _SEEDS
-                step = replace(parse_post_step(name, settings.steps), seed=own)
-                cases.setdefault(path, ExamCase(policy, step, _state_file(path).resolve()))
+                step = parse_post_step(name, settings.steps)
+                cases.setdefault(path, ExamCase(policy, step, own, path.with_suffix(".safetensors").resolve()))
     return cases
-
-
-def _state_file(exam: Path) -> Path:
-    return exam.with_suffix(".safetensors")
 
 
 def _exam_file(folder: Path, name: str | None, policy: Policy | None = None, seed: int = 0) -> Path:
     if name is None or policy is None:
         return folder / "exams" / "float.json"
     digest = hashlib.sha256(policy.to_json().encode()).hexdigest()[:16]
-    seeded = "" if parse_post_step(name).name == "none" else f"-{seed}"
+    seeded = f"-{seed}" if parse_post_step(name).trains else ""
     return folder / "exams" / searcher_slug(name) / f"{digest}{seeded}.json"
 
 
@@ -162,7 +161,7 @@ def _load(folder: Path, settings: PostStepSettings) -> PostStepComparison:
     content = CONTENTS.read(folder)
     exams: dict[str, list[list[Outcome]]] = {}
     for name in settings.post_steps:
-        seeds = settings.seeds[:1] if parse_post_step(name).name == "none" else settings.seeds
+        seeds = settings.seeds if parse_post_step(name).trains else settings.seeds[:1]
         exams[name] = [
             [read_outcome(_exam_file(folder, name, policy, seed)) for seed in seeds] for policy in settings.policies
         ]

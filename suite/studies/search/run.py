@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
 from suite.contract.trial import Fidelity, Trial
 from suite.errors import BitcertError
-from suite.execute.inline import Executor, Resources, make_executor
-from suite.problems.methods import ESTIMATES
-from suite.problems.vision import SmoothedProblem
-from suite.run.loop import NO_RUNGS, RETRIES, Limits, Promotion, SearchLoop, load_run
+from suite.execute.executor import Executor, Resources, make_executor
+from suite.run.limits import RETRIES, Limits, Promotion
+from suite.run.loop import SearchLoop
 from suite.run.records import Run
-from suite.run.rungs import Rungs
+from suite.run.rungs import NO_RUNGS, Rungs
+from suite.run.state import load_run
 
 FINALISTS = 4
 
@@ -45,17 +44,17 @@ def search(
         searcher: A fresh searcher for it.
         evaluations: Most trials; None for no limit.
         forward_passes: No further trial once this many are spent; None for no limit.
-        seconds: No further trial after this wall time; None for no limit.
+        seconds: No further trial after this time on the problem's clock; None for no limit.
         directory: Folder of the run's journal.
-        executor: ``"inline"`` or ``"ray"``; with ``parallel`` = 1 both give the same trials, bit for bit.
+        executor: ``"inline"``, ``"ray"`` or another registered one; with ``parallel`` = 1 both give the same trials, bit for bit.
         fidelity: Of every evaluation; the problem's default if None.
         seed: Seed of every evaluation; by default :func:`evaluation_seed` of the searcher's seed.
         parallel: Most trials under way at once.
         finalists: How many of the best policies are measured again at the end, with other noise and up to twice the
             images; by default four where the search measures estimates, else none.
-        retries: How often a failed trial is tried again before it is recorded as failed.
+        retries: How often a failed trial is retried before it is recorded as failed.
         rungs: Cheaper fidelities that a policy must survive first.
-        resources: For the Ray executor.
+        resources: What the executor may use.
         on_trial: Called with every finished trial, replayed ones included.
 
     Raises:
@@ -90,16 +89,12 @@ def evaluation_seed(searcher_seed: int) -> int:
 
 
 def promotion_of(problem: Problem, fidelity: Fidelity, seed: int, finalists: int | None) -> Promotion | None:
-    """Images buy more than noise samples: as many samples as in the search, on up to twice the images."""
+    """How the best of a search are measured again; by default only where the problem asks for a second look."""
     check_finalists(finalists)
+    second = problem.second_look(fidelity)
     if finalists is None:
-        finalists = FINALISTS if isinstance(problem, SmoothedProblem) and problem.certify in ESTIMATES else 0
-    if finalists == 0:
-        return None
-    images = fidelity.images
-    if isinstance(problem, SmoothedProblem):
-        images = min(2 * images, len(problem.dataset.splits["search"]))
-    return Promotion(finalists, replace(fidelity, images=images), seed + 1)
+        finalists = 0 if second is None else FINALISTS
+    return Promotion(finalists, second or fidelity, seed + 1) if finalists else None
 
 
 def check_finalists(finalists: int | None) -> None:

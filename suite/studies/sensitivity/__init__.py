@@ -1,1 +1,93 @@
-"""The study `sensitivity`."""
+"""The verb ``sensitivity``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from suite.studies.settings import FidelitySettings, LoggedExecutor, SearchedProblem, Searchers, in_runs, keyed, setting
+from suite.studies.study import ReportedSettings, ReportedStudy
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from suite.contract.problem import Problem
+    from suite.studies.plan import Plan
+    from suite.studies.sensitivity import run as work
+
+
+class SensitivitySettings(ReportedSettings):
+    """Settings of a sensitivity study."""
+
+    problem: SearchedProblem = SearchedProblem()
+    methods: Searchers | None = setting(
+        None, "sensitivity methods (default: all); options follow a name, as in limpq:epochs=5", metavar="A,B,..."
+    )
+    policies: int = setting(200, "random feasible policies that are measured")
+    seed: int = setting(0, "seed of policies and probes")
+    spend: FidelitySettings = FidelitySettings()
+    executor: LoggedExecutor = LoggedExecutor()
+
+
+class Sensitivity(ReportedStudy[SensitivitySettings, "work.Sensitivity"]):
+    """Measure each layer's sensitivity, and how well it predicts.
+
+    Probe a network layer by layer with every sensitivity method, measure random feasible policies, and write tables and
+    figures of sensitivities and of how well the methods order the policies. A directory that holds it is resumed.
+    """
+
+    Settings = SensitivitySettings
+    positional = ("problem.name",)
+    name, json = "sensitivity", "sensitivity.json"
+    lacking = "has no network to probe: its losses are a formula"
+
+    def load(self) -> Problem:
+        """As set."""
+        return self.settings.problem.load()
+
+    def default_directory(self) -> Path:
+        """Named after the problem and its budget."""
+        return in_runs(self.problem, self.name)
+
+    def run(self, *, quiet: bool = True) -> work.Sensitivity:
+        """Measure, probe, and write the report."""
+        from baselines import SENSITIVITY
+        from suite.report.progress import sensitivity_shown
+        from suite.studies.sensitivity.report import write_sensitivity
+        from suite.studies.sensitivity.run import analyse_sensitivity, make_methods
+
+        settings, problem = self.settings, self.problem
+        methods = settings.methods or SENSITIVITY
+        with keyed("methods"):
+            make_methods(problem, methods)  # mistakes come out before anything is shown or written
+        fidelity = settings.spend.fidelity_of(problem, settings.problem)
+        resources = settings.executor.logged(self.directory)
+        with sensitivity_shown(settings.policies, len(methods), quiet=quiet) as (on_trial, on_method):
+            found = analyse_sensitivity(
+                problem,
+                self.directory / "policies",
+                methods=methods,
+                policies=settings.policies,
+                seed=settings.seed,
+                fidelity=fidelity,
+                executor=settings.executor.name,
+                resources=resources,
+                on_trial=self.recorder.before(on_trial),
+                on_method=on_method,
+            )
+        write_sensitivity(found, self.report)
+        return found
+
+    def show(self, result: work.Sensitivity, console: Console) -> None:
+        """How well the methods predict."""
+        from suite.studies.sensitivity.report import print_sensitivity
+
+        print_sensitivity(result, console)
+
+    def plan(self) -> Plan:
+        """The measured policies; probes come on top."""
+        from suite.studies.plan import plan_measurements
+
+        settings = self.settings
+        fidelity = settings.spend.fidelity_of(self.problem, settings.problem, read=False)
+        return plan_measurements(self.problem, fidelity, settings.policies, settings.executor)

@@ -1,1 +1,80 @@
-"""The study `table`."""
+"""The verb ``table``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from suite.errors import BitcertError
+from suite.studies.settings import Group, keyed, setting
+from suite.studies.study import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from suite.studies.plan import Plan
+
+
+class TableSettings(Group):
+    """Settings of a table of certificates."""
+
+    files: tuple[str, ...] = setting(
+        ...,
+        "an exam (JSON, from 'bitcert examine --out' or exams/ of a comparison), or a table of Cohen's certify.py (TSV); "
+        "NAME=FILE gives it a name",
+        metavar="FILE",
+        min_length=1,
+    )
+    radii: str | None = setting(None, "radii of the columns (default: 0,0.25,0.5,0.75,1,1.5)", metavar="A,B,...")
+    out: str | None = setting(None, "also write certificates.csv, .json, .md, .png and .svg there", metavar="DIR")
+
+
+class Table(Study[TableSettings, "pd.DataFrame"]):
+    """Put certificates of several classifiers side by side.
+
+    Put exams, and the per-image tables of certificates that papers publish, into one table and one figure of certified
+    accuracy by radius.
+    """
+
+    Settings = TableSettings
+    positional = ("files",)
+
+    def run(self, *, quiet: bool = True) -> pd.DataFrame:
+        """Read the files; write table and figure if asked to."""
+        from suite.contract.objective import parse_radii
+        from suite.studies.table.report import RADII, read_named, summary, write_tables
+
+        settings = self.settings
+        with keyed("radii"):
+            radii = RADII if settings.radii is None else parse_radii(settings.radii)
+        with keyed("out"):
+            if settings.out is not None and Path(settings.out).exists() and not Path(settings.out).is_dir():
+                raise BitcertError(f"--out {settings.out} is a file; give a folder")
+        with keyed("files"):
+            tables = [read_named(given) for given in settings.files]
+            names = [table.name for table in tables]
+            if len(set(names)) < len(names):
+                raise BitcertError(f"every table needs a name of its own, given as NAME=FILE; got {', '.join(names)}")
+        if settings.out is not None:
+            write_tables(tables, Path(settings.out), radii)
+        return summary(tables, radii)
+
+    def answer(self, result: pd.DataFrame, *, as_json: bool) -> int:
+        """Print the table."""
+        from rich.console import Console
+
+        from suite.studies.table.report import print_tables
+
+        if as_json:
+            print(result.to_json(orient="records", indent=2, double_precision=15))
+            return 0
+        print_tables(result, Console())
+        if self.settings.out is not None:
+            print(f"table and figure in {self.settings.out}")
+        return 0
+
+    def plan(self) -> Plan:
+        """No forward passes at all."""
+        from suite.studies.plan import Plan
+
+        return Plan()

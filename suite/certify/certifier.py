@@ -1,0 +1,147 @@
+"""What a certifier is: it measures a network on labelled images and says what it guarantees."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from suite.certify.base_record import BaseRecord
+from suite.certify.certificates import Certificates, SetCertificate
+from suite.certify.sampling import NoisyClassifier, NoisyImages, Progress
+from suite.certify.set_scores import SetScores
+from suite.errors import unknown_name
+from suite.plugins import CERTIFIERS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """What is to be certified, and how much it may cost; the same for all networks that are compared.
+
+    Attributes:
+        noisy: The images, plain (``noisy.pixels``) and under noise.
+        labels: True classes, shape ``(images,)``.
+        radii: Radii at which certified accuracy is reported, ascending.
+        n0: Noise samples that choose a class.
+        n: Noise samples that enter a bound or an estimate; the most of them for methods that choose.
+        alpha: Failure probability of each certificate, or of all bounds on the set together.
+        progress: Called with forward passes made since the last call.
+    """
+
+    noisy: NoisyImages
+    labels: NDArray[np.int64]
+    radii: tuple[float, ...]
+    n0: int
+    n: int
+    alpha: float
+    progress: Progress | None = None
+
+    def sampler(self, network: nn.Module) -> NoisyClassifier:
+        """The network under noise."""
+        return NoisyClassifier(network, self.noisy, self.progress)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measurement:
+    """What a certifier found.
+
+    Attributes:
+        acr: Average certified radius; None if it measures none.
+        certified_accuracy: Radius -> share of images; None if it measures none.
+        forward_passes: Images pushed through the network.
+        alpha: Failure probability: of each certificate, of the bounds together, or 1 for estimates.
+        certificates: One row per image, for certifiers of single images.
+        set_certificate: Bounds on the set, where an exam has both.
+        values: Whatever else it measures, by name.
+        norm: Norm of the radii.
+    """
+
+    acr: float | None
+    certified_accuracy: Mapping[float, float] | None
+    forward_passes: int
+    alpha: float
+    certificates: Certificates | None = None
+    set_certificate: SetCertificate | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
+    norm: str | None = "l2"
+
+    @classmethod
+    def average(cls, certificates: Certificates, task: Task) -> Measurement:
+        """Averages of certificates of single images."""
+        return cls(
+            acr=certificates.acr(task.labels),
+            certified_accuracy=certificates.certified_accuracy(task.labels, task.radii),
+            forward_passes=int(certificates.forward_passes.sum()),
+            alpha=task.alpha,
+            certificates=certificates,
+        )
+
+
+class Setup(ABC):
+    """What certifiers may ask for beforehand: made once for all networks that are measured, and not charged."""
+
+    @abstractmethod
+    def float_base(self, task: Task) -> BaseRecord:
+        """What the float network predicted on the task's images and noise."""
+
+    @abstractmethod
+    def bases(self, task: Task) -> Sequence[BaseRecord]:
+        """What all base networks predicted, the float network first."""
+
+    @abstractmethod
+    def scores(self, images: int, n: int, alpha: float) -> SetScores:
+        """Scores for bounds on a set of so many images with ``n`` samples each."""
+
+
+class Certifier(ABC):
+    """Measures networks in a search. Subclasses are frozen dataclasses whose fields are their options.
+
+    Attributes:
+        estimates: Whether it promises nothing: its scores order policies, and finalists are measured again.
+        limited_by_samples: Whether no radius can exceed what ``n`` agreeing samples certify.
+        uses_scores: Whether it asks for :meth:`Setup.scores`, which are then made before evaluations are sent to workers.
+    """
+
+    estimates: ClassVar[bool] = False
+    limited_by_samples: ClassVar[bool] = False
+    uses_scores: ClassVar[bool] = False
+
+    __slots__ = ()
+
+    @abstractmethod
+    def measure(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
+        """Measure a network.
+
+        Args:
+            network: Images to logits, normalization inside, in evaluation mode, on the images' device.
+            task: Images, labels and samples.
+            setup: What is made beforehand.
+        """
+
+
+class ExamCertifier(Certifier):
+    """A certifier that also certifies single images without looking at another classifier: it may hold an exam."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def examine(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
+        """Certify image by image; arguments as for :meth:`measure`. The result has ``certificates``."""
+
+
+def exam_certifier(text: str) -> ExamCertifier:
+    """Make a certifier that may hold an exam, from its name and options.
+
+    Raises:
+        BitcertError: If there is none of that name, or it cannot certify single images by itself.
+    """
+    certifier = CERTIFIERS.make(text)
+    if isinstance(certifier, ExamCertifier):
+        return certifier
+    able = [name for name in CERTIFIERS.names() if issubclass(CERTIFIERS.load(name), ExamCertifier)]
+    raise unknown_name("certifier of an exam", CERTIFIERS.parse(text)[0], able)

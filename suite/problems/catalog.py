@@ -1,0 +1,88 @@
+"""The named problems with a network and images, a definition each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from suite.contract.trial import Fidelity
+from suite.problems.definition import Definition, ExamSettings
+
+DIGITS = Definition(
+    name="digits",
+    summary="handwritten digits, 8x8, embedded; ResNet-8",
+    network="resnet8",
+    dataset="digits",
+    shape=(1, 8, 8),
+    classes=10,
+    fidelity=Fidelity(images=120, noise=64),
+)
+
+MNIST = Definition(
+    name="mnist",
+    summary="MNIST, 28x28; ResNet-8",
+    network="resnet8",
+    dataset="mnist",
+    shape=(1, 28, 28),
+    classes=10,
+)
+
+CIFAR10_RESNET20 = Definition(
+    name="cifar10-resnet20",
+    summary="CIFAR-10, 32x32; ResNet-20",
+    network="resnet20",
+    dataset="cifar10",
+    shape=(3, 32, 32),
+    classes=10,
+    sigma=0.5,
+)
+CIFAR10_RESNET32 = replace(
+    CIFAR10_RESNET20, name="cifar10-resnet32", summary="CIFAR-10, 32x32; ResNet-32", network="resnet32"
+)
+CIFAR10_RESNET56 = replace(
+    CIFAR10_RESNET20, name="cifar10-resnet56", summary="CIFAR-10, 32x32; ResNet-56", network="resnet56"
+)
+CIFAR10_RESNET20_TIED = replace(
+    CIFAR10_RESNET20,
+    name="cifar10-resnet20-tied",
+    summary="cifar10-resnet20 with one bit width for a layer's weights and inputs",
+    trained_as="cifar10-resnet20",
+    tie_weight_activation=True,
+)
+
+IMAGENET_RESNET18 = Definition(
+    name="imagenet-resnet18",
+    summary="ImageNet-style folders, 224x224; torchvision's resnet18",
+    network="resnet18",
+    dataset="imagenet",
+    shape=(3, 224, 224),
+    classes=1000,
+    sigma=0.5,
+    batch=50,
+    threads=2,
+    exam=ExamSettings(images=500),
+)
+IMAGENET_RESNET50 = replace(
+    IMAGENET_RESNET18,
+    name="imagenet-resnet50",
+    summary="ImageNet-style folders, 224x224; torchvision's resnet50",
+    network="resnet50",
+)
+IMAGENET_MOBILENETV2 = replace(
+    IMAGENET_RESNET18,
+    name="imagenet-mobilenetv2",
+    summary="ImageNet-style folders, 224x224; torchvision's mobilenet_v2",
+    network="mobilenet_v2",
+)
+
+FOLDER = Definition(
+    name="folder",
+    summary="your network (--network MODULE:FUNCTION) and your images (train/CLASS/*, val/CLASS/*)",
+    network="",
+    dataset="folder",
+    shape=(3, 224, 224),
+    classes=0,
+    batch=50,
+    threads=2,
+    exam=ExamSettings(images=500),
+)
+"""Where a user's network goes by default."""

@@ -1,0 +1,138 @@
+"""From a policy to the network that is measured: what protocols and post-steps have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import nn
+
+from suite.contract.space import Policy
+from suite.errors import BitcertError
+from suite.plugins import POST_STEPS, PROTOCOLS
+from suite.problems.workbench import Workbench
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """How one network is to be prepared.
+
+    Attributes:
+        protocol: The search's protocol; it also prepares policies that take no post-step.
+        steps: Finetuning steps of the protocol; post-steps have their own.
+        seed: Seed of the training's order and noise.
+        state: File in which a post-step that can be resumed keeps its state.
+        progress: Called with the number of finished optimizer steps.
+    """
+
+    protocol: Protocol
+    steps: int = 0
+    seed: int = 0
+    state: Path | None = None
+    progress: Callable[[int], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A network as deployed.
+
+    Attributes:
+        network: For inference.
+        forward_passes: What its preparation cost.
+        record: What happened on the way, JSON-ready; empty where there is nothing to tell.
+    """
+
+    network: nn.Module
+    forward_passes: int = 0
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation(ABC):
+    """Makes networks of policies. Subclasses are frozen dataclasses whose fields are their options."""
+
+    @abstractmethod
+    def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
+        """Make the network of a policy, as it will be deployed.
+
+        Args:
+            bench: Network, data and calibration.
+            policy: A policy for the network's layers.
+            request: Steps, seed and state.
+
+        Raises:
+            BitcertError: If training diverges.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol(Preparation):
+    """How every policy of a search becomes the network that is measured.
+
+    Attributes:
+        default_steps: Finetuning steps where a fidelity does not say otherwise; 0 for a protocol that does not finetune.
+    """
+
+    default_steps: ClassVar[int]
+
+    @abstractmethod
+    def forward_passes(self, bench: Workbench, steps: int) -> int:
+        """Forward passes that :meth:`prepare` costs with so many steps."""
+
+    def choose_steps(self, steps: int | None) -> int:
+        """The given finetuning steps, or the default ones.
+
+        Raises:
+            BitcertError: If the steps contradict the protocol.
+        """
+        chosen = self.default_steps if steps is None else steps
+        if (chosen > 0) != (self.default_steps > 0):
+            raise BitcertError(
+                f"protocol {PROTOCOLS.name_of(type(self))} and {steps} finetuning steps contradict each other; leave one of "
+                "them out"
+            )
+        return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class PostStep(Preparation):
+    """What every winner goes through between search and exam.
+
+    Attributes:
+        trains: Whether it trains the network; if not, winners are examined as the search measured them.
+    """
+
+    trains: ClassVar[bool] = True
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """Optimizer steps in total."""
+
+    @property
+    def name(self) -> str:
+        """Its registered name."""
+        return POST_STEPS.name_of(type(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name and options, JSON-ready."""
+        return {"name": self.name, **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class NoPostStep(PostStep):
+    """The winner as its search measured it."""
+
+    trains: ClassVar[bool] = False
+
+    @property
+    def steps(self) -> int:
+        """None at all."""
+        return 0
+
+    def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
+        """Prepare the policy by the search's protocol."""
+        return request.protocol.prepare(bench, policy, request)

@@ -1,0 +1,73 @@
+"""Quantization-aware finetuning of winners: the controls of SQWA that average nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from suite.contract.space import Policy
+from suite.errors import BitcertError
+from suite.problems.workbench import Workbench
+from suite.protocols.protocol import PostStep, Prepared, Request
+from suite.protocols.training import plan_cycles, training_of
+from suite.train.sqwa import SQWASettings
+
+
+@dataclass(frozen=True, slots=True)
+class QAT(PostStep):
+    """Quantization-aware finetuning along one half cosine.
+
+    Attributes:
+        steps: Optimizer steps.
+        rate: Learning rate at the start.
+        noise: Whether training sees the noise of smoothing.
+    """
+
+    steps: int = 400
+    rate: float = 1e-3
+    noise: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 < self.rate < float("inf"):
+            raise BitcertError(f"steps must be at least 1 and rate must be a positive number, got {self}")
+
+    def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
+        """Finetune a copy of the network."""
+        network = bench.trainable(policy)
+        training = training_of(bench, noise=self.noise, seed=request.seed, progress=request.progress)
+        training.run(network, self.steps, self.rate, "part", 0, done=0)
+        return Prepared(network.freeze(), bench.finetuning.forward_passes(self.steps))
+
+
+@dataclass(frozen=True, slots=True)
+class QATLowRate(PostStep):
+    """Quantization-aware finetuning with SQWA's finish at a low rate.
+
+    Attributes:
+        steps: Optimizer steps in total.
+        finish: Share of the steps that is spent at the low rate at the end.
+        rate: Learning rate at the start.
+        finish_rate: The low rate, at its start.
+        noise: Whether training sees the noise of smoothing.
+    """
+
+    steps: int = 400
+    finish: float = 0.25
+    rate: float = 1e-3
+    finish_rate: float = 1e-4
+    noise: bool = True
+
+    def __post_init__(self) -> None:
+        self.plan  # noqa: B018 (checks the options)
+
+    @property
+    def plan(self) -> SQWASettings:
+        """One cycle and a finish."""
+        return plan_cycles(self.steps, 1, self.finish, self.rate, self.finish_rate)
+
+    def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
+        """Finetune a copy of the network, first at one rate, then at the other."""
+        plan, network = self.plan, bench.trainable(policy)
+        training = training_of(bench, noise=self.noise, seed=request.seed, progress=request.progress)
+        training.run(network, plan.cycle_steps, self.rate, "part", 0, done=0)
+        training.run(network, plan.finish_steps, self.finish_rate, "part", plan.cycle_steps, done=plan.cycle_steps)
+        return Prepared(network.freeze(), bench.finetuning.forward_passes(self.steps))

@@ -1,0 +1,61 @@
+"""Stochastic weight averaging of the float network before it is quantized: a control of SQWA."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+from suite.contract.space import Policy
+from suite.problems.workbench import Workbench
+from suite.protocols.protocol import PostStep, Prepared, Request
+from suite.protocols.training import plan_cycles, training_of
+from suite.quantize import TrainableNetwork, calibrate, recalibrate_batch_norm
+from suite.train.sqwa import SQWASettings, average_cycles
+
+
+@dataclass(frozen=True, slots=True)
+class SWA(PostStep):
+    """The float network trained in SQWA's cycles and averaged, then quantized and finished like SQWA.
+
+    Attributes:
+        steps: Optimizer steps in total.
+        captures: Cycles, each of which ends with a capture.
+        finish: Share of the steps that is spent at the low rate at the end.
+        rate: Learning rate at the start of each cycle.
+        finish_rate: The low rate, at its start.
+        noise: Whether training sees the noise of smoothing.
+
+    References:
+        Izmailov et al., Averaging weights leads to wider optima and better generalization, UAI 2018.
+    """
+
+    steps: int = 400
+    captures: int = 5
+    finish: float = 0.25
+    rate: float = 1e-3
+    finish_rate: float = 1e-4
+    noise: bool = True
+
+    def __post_init__(self) -> None:
+        self.plan  # noqa: B018 (checks the options)
+
+    @property
+    def plan(self) -> SQWASettings:
+        """Cycles and finish."""
+        return plan_cycles(self.steps, self.captures, self.finish, self.rate, self.finish_rate, "masters")
+
+    def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
+        """Average the float network over cycles, then quantize it and finetune at the low rate."""
+        plan, layers = self.plan, bench.space.layers
+        training = training_of(bench, noise=self.noise, seed=request.seed, progress=request.progress)
+        trained = TrainableNetwork(bench.network, layers, bench.float_policy(), bench.calibration)
+        losses = average_cycles(trained, training, plan)
+        recalibrate_batch_norm(trained, training.images)
+        averaged = copy.deepcopy(bench.network)
+        averaged.load_state_dict(trained.network.state_dict())
+        averaged.eval().requires_grad_(False)
+        calibration = calibrate(averaged, [layer.name for layer in layers], training.images)
+        network = TrainableNetwork(averaged, layers, policy, calibration, bench.finetuning.quantizer)
+        training.run(network, plan.finish_steps, plan.finish_rate, "finish", 0, done=self.steps - plan.finish_steps)
+        passes = bench.finetuning.forward_passes(self.steps) + training.rows * (plan.captures + 2)
+        return Prepared(network.freeze(), passes, {"captures": losses})

@@ -1,0 +1,60 @@
+"""The verb ``ablate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from suite.studies.compare import Searches, SearchesSettings
+from suite.studies.settings import HeldOutSettings, Searcher, Variants, in_runs, setting
+
+
+class AblationExam(HeldOutSettings):
+    """Held-out certification of an ablation: on search images, unless told otherwise."""
+
+    split: str = setting(
+        "search",
+        "images that judge: exam, or search to choose settings without seeing the exam; those that searches have seen least "
+        "are taken first",
+    )
+
+
+class AblateSettings(SearchesSettings):
+    """Settings of an ablation."""
+
+    searcher: Searcher = setting(..., "method, with options after its name if any", metavar="A")
+    vary: Variants = setting(
+        ...,
+        "a variant: one option, or several as in relabel=true:updates=4; may be repeated",
+        metavar="NAME=VALUE",
+        repeat=True,
+        min_length=1,
+    )
+    exam: AblationExam = AblationExam()
+
+
+class Ablate(Searches[AblateSettings]):
+    """Compare a searcher with variants of itself.
+
+    Run a searcher and variants of it under equal spend, certify the winners, and test every variant against the searcher as
+    it stands. A directory that holds the ablation is resumed.
+    """
+
+    Settings = AblateSettings
+    name = "ablate"
+
+    def split(self) -> str:
+        """Search images, unless told otherwise."""
+        return self.settings.exam.split
+
+    def searchers(self) -> tuple[str, ...]:
+        """The searcher as it stands, then its variants."""
+        searcher = self.settings.searcher
+        return (searcher, *(f"{searcher}:{variant}" for variant in self.settings.vary))
+
+    def against(self) -> str | None:
+        """The searcher as it stands."""
+        return self.settings.searcher
+
+    def default_directory(self) -> Path:
+        """Named after problem, budget and searcher."""
+        return in_runs(self.problem, self.settings.searcher, "ablation")

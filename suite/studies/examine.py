@@ -1,0 +1,123 @@
+"""The verb ``examine``."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import model_validator
+
+from suite.errors import BitcertError
+from suite.studies.settings import (
+    ExecutorSettings,
+    Group,
+    HeldOutSettings,
+    PolicyText,
+    ProblemSettings,
+    keyed,
+    read_policy,
+    setting,
+    with_network,
+)
+from suite.studies.study import Study, check_same_network, load_recorded
+
+if TYPE_CHECKING:
+    from suite.contract.space import Policy
+    from suite.problems.vision import SmoothedProblem
+    from suite.run.records import Outcome, Run
+    from suite.studies.plan import Plan
+
+
+class ExamineSettings(Group):
+    """Settings of one exam."""
+
+    run: str | None = setting(None, "certify the best policy of this run; the problem is the run's", metavar="DIR")
+    policy: PolicyText | None = setting(
+        None, 'certify this policy: {"weights":[...],"activations":[...]} or a file with it', metavar="JSON"
+    )
+    float_network: bool = setting(False, "certify the float network", flag="--float")
+    problem: ProblemSettings = ProblemSettings()
+    out: str | None = setting(None, "also write the outcome, one row per image, as JSON", metavar="FILE")
+    exam: HeldOutSettings = HeldOutSettings()
+
+    @model_validator(mode="after")
+    def _one_network(self) -> ExamineSettings:
+        if sum([self.run is not None, self.policy is not None, self.float_network]) != 1:
+            raise BitcertError("say what is certified: one of --run, --policy and --float (float_network in a file)")
+        return self
+
+
+class Examine(Study[ExamineSettings, "Outcome"]):
+    """Certify one policy on held-out images.
+
+    Certify the best policy of a run, a given policy, or the float network on exam images with fresh noise.
+    """
+
+    Settings = ExamineSettings
+
+    @cached_property
+    def network(self) -> tuple[Run | None, Policy | None, SmoothedProblem]:
+        """The run if there is one, the policy (None: the float network), and the problem."""
+        settings, run, policy = self.settings.problem, None, None
+        if self.settings.run is not None:
+            run, settings = load_recorded(self.settings.run, settings)
+            policy = None if run.best is None else run.best.policy
+        elif self.settings.policy is not None:
+            with keyed("policy"):
+                policy = read_policy(self.settings.policy)
+        return run, policy, with_network(settings.load(), "has no images to hold an exam on")
+
+    def run(self, *, quiet: bool = True) -> Outcome:
+        """Hold the exam."""
+        from suite.report.progress import exam_shown
+        from suite.run.exam import exam_forward_passes, examine, write_outcome
+
+        run, policy, problem = self.network
+        if run is not None:
+            check_same_network(run, problem)
+        exam, step = self.settings.exam.build(problem), self.settings.exam.step()
+        steps = 0 if policy is None or step.name == "none" else step.steps
+        with keyed("exam"):
+            passes = exam_forward_passes(problem, exam)
+        with exam_shown(passes, steps, quiet=quiet) as (progress, on_step):
+            outcome = examine(
+                problem,
+                policy,
+                step,
+                exam=exam,
+                finetune_steps=None if run is None else run.provenance["fidelity"]["finetune_steps"],
+                progress=progress,
+                on_step=on_step,
+            )
+        if self.settings.out is not None:
+            write_outcome(outcome, Path(self.settings.out))
+        return outcome
+
+    def answer(self, result: Outcome, *, as_json: bool) -> int:
+        """Print the certificates' summary."""
+        metrics = result.metrics
+        if as_json:
+            content = {"post_step": result.post_step, "metrics": metrics.to_dict(), "provenance": result.provenance}
+            print(json.dumps(content))
+            return 0
+        exam = result.provenance["exam"]
+        print("float network" if result.policy is None else result.policy.to_json())
+        print(
+            f"  exam of {len(result.labels)} images, n = {exam['n']}, alpha = {exam['alpha']:g}, post-step {result.post_step}"
+        )
+        print(f"  ACR {metrics.acr:.4f}   clean accuracy {metrics.clean_accuracy:.4f}   {metrics.bops:,} BOPs")
+        shares = "  ".join(f"{share:.3f} at {radius:g}" for radius, share in metrics.certified_accuracy.items())
+        print(f"  certified accuracy {shares}")
+        return 0
+
+    def plan(self) -> Plan:
+        """One exam, after its post-step."""
+        from suite.studies.plan import add_exams, plan_for
+
+        _, policy, problem = self.network
+        empty, exam = plan_for(problem, ExecutorSettings()), self.settings.exam
+        return add_exams(
+            empty, problem, exam, "exam", [exam.step()] if policy else [], before=False, reference=policy is None
+        )

@@ -1,0 +1,227 @@
+"""What a study will cost: searches, evaluations, forward passes at most, and hours on this machine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from suite.contract.problem import Problem
+from suite.contract.trial import Fidelity
+from suite.networks import build_network
+from suite.problems.methods import ESTIMATES, select_samples
+from suite.problems.vision import SmoothedProblem
+from suite.quantize import QuantizedNetwork, calibrate
+from suite.run.exam import exam_forward_passes
+from suite.run.post_step import PostStep
+from suite.studies.search.run import FINALISTS
+from suite.studies.settings import CertificateSettings, ExecutorSettings, SearchedProblem, SpendSettings, has_network
+
+_POST_STEP_IMAGES = 1_000
+"""Training images, at most, on which a post-step recomputes batch norms and measures losses."""
+
+_MEASURED_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a study will cost, at most.
+
+    Attributes:
+        searches: How many there are.
+        evaluations: Trials of all searches, second measurements included; None if their number is not limited.
+        passes: Forward passes by part (search, post-step, exam); None where only seconds limit them.
+        seconds: Wall time that each search may take, if that limits it.
+        problem: Whose network the passes go through; None if no hours can be estimated.
+        parallel: Evaluations at the same time.
+        notes: What is not counted.
+    """
+
+    searches: int = 0
+    evaluations: int | None = 0
+    passes: Mapping[str, int | None] = field(default_factory=dict)
+    seconds: float | None = None
+    problem: SmoothedProblem | None = None
+    parallel: int = 1
+    notes: tuple[str, ...] = ()
+
+    def hours(self, rate: float) -> float:
+        """Estimated wall time at so many forward passes a second in one process."""
+        known = sum(count for count in self.passes.values() if count is not None)
+        unknown = None in self.passes.values() and self.seconds is not None
+        seconds = known / rate + (self.searches * (self.seconds or 0.0) if unknown else 0.0)
+        return seconds / self.parallel / 3600
+
+
+def plan_for(problem: Problem, executor: ExecutorSettings, at_once: int | None = None) -> Plan:
+    """A plan without anything in it yet."""
+    workers = 1
+    if executor.name != "inline":
+        workers = executor.workers or max(1, int((os.cpu_count() or 1) / max(executor.cpus_per_trial, 1e-9)))
+    parallel = workers if at_once is None else min(workers, at_once)
+    return Plan(problem=problem if has_network(problem) else None, parallel=parallel)
+
+
+def plan_searches(
+    problem: Problem,
+    settings: SearchedProblem,
+    spend: SpendSettings,
+    executor: ExecutorSettings,
+    searches: int,
+    *,
+    parallel: int | None = None,
+) -> Plan:
+    """Searches under equal spend; ``parallel`` is the number of trials at once where there is one search."""
+    fidelity, limits = spend.fidelity_of(problem, settings, read=False), spend.limits
+    trial = sum(evaluation_passes(problem, rung) for rung in spend.ladder(fidelity).up_to(fidelity))
+    estimates = has_network(problem) and problem.certify in ESTIMATES
+    finalists = (FINALISTS if estimates else 0) if spend.finalists is None else spend.finalists
+    second = replace(fidelity, images=2 * fidelity.images)
+    caps = []
+    if limits.evaluations is not None:
+        caps.append(limits.evaluations * trial)
+    if limits.forward_passes is not None:
+        caps.append(limits.forward_passes + (parallel or 1) * trial)
+    passes = min(caps) + finalists * evaluation_passes(problem, second) if caps else None
+    return replace(
+        plan_for(problem, executor, parallel),
+        searches=searches,
+        evaluations=None if limits.evaluations is None else searches * (limits.evaluations + finalists),
+        passes={"search": None if passes is None else searches * passes},
+        seconds=limits.seconds,
+        notes=("probes of sensitivity methods and retries come on top",),
+    )
+
+
+def plan_measurements(problem: Problem, fidelity: Fidelity, count: int, executor: ExecutorSettings) -> Plan:
+    """So many measurements of policies."""
+    passes = count * evaluation_passes(problem, fidelity)
+    return replace(plan_for(problem, executor), evaluations=count, passes={"search": passes})
+
+
+def add_exams(
+    plan: Plan,
+    problem: SmoothedProblem,
+    settings: CertificateSettings,
+    split: str,
+    steps: Sequence[PostStep],
+    *,
+    before: bool = True,
+    reference: bool = True,
+    finetune_steps: int = 0,
+) -> Plan:
+    """Add exams to a plan; reads the data if no number of images was given.
+
+    Args:
+        plan: What comes before.
+        problem: Whose network it is.
+        settings: How it is certified.
+        split: Images that judge.
+        steps: The post-step before each exam.
+        before: Whether there is another exam before each post-step.
+        reference: Whether the float network is examined, too.
+        finetune_steps: Finetuning of policies that take no post-step.
+    """
+    images = settings.images
+    if images is None:
+        exam = settings.build(problem, split)
+        images = exam_forward_passes(problem, exam) // (exam.n0 + exam.n)
+    trained = [step for step in steps if step.name != "none"]
+    plain = len(steps) - len(trained) + (len(trained) if before else 0)
+    exams = plain + len(trained) + (1 if reference else 0)
+    passes = exams * images * (1 + settings.n0 + settings.n) + plain * _preparation(problem, finetune_steps)
+    planned = replace(plan, passes={**plan.passes, "exam": passes})
+    return add_post_steps(planned, problem, trained) if trained else planned
+
+
+def add_post_steps(plan: Plan, problem: SmoothedProblem, steps: Sequence[PostStep], measured: int = 0) -> Plan:
+    """Add post-steps to a plan, and measurements of losses on training images."""
+    passes = sum(_post_step_passes(problem, step) for step in steps) + 2 * _POST_STEP_IMAGES * measured
+    return replace(plan, passes={**plan.passes, "post-step": passes})
+
+
+def evaluation_passes(problem: Problem, fidelity: Fidelity) -> int:
+    """Most forward passes that one evaluation makes."""
+    if not has_network(problem):
+        return fidelity.images * fidelity.noise
+    chosen = 0 if problem.certify in ESTIMATES else select_samples(fidelity.noise)
+    return fidelity.images * (1 + chosen + fidelity.noise) + _preparation(problem, fidelity.finetune_steps)
+
+
+def _preparation(problem: SmoothedProblem, finetune_steps: int) -> int:
+    if finetune_steps == 0 and problem.recalibrate:
+        return problem.definition.calibration_images
+    return problem.finetuning.forward_passes(finetune_steps)
+
+
+def _post_step_passes(problem: SmoothedProblem, step: PostStep) -> int:
+    measured = {"swa": step.captures + 2, "sqwa": step.captures + 5}.get(step.name, 0)
+    return problem.finetuning.forward_passes(step.steps) + _POST_STEP_IMAGES * measured
+
+
+def passes_per_second(problem: SmoothedProblem) -> float:
+    """Measure how fast this machine runs a problem's quantized network, for about a second.
+
+    Neither data nor checkpoint are read: weights and images are random, which does not change how long a pass takes.
+    """
+    definition = problem.definition
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand((definition.batch, *definition.shape), generator=generator).to(problem.device)
+    network = build_network(definition.network, definition.classes, definition.shape[0]).to(problem.device)
+    network = network.eval().requires_grad_(False)
+    layers = problem.space.layers
+    with problem.fixed_threads(), torch.no_grad():
+        calibration = calibrate(network, [layer.name for layer in layers], [images])
+        quantized = QuantizedNetwork(network, layers, calibration)
+        quantized.set_policy(problem.space.uniform(problem.space.choices[0]))
+        quantized(images)  # the first pass also sets up the kernels
+        count, started = 0, time.perf_counter()
+        while count == 0 or time.perf_counter() - started < _MEASURED_SECONDS:
+            float(quantized(images).sum())
+            count += 1
+    return count * len(images) / (time.perf_counter() - started)
+
+
+def summarize_plans(plans: Mapping[str, Plan]) -> dict[str, Any]:
+    """Plans of all runs of an experiment, JSON-ready, with the hours that they take on this machine."""
+    problem = next((plan.problem for plan in plans.values() if plan.problem is not None), None)
+    rate = None if problem is None else passes_per_second(problem)
+    runs = {
+        name: {
+            "searches": plan.searches,
+            "evaluations": plan.evaluations,
+            "forward_passes": dict(plan.passes),
+            "parallel": plan.parallel,
+            "hours": None if rate is None or plan.problem is None else plan.hours(rate),
+            "notes": list(plan.notes),
+        }
+        for name, plan in plans.items()
+    }
+    return {"runs": runs, "passes_per_second": rate}
+
+
+def print_plans(summary: Mapping[str, Any]) -> None:
+    """The same, for people."""
+    total = 0.0
+    for name, run in summary["runs"].items():
+        evaluations = "not limited" if run["evaluations"] is None else f"{run['evaluations']:,}"
+        searches = f"{run['searches']} searches, " if run["searches"] else ""
+        print(f"{name}: {searches}" + (f"evaluations at most: {evaluations}" if run["evaluations"] != 0 else ""))
+        for part, passes in run["forward_passes"].items():
+            print(
+                f"  {part:<10} {'limited by time only' if passes is None else f'{passes:>16,} forward passes at most'}"
+            )
+        if run["hours"] is not None:
+            total += run["hours"]
+            print(f"  {'time':<10} {run['hours']:>16.2f} hours, {run['parallel']} at a time")
+        for note in run["notes"]:
+            print(f"  {note}")
+    if summary["passes_per_second"] is not None:
+        print(
+            f"in all about {total:.2f} hours at {summary['passes_per_second']:,.0f} forward passes a second, measured just now on "
+            "this machine with the quantized network in one process; nothing was run or written"
+        )

@@ -1,0 +1,114 @@
+"""The verb ``train``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from suite.errors import BitcertError, unknown_name
+from suite.studies.settings import DataSettings, Group, keyed, setting
+from suite.studies.study import Study
+
+if TYPE_CHECKING:
+    from suite.problems.definition import Definition
+    from suite.studies.plan import Plan
+
+
+class TrainedProblem(DataSettings):
+    """Whose network is trained, and under which noise."""
+
+    name: str = setting(..., "problem whose network is trained, see 'bitcert list'", metavar="PROBLEM")
+    sigma: float | None = setting(None, "standard deviation of the noise (default: the problem's)")
+
+
+class TrainSettings(Group):
+    """Settings of a training."""
+
+    problem: TrainedProblem = setting(..., "whose network is trained")
+    seed: int = setting(0, "seed of weights, order, noise and augmentation")
+    epochs: int | None = setting(None, "passes over the training images (default: the dataset's)")
+    out: str | None = setting(None, "checkpoint to write (default: PROBLEM-sigmaS.safetensors here)", metavar="FILE")
+
+
+class Train(Study[TrainSettings, "dict[str, Any]"]):
+    """Train a problem's float network.
+
+    Train the float network of a problem under Gaussian noise. Rerun it to resume it.
+    """
+
+    Settings = TrainSettings
+    positional = ("problem.name",)
+
+    @cached_property
+    def definition(self) -> Definition:
+        """Of the problem."""
+        from suite.problems import DEFINITIONS, FOLDER
+
+        name = self.settings.problem.name
+        with keyed("problem", "name"):
+            if name == FOLDER.name:
+                raise BitcertError(
+                    "networks of your own are trained elsewhere; bitcert trains those of its named problems"
+                )
+            if name not in DEFINITIONS:
+                raise unknown_name("problem", name, DEFINITIONS)
+        return DEFINITIONS[name]
+
+    @cached_property
+    def sigma(self) -> float:
+        """Standard deviation of the noise."""
+        sigma = self.settings.problem.sigma
+        return self.definition.sigma if sigma is None else sigma
+
+    @cached_property
+    def out(self) -> Path:
+        """The checkpoint."""
+        return Path(self.settings.out or f"{self.definition.name}-sigma{self.sigma:g}.safetensors")
+
+    def run(self, *, quiet: bool = True) -> dict[str, Any]:
+        """Train, or resume the training; returns the checkpoint's record."""
+        from suite.data import load_dataset
+        from suite.report.progress import epochs_shown
+        from suite.train.recipe import make_checkpoint, recipe_for
+
+        settings, definition, sigma = self.settings, self.definition, self.sigma
+        if sigma <= 0:
+            raise BitcertError(
+                f"sigma must be positive, got {sigma}; it is the standard deviation of the smoothing noise"
+            )
+        recipe = replace(recipe_for(definition.dataset), network=definition.network)
+        command = f"bitcert train {definition.name} --sigma {sigma:g} --seed {settings.seed}"
+        if settings.epochs is not None:
+            command += f" --epochs {settings.epochs}"
+            recipe = replace(recipe, settings=replace(recipe.settings, epochs=settings.epochs))
+        if self.out.exists():
+            raise BitcertError(f"{self.out} exists; choose another --out, or remove it to train again")
+        dataset = load_dataset(definition.dataset, settings.problem.data, download=settings.problem.download)
+        with epochs_shown(recipe.settings.epochs, quiet=quiet) as progress:
+            return make_checkpoint(
+                dataset, recipe, self.out, sigma=sigma, seed=settings.seed, command=command, progress=progress
+            )
+
+    def answer(self, result: dict[str, Any], *, as_json: bool) -> int:
+        """Print where the checkpoint is."""
+        if as_json:
+            print(json.dumps({"checkpoint": str(self.out), **result}))
+        else:
+            print(f"wrote {self.out}; use it with --checkpoint {self.out}")
+        return 0
+
+    def plan(self) -> Plan:
+        """Three passes for every training image and epoch; reads the data."""
+        from suite.data import load_dataset
+        from suite.studies.plan import Plan
+        from suite.train.finetune import PASSES_PER_IMAGE
+        from suite.train.recipe import recipe_for
+
+        data = self.settings.problem
+        dataset = load_dataset(self.definition.dataset, data.data, download=data.download)
+        epochs = self.settings.epochs or recipe_for(self.definition.dataset).settings.epochs
+        passes = PASSES_PER_IMAGE * epochs * len(dataset.splits["train"])
+        return Plan(passes={"training": passes}, notes=("no hours are estimated for a training",))

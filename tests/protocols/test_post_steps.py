@@ -1,0 +1,168 @@
+"""Post-steps: equal steps for all kinds, quantized weights at the end, options as text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from suite.errors import BitcertError
+from suite.plugins import POST_STEPS
+from suite.problems import load_problem
+from suite.problems.workbench import Workbench, workbench_of
+from suite.protocols import NoPostStep, PostStep, Prepared, Request, parse_post_step, protocol_for
+from suite.protocols.qat import QAT
+from suite.protocols.sqwa import SQWA
+from suite.protocols.training import training_of
+from suite.quantize.layer import QuantizedLayer
+from suite.train.finetune import FinetuneSettings
+from suite.train.sqwa import sqwa
+
+KINDS = tuple(name for name in POST_STEPS.names() if parse_post_step(name).trains)
+
+
+def digits() -> Workbench:
+    return workbench_of(load_problem("digits", budget="w2a2", finetuning=FinetuneSettings(batch=16)), "network")
+
+
+def apply(bench: Workbench, step: PostStep, **settings: Any) -> Prepared:
+    request = Request(protocol_for("ptq", 0), **settings)
+    return step.prepare(bench, bench.space.uniform(2), request)
+
+
+@pytest.fixture(scope="module")
+def bench() -> Workbench:
+    return digits()
+
+
+@given(st.integers(2, 2000), st.integers(1, 9), st.floats(0.01, 0.99))
+def test_cycles_and_finish_make_up_the_steps(steps: int, captures: int, finish: float) -> None:
+    if steps < captures + 1:
+        with pytest.raises(BitcertError, match="too few"):
+            SQWA(steps=steps, captures=captures, finish=finish)
+        return
+    plan = SQWA(steps=steps, captures=captures, finish=finish).plan
+    assert plan.steps == steps
+    assert min(plan.captures, plan.cycle_steps, plan.finish_steps) >= 1
+    assert abs(plan.finish_steps - finish * steps) <= captures + 1
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_takes_equally_many_steps_and_is_reproduced(bench: Workbench, name: str) -> None:
+    steps: list[int] = []
+    step = POST_STEPS.make(name, steps=12, captures=2)
+    finished = apply(bench, step, progress=steps.append)
+    assert steps == list(range(1, 13))
+    training = 3 * 16 * 12
+    assert training <= finished.forward_passes <= training + 997 * 7
+    images = bench.dataset.splits["search"].images(0, 8)
+    again = apply(digits(), step)
+    other = apply(bench, step, seed=1)
+    with torch.inference_mode():
+        logits = [found.network(images.clone()) for found in (finished, again, other)]
+    assert torch.equal(logits[0], logits[1])
+    assert not torch.equal(logits[0], logits[2])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_weights_have_as_many_levels_as_the_policy_allows(bench: Workbench, name: str) -> None:
+    finished = apply(bench, POST_STEPS.make(name, steps=6, captures=2))
+    layers = {name: module for name, module in finished.network.named_modules() if isinstance(module, QuantizedLayer)}
+    assert len(layers) == len(bench.space.layers)
+    for layer in bench.space.layers:
+        if layer.name not in bench.space.pinned:
+            rows = layers[layer.name].weight.flatten(1).numpy()
+            assert max(len(np.unique(np.round(row, 6))) for row in rows) <= 3, "ternary in every output channel"
+
+
+def test_without_noise_training_is_another(bench: Workbench) -> None:
+    images = bench.dataset.splits["search"].images(0, 4)
+    networks = [apply(bench, SQWA(steps=6, captures=2, noise=noise)).network for noise in (True, False)]
+    with torch.inference_mode():
+        assert not torch.equal(*(network(images.clone()) for network in networks))
+
+
+def test_sqwa_keeps_a_record_and_hands_out_captures(bench: Workbench) -> None:
+    step = SQWA(steps=9, captures=3)
+    finished = apply(bench, step)
+    assert len(finished.record["captures"]) == 3
+    assert finished.record["forward_passes"] == finished.forward_passes
+    kept: list[int] = []
+    sqwa(
+        bench.trainable(bench.space.uniform(2)),
+        training_of(bench, noise=True),
+        step.plan,
+        captured=lambda number, _: kept.append(number),
+    )
+    assert kept == [0, 1, 2]
+
+
+def test_a_state_file_is_resumed_and_removed(bench: Workbench, tmp_path: Path) -> None:
+    step, state = SQWA(steps=9, captures=3), tmp_path / "state"
+    whole = apply(bench, step)
+
+    def stop(number: int) -> None:
+        if number > step.plan.cycle_steps:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        apply(bench, step, state=state, progress=stop)
+    resumed = apply(bench, step, state=state)
+    assert resumed.record == whole.record
+    assert not state.exists()
+
+
+def test_options_follow_the_name() -> None:
+    step = parse_post_step("sqwa:captures=3:noise=false:averaged=masters", steps=100)
+    assert step == SQWA(steps=100, captures=3, noise=False, averaged="masters")
+    assert parse_post_step("qat:steps=50", steps=100).steps == 50
+    assert parse_post_step("none", steps=100) == NoPostStep()
+    assert parse_post_step("qat:rate=0.01").to_dict() == {"name": "qat", "steps": 400, "rate": 0.01, "noise": True}
+    assert parse_post_step("suite.protocols.qat:QAT:steps=7") == QAT(steps=7)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("swqa", "unknown post-step 'swqa'"),
+        ("sqwa:cycles=3", "unknown option of post-step sqwa 'cycles'"),
+        ("qat:captures=7", "unknown option of post-step qat 'captures'; known: .*steps"),
+        ("none:rate=5", "unknown option of post-step none 'rate'; known: none"),
+        ("sqwa:seed=1", "unknown option of post-step sqwa 'seed'"),
+        ("qat:5", "options of a post-step are given as NAME=VALUE"),
+        ("suite.protocols.ptq:PTQ", "is not a post-step"),
+        ("sqwa:captures=0", "captures >= 1"),
+        ("sqwa:steps=5", "5 steps are too few for 5 cycles"),
+        ("sqwa:captures=x", "captures of post-step sqwa: .*integer, got 'x'"),
+        ("sqwa:noise=1", "noise of post-step sqwa: .*boolean, got 1"),
+        ("sqwa:finish=1", "share of the steps"),
+        ("qat:rate=-1", "rate must be a positive number"),
+        ("sqwa:averaged=all", "averaged of post-step sqwa: .*'quantized' or 'masters', got 'all'"),
+    ],
+)
+def test_mistakes_are_named(text: str, message: str) -> None:
+    with pytest.raises(BitcertError, match=message):
+        parse_post_step(text)
+
+
+def test_a_policy_without_post_step_is_prepared_as_its_search_did(bench: Workbench) -> None:
+    policy, images = bench.space.uniform(2), bench.dataset.splits["search"].images(0, 8)
+    for text, steps in (("ptq", 0), ("finetune", 2)):
+        protocol = protocol_for(None, steps)
+        assert protocol == protocol_for(text, steps)
+        request = Request(protocol, steps)
+        with torch.inference_mode():
+            logits = [step.prepare(bench, policy, request).network(images.clone()) for step in (NoPostStep(), protocol)]
+        assert torch.equal(*logits)
+
+
+def test_steps_that_contradict_the_protocol_are_refused() -> None:
+    assert [protocol_for(text, 0).choose_steps(None) for text in ("ptq", "finetune")] == [0, 100]
+    for text, steps in (("ptq", 3), ("finetune", 0)):
+        with pytest.raises(BitcertError, match=f"protocol {text} and {steps} finetuning steps contradict"):
+            protocol_for(text, 0).choose_steps(steps)

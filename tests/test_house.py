@@ -1,0 +1,36 @@
+"""The house rules that a linter does not know: sizes of files and classes, and how much code there is."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MOST_LINES = 400
+MOST_METHODS = 15
+BEFORE_THE_PIPELINE = 12_294
+"""Non-blank lines of ``suite/`` before everything became a plug-in."""
+
+
+def modules() -> Iterator[Path]:
+    for package in ("suite", "searchers", "baselines"):
+        yield from sorted((ROOT / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("module", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_says_what_it_is_about_and_stays_readable(module: Path) -> None:
+    text = module.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MOST_LINES
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            functions = [part for part in node.body if isinstance(part, ast.FunctionDef)]
+            public = [part.name for part in functions if not part.name.startswith("_")]
+            assert len(public) <= MOST_METHODS, f"{node.name} has {len(public)} public methods"
+
+
+def test_the_suite_is_smaller_than_before_the_pipeline() -> None:
+    lines = [line for path in (ROOT / "suite").rglob("*.py") for line in path.read_text("utf-8").splitlines()]
+    assert sum(bool(line.strip()) for line in lines) < BEFORE_THE_PIPELINE
