@@ -52,8 +52,12 @@ def write(folder: Path) -> None:
     pages |= {f"contract-{name}.md": contract(base) for name, base in _bases().items()}
     for name, text in pages.items():
         (folder / name).write_text(text, encoding="utf-8")
-    for example in EXAMPLES:
-        (folder / "examples" / f"{example.stem}.txt").write_text(run_example(example), encoding="utf-8")
+    outputs = {example: run_example(example) for example in EXAMPLES}
+    for example, done in outputs.items():
+        (folder / "examples" / f"{example.stem}.txt").write_text(done.stdout, encoding="utf-8")
+    failed = [f"{example.name}:\n{done.stderr}" for example, done in outputs.items() if done.returncode]
+    if failed:
+        raise RuntimeError("examples failed:\n" + "\n".join(failed))
 
 
 def command_line() -> str:
@@ -186,8 +190,8 @@ def facade() -> str:
     return _table(("name", "what it is"), rows) + "```{eval-rst}\n" + "\n".join(sections) + "```\n"
 
 
-def run_example(example: Path) -> str:
-    """What an example prints."""
+def run_example(example: Path) -> subprocess.CompletedProcess[str]:
+    """Run an example in an empty folder."""
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(example.parent)]),
@@ -196,12 +200,8 @@ def run_example(example: Path) -> str:
         "OMP_NUM_THREADS": "1",
     }
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [sys.executable, str(example)], capture_output=True, text=True, cwd=folder, env=environment, check=False
-        )
-    if done.returncode:
-        raise RuntimeError(f"{example.name} failed with status {done.returncode}:\n{done.stdout}{done.stderr}")
-    return done.stdout
+        command = [sys.executable, str(example)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, check=False)
 
 
 def _options_table(found: Any) -> str:
