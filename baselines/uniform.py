@@ -33,7 +33,7 @@ class Uniform(Searcher):
         ]
         policies = {pair: policy for pair in pairs if problem.is_feasible(policy := space.uniform(*pair))}
 
-        def order(pair: tuple[int, ...]) -> tuple[int, int, int, int]:
+        def order(pair: tuple[int, int]) -> tuple[int, int, int, int]:
             return -problem.cost(policies[pair]), -problem.bops(policies[pair]), abs(pair[0] - pair[1]), -pair[0]
 
         # A dictionary keeps the order and drops repeats: without free layers all pairs are one policy.

@@ -32,7 +32,8 @@ def random_spaces() -> Iterator[SearchSpace]:
             Layer(
                 f"layer{index}",
                 ("conv", "linear")[int(rng.integers(2))],  # type: ignore[arg-type]
-                *map(int, rng.integers(1, 10**6, 2)),
+                macs=int(rng.integers(1, 10**6)),
+                parameters=int(rng.integers(1, 10**6)),
                 biases=int(rng.integers(0, 65)),
                 in_channels=int(rng.integers(1, 65)),
                 out_channels=int(rng.integers(1, 65)),

@@ -102,7 +102,7 @@ def exam_rows(comparison: PostStepComparison) -> pd.DataFrame:
                         "score": exam_score(outcome, comparison.objective),
                         "acr": metrics.acr,
                         "clean_accuracy": metrics.clean_accuracy,
-                        **{f"certified_at_{radius:g}": share for radius, share in metrics.certified_accuracy.items()},
+                        **{f"certified_at_{radius:g}": share for radius, share in metrics.certified.items()},
                         "loss_last_capture": (record.get("captures") or [None])[-1],
                         **{f"loss_{at}": record.get(at) for at in ("averaged", "requantized", "finetuned")},
                         "seconds": metrics.seconds,
