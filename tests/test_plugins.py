@@ -45,7 +45,8 @@ def test_a_thing_of_the_current_folder_is_found_by_module_and_name(here: Path) -
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), enumerate(["import nothing_of_that_name", "1 / 0", "def (", "raise RuntimeError('no licence')"])
+    ("number", "code"),
+    list(enumerate(["import nothing_of_that_name", "1 / 0", "def (", "raise RuntimeError('no licence')"])),
 )
 def test_a_module_that_fails_to_import_is_one_clear_error(number: int, code: str, here: Path) -> None:
     (here / f"failing{number}.py").write_text(code)
@@ -84,7 +85,7 @@ class Settings:
     ("given", "message"),
     [
         ({}, "thing needs the option 'count'; give count=VALUE"),
-        ({"count": 1, "speed": 2}, "unknown option of thing 'speed'; known: rate"),
+        ({"count": 1, "speed": 2}, "unknown option of thing 'speed'; known: "),
         ({"count": 1.0}, "count of thing: Input should be a valid integer, got 1.0"),
         ({"count": True}, "count of thing: Input should be a valid integer, got True"),
         ({"count": "1"}, "count of thing"),

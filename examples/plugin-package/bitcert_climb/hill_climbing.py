@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from suite.contract.cost import cheapest, enforce_budget
+from suite.contract.cost import enforce_budget, random_feasible
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
 from suite.contract.space import Policy
@@ -45,7 +45,7 @@ class HillClimbing(Searcher):
         super().__init__(problem, seed)
         self._changes = (options or HillClimbingOptions()).changes
         self._rng = np.random.default_rng(seed)
-        self._best: tuple[float, Policy] = (-np.inf, cheapest(problem.space))
+        self._best: tuple[float, Policy] = (-np.inf, random_feasible(problem.space, problem.budget, self._rng))
 
     def ask(self, pending: Sequence[Trial] = ()) -> Policy:
         """Propose a change of the best policy, within the budget."""

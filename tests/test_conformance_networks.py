@@ -1,0 +1,85 @@
+"""Bitcert's own certifiers, protocols and post-steps pass the kits that it ships."""
+
+from __future__ import annotations
+
+import pytest
+from suite.certify.certifier import Certifier
+from suite.protocols.protocol import Preparation
+
+from suite.plugins import CERTIFIERS, POST_STEPS, PROTOCOLS
+from suite.testing.certifiers import CertifierConformance, HalfSpace
+from suite.testing.protocols import PreparationConformance
+
+
+class TestRanking(CertifierConformance):
+    name = "ranking"
+
+    def make(self) -> Certifier:
+        made: Certifier = CERTIFIERS.make(self.name)
+        return made
+
+
+class TestFixed(TestRanking):
+    name = "fixed"
+
+
+class TestIRS(TestRanking):
+    name = "irs"
+
+
+class TestIncremental(TestRanking):
+    name = "incremental"
+
+
+class TestSequential(TestRanking):
+    name = "sequential"
+
+
+class TestAggregate(TestRanking):
+    name = "aggregate"
+
+
+class TestPTQ(PreparationConformance):
+    name = "ptq"
+
+    def make(self) -> Preparation:
+        made: Preparation = PROTOCOLS.make(self.name)
+        return made
+
+
+class TestFinetune(TestPTQ):
+    name = "finetune"
+
+
+class TestNoPostStep(PreparationConformance):
+    text = "none"
+
+    def make(self) -> Preparation:
+        made: Preparation = POST_STEPS.make(self.text)
+        return made
+
+
+class TestQAT(TestNoPostStep):
+    text = "qat:steps=4"
+
+
+class TestSWA(TestNoPostStep):
+    text = "swa:steps=4:captures=2"
+
+
+class TestSQWA(TestNoPostStep):
+    text = "sqwa:steps=4:captures=2"
+
+
+def test_a_certifier_that_promises_too_much_does_not_pass() -> None:
+    from dataclasses import replace
+
+    class Boastful(TestFixed):
+        def measured(self, seed):  # type: ignore[no-untyped-def]
+            found, rows = super().measured(seed)
+            assert found.certificates is not None
+            return replace(found, certificates=replace(found.certificates, radius=found.certificates.radius * 3)), rows
+
+    assert HalfSpace().border == 0
+    with pytest.raises(AssertionError):
+        Boastful().test_certificates_are_sound()
