@@ -278,7 +278,7 @@ def _documented(found: Any) -> dict[str, str]:
         elif inside and line.strip():
             for name in names:
                 meanings[name] += f" {line.strip()}"
-    return {name: meaning for name, meaning in meanings.items()}
+    return meanings
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
