@@ -151,7 +151,7 @@ def kits() -> str:
     for module in sorted(found.name for found in pkgutil.iter_modules(testing.__path__, f"{testing.__name__}.")):
         for name, found in vars(importlib.import_module(module)).items():
             if name.endswith("Conformance") and found.__module__ == module:
-                rows.append((f"`{module}.{name}`", _summary(found).replace("``", "`")))
+                rows.append((f"`{module}.{name}`", _summary(found)))
     if not rows:
         raise RuntimeError("suite.testing has no conformance kit")
     return _table(("kit", "what it checks"), rows)
@@ -167,13 +167,12 @@ def contract(base: str) -> str:
     """What a subclass of a kind's base class implements."""
     module, _, name = base.partition(":")
     found = getattr(importlib.import_module(module), name)
-    parts = [f"Base class `{module}.{name}`. {_summary(found)} A subclass defines:\n".replace("``", "`")]
+    parts = [f"Base class `{module}.{name}`. {_summary(found)} A subclass defines:\n"]
     for member in vars(found):
         if member in found.__abstractmethods__:
             given = vars(found)[member]
             signature = "" if isinstance(given, property) else str(inspect.signature(given)).replace("'", "")
-            told = (inspect.getdoc(given) or "").replace("``", "`").split("\n\n")[0].replace("\n", " ")
-            parts.append(f"`{member}{signature}`\n: {told}\n")
+            parts.append(f"`{member}{signature}`\n: {_summary(given)}\n")
     return "\n".join(parts)
 
 
@@ -183,7 +182,7 @@ def facade() -> str:
     for name in suite.__all__:
         found: Any = getattr(suite, name)
         home = f"{found.__module__}.{found.__qualname__}"
-        rows.append((f"{{py:obj}}`suite.{name} <{home}>`", _summary(found).replace("``", "`")))
+        rows.append((f"{{py:obj}}`suite.{name} <{home}>`", _summary(found)))
         if found.__module__ not in DOCUMENTED_MODULES:
             directive = "autoclass" if isinstance(found, type) else "autofunction"
             sections.append(f".. {directive}:: {home}\n")
@@ -232,8 +231,13 @@ def _type(annotation: Any) -> str:
     return re.sub(r"\b(?:\w+\.)+(?=[A-Z])", "", text).replace("NoneType", "None")
 
 
+def _doc(found: Any) -> str:
+    """A docstring with its reStructuredText marks as Markdown."""
+    return re.sub(r":\w+:`[~.]?([^`]+)`", r"`\1`", (inspect.getdoc(found) or "").replace("``", "`"))
+
+
 def _summary(found: Any) -> str:
-    return (inspect.getdoc(found) or "").split("\n\n")[0].replace("\n", " ")
+    return _doc(found).split("\n\n")[0].replace("\n", " ")
 
 
 def _one_line(found: Any) -> str:
@@ -243,7 +247,7 @@ def _one_line(found: Any) -> str:
 def _body(found: Any) -> str:
     """A docstring as prose: its paragraphs and its references; arguments have a table of their own."""
     paragraphs, references, section = [], [], ""
-    for block in (inspect.getdoc(found) or "").split("\n\n"):
+    for block in _doc(found).split("\n\n"):
         first = block.split("\n")[0].rstrip(":")
         if first in _SECTIONS:
             section = first
@@ -251,7 +255,7 @@ def _body(found: Any) -> str:
                 references += [line.strip() for line in block.split("\n")[1:]]
         elif not block.startswith(" "):
             section = ""
-            paragraphs.append(block.replace("``", "`").replace("\n", " "))
+            paragraphs.append(block.replace("\n", " "))
     told = "\n\n".join(paragraphs)
     return told + (f"\n\n*{' '.join(references)}*" if references else "")
 
@@ -264,7 +268,7 @@ def _documented(found: Any) -> dict[str, str]:
     meanings: dict[str, str] = {}
     names: list[str] = []
     inside = False
-    for line in (inspect.getdoc(found) or "").split("\n"):
+    for line in _doc(found).split("\n"):
         if not line.startswith(" ") and line.strip():
             inside = line.rstrip(":") in ("Args", "Attributes")
         elif inside and line.startswith("    ") and not line.startswith("     ") and ":" in line:
@@ -274,7 +278,7 @@ def _documented(found: Any) -> dict[str, str]:
         elif inside and line.strip():
             for name in names:
                 meanings[name] += f" {line.strip()}"
-    return {name: meaning.replace("``", "`") for name, meaning in meanings.items()}
+    return meanings
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
