@@ -12,7 +12,7 @@ from suite.contract.trial import Trial
 
 
 class Cheapest(Searcher):
-    """Proposes the policy with the fewest BOPs once, then is exhausted.
+    """Proposes the policy that costs least once, then is exhausted.
 
     Args:
         problem: What is searched.

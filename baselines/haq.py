@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
-from searchers.arq import ARQ
+from searchers.arq import ARQ, ARQOptions
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
 from suite.contract.space import Policy
 from suite.contract.trial import Trial
+from suite.plugins import check_counts
+
+
+@dataclass(frozen=True, slots=True)
+class HAQOptions:
+    """Options of :class:`HAQ`.
+
+    Attributes:
+        episodes: Planned length of the run, to which warm-up and exploration are fitted; None for the published 600.
+    """
+
+    episodes: int | None = None
+
+    def __post_init__(self) -> None:
+        check_counts(self, episodes=1)
 
 
 class HAQ(Searcher):
-    """Hardware-aware automated quantization, with BOPs as its resource.
+    """Hardware-aware automated quantization, with the budget's cost as its resource.
 
     Reward: ``10 * (accuracy of the quantized network - accuracy of the float network)``, without noise, which is the paper's
     0.1 for every percent. State, actions, wall, agent and schedule are those of the released code but for its defects:
     accuracy is measured on held-out images in evaluation mode instead of on training images in training mode; the features
     of a layer do not change from episode to episode; the feature that tells weights from activations is kept; no action
-    means zero bits; no action is asked for where a pinned layer leaves no choice; and no step without meaning is added to
-    the memory at the end of an episode.
+    means zero bits; pinned layers, which leave no choice, take no step; and no meaningless step is added to the memory at
+    the end of an episode.
 
     Evaluations cost what they cost every searcher, noise included. The winner is chosen as for every search, by the
     problem's objective: HAQ steers by accuracy only.
@@ -27,15 +44,18 @@ class HAQ(Searcher):
     Args:
         problem: What is searched.
         seed: Seed of the agent and its exploration.
-        episodes: Planned length of the run, to which warm-up and exploration are fitted; None for the published 600.
+        options: See :class:`HAQOptions`.
 
     References:
         Wang, Liu, Lin, Lin and Han, HAQ: Hardware-aware automated quantization with mixed precision, CVPR 2019.
     """
 
-    def __init__(self, problem: Problem, seed: int, *, episodes: int | None = None) -> None:
+    Options: ClassVar[type] = HAQOptions
+
+    def __init__(self, problem: Problem, seed: int, options: HAQOptions | None = None) -> None:
         super().__init__(problem, seed)
-        self._agent = ARQ(problem, seed, reward="clean", episodes=episodes)
+        episodes = (options or HAQOptions()).episodes
+        self._agent = ARQ(problem, seed, ARQOptions(reward="clean", episodes=episodes))
 
     def ask(self, pending: Sequence[Trial] = ()) -> Policy:
         """Propose the policy of one more episode."""

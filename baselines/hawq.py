@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,35 +12,54 @@ from numpy.typing import NDArray
 from baselines.hessian import Eigenvalues, Traces, estimate_traces, top_eigenvalues
 from baselines.planned import PlannedSearcher
 from baselines.prediction import Prediction, best_policy
-from searchers._options import check_flag, check_positive
 from suite.contract.probes import Part, ProbeSettings
 from suite.contract.problem import Problem
 from suite.contract.space import Policy
 from suite.errors import BitcertError
+from suite.plugins import check_counts, check_positive
+
+
+@dataclass(frozen=True, slots=True)
+class HAWQ1Options:
+    """Options of :class:`HAWQ1`.
+
+    Attributes:
+        images: Training images of the loss.
+        noise: Noise samples of each image, as in the training of a smoothed network; 0 for none.
+        refine: Whether the rest of the spend is used to search around the policy; the papers do not.
+    """
+
+    images: int = 128
+    noise: int = 1
+    refine: bool = False
+
+    def __post_init__(self) -> None:
+        check_counts(self, images=1, noise=0)
 
 
 class HAWQ1(PlannedSearcher):
     """HAWQ v1: layers in the order of the top Hessian eigenvalue by number of weights; the first of them get more bits.
 
     The paper orders the layers and leaves the bits to the reader. Here all layers start at the fewest bits and are raised
-    together, the most sensitive first, until one does not fit: at most two neighbouring numbers of bits are used, and no
+    together, the most sensitive first, until one does not fit: at most two neighbouring bit widths are used, and no
     layer has more than a more sensitive one. Weights and inputs of a layer have equal bits. The predicted loss of a policy is
     the sum of top eigenvalues times squared perturbations of the weights, by which the paper orders finetuning.
 
     Args:
         problem: What is searched.
         seed: Of the images, their noise and the first vectors.
-        images: Training images of the loss.
-        noise: Noise samples of each image, as in the training of a smoothed network; 0 for none.
-        refine: Whether the rest of the spend is used to search around the policy; the paper does not.
+        options: See :class:`HAWQ1Options`.
 
     References:
         Dong, Yao, Gholami, Mahoney and Keutzer, HAWQ: Hessian aware quantization of neural networks with mixed precision,
         ICCV 2019.
     """
 
-    def __init__(self, problem: Problem, seed: int, *, images: int = 128, noise: int = 1, refine: bool = False) -> None:
-        super().__init__(problem, seed, ProbeSettings(images, noise, seed), refine=refine)
+    Options: ClassVar[type] = HAWQ1Options
+
+    def __init__(self, problem: Problem, seed: int, options: HAWQ1Options | None = None) -> None:
+        options = options or HAWQ1Options()
+        super().__init__(problem, seed, ProbeSettings(options.images, options.noise, seed), options.refine)
 
     @cached_property
     def eigenvalues(self) -> Eigenvalues:
@@ -55,45 +75,47 @@ class HAWQ1(PlannedSearcher):
         return raise_in_order(self.problem, np.abs(self.eigenvalues.value) / weights)
 
 
+@dataclass(frozen=True, slots=True)
+class TraceOptions(HAWQ1Options):
+    """Options of :class:`HAWQ2`, and of :class:`HAWQ3` among others.
+
+    Attributes:
+        activations: Whether the inputs' share of the loss is counted.
+        tolerance: Relative standard error at which a trace is known well enough.
+    """
+
+    activations: bool = True
+    tolerance: float = 0.1
+
+    def __post_init__(self) -> None:
+        HAWQ1Options.__post_init__(self)
+        check_positive(self, "tolerance")
+
+
 class TraceSearcher(PlannedSearcher):
     """What HAWQ v2 and v3 share: average Hessian traces times squared perturbations are the predicted losses.
 
     Args:
         problem: What is searched.
         seed: Of the images, their noise and the random vectors.
-        images: Training images of the loss.
-        noise: Noise samples of each image; 0 for none.
-        activations: Whether the inputs' share of the loss is counted.
-        tolerance: Relative standard error at which a trace is known well enough.
-        refine: Whether the rest of the spend is used to search around the policy.
+        options: See :class:`TraceOptions`.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        seed: int,
-        *,
-        images: int = 128,
-        noise: int = 1,
-        activations: bool = True,
-        tolerance: float = 0.1,
-        refine: bool = False,
-    ) -> None:
-        super().__init__(problem, seed, ProbeSettings(images, noise, seed), refine=refine)
-        self._activations = check_flag("activations", activations)
-        self._tolerance = check_positive("tolerance", tolerance)
+    def __init__(self, problem: Problem, seed: int, options: TraceOptions) -> None:
+        super().__init__(problem, seed, ProbeSettings(options.images, options.noise, seed), options.refine)
+        self._options = options
         self._traces: dict[Part, Traces] = {}
 
     def traces(self, part: Part) -> Traces:
         """Traces of the layers' Hessians by a part, estimated at the first use."""
         if part not in self._traces:
             rng = np.random.default_rng([self.seed, 2 + (part == "activation")])
-            self._traces[part] = estimate_traces(self.probes.derivatives(part), rng, tolerance=self._tolerance)
+            self._traces[part] = estimate_traces(self.probes.derivatives(part), rng, tolerance=self._options.tolerance)
         return self._traces[part]
 
     def _predict(self) -> Prediction:
         weights = self._losses("weight")
-        inputs = self._losses("activation") if self._activations else np.zeros_like(weights)
+        inputs = self._losses("activation") if self._options.activations else np.zeros_like(weights)
         return Prediction(self.problem.space, weights, inputs)
 
     def _losses(self, part: Part) -> NDArray[np.float64]:
@@ -109,14 +131,37 @@ class HAWQ2(TraceSearcher):
     budget is found by integer programming. Weights and inputs of a layer have equal bits. Traces by the inputs are part of
     the loss, as in the paper's section on activations.
 
-    Its options are those of :class:`TraceSearcher`; ``refine`` is not in the paper.
+    Its options are those of :class:`TraceOptions`; ``refine`` is not in the paper.
 
     References:
         Dong et al., HAWQ-V2: Hessian aware trace-weighted quantization of neural networks, NeurIPS 2020.
     """
 
+    Options: ClassVar[type] = TraceOptions
+
+    def __init__(self, problem: Problem, seed: int, options: TraceOptions | None = None) -> None:
+        super().__init__(problem, seed, options or TraceOptions())
+
     def _plan(self, prediction: Prediction) -> Policy:
         return best_policy(self.problem, prediction, tie_bits=True, descending=np.abs(self.traces("weight").mean))
+
+
+@dataclass(frozen=True, slots=True)
+class HAWQ3Options(TraceOptions):
+    """Options of :class:`HAWQ3`.
+
+    Attributes:
+        activations: Whether the inputs' share of the loss is counted; the published sensitivities are those of the weights.
+        tie_bits: Whether weights and inputs of a layer have equal bits, as published.
+    """
+
+    activations: bool = False
+    tie_bits: bool = True
+
+    def __post_init__(self) -> None:
+        TraceOptions.__post_init__(self)
+        if not self.tie_bits and not self.activations:
+            raise BitcertError("tie_bits=false needs activations=true: otherwise all inputs would get the fewest bits")
 
 
 class HAWQ3(TraceSearcher):
@@ -125,44 +170,18 @@ class HAWQ3(TraceSearcher):
     Args:
         problem: What is searched.
         seed: Of the images, their noise and the random vectors.
-        images: Training images of the loss.
-        noise: Noise samples of each image, as in the training of a smoothed network; 0 for none.
-        tie_bits: Whether weights and inputs of a layer have equal bits, as published.
-        activations: Whether the inputs' share of the loss is counted; the published sensitivities are those of the weights.
-        tolerance: Relative standard error at which a trace is known well enough.
-        refine: Whether the rest of the spend is used to search around the policy; the paper does not.
-
-    Raises:
-        BitcertError: If bits are not tied and the inputs not counted: all inputs would get the fewest bits.
+        options: See :class:`HAWQ3Options`.
 
     References:
         Yao et al., HAWQ-V3: Dyadic neural network quantization, ICML 2021.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        seed: int,
-        *,
-        images: int = 128,
-        noise: int = 1,
-        tie_bits: bool = True,
-        activations: bool = False,
-        tolerance: float = 0.1,
-        refine: bool = False,
-    ) -> None:
-        super().__init__(
-            problem,
-            seed,
-            images=images,
-            noise=noise,
-            activations=activations,
-            tolerance=tolerance,
-            refine=refine,
-        )
-        self._tie_bits = check_flag("tie_bits", tie_bits)
-        if not tie_bits and not activations:
-            raise BitcertError("tie_bits=false needs activations=true: else all inputs would get the fewest bits")
+    Options: ClassVar[type] = HAWQ3Options
+
+    def __init__(self, problem: Problem, seed: int, options: HAWQ3Options | None = None) -> None:
+        options = options or HAWQ3Options()
+        super().__init__(problem, seed, options)
+        self._tie_bits = options.tie_bits
 
     def _plan(self, prediction: Prediction) -> Policy:
         return best_policy(self.problem, prediction, tie_bits=self._tie_bits)

@@ -10,7 +10,6 @@ from functools import cached_property
 import numpy as np
 
 from baselines.prediction import Prediction
-from searchers._options import check_flag
 from suite.contract.probes import Probes, ProbeSettings
 from suite.contract.problem import Problem
 from suite.contract.searcher import Exhausted, Searcher
@@ -32,10 +31,10 @@ class PlannedSearcher(Searcher):
         refine: Whether the rest of the spend is used to refine; the published methods do not.
     """
 
-    def __init__(self, problem: Problem, seed: int, settings: ProbeSettings, *, refine: bool = False) -> None:
+    def __init__(self, problem: Problem, seed: int, settings: ProbeSettings, refine: bool) -> None:
         super().__init__(problem, seed)
         self._settings = settings
-        self._refine = check_flag("refine", refine)
+        self._refine = refine
         self._proposed: set[Policy] = set()
         self._best: tuple[float, Policy] | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import product
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.program import assign
-from suite.contract import cost
+from suite.contract.cost import cheapest, enforce_budget
 from suite.contract.problem import Problem
 from suite.contract.space import Policy, Precision, SearchSpace
 
@@ -69,20 +70,16 @@ def best_policy(
     ]
     pairs = [Precision(space.choices[weight], space.choices[activation]) for weight, activation in options]
     losses = [[prediction.weights[layer, w] + prediction.activations[layer, a] for w, a in options] for layer in free]
-    macs = [space.layers[layer].macs for layer in free]
-    costs = [[count * pair.weight * pair.activation for pair in pairs] for count in macs]
-    lowest = cost.cheapest(space)
-    spent = cost.bops(space, lowest) - sum(
-        count * lowest.precisions[layer].weight * lowest.precisions[layer].activation
-        for layer, count in zip(free, macs, strict=True)
-    )
+    cost, lowest = problem.budget.cost, cheapest(space)
+    costs = [[cost.of_layer(space.layers[layer], pair) for pair in pairs] for layer in free]
+    spent = problem.cost(lowest) - sum(cost.of_layer(space.layers[layer], lowest.precisions[layer]) for layer in free)
     position = {space.layers[layer].name: row for row, layer in enumerate(free)}
     order: list[int] = []
     if descending is not None:
         order = sorted(range(len(free)), key=lambda row: -descending[free[row]])
     found = assign(
         np.array(losses).reshape(len(free), len(pairs)),
-        np.array(costs, dtype=np.int64).reshape(len(free), len(pairs)),
+        np.array(costs, dtype=object).reshape(len(free), len(pairs)),
         problem.budget.limit - spent,
         ties=[[position[name] for name in group] for group in space.ties],
         descending=order,
@@ -97,27 +94,29 @@ def best_policy(
 
 
 def greedy_policy(problem: Problem, prediction: Prediction) -> Policy:
-    """Lower the variable that saves the most BOPs for its predicted loss until the budget holds; then raise what still fits.
+    """Lower the variable that saves the most cost for its predicted loss until the budget holds; then raise what still fits.
 
-    Starts from the most bits everywhere. What is raised at the end is always the step of the largest gain a BOP.
+    Starts from the most bits everywhere. What is raised at the end is always the step of the largest gain per cost.
     """
     policy = problem.space.uniform(problem.space.choices[-1])
-    while problem.bops(policy) > problem.budget.limit:
-        policy = _best_step(problem, prediction, policy, lower=True) or policy
+    while not problem.is_feasible(policy):
+        policy = _best_step(problem, prediction, policy, lower=True) or enforce_budget(
+            problem.space, policy, problem.budget
+        )
     while (raised := _best_step(problem, prediction, policy, lower=False)) is not None:
         policy = raised
     return policy
 
 
 def _best_step(problem: Problem, prediction: Prediction, policy: Policy, *, lower: bool) -> Policy | None:
-    """The step that loses least for each BOP saved, or gains most for each BOP spent within the budget; None if there is none."""
-    spent, loss = problem.bops(policy), prediction.loss(policy)
+    """The step that loses least per cost saved, or gains most per cost spent within the budget; None if there is none."""
+    spent, loss = problem.cost(policy), prediction.loss(policy)
     steps = []
     for order, other in enumerate(problem.space.neighbours(policy)):
-        saved = spent - problem.bops(other)
+        saved = spent - problem.cost(other)
         lost = prediction.loss(other) - loss
         if lower and saved > 0:
             steps.append((lost / saved, order, other))
-        if not lower and saved < 0 and lost < 0 and problem.is_feasible(other):
-            steps.append((lost / -saved, order, other))
+        if not lower and saved <= 0 and lost < 0 and problem.is_feasible(other):
+            steps.append((lost / -saved if saved else -math.inf, order, other))
     return min(steps)[2] if steps else None

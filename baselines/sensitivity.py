@@ -4,18 +4,43 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from baselines.planned import PlannedSearcher
 from baselines.prediction import Prediction, best_policy, greedy_policy
-from suite.contract import cost
+from suite.contract.cost import cheapest
 from suite.contract.probes import Probes, ProbeSettings, Quality
 from suite.contract.problem import Problem
 from suite.contract.space import FLOAT_BITS, Policy
 from suite.errors import unknown_name
+from suite.plugins import check_counts
 
 AROUND = ("float", "budget")
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredOptions:
+    """Options of the methods that measure layer by layer.
+
+    Attributes:
+        images: Training images.
+        noise: Noise samples of each image; 0 for none.
+        around: What one layer differs from: the ``"float"`` network, or the largest uniform policy within the ``"budget"``.
+        refine: Whether the rest of the spend is used to search around the policy.
+    """
+
+    images: int = 128
+    noise: int = 4
+    around: str = "float"
+    refine: bool = False
+
+    def __post_init__(self) -> None:
+        check_counts(self, images=1, noise=0)
+        if self.around not in AROUND:
+            raise unknown_name("value of around", self.around, AROUND)
 
 
 class MeasuredSearcher(PlannedSearcher):
@@ -24,29 +49,15 @@ class MeasuredSearcher(PlannedSearcher):
     Args:
         problem: What is searched.
         seed: Of the images and their noise.
-        images: Training images.
-        noise: Noise samples of each image; 0 for none.
-        around: What one layer differs from: the ``"float"`` network, or the largest uniform policy within the ``"budget"``.
-        refine: Whether the rest of the spend is used to search around the policy.
-
-    Raises:
-        BitcertError: If an option is out of range.
+        options: See :class:`MeasuredOptions`.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        seed: int,
-        *,
-        images: int = 128,
-        noise: int = 4,
-        around: str = "float",
-        refine: bool = False,
-    ) -> None:
-        super().__init__(problem, seed, ProbeSettings(images, noise, seed), refine=refine)
-        if around not in AROUND:
-            raise unknown_name("value of around", around, AROUND)
-        self._around = around
+    Options: ClassVar[type] = MeasuredOptions
+
+    def __init__(self, problem: Problem, seed: int, options: MeasuredOptions | None = None) -> None:
+        options = options or self.Options()
+        super().__init__(problem, seed, ProbeSettings(options.images, options.noise, seed), options.refine)
+        self._around = options.around
 
     def _predict(self) -> Prediction:
         return measure_losses(self.problem, self.probes, self._around, self._lost)
@@ -59,7 +70,7 @@ class MeasuredSearcher(PlannedSearcher):
 class SensitivityILP(MeasuredSearcher):
     """Least sum of measured loss increases within the budget, by integer programming.
 
-    Its options are those of :class:`MeasuredSearcher`.
+    Its options are those of :class:`MeasuredOptions`.
     """
 
     def _plan(self, prediction: Prediction) -> Policy:
@@ -70,9 +81,9 @@ class SensitivityILP(MeasuredSearcher):
 
 
 class SensitivityGreedy(MeasuredSearcher):
-    """Measured loss increases, used greedily: bits that save the most BOPs for their loss are given up first.
+    """Measured loss increases, used greedily: bits that save the most of the budget for their loss are given up first.
 
-    Its options are those of :class:`MeasuredSearcher`.
+    Its options are those of :class:`MeasuredOptions`.
     """
 
     def _plan(self, prediction: Prediction) -> Policy:
@@ -82,31 +93,20 @@ class SensitivityGreedy(MeasuredSearcher):
         return quality.loss
 
 
+@dataclass(frozen=True, slots=True)
+class CertifiedOptions(MeasuredOptions):
+    """Options of :class:`CertifiedILP`: those of :class:`MeasuredOptions`, with more noise."""
+
+    noise: int = 8
+
+
 class CertifiedILP(MeasuredSearcher):
     """Least sum of measured losses of certified radius within the budget, by integer programming.
 
     The radius is the smooth stand-in of :class:`suite.contract.probes.Quality`, which moves before predictions flip.
-
-    Args:
-        problem: What is searched.
-        seed: Of the images and their noise.
-        images: Training images.
-        noise: Noise samples of each image.
-        around: What one layer differs from: the ``"float"`` network, or the largest uniform policy within the ``"budget"``.
-        refine: Whether the rest of the spend is used to search around the policy.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        seed: int,
-        *,
-        images: int = 128,
-        noise: int = 8,
-        around: str = "float",
-        refine: bool = False,
-    ) -> None:
-        super().__init__(problem, seed, images=images, noise=noise, around=around, refine=refine)
+    Options: ClassVar[type] = CertifiedOptions
 
     def _plan(self, prediction: Prediction) -> Policy:
         return best_policy(self.problem, prediction)
@@ -121,7 +121,7 @@ def measure_losses(problem: Problem, probes: Probes, around: str, lost: Callable
     layers = len(space.layers)
     centre = Policy.from_bits([FLOAT_BITS] * layers, [FLOAT_BITS] * layers)
     if around == "budget":
-        centre = problem.largest_uniform() or cost.cheapest(space)
+        centre = problem.largest_uniform() or cheapest(space)
     bits = np.array([centre.weights, centre.activations])
     losses = np.zeros((2, layers, len(space.choices)))
     least = lost(probes.measure(centre))

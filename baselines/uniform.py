@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 from suite.contract.problem import Problem
 from suite.contract.searcher import Exhausted, Searcher
@@ -13,8 +14,9 @@ from suite.contract.trial import Trial
 class Uniform(Searcher):
     """Proposes every feasible uniform policy once, then is exhausted.
 
-    Most BOPs come first; among equals the pair whose weight and activation bits differ least, then the one with more
-    weight bits. A space that ties weight and activation bits has pairs of equal bits only.
+    The most expensive come first, by the budget's cost and then by BOPs; among equals the pair whose weight and activation
+    bits differ least, then the one with more weight bits. A space that ties weight and activation bits has pairs of equal
+    bits only.
 
     Args:
         problem: What is searched.
@@ -26,15 +28,16 @@ class Uniform(Searcher):
         space = problem.space
         pairs = [
             (weight, activation)
-            for weight in space.choices
-            for activation in space.choices
+            for weight, activation in product(space.choices, repeat=2)
             if weight == activation or not space.tie_weight_activation
         ]
-        policies = {pair: space.uniform(*pair) for pair in pairs}
-        feasible = [pair for pair in pairs if problem.is_feasible(policies[pair])]
-        feasible.sort(key=lambda pair: (-problem.bops(policies[pair]), abs(pair[0] - pair[1]), -pair[0]))
+        policies = {pair: policy for pair in pairs if problem.is_feasible(policy := space.uniform(*pair))}
+
+        def order(pair: tuple[int, int]) -> tuple[int, int, int, int]:
+            return -problem.cost(policies[pair]), -problem.bops(policies[pair]), abs(pair[0] - pair[1]), -pair[0]
+
         # A dictionary keeps the order and drops repeats: without free layers all pairs are one policy.
-        self._remaining = list(dict.fromkeys(policies[pair] for pair in feasible))[::-1]
+        self._remaining = list(dict.fromkeys(policies[pair] for pair in sorted(policies, key=order)))[::-1]
 
     def ask(self, pending: Sequence[Trial] = ()) -> Policy:
         """Propose the next uniform policy; raises Exhausted after the last."""

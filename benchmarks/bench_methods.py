@@ -187,7 +187,7 @@ def ranking(bench: Bench) -> Iterator[Row]:
     arguments, problem = bench.arguments, bench.problem
     split, n = bench.split(arguments.ranking_images), arguments.ranking_n
     rng = np.random.default_rng(0)
-    policies = [random_feasible(problem.space, problem.budget.limit, rng) for _ in range(arguments.policies)]
+    policies = [random_feasible(problem.space, problem.budget, rng) for _ in range(arguments.policies)]
     advance = bench.bar(f"reference of the ranking, n = {n:,}", len(policies) * len(split) * n)
     noisy = problem.bench.noisy(split, seed=0, memory=2**30)
     shares = [share for share in (200, 100, 50, 20, 10) if n // share]

@@ -18,11 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 import suite
-from baselines import SENSITIVITY
 from benchmarks.timing import measure
 from suite.contract.probes import GRADIENT_PASSES, ProbeSettings, product_passes
 from suite.problems.vision import VisionProblem
-from suite.run.registry import make_searcher
+from suite.run.registry import make_searcher, predicting_names
 
 ROWS = 64
 
@@ -33,7 +32,7 @@ def main() -> None:
     parser.add_argument("--budget", default="w3a3")
     parser.add_argument("--data")
     parser.add_argument("--checkpoint")
-    parser.add_argument("--methods", default=",".join(SENSITIVITY))
+    parser.add_argument("--methods", default=",".join(predicting_names()))
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     settings = {name: getattr(arguments, name) for name in ("budget", "data", "checkpoint")}

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from suite.report.intervals import mean_interval
-from suite.report.scores import by_searcher, exam_score
+from suite.report.exams import exam_score
+from suite.report.statistics import mean_interval
 from suite.studies.compare.run import load_comparison
 
 DRAWS = 10_000
@@ -46,7 +46,7 @@ def main() -> None:
     by_seed = np.array(
         [
             [exam_score(entry.outcome, objective) for entry in entries[:2]]
-            for entries in by_searcher(comparison).values()
+            for entries in comparison.by_searcher().values()
         ]
     )
     if by_seed.shape[1] > 1:

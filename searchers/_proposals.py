@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from suite.contract import cost
+from suite.contract.cost import cheapest, enforce_budget
 from suite.contract.problem import Problem
 from suite.contract.searcher import Exhausted
 from suite.contract.space import Policy
@@ -22,8 +22,7 @@ class Proposals:
     """
 
     def __init__(self, problem: Problem) -> None:
-        self._space = problem.space
-        self._limit = problem.budget.limit
+        self._space, self._budget = problem.space, problem.budget
         self._known: set[Policy] = set()
 
     def take(self, candidates: Iterable[Policy], pending: Sequence[Trial] = ()) -> Policy:
@@ -45,14 +44,14 @@ class Proposals:
     def _first_unknown(self) -> Policy:
         # Feasible policies stay feasible when bits are lowered, so all of them are reached from the cheapest one in
         # single steps. The walk goes through known policies only: it ends after at most as many as are known.
-        start = cost.cheapest(self._space)
+        start = cheapest(self._space)
         queue, met = deque([start]), {start}
         while queue:
             policy = queue.popleft()
             if policy not in self._known:
                 return policy
             for neighbour in self._space.neighbours(policy):
-                if neighbour not in met and cost.bops(self._space, neighbour) <= self._limit:
+                if neighbour not in met and self._budget.allows(self._space, neighbour):
                     met.add(neighbour)
                     queue.append(neighbour)
         raise Exhausted(f"all {len(met)} feasible policies have been proposed")
@@ -75,9 +74,8 @@ def mutate(problem: Problem, policy: Policy, rng: np.random.Generator, rate: flo
     changed[rng.integers(len(vector))] = True
     # A step of 1 .. count - 1 around the circle of choices reaches every other choice equally often.
     steps = rng.integers(1, count, size=len(vector))
-    return cost.enforce_budget(
-        space, space.decode(np.where(changed, (vector + steps) % count, vector)), problem.budget.limit
-    )
+    redrawn = space.decode(np.where(changed, (vector + steps) % count, vector))
+    return enforce_budget(space, redrawn, problem.budget)
 
 
 def mutations(problem: Problem, policy: Policy, rng: np.random.Generator, attempts: int = 32) -> Iterator[Policy]:
@@ -98,7 +96,7 @@ def spend(problem: Problem, policy: Policy, rng: np.random.Generator) -> Policy:
             if vector[variable] + 1 == len(space.choices):
                 continue
             vector[variable] += 1
-            if cost.bops(space, space.decode(vector)) <= problem.budget.limit:
+            if problem.budget.allows(space, space.decode(vector)):
                 affordable.append(variable)
             else:
                 vector[variable] -= 1

@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from searchers._proposals import Proposals, mutations
-from suite.contract import cost
+from suite.contract.cost import enforce_budget, random_feasible
 from suite.contract.problem import Problem
 from suite.contract.space import Policy
 from suite.contract.trial import Trial
@@ -24,7 +24,7 @@ class WalledStudy:
     goes through the budget wall, and through mutation if it was proposed before. The study then holds the policy
     *evaluated* as a running trial, told when its result is known. The point *suggested*, where it differs, is never
     given a score: it is closed as failed, which every sampler ignores, or on request as pruned with its relative excess
-    of BOPs as a violated constraint.
+    over the budget as a violated constraint.
 
     The first ``startup`` results are those of random feasible policies: a walled uniform draw would have its last layers
     at the fewest bits almost always.
@@ -79,22 +79,22 @@ class WalledStudy:
         Raises:
             Exhausted: If every feasible policy of the space has been proposed.
         """
-        space, limit = self._problem.space, self._problem.budget.limit
+        space, budget = self._problem.space, self._problem.budget
         suggestion = self.study.ask(self._distributions)
         suggested = space.decode(list(suggestion.params.values()))
         if self._finished < self._startup:
-            wanted = cost.random_feasible(space, limit, self._rng)
+            wanted = random_feasible(space, budget, self._rng)
         else:
-            wanted = cost.enforce_budget(space, suggested, limit)
+            wanted = enforce_budget(space, suggested, budget)
         policy = self._proposals.take(chain([wanted], mutations(self._problem, wanted, self._rng)), pending)
         if policy == suggested:
             self._numbers[policy] = suggestion.number
             return policy
         # Copied before the constraint is set: NSGA-II keeps the generation that the suggestion was made for in here.
         attributes = dict(self.study.get_trials(deepcopy=False)[suggestion.number].system_attrs)
-        excess = cost.bops(space, suggested) / limit - 1
+        excess = self._problem.cost(suggested) / budget.limit - 1
         if self._tell_excess and excess > 0 and self._finished >= self._startup:
-            suggestion.set_constraint("excess BOPs", excess)
+            suggestion.set_constraint(f"excess {budget.cost.unit}", excess)
             self.study.tell(suggestion, state=TrialState.PRUNED)
         else:
             self.study.tell(suggestion, state=TrialState.FAIL)

@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import ClassVar
 
-from searchers._episodes import Episodes, schedule
+import numpy as np
+from numpy.typing import NDArray
+
+from searchers._ddpg import DDPG, AgentSettings
 from searchers._heuristics import heuristic_policies
-from searchers._options import check_flag, check_positive
-from searchers.ddpg import AgentSettings
+from searchers._walk import FEATURES, LayerWalk
 from suite.contract.objective import parse_objective
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Trial
 from suite.errors import BitcertError
+from suite.plugins import check_counts, check_positive
+
+_HAQ_EPISODES = 600
+"""Episodes of a run of HAQ's released code, for which its warm-up and its exploration are made."""
+
+_HAQ_MEMORY = 128
+"""Transitions that HAQ's released code remembers, for each layer of the network."""
+
+_ATTEMPTS, _LEAST_DEVIATION, _GROWTH = 16, 0.05, 1.3
+"""Walks of an episode that has to end at a new policy, the least deviation of the second, and its growth from walk to walk."""
 
 
-class ARQ(Searcher):
-    """Adaptive robustness-aware quantization: HAQ's agent and wall, with certified robustness as the reward.
+@dataclass(frozen=True, slots=True)
+class ARQOptions:
+    """Options of :class:`ARQ`; everything after ``scale`` differs from the published method when it is changed.
 
-    Reward of an episode: ``scale * (ACR of the quantized network - ACR of the float network)``, both measured on the same
-    images and noise by the certification method of the problem. The float network is measured once, as a probe that the
-    search pays for. The paper certifies incrementally in the loop: that is ``certify="incremental"`` of the problem.
-
-    Everything after ``scale`` differs from the published method when it is changed.
-
-    Args:
-        problem: What is searched.
-        seed: Seed of the agent and its exploration.
+    Attributes:
         reward: What is rewarded: ``"acr"``, or the paper's rivals ``"clean"`` and ``"certified@0.25,0.5"``.
         scale: Factor of the reward. The published value is not known; None is ten per sigma of radius (ten per unit of
             accuracy), about HAQ's, and makes the reward independent of the unit of radii.
@@ -40,75 +48,166 @@ class ARQ(Searcher):
         warm_start: Whether uniform and greedy policies are tried first and remembered.
         twin_critics: Whether two critics guard against overestimation (TD3).
         avoid_repeats: Whether an episode that ends at a policy proposed before is walked again, exploring more widely.
-        gradient_norm: Largest norm of the agent's gradients; None for any.
+        gradient_norm: Largest norm of the agent's gradients; None for no limit.
+    """
+
+    reward: str = "acr"
+    scale: float | None = None
+    baseline: bool = True
+    episodes: int | None = None
+    relabel: bool = False
+    updates: int = 1
+    warm_start: bool = False
+    twin_critics: bool = False
+    avoid_repeats: bool = False
+    gradient_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        parse_objective(self.reward)
+        check_counts(self, episodes=1, updates=1)
+        check_positive(self, "scale", "gradient_norm")
+
+
+@dataclass(slots=True, eq=False)
+class _Episode:
+    """One proposal: its actions, the policy they led to, and the reward once it is told (NaN after a failure)."""
+
+    number: int
+    actions: NDArray[np.float64]
+    policy: Policy
+    reward: float | None = None
+
+
+class ARQ(Searcher):
+    """Adaptive robustness-aware quantization: HAQ's agent and wall, with certified robustness as the reward.
+
+    Every proposal is an episode: the agent walks through the layers and decides one bit width at a time. Its reward is
+    ``scale * (ACR of the quantized network - ACR of the float network)``, both measured on the same images and noise by the
+    certification method of the problem; every step of the episode gets all of it, as in HAQ's released code. The float
+    network is measured once, as a probe that the search pays for. The paper certifies incrementally in the loop: that is
+    ``certify="incremental"`` of the problem.
+
+    Exploration is a function of the seed and the episode's number. Results are learned in the order of the proposals,
+    whatever the order they arrive in: the episodes under way together are all walked by the same actor, and the agent
+    ends up the same.
+
+    Args:
+        problem: What is searched.
+        seed: Seed of the agent and its exploration.
+        options: See :class:`ARQOptions`.
+
+    Attributes:
+        agent: The agent.
 
     Raises:
-        BitcertError: If an option is out of range, or certified accuracy is rewarded at a radius the problem does not report.
+        BitcertError: If the reward has a second objective, or a radius that the problem does not report.
 
     References:
         Yang, Ugare, Zhao, Singh and Misailovic, ARQ: A mixed-precision quantization framework for accurate and
         certifiably robust DNNs, arXiv 2410.24214, 2024.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        seed: int,
-        *,
-        reward: str = "acr",
-        scale: float | None = None,
-        baseline: bool = True,
-        episodes: int | None = None,
-        relabel: bool = False,
-        updates: int = 1,
-        warm_start: bool = False,
-        twin_critics: bool = False,
-        avoid_repeats: bool = False,
-        gradient_norm: float | None = None,
-    ) -> None:
+    Options: ClassVar[type] = ARQOptions
+
+    def __init__(self, problem: Problem, seed: int, options: ARQOptions | None = None) -> None:
         super().__init__(problem, seed)
-        self._reward = parse_objective(str(reward))
-        unknown = [radius for radius in self._reward.radii if radius not in problem.radii]
-        if unknown or self._reward.pareto:
+        self._settings = options = options or ARQOptions()
+        self._reward = parse_objective(options.reward)
+        if self._reward.pareto or not set(self._reward.radii) <= set(problem.radii):
+            radii = ", ".join(f"{radius:g}" for radius in problem.radii)
             raise BitcertError(
-                f"reward {reward!r} cannot be had: give acr, clean, or certified@ with radii of the problem "
-                f"({', '.join(f'{radius:g}' for radius in problem.radii)})"
+                f"unsupported reward {options.reward!r}; give acr, clean, or certified@ with radii of the problem ({radii})"
             )
+        self._scale = options.scale or (10.0 / problem.sigma if self._reward.is_radius else 10.0)
+        self._score_of_float = cache(self._measure_float)
+        self._walk = LayerWalk(problem)
         settings = AgentSettings(
-            critics=2 if check_flag("twin_critics", twin_critics) else 1,
-            baseline_rate=0.5 if check_flag("baseline", baseline) else None,
-            gradient_norm=None if gradient_norm is None else check_positive("gradient_norm", gradient_norm),
+            critics=2 if options.twin_critics else 1,
+            baseline_rate=0.5 if options.baseline else None,
+            gradient_norm=options.gradient_norm,
+            capacity=_HAQ_MEMORY * len(problem.space.layers),
         )
-        usual = 10.0 / problem.sigma if self._reward.measure == "acr" else 10.0
-        self._scale = usual if scale is None else check_positive("scale", scale)
-        self._of_float = cache(self._measure_float)
-        self.episodes = Episodes(
-            problem,
-            seed,
-            schedule(settings, episodes),
-            updates=updates,
-            relabel=check_flag("relabel", relabel),
-            avoid_repeats=check_flag("avoid_repeats", avoid_repeats),
-            first=heuristic_policies(problem) if check_flag("warm_start", warm_start) else (),
-        )
+        self.agent = DDPG(len(FEATURES), schedule(settings, options.episodes), seed)
+        self._first = heuristic_policies(problem) if options.warm_start else []
+        self._known: set[Policy] = set()
+        self._proposed = 0
+        self._open: deque[_Episode] = deque()
 
     def ask(self, pending: Sequence[Trial] = ()) -> Policy:
         """Propose the policy of one more episode."""
-        return self.episodes.propose()
+        number, rng = self._proposed, np.random.default_rng([self.seed, self._proposed])
+        for attempt in range(_ATTEMPTS if self._settings.avoid_repeats else 1):
+            actions = self._act(number, attempt, rng)
+            policy = self._walk.policy(actions)
+            if policy not in self._known:
+                break
+        self._proposed += 1
+        self._known.add(policy)
+        self._open.append(_Episode(number, actions, policy))
+        return policy
 
     def tell(self, trial: Trial) -> None:
-        """Reward the episode of a trial; one that failed teaches nothing."""
+        """Reward the episode of a trial, NaN if it failed, and train on all episodes whose turn has come.
+
+        Trials of policies that were not proposed here are passed over; one that failed teaches nothing.
+        """
         reward = math.nan
         if trial.metrics is not None:
-            gain = self._reward.score(trial.metrics) - self._of_float(trial.fidelity, trial.seed)
+            gain = self._reward.score(trial.metrics) - self._score_of_float(trial.fidelity, trial.seed)
             reward = self._scale * gain
-        self.episodes.learn(trial, reward)
+        for episode in self._open:
+            if episode.reward is None and episode.policy == trial.policy:
+                episode.reward = reward
+                break
+        while self._open and self._open[0].reward is not None:
+            self._train(self._open.popleft())
+
+    def _act(self, number: int, attempt: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Actions of an episode; later attempts explore more widely."""
+        if attempt == 0 and number < len(self._first):
+            return self._walk.actions(self._first[number])
+        uniforms = rng.random(self._walk.steps)
+        if number < self.agent.settings.warmup:
+            return uniforms
+        deviation = self.agent.deviation(number)
+        if attempt > 0:
+            deviation = max(deviation, _LEAST_DEVIATION) * _GROWTH**attempt
+        actions: list[float] = []
+        for step, uniform in enumerate(uniforms.tolist()):
+            state = self._walk.state(step, actions[-1] if actions else None)
+            actions.append(self.agent.explore(state, deviation, uniform))
+        return np.array(actions)
+
+    def _train(self, episode: _Episode) -> None:
+        if episode.reward is None or np.isnan(episode.reward) or self._walk.steps == 0:
+            return
+        actions = episode.actions
+        if self._settings.relabel:
+            actions = self._walk.taken(actions, episode.policy)
+        self.agent.remember(self._walk.states(actions), actions, np.full(self._walk.steps, episode.reward))
+        if episode.number >= self.agent.settings.warmup:
+            for _ in range(self._settings.updates * self._walk.steps):
+                self.agent.update()
 
     def _measure_float(self, fidelity: Fidelity, seed: int) -> float:
         return self._reward.score(self.problem.evaluate_float(fidelity, seed))
 
 
-class ARQPlus(ARQ):
+@dataclass(frozen=True, slots=True)
+class ARQPlusOptions:
+    """Options of :class:`ARQPlus`.
+
+    Attributes:
+        episodes: Planned length of the run.
+    """
+
+    episodes: int = 64
+
+    def __post_init__(self) -> None:
+        check_counts(self, episodes=1)
+
+
+class ARQPlus(Searcher):
     """ARQ with what helps it in short runs: first the obvious policies, no policy twice, and a more careful agent.
 
     Uniform and greedy policies are tried and remembered before anything else, the agent is taught what the budget wall
@@ -118,16 +217,33 @@ class ARQPlus(ARQ):
     Args:
         problem: What is searched.
         seed: Seed of the agent and its exploration.
-        episodes: Planned length of the run.
+        options: See :class:`ARQPlusOptions`.
     """
 
-    def __init__(self, problem: Problem, seed: int, *, episodes: int = 64) -> None:
-        super().__init__(
-            problem,
-            seed,
-            episodes=episodes,
-            relabel=True,
-            warm_start=True,
-            twin_critics=True,
-            avoid_repeats=True,
-        )
+    Options: ClassVar[type] = ARQPlusOptions
+
+    def __init__(self, problem: Problem, seed: int, options: ARQPlusOptions | None = None) -> None:
+        super().__init__(problem, seed)
+        episodes = (options or ARQPlusOptions()).episodes
+        careful = ARQOptions(episodes=episodes, relabel=True, warm_start=True, twin_critics=True, avoid_repeats=True)
+        self._arq = ARQ(problem, seed, careful)
+
+    def ask(self, pending: Sequence[Trial] = ()) -> Policy:
+        """Propose the policy of one more episode."""
+        return self._arq.ask(pending)
+
+    def tell(self, trial: Trial) -> None:
+        """Reward the episode of a trial; one that failed teaches nothing."""
+        self._arq.tell(trial)
+
+
+def schedule(settings: AgentSettings, episodes: int | None) -> AgentSettings:
+    """Fit warm-up and exploration, made for 600 episodes, to a run of another length; None leaves them as they are.
+
+    The warm-up is a quarter of the run at most, and the last episode explores as little as it would have done there.
+    """
+    if episodes is None:
+        return settings
+    warmup = min(settings.warmup, episodes // 4)
+    decay = settings.decay ** ((_HAQ_EPISODES - settings.warmup) / max(1, episodes - warmup))
+    return replace(settings, warmup=warmup, decay=decay)

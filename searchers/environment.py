@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from searchers.episode import FEATURES, LayerWalk
+from searchers._walk import FEATURES, LayerWalk
 from suite.contract.problem import Problem
 from suite.contract.trial import Fidelity
 
@@ -19,7 +19,7 @@ Observation = NDArray[np.float32]
 class PolicyEnvironment(gymnasium.Env[Observation, Observation]):
     """One episode decides one policy, number by number; the last step evaluates it and is the only one rewarded.
 
-    Observations are the states of :class:`searchers.episode.LayerWalk`, all in [0, 1]; actions are single numbers in
+    Observations are the states of :class:`searchers._walk.LayerWalk`, all in [0, 1]; actions are single numbers in
     [0, 1], of which intervals of equal length mean the choices of bits. The policy goes through the budget wall. The
     reward is the problem's objective; ``info`` of the last step holds the ``policy`` and its ``metrics``. What evaluations
     cost is counted by ``problem.meter``.

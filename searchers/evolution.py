@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from searchers._options import check_count, check_probability
 from searchers._proposals import Proposals, mutate, spend
 from suite.contract.cost import random_feasible
 from suite.contract.problem import Problem
@@ -16,6 +16,7 @@ from suite.contract.searcher import Searcher
 from suite.contract.space import Policy
 from suite.contract.trial import Trial
 from suite.errors import BitcertError
+from suite.plugins import check_counts, check_probabilities
 
 _ATTEMPTS = 32
 
@@ -23,6 +24,34 @@ _ATTEMPTS = 32
 class _Member(NamedTuple):
     score: float
     policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class EvolutionOptions:
+    """Options of :class:`Evolution`.
+
+    Attributes:
+        population: Members that may become parents. The paper's 100 are for 20,000 evaluations.
+        tournament: Members drawn, without replacement, to choose a parent from. Half of the population is a stronger
+            selection than the paper's quarter, for runs of a few generations.
+        crossover_probability: Share of children that have two parents; 0 is the paper's algorithm.
+        mutation_rate: Probability that a variable is redrawn, at least one always is; None for one over their number.
+        spend_budget: Whether children are raised again where budget is left.
+    """
+
+    population: int = 16
+    tournament: int = 8
+    crossover_probability: float = 0.5
+    mutation_rate: float | None = None
+    spend_budget: bool = True
+
+    def __post_init__(self) -> None:
+        check_counts(self, population=2, tournament=1)
+        check_probabilities(self, "crossover_probability", "mutation_rate")
+        if self.tournament > self.population:
+            raise BitcertError(
+                f"a tournament of {self.tournament} is larger than the population of {self.population}; lower it"
+            )
 
 
 class Evolution(Searcher):
@@ -37,42 +66,20 @@ class Evolution(Searcher):
     Args:
         problem: What is searched.
         seed: Seed of all draws.
-        population: Members that may become parents. The paper's 100 are for 20,000 evaluations.
-        tournament: Members drawn, without replacement, to choose a parent from. Half of the population is a stronger
-            selection than the paper's quarter, for runs of a few generations.
-        crossover_probability: Share of children that have two parents; 0 is the paper's algorithm.
-        mutation_rate: Probability that a variable is redrawn, at least one always is; None for one over their number.
-        spend_budget: Whether children are raised again where budget is left.
-
-    Raises:
-        BitcertError: If an option is out of range.
+        options: See :class:`EvolutionOptions`.
 
     References:
         Real, Aggarwal, Huang and Le, Regularized evolution for image classifier architecture search, AAAI 2019.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        seed: int,
-        *,
-        population: int = 16,
-        tournament: int = 8,
-        crossover_probability: float = 0.5,
-        mutation_rate: float | None = None,
-        spend_budget: bool = True,
-    ) -> None:
+    Options: ClassVar[type] = EvolutionOptions
+
+    def __init__(self, problem: Problem, seed: int, options: EvolutionOptions | None = None) -> None:
         super().__init__(problem, seed)
-        check_count("population", population, 2)
-        if check_count("tournament", tournament, 1) > population:
-            raise BitcertError(f"a tournament of {tournament} is larger than the population of {population}; lower it")
-        self._tournament = tournament
-        self._crossover_probability = check_probability("crossover_probability", crossover_probability)
-        rate = 1 / max(1, len(problem.space.variables)) if mutation_rate is None else mutation_rate
-        self._mutation_rate = check_probability("mutation_rate", rate)
-        self._spend_budget = spend_budget
-        self._members: deque[_Member] = deque()
-        self._population = population
+        self._settings = options = options or EvolutionOptions()
+        one = 1 / max(1, len(problem.space.variables))
+        self._mutation_rate = one if options.mutation_rate is None else options.mutation_rate
+        self._members: deque[_Member] = deque(maxlen=options.population)
         self._rng = np.random.default_rng(seed)
         self._proposals = Proposals(problem)
 
@@ -84,24 +91,22 @@ class Evolution(Searcher):
         """Take a successful trial into the population, in which the oldest member makes room for it."""
         if trial.metrics is not None:
             self._members.append(_Member(self.problem.objective.score(trial.metrics), trial.policy))
-            if len(self._members) > self._population:
-                self._members.popleft()
 
     def _candidates(self) -> Iterator[Policy]:
         for _ in range(_ATTEMPTS):
-            if len(self._members) < self._population:
-                yield random_feasible(self.problem.space, self.problem.budget.limit, self._rng)
+            if len(self._members) < self._settings.population:
+                yield random_feasible(self.problem.space, self.problem.budget, self._rng)
             else:
                 yield self._child()
 
     def _child(self) -> Policy:
         space, policy = self.problem.space, self._parent()
-        if self._rng.random() < self._crossover_probability:
+        if self._rng.random() < self._settings.crossover_probability:
             one, other = space.encode(policy), space.encode(self._parent())
             policy = space.decode(np.where(self._rng.random(len(one)) < 0.5, one, other))
         policy = mutate(self.problem, policy, self._rng, self._mutation_rate)
-        return spend(self.problem, policy, self._rng) if self._spend_budget else policy
+        return spend(self.problem, policy, self._rng) if self._settings.spend_budget else policy
 
     def _parent(self) -> Policy:
-        entrants = self._rng.choice(self._population, size=self._tournament, replace=False)
+        entrants = self._rng.choice(self._settings.population, size=self._settings.tournament, replace=False)
         return max((self._members[entrant] for entrant in entrants), key=lambda member: member.score).policy

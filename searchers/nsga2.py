@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from optuna.samplers import NSGAIISampler
 from optuna.samplers.nsgaii import UniformCrossover
 
-from searchers._options import check_count, check_probability
 from searchers._study import WalledStudy
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
 from suite.contract.space import Policy
 from suite.contract.trial import Trial
+from suite.plugins import check_counts, check_probabilities
+
+
+@dataclass(frozen=True, slots=True)
+class NSGA2Options:
+    """Options of :class:`NSGA2`.
+
+    Attributes:
+        population: Policies in a generation. 12 leaves 5 to 21 generations in 64 to 256 evaluations.
+        crossover_probability: Share of children that have two parents; 0.9 in the paper.
+        mutation_probability: Probability that a child's variable is redrawn; None for one variable on average, as in the paper.
+    """
+
+    population: int = 12
+    crossover_probability: float = 0.9
+    mutation_probability: float | None = None
+
+    def __post_init__(self) -> None:
+        check_counts(self, population=2)
+        check_probabilities(self, "crossover_probability", "mutation_probability")
 
 
 class NSGA2(Searcher):
@@ -27,41 +47,26 @@ class NSGA2(Searcher):
     Args:
         problem: What is searched; with ``+bops`` in its objective, score and BOPs are two objectives.
         seed: Seed of the sampler and of the first generation.
-        population: Policies in a generation. 12 leaves 5 to 21 generations in 64 to 256 evaluations.
-        crossover_probability: Share of children that have two parents.
-        mutation_probability: Probability that a child's variable is redrawn; None for one variable on average.
-
-    Raises:
-        BitcertError: If an option is out of range.
+        options: See :class:`NSGA2Options`.
 
     References:
         Deb, Pratap, Agarwal and Meyarivan, A fast and elitist multiobjective genetic algorithm: NSGA-II, IEEE
         Transactions on Evolutionary Computation 6(2), 2002.
     """
 
+    Options: ClassVar[type] = NSGA2Options
     supports_pareto: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        problem: Problem,
-        seed: int,
-        *,
-        population: int = 12,
-        crossover_probability: float = 0.9,
-        mutation_probability: float | None = None,
-    ) -> None:
+    def __init__(self, problem: Problem, seed: int, options: NSGA2Options | None = None) -> None:
         super().__init__(problem, seed)
-        if mutation_probability is not None:
-            check_probability("mutation_probability", mutation_probability)
+        options = options or NSGA2Options()
         rng = np.random.default_rng(seed)
         sampler = NSGAIISampler(
-            population_size=check_count("population", population, 2),
+            population_size=options.population,
             mutation=None,  # redraw uniformly: few choices a variable, and Optuna's only operator is experimental
-            mutation_prob=mutation_probability,  # None is one over the number of variables, as in the paper
-            crossover=UniformCrossover(
-                swapping_prob=0.5
-            ),  # layers have no order that would favour cutting in one place
-            crossover_prob=check_probability("crossover_probability", crossover_probability),  # 0.9 in the paper
+            mutation_prob=options.mutation_probability,  # None is one over the number of variables
+            crossover=UniformCrossover(swapping_prob=0.5),  # the order of layers favours no place to cut at
+            crossover_prob=options.crossover_probability,
             swapping_prob=0.5,  # for categorical parameters; there are none
             seed=int(rng.integers(2**32)),
             constraints_func=None,  # deprecated, and every policy that is told is feasible
@@ -69,7 +74,7 @@ class NSGA2(Searcher):
             child_generation_strategy=None,
             after_trial_strategy=None,
         )
-        self.walled = WalledStudy(problem, sampler, rng, startup=population, tell_excess=False)
+        self.walled = WalledStudy(problem, sampler, rng, startup=options.population, tell_excess=False)
 
     def ask(self, pending: Sequence[Trial] = ()) -> Policy:
         """Propose a feasible policy not proposed before; raises Exhausted when there is none."""

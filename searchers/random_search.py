@@ -34,8 +34,8 @@ class RandomSearch(Searcher):
 
     def ask(self, pending: Sequence[Trial] = ()) -> Policy:
         """Propose a new random policy; Exhausted once every feasible policy has been proposed."""
-        space, limit = self.problem.space, self.problem.budget.limit
-        return self._proposals.take((random_feasible(space, limit, self._rng) for _ in range(_ATTEMPTS)), pending)
+        space, budget = self.problem.space, self.problem.budget
+        return self._proposals.take((random_feasible(space, budget, self._rng) for _ in range(_ATTEMPTS)), pending)
 
     def tell(self, trial: Trial) -> None:
         """Learn nothing."""

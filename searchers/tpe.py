@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from optuna.samplers import TPESampler
 
-from searchers._options import check_count
 from searchers._study import WalledStudy
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
 from suite.contract.space import Policy
 from suite.contract.trial import Trial
+from suite.plugins import check_counts
+
+
+@dataclass(frozen=True, slots=True)
+class TPEOptions:
+    """Options of :class:`TPE`.
+
+    Attributes:
+        startup: Successful random trials before the estimator is followed; a quarter of the shortest usual run (64).
+        candidates: Draws from the good density among which the best ratio is taken; 24 is Optuna's and Hyperopt's.
+    """
+
+    startup: int = 16
+    candidates: int = 24
+
+    def __post_init__(self) -> None:
+        check_counts(self, startup=1, candidates=1)
 
 
 class TPE(Searcher):
@@ -26,11 +43,7 @@ class TPE(Searcher):
     Args:
         problem: What is searched; with ``+bops`` in its objective, score and BOPs are two objectives (MOTPE).
         seed: Seed of the sampler and of the first proposals.
-        startup: Successful random trials before the estimator is followed; a quarter of the shortest usual run (64).
-        candidates: Draws from the good density among which the best ratio is taken; 24 is Optuna's and Hyperopt's.
-
-    Raises:
-        BitcertError: If an option is not a positive integer.
+        options: See :class:`TPEOptions`.
 
     References:
         Bergstra, Bardenet, Bengio and Kegl, Algorithms for hyper-parameter optimization, NeurIPS 2011.
@@ -39,22 +52,24 @@ class TPE(Searcher):
         Ozaki et al., Multiobjective tree-structured Parzen estimator, JAIR 73, 2022.
     """
 
+    Options: ClassVar[type] = TPEOptions
     supports_pareto: ClassVar[bool] = True
 
-    def __init__(self, problem: Problem, seed: int, *, startup: int = 16, candidates: int = 24) -> None:
+    def __init__(self, problem: Problem, seed: int, options: TPEOptions | None = None) -> None:
         super().__init__(problem, seed)
+        options = options or TPEOptions()
         rng = np.random.default_rng(seed)
         # The options left out (prior, magic clip, endpoints, gamma, weights) are deprecated: giving them a value warns.
         sampler = TPESampler(
-            n_startup_trials=check_count("startup", startup, 1),  # below it WalledStudy draws, feasibly, in its place
-            n_ei_candidates=check_count("candidates", candidates, 1),
+            n_startup_trials=options.startup,  # below it WalledStudy draws, feasibly, in its place
+            n_ei_candidates=options.candidates,
             seed=int(rng.integers(2**32)),
             multivariate=True,  # bits of different layers compete for one budget: independent densities miss that
             group=False,  # every trial has the same parameters, so there is nothing to group
             constant_liar=True,  # pending policies repel further proposals
             constraints_func=None,  # deprecated: constraints are set on the trials
         )
-        self.walled = WalledStudy(problem, sampler, rng, startup=startup, tell_excess=True)
+        self.walled = WalledStudy(problem, sampler, rng, startup=options.startup, tell_excess=True)
 
     def ask(self, pending: Sequence[Trial] = ()) -> Policy:
         """Propose a feasible policy not proposed before; raises Exhausted when there is none."""

@@ -13,8 +13,8 @@ import importlib.util
 import json
 import re
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,9 @@ class Kind:
             raise unknown_name(self.noun, name, targets)
         found = _import(targets.get(name, name), f"{self.noun} {name!r}")
         if self.base and not (isinstance(found, type) and issubclass(found, _import(self.base, self.noun))):
-            raise BitcertError(f"{name!r} is not a {self.noun}: it does not inherit from {self.base.replace(':', '.')}")
+            raise BitcertError(
+                f"{name!r} cannot be used as {self.noun}: it does not inherit from {self.base.replace(':', '.')}"
+            )
         return found
 
     def parse(self, text: str) -> tuple[str, dict[str, Any]]:
@@ -90,9 +92,15 @@ class Kind:
         Args:
             text: Name, options after it.
             **defaults: Values where the text has none, as far as the thing has such options.
+
+        Raises:
+            BitcertError: As :meth:`load`, :meth:`parse` and :meth:`options`, or if the thing is no dataclass.
         """
         name, given = self.parse(text)
-        known = {field.name for field in fields(self.load(name))}
+        found = self.load(name)
+        if not is_dataclass(found):
+            raise BitcertError(f"{self.noun} {name!r} must be a dataclass, whose fields are its options")
+        known = {field.name for field in fields(found)}
         return self.options(name, {key: value for key, value in defaults.items() if key in known} | given)
 
     def summary(self, name: str) -> str:
@@ -121,11 +129,11 @@ class Kind:
         return targets
 
 
-def parse_options(given: list[str], noun: str) -> dict[str, Any]:
+def parse_options(given: Sequence[str], noun: str) -> dict[str, Any]:
     """Read ``option=value`` texts; values are JSON where they can be, else text.
 
     Raises:
-        BitcertError: If one is nothing of that kind, or an option is given twice.
+        BitcertError: If an item is not NAME=VALUE, or an option is given twice.
     """
     options: dict[str, Any] = {}
     for item in given:
@@ -134,7 +142,7 @@ def parse_options(given: list[str], noun: str) -> dict[str, Any]:
             raise BitcertError(f"options of a {noun} are given as NAME=VALUE, each once, got {item!r}")
         try:
             options[option] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             options[option] = value
     return options
 
@@ -150,8 +158,15 @@ def read_options(what: str, options: type, given: Mapping[str, Any]) -> Any:
     for option in given:
         if option not in known:
             raise unknown_name(f"option of {what}", option, known)
+    if not is_dataclass(options):
+        return NoOptions()
+    required = [
+        field.name for field in fields(options) if field.init and field.default is field.default_factory is MISSING
+    ]
+    if missing := [option for option in required if option not in given]:
+        raise BitcertError(f"{what} needs the option {missing[0]!r}; give {missing[0]}=VALUE")
     if not given:
-        return options() if known else NoOptions() if not is_dataclass(options) else options()
+        return options()
     from pydantic import TypeAdapter, ValidationError
 
     try:
@@ -165,6 +180,31 @@ def read_options(what: str, options: type, given: Mapping[str, Any]) -> Any:
         raise BitcertError(f"options of {what} must be JSON values: {error}") from None
 
 
+def check_counts(options: object, **least: int) -> None:
+    """Raise BitcertError unless each named option is an integer of at least so much, or None."""
+    for name, value in _given(options, least):
+        if type(value) is not int or value < least[name]:
+            raise BitcertError(f"{name} must be an integer >= {least[name]}, got {value!r}")
+
+
+def check_positive(options: object, *names: str) -> None:
+    """Raise BitcertError unless each named option is a finite number above 0, or None."""
+    for name, value in _given(options, names):
+        if type(value) not in (int, float) or not 0 < value < float("inf"):
+            raise BitcertError(f"{name} must be a positive number, got {value!r}")
+
+
+def check_probabilities(options: object, *names: str) -> None:
+    """Raise BitcertError unless each named option is a number in 0..1, or None."""
+    for name, value in _given(options, names):
+        if type(value) not in (int, float) or not 0 <= value <= 1:
+            raise BitcertError(f"{name} must lie in 0..1, got {value!r}")
+
+
+def _given(options: object, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    return ((name, getattr(options, name)) for name in names if getattr(options, name) is not None)
+
+
 def split_names(text: str) -> tuple[str, ...]:
     """Split a list of names with options at its commas, but for those within a value: a name does not begin with a digit."""
     return tuple(re.split(r",(?!\d)", text))
@@ -176,8 +216,8 @@ def _import(target: str, what: str) -> Any:
         sys.path.insert(0, str(Path.cwd()))
     try:
         return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
-    except (ImportError, AttributeError) as error:
-        raise BitcertError(f"{what} cannot be loaded from {target}: {error}") from error
+    except Exception as error:  # whatever the code of another package raises when it is imported
+        raise BitcertError(f"{what} cannot be loaded from {target}: {type(error).__name__}: {error}") from error
 
 
 @functools.cache

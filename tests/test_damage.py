@@ -189,7 +189,7 @@ def test_exams_whose_checksum_was_made_to_match(exam: Path) -> None:
         certificates, labels = found.certificates, found.labels
         assert found.metrics.acr == pytest.approx(certificates.acr(labels), abs=1e-8)
         assert found.metrics.certified_accuracy == pytest.approx(
-            certificates.certified_accuracy(labels, list(found.metrics.certified_accuracy)), abs=1e-8
+            certificates.certified_accuracy(labels, list(found.metrics.certified)), abs=1e-8
         )
         columns = (certificates.prediction, certificates.radius, certificates.p_lower, certificates.forward_passes)
         assert {len(column) for column in (labels, found.image_ids, *columns)} == {len(labels)}

@@ -1,4 +1,4 @@
-"""A lower confidence bound on a whole set's average certified radius, from few noise samples an image.
+"""A lower confidence bound on a whole set's average certified radius, from few noise samples per image.
 
 A per-image certificate pays for its own confidence, image by image. A leaderboard asks for one number about the set, and
 the noise of many images averages out. Let image ``i`` be predicted as its label with probability ``p_i`` under noise, ``K_i`` of
@@ -92,7 +92,7 @@ class Aggregate(ExamCertifier):
 
 
 def certify_set(sampler: Sampler, labels: NDArray[np.integer], scores: SetScores) -> SetCertificate:
-    """Bound a set's ACR and certified accuracies from ``scores.n`` samples an image (those for ``"count"``).
+    """Bound a set's ACR and certified accuracies from ``scores.n`` samples per image (those for ``"count"``).
 
     Args:
         sampler: The classifier under noise.
@@ -120,7 +120,7 @@ def design_scores(
 
     Args:
         probabilities: Of predicting the label under noise, for calibration images, shape ``(calibration images,)``; estimates.
-        n: Noise samples an image.
+        n: Noise samples per image.
         images: Size of the set that will be bounded.
         sigma: Standard deviation of the noise.
         radii: Radii of the certified accuracies.

@@ -125,7 +125,13 @@ class Certifier(ABC):
 
 
 class ExamCertifier(Certifier):
-    """A certifier that also certifies single images without looking at another classifier: it may hold an exam."""
+    """A certifier that also certifies single images without looking at another classifier: it may hold an exam.
+
+    Attributes:
+        exam_limited_by_samples: Whether no radius of an exam can exceed what ``n`` agreeing samples certify.
+    """
+
+    exam_limited_by_samples: ClassVar[bool] = True
 
     __slots__ = ()
 

@@ -70,7 +70,7 @@ def certify(
         alpha: Probability of a wrong certificate, for each image.
         seed: Root seed of the noise, non-negative.
         ids: Ids that key the noise, non-negative and distinct, shape ``(images,)``; positions by default.
-        batch: Rows pushed through the network at once; bounds the memory.
+        batch: Rows per batch; bounds the memory.
         progress: Called with forward passes made since the last call.
 
     Returns:

@@ -75,12 +75,12 @@ class Estimates:
 
 
 def estimate(sampler: Sampler, labels: NDArray[np.integer], *, n: int) -> Estimates:
-    """Estimate from ``n`` samples an image (those for ``"count"``).
+    """Estimate from ``n`` samples per image (those for ``"count"``).
 
     Args:
         sampler: The classifier under noise; the same images and seed for all that are compared.
         labels: True classes, shape ``(images,)``.
-        n: Noise samples an image.
+        n: Noise samples per image.
     """
     check_positive(n=n)
     return Estimates(label_counts(sampler, labels, "count", 0, n), n, sampler.sigma)

@@ -64,7 +64,7 @@ class NoisyImages:
         sigma: Standard deviation of the noise, in the units of the images.
         seed: Root seed of the noise, non-negative.
         ids: Ids that key the noise, non-negative and distinct, shape ``(images,)``; positions by default.
-        batch: Rows pushed through the network at once.
+        batch: Rows per batch.
         memory: Bytes of noisy images that may be kept.
 
     Raises:
@@ -184,7 +184,7 @@ def label_counts(
     """How often the images at positions ``rows`` are predicted right in samples ``start`` to ``stop - 1``.
 
     Raises:
-        BitcertError: If there is not one integer label for each of the sampler's images, or one is no class.
+        BitcertError: If there is not one integer label for each of the sampler's images, or a label is not a class.
     """
     known = np.asarray(labels)
     if known.shape != (len(sampler),) or known.dtype.kind not in "iu":
@@ -221,7 +221,7 @@ def noisy_batches(
         sigma: Standard deviation of the noise.
         stop: End of the samples of each image.
         stream: Where the noise comes from.
-        batch: Rows a batch.
+        batch: Rows per batch.
         start: Index of the first sample.
     """
     shape = tuple(images.shape[1:])

@@ -45,7 +45,7 @@ class SetScores:
     """Scores for the ACR and for the certified accuracy at some radii, all at level ``alpha / (1 + number of radii)``.
 
     Attributes:
-        n: Noise samples an image.
+        n: Noise samples per image.
         alpha: Probability that one of the bounds is wrong.
         sigma: Standard deviation of the noise.
         acr: For the ACR.

@@ -1,26 +1,93 @@
-"""What a policy costs: bit operations (BOPs), model bytes, budgets, and the wall that keeps policies within them."""
+"""What a policy costs: bit operations (BOPs), model size, budgets, and the wall that keeps policies within them."""
 
 from __future__ import annotations
 
 import bisect
-import math
+import functools
 import re
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 
-from suite.contract.space import FLOAT_BITS, Policy, SearchSpace
+from suite.contract.space import FLOAT_BITS, MAX_BITS, MIN_BITS, Layer, Policy, Precision, SearchSpace
 from suite.errors import BitcertError
+from suite.plugins import COSTS
+
+_MOST_TEXT = 100
+"""Characters of a budget's text."""
+
+_SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+class Cost(ABC):
+    """A rule that gives each layer and precision a cost, as an integer; the cost of a policy is the sum.
+
+    A new cost is a frozen dataclass, whose fields are its options, with :meth:`of_layer`.
+
+    Attributes:
+        name: The registered name.
+        unit: What costs are shown in.
+        per_unit: How many of the integers that :meth:`of_layer` counts make one ``unit``.
+    """
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+    per_unit: ClassVar[int] = 1
+
+    @abstractmethod
+    def of_layer(self, layer: Layer, precision: Precision) -> int:
+        """What a layer costs at a precision: an integer >= 0 that never falls when bits are raised."""
+
+    def constant(self, space: SearchSpace) -> int:
+        """What every policy of a space costs beside its layers."""
+        return 0
+
+    def total(self, space: SearchSpace, policy: Policy) -> int:
+        """What a policy costs, exact."""
+        layers = sum(map(self.of_layer, space.layers, policy.precisions))
+        return layers + self.constant(space)
+
+    def units(self, amount: int) -> int:
+        """A cost in whole ``unit``, rounded up."""
+        return -(-amount // self.per_unit)
+
+
+@dataclass(frozen=True, slots=True)
+class BOPs(Cost):
+    """Bit operations for one image: MACs x weight bits x activation bits."""
+
+    name: ClassVar[str] = "bops"
+    unit: ClassVar[str] = "BOPs"
+
+    def of_layer(self, layer: Layer, precision: Precision) -> int:
+        """MACs x weight bits x activation bits."""
+        return layer.macs * precision.weight * precision.activation
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSize(Cost):
+    """Bytes of all weights at their bits, packed and rounded up once, plus 4 bytes for each bias; counted in bits."""
+
+    name: ClassVar[str] = "bytes"
+    unit: ClassVar[str] = "bytes"
+    per_unit: ClassVar[int] = 8
+
+    def of_layer(self, layer: Layer, precision: Precision) -> int:
+        """Bits of the weights."""
+        return layer.parameters * precision.weight
+
+    def constant(self, space: SearchSpace) -> int:
+        """Bits of the biases, which stay in floating point."""
+        return FLOAT_BITS * sum(layer.biases for layer in space.layers)
 
 
 def bops(space: SearchSpace, policy: Policy) -> int:
     """Sum over layers of MACs x weight bits x activation bits for one image, exact."""
-    return sum(
-        layer.macs * precision.weight * precision.activation
-        for layer, precision in zip(space.layers, policy.precisions, strict=True)
-    )
+    return BOPs().total(space, policy)
 
 
 def float_bops(space: SearchSpace) -> int:
@@ -28,106 +95,155 @@ def float_bops(space: SearchSpace) -> int:
     return sum(layer.macs for layer in space.layers) * FLOAT_BITS * FLOAT_BITS
 
 
-def model_bytes(space: SearchSpace, policy: Policy) -> int:
-    """Bytes of all weights at their bits, packed and rounded up once, plus 4 bytes for each bias."""
-    weight_bits = sum(
-        layer.parameters * precision.weight for layer, precision in zip(space.layers, policy.precisions, strict=True)
-    )
-    return -(-weight_bits // 8) + 4 * sum(layer.biases for layer in space.layers)
-
-
 def cheapest(space: SearchSpace) -> Policy:
-    """The policy with the fewest BOPs: every variable at its lowest choice."""
+    """The policy that costs least, whatever the cost: every variable at its lowest choice."""
     return space.uniform(space.choices[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The limit on BOPs.
+    """The limit on one cost. Several limits at once are not supported yet.
 
     Attributes:
-        limit: Most BOPs a feasible policy may have, an integer.
+        limit: Most that a feasible policy may cost, an integer in the units that ``cost`` counts (BOPs, or bits of a model).
         text: The budget as it was asked for, such as ``"w3a3"``.
+        cost: What is limited.
     """
 
     limit: int
     text: str
+    cost: Cost = BOPs()
+
+    def allows(self, space: SearchSpace, policy: Policy) -> bool:
+        """Whether a policy costs no more than the limit."""
+        return self.cost.total(space, policy) <= self.limit
 
 
 def parse_budget(text: str | int, space: SearchSpace) -> Budget:
-    """Read a budget: ``w4a4`` (the uniform policy with the same pins), ``1/64`` (of FP32) or an integer (BOPs).
+    """Read a budget on BOPs, on model size, or on any registered cost.
 
-    Bits between the integers are allowed in the first form: ``w2.5a2.5`` is the budget at which every free layer
-    spends 2.5 x 2.5 bits per MAC. Limits are rounded down to an integer.
+    BOPs: ``w4a4`` (the uniform policy with the same pins), ``1/64`` (of FP32), or an integer. Bits between the integers are
+    allowed in the first form: ``w2.5a2.5`` is the budget at which every free layer spends 2.5 x 2.5 bits per MAC. Model
+    size: ``300B``, ``40KB``, ``1.5MB``, in decimal (1 KB is 1000 bytes). Any other cost: ``NAME<=N`` in its unit, where NAME
+    is registered or ``my_module:Class``, with options after it. Limits are rounded down to an integer.
 
     Raises:
         BitcertError: If the text is none of these, or the limit is below the cheapest policy.
     """
     asked = str(text).strip()
-    if uniform := re.fullmatch(r"w(\d+(?:\.\d+)?)a(\d+(?:\.\d+)?)", asked):
+    cost: Cost = BOPs()
+    found = functools.partial(re.fullmatch, string=asked if len(asked) <= _MOST_TEXT else "", flags=re.ASCII)
+    if uniform := found(r"w(\d+(?:\.\d+)?)a(\d+(?:\.\d+)?)"):
         weight, activation = Fraction(uniform[1]), Fraction(uniform[2])
+        if not all(MIN_BITS <= bits <= MAX_BITS for bits in (weight, activation)):
+            raise BitcertError(f"bits of the budget {asked} must lie in {MIN_BITS}..{MAX_BITS}")
         free = sum(layer.macs for layer in space.layers if layer.name not in space.pinned)
-        pinned = sum(layer.macs * space.pinned[layer.name].weight * space.pinned[layer.name].activation
-                     for layer in space.layers if layer.name in space.pinned)  # fmt: skip
+        pinned = sum(
+            cost.of_layer(layer, space.pinned[layer.name]) for layer in space.layers if layer.name in space.pinned
+        )
         limit = int(free * weight * activation + pinned)
-    elif share := re.fullmatch(r"(\d+)/([1-9]\d*)", asked):
+    elif share := found(r"(\d+)/0*([1-9]\d*)"):
         limit = int(float_bops(space) * Fraction(int(share[1]), int(share[2])))
-    elif re.fullmatch(r"\d+", asked):
+    elif found(r"\d+"):
         limit = int(asked)
+    elif size := found(r"(\d+(?:\.\d+)?)([KMG]?B)"):
+        cost = ModelSize()
+        limit = int(Fraction(size[1]) * _SIZES[size[2]]) * cost.per_unit
+    elif other := found(r"([^<>]+)<=(\d+)"):
+        cost = COSTS.make(other[1])
+        limit = int(other[2]) * cost.per_unit
     else:
         raise BitcertError(
-            f"budget {asked!r} is not understood; give w4a4, a fraction of FP32 such as 1/64, or BOPs as an integer"
+            f"budget {asked[:_MOST_TEXT]!r} is not understood; give w4a4, a fraction of FP32 such as 1/64, BOPs as an integer, "
+            "a model size such as 40KB, or COST<=N"
         )
-    least, lowest = bops(space, cheapest(space)), space.choices[0]
+    least, lowest = cost.total(space, cheapest(space)), space.choices[0]
     if limit < least:
         raise BitcertError(
-            f"budget {asked} ({limit:.4g} BOPs) is below the cheapest policy ({least:.4g} BOPs at {lowest}/{lowest} bits); "
-            f"raise the budget to at least {least} or allow fewer bits"
+            f"budget {asked} ({cost.units(limit):.4g} {cost.unit}) is below the cheapest policy ({cost.units(least):.4g} "
+            f"{cost.unit} at {lowest}/{lowest} bits); raise the budget to at least {cost.units(least)} or allow fewer bits"
         )
-    return Budget(limit, asked)
+    return Budget(limit, asked, cost)
 
 
-def enforce_budget(space: SearchSpace, policy: Policy, limit: int) -> Policy:
-    """Lower a policy until it is within ``limit``: the budget wall that every searcher shares.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Table:
+    """What the variables of a space cost, tabulated: every cost is a sum over layers, and a layer has two variables at most.
+
+    Attributes:
+        fixed: What every policy costs: the pinned layers and the constant.
+        partners: Of each variable, the one that sets the other part of its layers; itself where it sets both parts.
+        curves: What the layers of a variable cost, by the choice of its partner and its own choice; ascending along the latter.
+        walk: The variables from the last layer to the first, the activation before the weight.
+    """
+
+    fixed: int
+    partners: tuple[int, ...]
+    curves: tuple[tuple[tuple[int, ...], ...], ...]
+    walk: tuple[int, ...]
+
+    def total(self, vector: Sequence[int]) -> int:
+        """What a policy costs, given as an index into the choices for each variable."""
+        # Of a weight and its partner only the first is counted: both curves are the cost of the same layers.
+        pairs = enumerate(self.partners)
+        return self.fixed + sum(self.curves[v][vector[p]][vector[v]] for v, p in pairs if v <= p)
+
+
+@functools.lru_cache(maxsize=64)
+def _tabulate(space: SearchSpace, cost: Cost) -> _Table:
+    count, choices = len(space.layers), space.choices
+    variable_of = {slot: variable for variable, slots in enumerate(space.flat_variables) for slot in slots}
+    partners, curves = [], []
+    for variable, slots in enumerate(space.flat_variables):
+        layers = [space.layers[index] for index in sorted({slot % count for slot in slots})]
+        partner = variable_of[(slots[0] + count) % (2 * count)]
+
+        def price(own: int, other: int, layers: list[Layer] = layers, weight: bool = slots[0] < count) -> int:
+            precision = Precision(own, other) if weight else Precision(other, own)
+            return sum(cost.of_layer(layer, precision) for layer in layers)
+
+        others = [None if partner == variable else bits for bits in choices]
+        curves.append(tuple(tuple(price(own, other or own) for own in choices) for other in others))
+        partners.append(partner)
+    pinned = [cost.of_layer(layer, space.pinned[layer.name]) for layer in space.layers if layer.name in space.pinned]
+    last_met = [max((slot % count, slot) for slot in slots) for slots in space.flat_variables]
+    walk = sorted(range(len(last_met)), key=last_met.__getitem__, reverse=True)
+    return _Table(cost.constant(space) + sum(pinned), tuple(partners), tuple(curves), tuple(walk))
+
+
+def enforce_budget(space: SearchSpace, policy: Policy, budget: Budget) -> Policy:
+    """Lower a policy until it is within the budget: the budget wall that every searcher shares.
 
     Walks the layers from last to first; on the way each variable gives up one step of ``choices``, the activation
     before the weight (a tied variable once, where its last layer is met). Stops as soon as the budget holds, and
-    repeats the walk until it does (HAQ, Wang et al. 2019, section 3.4). Bits are never raised; a feasible policy is
-    returned as it is.
+    repeats the walk until it does (HAQ, Wang et al. 2019, section 3.4). Variables whose step saves nothing, such as
+    activations under a model size, are left alone while others save. Bits are never raised; a feasible policy is returned
+    as it is.
 
     Raises:
-        BitcertError: If the policy does not belong to the space, or even the cheapest one exceeds ``limit``.
+        BitcertError: If the policy does not belong to the space, or even the cheapest one exceeds the budget.
     """
     if policy not in space:
         raise BitcertError(f"the policy does not belong to the space: {policy.to_json()}")
-    total = bops(space, policy)
-    if total <= limit:
+    if budget.allows(space, policy):
         return policy
-    least = bops(space, cheapest(space))
-    if least > limit:
-        raise BitcertError(f"no policy of this space has at most {limit} BOPs; the cheapest has {least}")
-    layers = len(space.layers)
-    bits = [*policy.weights, *policy.activations]
-    last_met_first = sorted(
-        space.variable_costs, key=lambda cost: max((n % layers, n) for n in cost.slots), reverse=True
-    )
+    table, vector = _tabulate(space, budget.cost), space.encode(policy).tolist()
+    total, saving = _start(space, table, budget, vector), True
     while True:
-        for slots, partners, quadratic in last_met_first:
-            linear = _linear(partners, bits)
-            before = bits[slots[0]]
-            position = space.choices.index(before)
-            if position == 0:
-                continue
-            after = space.choices[position - 1]
-            total -= (before - after) * (quadratic * (before + after) + linear)
-            for slot in slots:
-                bits[slot] = after
-            if total <= limit:
-                return Policy.from_bits(bits[:layers], bits[layers:])
+        before = total
+        for variable in table.walk:
+            position, curve = vector[variable], table.curves[variable][vector[table.partners[variable]]]
+            saved = curve[position] - curve[position - 1] if position else 0
+            if saved or (position and not saving):
+                vector[variable] -= 1
+                total -= saved
+                if total <= budget.limit:
+                    return space.decode(vector)
+        saving = total < before  # a walk that saved nothing is followed by one in which every variable steps down
 
 
-def random_feasible(space: SearchSpace, limit: int, rng: np.random.Generator, sweeps: int = 8) -> Policy:
-    """Draw a policy within ``limit``, close to uniformly among all of them, in a fixed number of steps.
+def random_feasible(space: SearchSpace, budget: Budget, rng: np.random.Generator, sweeps: int = 8) -> Policy:
+    """Draw a policy within the budget, close to uniformly among all of them, in a fixed number of steps.
 
     A Gibbs sampler: starting from the cheapest policy, each sweep visits the variables in order and redraws each
     uniformly among the choices that the budget leaves, the others held. The feasible policies are closed under lowering
@@ -136,34 +252,32 @@ def random_feasible(space: SearchSpace, limit: int, rng: np.random.Generator, sw
 
     Args:
         space: The space to draw from.
-        limit: Most BOPs.
+        budget: What a policy may cost.
         rng: Source of randomness.
         sweeps: Passes over all variables.
 
     Raises:
-        BitcertError: If even the cheapest policy exceeds ``limit``.
+        BitcertError: If even the cheapest policy exceeds the budget.
     """
-    layers, choices = len(space.layers), space.choices
-    start = enforce_budget(space, cheapest(space), limit)
-    bits = [*start.weights, *start.activations]
-    room = limit - bops(space, start)
-    for uniforms in rng.random((sweeps, len(space.variables))).tolist():
-        for uniform, (slots, partners, quadratic) in zip(uniforms, space.variable_costs, strict=True):
-            linear = _linear(partners, bits)
-            before = bits[slots[0]]
-            room += (quadratic * before + linear) * before
-            root = math.isqrt(linear * linear + 4 * quadratic * room)
-            most = (root - linear) // (2 * quadratic) if quadratic else room // linear
-            after = choices[int(uniform * bisect.bisect_right(choices, most))]
-            room -= (quadratic * after + linear) * after
-            for slot in slots:
-                bits[slot] = after
-    return Policy.from_bits(bits[:layers], bits[layers:])
+    table, vector = _tabulate(space, budget.cost), [0] * len(space.variables)
+    room = budget.limit - _start(space, table, budget, vector)
+    variables = list(zip(range(len(vector)), table.partners, table.curves, strict=True))
+    for uniforms in rng.random((sweeps, len(vector))).tolist():
+        for uniform, (variable, partner, curves) in zip(uniforms, variables, strict=True):
+            curve = curves[vector[partner]]
+            room += curve[vector[variable]]
+            choice = int(uniform * bisect.bisect_right(curve, room))
+            room -= curve[choice]
+            vector[variable] = choice
+    return space.decode(vector)
 
 
-def _linear(partners: Iterable[tuple[int, int]], bits: Sequence[int]) -> int:
-    """BOPs that a variable adds per bit, the bits of its partners held (see ``VariableCost``)."""
-    linear = 0
-    for macs, partner in partners:
-        linear += macs * bits[partner]
-    return linear
+def _start(space: SearchSpace, table: _Table, budget: Budget, vector: Sequence[int]) -> int:
+    """The cost of a policy, once it is known that the cheapest one is within the budget."""
+    least = table.total([0] * len(vector))
+    if least > budget.limit:
+        limit, unit = budget.cost.units(budget.limit), budget.cost.unit
+        raise BitcertError(
+            f"no policy of this space has at most {limit} {unit}; the cheapest has {budget.cost.units(least)}"
+        )
+    return table.total(vector)

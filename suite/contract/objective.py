@@ -1,56 +1,172 @@
-"""What a search maximizes: one number of the metrics, optionally with BOPs as a second objective."""
+"""What a search maximizes: one number of the metrics, optionally with fewer BOPs as a second objective."""
 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from suite.contract.trial import Metrics, Trial
 from suite.errors import BitcertError
+from suite.plugins import OBJECTIVES
+
+_MOST_TEXT = 200
+"""Characters of an objective's text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Objective:
+@dataclass(frozen=True)
+class Objective(ABC):
     """A score to maximize.
 
+    A new objective is a frozen dataclass, whose fields are its options, with :attr:`label` and :meth:`score`.
+
     Attributes:
+        radii: Radii at which the score needs certified accuracies.
         text: The objective as asked for, such as ``"acr"`` or ``"certified@0.25,0.5+bops"``.
-        measure: ``"acr"``, ``"certified"`` or ``"clean"``.
-        radii: The radii whose certified accuracies are averaged; empty unless ``measure`` is ``"certified"``.
         pareto: Whether fewer BOPs are a second objective.
     """
 
-    text: str
-    measure: str
-    radii: tuple[float, ...] = ()
-    pareto: bool = False
+    certified: ClassVar[bool] = True
+    """Whether the score is made of certificates, and 0 where none can be had."""
 
+    is_radius: ClassVar[bool] = False
+    """Whether the score is a radius, in the units of sigma, rather than a share of the images."""
+
+    per_image: ClassVar[bool] = False
+    """Whether the score is the mean over images of :meth:`image_scores`; else reports have no intervals over images."""
+
+    radii: tuple[float, ...] = field(default=(), init=False)
+    text: str = field(default="", kw_only=True)
+    pareto: bool = field(default=False, kw_only=True)
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """The objective in words, for headers and axes."""
+
+    @abstractmethod
     def score(self, metrics: Metrics) -> float:
         """The number to maximize; larger is better."""
-        if self.measure == "acr":
-            return metrics.acr
-        if self.measure == "clean":
-            return metrics.clean_accuracy
-        return sum(metrics.certified_accuracy[radius] for radius in self.radii) / len(self.radii)
+
+    def image_scores(
+        self, labels: NDArray[np.int64], prediction: NDArray[np.int64], radius: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Split the score into what each image adds, shape ``(images,)``.
+
+        Args:
+            labels: True classes, shape ``(images,)``.
+            prediction: Certified classes, -1 where the certificate abstains, shape ``(images,)``.
+            radius: Certified radii, shape ``(images,)``.
+
+        Raises:
+            BitcertError: If the score is not ``per_image``.
+        """
+        raise BitcertError(f"{self.label} is kept as an average only; per-image scores exist for acr and certified@r")
+
+
+@dataclass(frozen=True)
+class ACR(Objective):
+    """The average certified radius."""
+
+    is_radius: ClassVar[bool] = True
+    per_image: ClassVar[bool] = True
+
+    @property
+    def label(self) -> str:
+        """ACR."""
+        return "ACR"
+
+    def score(self, metrics: Metrics) -> float:
+        """The mean over images of the radius if the prediction is right, else 0."""
+        return metrics.measured("acr")
+
+    def image_scores(
+        self, labels: NDArray[np.int64], prediction: NDArray[np.int64], radius: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """The radius where the prediction is right, else 0."""
+        return np.where(prediction == labels, radius, 0.0)
+
+
+@dataclass(frozen=True)
+class CleanAccuracy(Objective):
+    """Accuracy without noise, which held-out certification keeps as an average only."""
+
+    certified: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        """Clean accuracy."""
+        return "clean accuracy"
+
+    def score(self, metrics: Metrics) -> float:
+        """Share of images that the quantized network gets right without noise."""
+        return metrics.measured("clean_accuracy")
+
+
+@dataclass(frozen=True)
+class CertifiedAccuracy(Objective):
+    """Certified accuracy, averaged over radii; ``certified@0.25,0.5`` for short.
+
+    Attributes:
+        radii: Where the certified accuracy is taken, ascending.
+    """
+
+    per_image: ClassVar[bool] = True
+
+    radii: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        check_radii(self.radii)
+
+    @property
+    def label(self) -> str:
+        """Certified accuracy at the radii."""
+        return f"certified accuracy at {', '.join(f'{radius:g}' for radius in self.radii)}"
+
+    def score(self, metrics: Metrics) -> float:
+        """The mean over radii of the share of images predicted right with a certified radius >= it."""
+        return sum(metrics.certified[radius] for radius in self.radii) / len(self.radii)
+
+    def image_scores(
+        self, labels: NDArray[np.int64], prediction: NDArray[np.int64], radius: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """The share of radii at which the image is certified and predicted right."""
+        certified = radius[:, None] >= np.array(self.radii)
+        shares: NDArray[np.float64] = ((prediction == labels)[:, None] & certified).mean(axis=1)
+        return shares
 
 
 def parse_objective(text: str) -> Objective:
-    """Read ``acr``, ``clean`` or ``certified@0.25,0.5``; a trailing ``+bops`` makes fewer BOPs the second objective.
+    """Read ``acr``, ``clean``, ``certified@0.25,0.5`` or another objective; see ``suite.plugins.OBJECTIVES``.
+
+    Options follow a name as in ``my_module:Median:share=0.5``. A trailing ``+bops`` makes fewer BOPs the second objective.
 
     Raises:
         BitcertError: If the text is none of these, or the radii are not ascending numbers >= 0.
     """
-    measure, _, second = text.partition("+")
-    if second in ("", "bops") and (second or "+" not in text):
-        pareto = second == "bops"
-        if measure in ("acr", "clean"):
-            return Objective(text, measure, pareto=pareto)
-        if re.fullmatch(r"certified@[0-9.,]+", measure):
-            return Objective(text, "certified", parse_radii(measure.removeprefix("certified@")), pareto)
-    raise BitcertError(
-        f"objective {text!r} is not understood; give acr, clean or certified@0.25,0.5, optionally with +bops"
-    )
+    name, plus, second = text.partition("+")
+    try:
+        if len(text) > _MOST_TEXT or (plus and second != "bops"):
+            raise BitcertError("nothing but +bops may follow it")
+        given: dict[str, Any] = {}
+        if name.startswith("certified@"):
+            name, given = "certified", {"radii": parse_radii(name.removeprefix("certified@"))}
+        else:
+            name, given = OBJECTIVES.parse(name)
+        if not given.keys().isdisjoint({"text", "pareto"}):
+            raise BitcertError("its text and its second objective are no options")
+        objective: Objective = OBJECTIVES.options(name, given)
+    except BitcertError as error:
+        raise BitcertError(
+            f"objective {text[:_MOST_TEXT]!r} is not understood; give acr, clean or certified@0.25,0.5, optionally with +bops, "
+            f"or another objective by name ({error})"
+        ) from None
+    return replace(objective, text=text, pareto=bool(plus))
 
 
 def parse_radii(text: str) -> tuple[float, ...]:
@@ -60,9 +176,11 @@ def parse_radii(text: str) -> tuple[float, ...]:
         BitcertError: If they are not numbers >= 0 in ascending order without repetition.
     """
     try:
+        if not re.fullmatch(r"[0-9.,e+-]*", text):
+            raise ValueError
         radii = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise BitcertError(f"radii are numbers separated by commas, got {text!r}") from None
+        raise BitcertError(f"radii are numbers separated by commas, got {text[:80]!r}") from None
     return check_radii(radii)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from suite.contract import cost
 from suite.contract.clock import Clock, WallClock
+from suite.contract.cost import Budget, bops
 from suite.contract.objective import Objective
 from suite.contract.probes import Probes, ProbeSettings
 from suite.contract.space import Policy, SearchSpace
@@ -27,6 +27,12 @@ def check_sigma(sigma: float) -> None:
             f"sigma must be positive and finite, at most {MAX_SIGMA:g}, got {sigma}; it is the standard deviation of the "
             "smoothing noise on images in [0, 1]"
         )
+
+
+def check_seed(seed: int) -> None:
+    """Raise BitcertError unless ``seed`` is an integer from 0 up."""
+    if type(seed) is not int or seed < 0:
+        raise BitcertError(f"a seed must be an integer and not negative, got {seed!r}")
 
 
 class Meter:
@@ -56,7 +62,7 @@ class Problem(ABC):
     Attributes:
         name: Registered name.
         space: The policies.
-        budget: The limit on BOPs.
+        budget: The limit on what a policy costs.
         objective: What a search maximizes.
         sigma: Standard deviation of the smoothing noise, in the units of the images.
         radii: Radii at which certified accuracy is reported, ascending.
@@ -68,7 +74,7 @@ class Problem(ABC):
 
     name: str
     space: SearchSpace
-    budget: cost.Budget
+    budget: Budget
     objective: Objective
     sigma: float
     radii: tuple[float, ...]
@@ -79,11 +85,15 @@ class Problem(ABC):
 
     def bops(self, policy: Policy) -> int:
         """BOPs of a policy, exact."""
-        return cost.bops(self.space, policy)
+        return bops(self.space, policy)
+
+    def cost(self, policy: Policy) -> int:
+        """What the budget limits of a policy, exact, in the units of ``budget.limit``."""
+        return self.budget.cost.total(self.space, policy)
 
     def is_feasible(self, policy: Policy) -> bool:
         """Whether the policy belongs to the space and is within the budget."""
-        return policy in self.space and self.bops(policy) <= self.budget.limit
+        return policy in self.space and self.budget.allows(self.space, policy)
 
     def largest_uniform(self) -> Policy | None:
         """The uniform policy with the most bits that is feasible; None if none is."""
@@ -94,8 +104,11 @@ class Problem(ABC):
         """Raise BitcertError if the policy is outside the space or over the budget."""
         if policy not in self.space:
             raise BitcertError(f"the policy does not belong to the space of {self.name}: {policy.to_json()}")
-        if self.bops(policy) > self.budget.limit:
-            raise BitcertError(f"the policy costs {self.bops(policy)} BOPs, over the budget of {self.budget.limit}")
+        if not self.budget.allows(self.space, policy):
+            cost = self.budget.cost
+            raise BitcertError(
+                f"the policy costs {cost.units(self.cost(policy))} {cost.unit}, over the budget of {cost.units(self.budget.limit)}"
+            )
 
     @property
     @abstractmethod

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from suite.contract.problem import Problem
 from suite.contract.space import Policy
 from suite.contract.trial import Trial
+from suite.plugins import NoOptions
 
 
 class Exhausted(Exception):  # noqa: N818 (no error: it ends a search)
@@ -18,9 +19,12 @@ class Exhausted(Exception):  # noqa: N818 (no error: it ends a search)
 class Searcher(ABC):
     """Proposes feasible policies and learns from trials.
 
-    A searcher is a deterministic function of its problem, its seed and the sequence of calls: it keeps all randomness
-    in a generator of its own. That is what makes a run resumable by replay. It reads ``problem.space``,
+    A searcher is a deterministic function of its problem, its seed, its options and the sequence of calls: it keeps all
+    randomness in a generator of its own. That is what makes a run resumable by replay. It reads ``problem.space``,
     ``problem.budget`` and ``problem.objective``; whatever else it uses of the problem is metered.
+
+    A method with options names their frozen dataclass as ``Options`` and takes one as its third argument, or None for the
+    defaults.
 
     Args:
         problem: What is searched.
@@ -31,8 +35,11 @@ class Searcher(ABC):
         options: The method's options that differ from their defaults, JSON-ready, for the record.
     """
 
+    Options: ClassVar[type] = NoOptions
+    """The dataclass of the method's options, which its ``__post_init__`` checks."""
+
     supports_pareto: ClassVar[bool] = False
-    """Whether the method makes use of a second objective (fewer BOPs)."""
+    """Whether the method supports a second objective (fewer BOPs)."""
 
     def __init__(self, problem: Problem, seed: int) -> None:
         self.problem = problem

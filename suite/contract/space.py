@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from suite.errors import BitcertError
 
 MIN_BITS, MAX_BITS = 2, 8
 FLOAT_BITS = 32
+MOST_TEXT = 1_000_000
+"""Characters of a policy's text: enough for 100,000 layers."""
 
 
 class Precision(NamedTuple):
@@ -92,18 +94,36 @@ class Policy:
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            BitcertError: If the text is not a policy.
+            BitcertError: If it is anything else: other, missing or repeated keys, or bits that are not integers in 1..32.
         """
         try:
-            content = json.loads(text)
-            weights, activations = content["weights"], content["activations"]
-            if not all(type(bits) is int for bits in [*weights, *activations]):
-                raise TypeError
-        except (ValueError, KeyError, TypeError):
-            raise BitcertError(
-                f'a policy is JSON like {{"weights":[8,3],"activations":[8,4]}}, got {text[:80]!r}'
-            ) from None
-        return cls.from_bits(weights, activations)
+            content = json.loads(text, object_pairs_hook=_without_repetition) if len(text) <= MOST_TEXT else None
+        except (ValueError, RecursionError):
+            content = None
+        return cls.from_dict(content)
+
+    @classmethod
+    def from_dict(cls, content: object) -> Policy:
+        """Read what :meth:`to_dict` made and JSON kept.
+
+        Raises:
+            BitcertError: As :meth:`from_json`.
+        """
+        if isinstance(content, dict) and content.keys() == {"weights", "activations"}:
+            lists = [content["weights"], content["activations"]]
+            if all(type(bits) is list for bits in lists) and all(
+                type(value) is int and 1 <= value <= FLOAT_BITS for bits in lists for value in bits
+            ):
+                return cls.from_bits(*lists)
+        raise BitcertError(
+            f'a policy is JSON like {{"weights":[8,3],"activations":[8,4]}}, bits in 1..{FLOAT_BITS}, got {repr(content)[:80]}'
+        )
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a key is repeated")
+    return dict(pairs)
 
 
 class Slot(NamedTuple):
@@ -111,23 +131,6 @@ class Slot(NamedTuple):
 
     layer: int
     part: Literal["weight", "activation"]
-
-
-class VariableCost(NamedTuple):
-    """How BOPs depend on one variable: at b bits, the others held, it adds ``quadratic * b^2 + linear * b``.
-
-    Bits are numbered flat: the layer's index for its weight, layers + index for its activation.
-
-    Attributes:
-        slots: Flat numbers of the slots it sets.
-        partners: (MACs, flat number of the other part) of the layers of which it sets one part; with bits ``B``,
-            ``linear`` is the sum of ``macs * B[partner]``.
-        quadratic: MACs of the layers of which it sets both parts.
-    """
-
-    slots: tuple[int, ...]
-    partners: tuple[tuple[int, int], ...]
-    quadratic: int
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,13 @@ class SearchSpace:
     pins: Mapping[str, Precision] | None = None
     ties: tuple[tuple[str, ...], ...] = ()
     tie_weight_activation: bool = False
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.layers, self.choices, frozenset(self.pinned.items()), self.ties, self.tie_weight_activation))
 
     def __post_init__(self) -> None:
         if not self.layers:
@@ -198,21 +208,10 @@ class SearchSpace:
         return tuple(tuple(slots) for slots in members.values())
 
     @cached_property
-    def variable_costs(self) -> tuple[VariableCost, ...]:
-        """How BOPs depend on each of ``variables``."""
+    def flat_variables(self) -> tuple[tuple[int, ...], ...]:
+        """``variables`` with slots numbered flat: the layer's index for its weight, layers + index for its activation."""
         count = len(self.layers)
-        costs = []
-        for slots in self.variables:
-            flat = [slot.layer + count * (slot.part == "activation") for slot in slots]
-            layers = [slot.layer for slot in slots]
-            partners = [
-                (self.layers[layer].macs, (index + count) % (2 * count))
-                for layer, index in zip(layers, flat, strict=True)
-                if layers.count(layer) == 1
-            ]
-            quadratic = sum(self.layers[layer].macs for layer in set(layers) if layers.count(layer) == 2)
-            costs.append(VariableCost(tuple(flat), tuple(partners), quadratic))
-        return tuple(costs)
+        return tuple(tuple(slot.layer + count * (slot.part == "activation") for slot in v) for v in self.variables)
 
     @cached_property
     def _fixed(self) -> tuple[tuple[int, int], ...]:
@@ -236,7 +235,7 @@ class SearchSpace:
         for number, fixed in self._fixed:
             if bits[number] != fixed:
                 return False
-        for slots, _, _ in self.variable_costs:
+        for slots in self.flat_variables:
             value = bits[slots[0]]
             if value not in self.choices or any(bits[slot] != value for slot in slots[1:]):
                 return False
@@ -255,7 +254,7 @@ class SearchSpace:
                 f"the policy holds bits outside the choices {self.choices} or breaks a pin or a tie: {policy.to_json()}"
             )
         bits = policy.weights + policy.activations
-        return np.array([self.choices.index(bits[cost.slots[0]]) for cost in self.variable_costs], dtype=np.int64)
+        return np.array([self.choices.index(bits[slots[0]]) for slots in self.flat_variables], dtype=np.int64)
 
     def decode(self, vector: Sequence[int] | NDArray[np.integer]) -> Policy:
         """Turn one index into ``choices`` per variable into a policy; pinned slots are filled in.
@@ -268,7 +267,7 @@ class SearchSpace:
         bits = [0] * (2 * len(self.layers))
         for number, fixed in self._fixed:
             bits[number] = fixed
-        for (slots, _, _), position in zip(self.variable_costs, map(int, vector), strict=True):
+        for slots, position in zip(self.flat_variables, map(int, vector), strict=True):
             if not 0 <= position < len(self.choices):
                 raise BitcertError(f"index {position} is outside 0..{len(self.choices) - 1}")
             for slot in slots:

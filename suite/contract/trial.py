@@ -67,6 +67,24 @@ class Metrics:
         found = [self.clean_accuracy, self.acr, *(self.certified_accuracy or {}).values(), *self.values.values()]
         return [number for number in found if number is not None]
 
+    def measured(self, name: str) -> float:
+        """A number by its name, such as ``"acr"`` or one of ``values``.
+
+        Raises:
+            BitcertError: If it was not measured.
+        """
+        found = {"acr": self.acr, "clean_accuracy": self.clean_accuracy, **self.values}.get(name)
+        if found is None:
+            raise BitcertError(
+                f"{self.method!r} does not measure {name}; choose another objective or another certifier"
+            )
+        return found
+
+    @property
+    def certified(self) -> Mapping[float, float]:
+        """Certified accuracy by radius; empty if it was not measured."""
+        return self.certified_accuracy or {}
+
     def to_dict(self) -> dict[str, Any]:
         """As a JSON-ready dictionary; radii become text, and extras are left out where there are none."""
         content = {name: getattr(self, name) for name in self.__slots__}

@@ -32,6 +32,6 @@ def _readable(message: str) -> str:
 
 
 def _check_finite(metrics: Metrics) -> None:
-    numbers = [metrics.clean_accuracy, metrics.acr, *metrics.certified_accuracy.values()]
+    numbers = metrics.numbers
     if not all(math.isfinite(number) for number in numbers):
         raise FloatingPointError(f"the evaluation measured numbers that are not finite: {numbers}")

@@ -58,7 +58,7 @@ class PolicyTrainable(tune.Trainable):
         """Take over the problem, once in the worker's life, and wait for the other workers.
 
         When a trial ends while another worker is still starting for a waiting trial, Tune gives that trial to the worker
-        that is free and takes the start back: short trials would stay on one worker for ever.
+        that is free and takes the start back: short trials would then all stay on one worker.
         """
         self._problem = problem
         self._config = config
@@ -213,7 +213,7 @@ class RayExecutor:
 def _connect(resources: Resources) -> None:
     """Join the cluster at ``address``, or start one on this machine, just large enough for the workers if these are given.
 
-    Starting one is tried three times: on a busy machine Ray gives up when one of its daemons takes long to come up.
+    Starting one is attempted three times: on a busy machine Ray gives up when one of its daemons is slow to come up.
     """
     if ray.is_initialized():
         return
@@ -259,14 +259,14 @@ def _logger(name: str) -> tune.Callback:
 
 def _curves(problem: Problem, metrics: Metrics) -> dict[str, float]:
     """What loggers draw."""
-    curves = {
+    measured = {"acr": metrics.acr, "clean_accuracy": metrics.clean_accuracy, **metrics.values}
+    return {
         "score": problem.objective.score(metrics),
-        "acr": metrics.acr,
-        "clean_accuracy": metrics.clean_accuracy,
         "bops": float(metrics.bops),
         "evaluation_seconds": metrics.seconds,
+        **{name: value for name, value in measured.items() if value is not None},
+        **{f"certified_at_{radius:g}": share for radius, share in metrics.certified.items()},
     }
-    return curves | {f"certified_at_{radius:g}": share for radius, share in metrics.certified_accuracy.items()}
 
 
 def _config_of(trial: Trial) -> dict[str, Any]:

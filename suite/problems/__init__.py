@@ -77,7 +77,7 @@ def load_problem(
         alpha: Failure probability of each certificate of the search.
         data: Folder with the images; the environment variable BITCERT_DATA if None.
         download: Whether missing images may be downloaded, for MNIST and CIFAR-10.
-        checkpoint: Trained network (.safetensors, or a PyTorch state dict); the shipped one if None.
+        checkpoint: Pretrained checkpoint (.safetensors, or a PyTorch state dict); the included one if None.
         finetuning: How networks are finetuned.
         recalibrate: Whether batch norms are recalibrated for every policy.
         device: Where evaluations run, such as ``"cuda"``.
@@ -128,7 +128,7 @@ def _make(name: str, make: Any, given: dict[str, Any], options: dict[str, Any]) 
         raise BitcertError(f"{name} does not take {', '.join(refused)}; it takes {', '.join(known)}")
     problem = make(**{**given, **options})
     if not isinstance(problem, Problem):
-        raise BitcertError(f"{name} is not a problem: it makes a {type(problem).__name__}")
+        raise BitcertError(f"{name} is not a problem: it makes something of type {type(problem).__name__}")
     return problem
 
 

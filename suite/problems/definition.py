@@ -71,7 +71,7 @@ class Definition:
         choices: Bits a free slot may take.
         tie_weight_activation: Whether a layer's weights and inputs share their bit width.
         tie_shortcuts: Whether a block's shortcut shares its precision with the block's first convolution.
-        batch: Rows pushed through the network at once.
+        batch: Rows per batch.
         threads: Threads of one evaluation; with ``batch`` fixed so that scores are equal, not nearly equal, everywhere.
         calibration_images: Calibration images, the first ones of the split.
         trained_as: Problem whose trained network this one shares; its own if None.

@@ -35,7 +35,7 @@ class Sources:
     Attributes:
         data: Folder with the images; the environment variable BITCERT_DATA if None.
         download: Whether missing images may be downloaded.
-        checkpoint: Trained network; the shipped one if None.
+        checkpoint: Pretrained checkpoint; the included one if None.
     """
 
     data: str | Path | None = None

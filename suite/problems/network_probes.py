@@ -49,13 +49,13 @@ class NetworkProbes(Probes):
         self._batches = bench.labelled_batches(split, stream, settings.noise)
 
     def measure(self, policy: Policy) -> Quality:
-        """Measure the network quantized to a policy; one forward pass a row."""
+        """Measure the network quantized to a policy; one forward pass per row."""
         self._bench.meter.charge(self._settings.rows + self._bench.recalibration_passes)
         with self._bench.fixed_threads():
             return self._quality(self._bench.quantized(policy))
 
     def perturbations(self, part: Part) -> NDArray[np.float64]:
-        """Squared length of what the quantizer changes; free for weights, one forward pass a row for inputs."""
+        """Squared length of what the quantizer changes; free for weights, one forward pass per row for inputs."""
         calibration = self._bench.calibration
         if part == "activation":
             self._bench.meter.charge(self._settings.rows)
@@ -157,7 +157,7 @@ class NetworkDerivatives(Derivatives):
             self.shapes = tuple((self._rows, point.numel()) for point in points)
 
     def gradient(self) -> list[NDArray[np.float32]]:
-        """The gradient by layer; three forward passes a row."""
+        """The gradient by layer; three forward passes per row."""
         found = [np.zeros(shape, dtype=np.float32) for shape in self.shapes]
         with self._bench.fixed_threads():
             for lines, inputs, labels in self._lines():
@@ -168,7 +168,7 @@ class NetworkDerivatives(Derivatives):
         return found
 
     def products(self, vectors: Sequence[Mapping[int, NDArray[np.float32]]]) -> list[dict[int, NDArray[np.float32]]]:
-        """Multiply the Hessian with vectors; three forward passes a row and ``product_passes`` more."""
+        """Multiply the Hessian with vectors; three forward passes per row and ``product_passes`` more."""
         found = [{layer: np.zeros_like(values) for layer, values in vector.items()} for vector in vectors]
         with self._bench.fixed_threads(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             for lines, inputs, labels in self._lines():

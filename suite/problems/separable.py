@@ -25,7 +25,7 @@ from suite.contract.probes import (
     Quality,
     product_passes,
 )
-from suite.contract.problem import Meter, Problem, check_sigma
+from suite.contract.problem import Meter, Problem, check_seed, check_sigma
 from suite.contract.space import Layer, Policy, SearchSpace
 from suite.contract.trial import Fidelity, Metrics
 from suite.errors import BitcertError
@@ -62,6 +62,7 @@ class SeparableProblem(Problem):
         seed: int = 0,
     ) -> None:
         check_sigma(sigma)
+        check_seed(seed)
         rng = np.random.default_rng([seed, 0x5E9A])
         macs = (rng.uniform(1, 4, layers) * 100_000).astype(int)
         sensitivity = rng.lognormal(0.0, 1.0, layers)
@@ -161,7 +162,7 @@ class SeparableProbes(Probes):
         self._problem, self._settings = problem, settings
 
     def measure(self, policy: Policy) -> Quality:
-        """Apply the formula; one forward pass a row."""
+        """Apply the formula; one forward pass per row."""
         self._problem.meter.charge(self._settings.rows)
         loss = self._problem.loss(policy)
         return Quality(loss, self._problem.sigma * max(0.0, 1.0 - loss))

@@ -16,7 +16,7 @@ from suite.certify.bounds import check_alpha
 from suite.contract.cost import float_bops, parse_budget
 from suite.contract.objective import check_radii, parse_objective
 from suite.contract.probes import ProbeSettings
-from suite.contract.problem import Meter, Problem, check_sigma
+from suite.contract.problem import Meter, Problem, check_seed, check_sigma
 from suite.contract.space import Policy, SearchSpace
 from suite.contract.trial import Fidelity, Metrics
 from suite.errors import BitcertError
@@ -43,22 +43,8 @@ class VisionProblem(BenchProblem):
     within the budget, sampled ten times as often, kept on disk).
 
     Args:
-        definition: What the named problem fixes.
-        budget: Limit on BOPs; the definition's by default.
-        sigma: Noise level; the definition's by default.
-        seed: Root seed of calibration, search and exam noise.
-        objective: ``"acr"``, ``"clean"`` or ``"certified@r,..."``, optionally with ``"+bops"``.
-        certify: The certifier of the search, options after its name if any.
-        bases: Further policies whose recorded predictions incremental certificates may build on, feasible or not.
-        alpha: Failure probability of each certificate of the search.
-        data: Folder with the images, for datasets that are not embedded.
-        download: Whether missing images may be downloaded, for MNIST and CIFAR-10.
-        checkpoint: Trained network; the shipped one by default.
-        finetuning: How networks are finetuned.
-        recalibrate: Whether batch norms are recalibrated for every policy, on the calibration images.
-        device: Where evaluations run, such as ``"cpu"`` or ``"cuda"``.
-        protocol: How policies become networks, options after its name if any; by default ``"finetune"`` for fidelities with
-            finetuning steps, else ``"ptq"``.
+        definition: What the named problem fixes; budget, sigma and checkpoint are its own by default.
+        budget, sigma, ...: As for :func:`suite.problems.load_problem`.
 
     Raises:
         BitcertError: On arguments out of range or an infeasible budget.
@@ -88,8 +74,7 @@ class VisionProblem(BenchProblem):
         self.sigma = definition.sigma if sigma is None else float(sigma)
         check_sigma(self.sigma)
         check_alpha(alpha)
-        if seed < 0:
-            raise BitcertError(f"seed must not be negative, got {seed}")
+        check_seed(seed)
         self.seed = seed
         self.alpha = alpha
         self.certify = certify
@@ -106,7 +91,7 @@ class VisionProblem(BenchProblem):
         if protocol is not None:
             self.fidelity = replace(self.fidelity, finetune_steps=protocol_for(protocol, 0).choose_steps(None))
         self.meter = Meter()
-        self._protocol = protocol
+        self.protocol = protocol
         self.finetuning = finetuning or FinetuneSettings()
         self.recalibrate = recalibrate
         self.device = usable_device(device)
@@ -117,11 +102,6 @@ class VisionProblem(BenchProblem):
     def network(self) -> nn.Module:
         """The float network, normalization inside, in evaluation mode."""
         return self.bench.network
-
-    @property
-    def protocol(self) -> str | None:
-        """How policies become networks, as asked for."""
-        return self._protocol
 
     @cached_property
     def bench(self) -> Workbench:
@@ -183,7 +163,7 @@ class VisionProblem(BenchProblem):
         Scores of set bounds are designed here, so that all workers have the same.
         """
         self.search_task(fidelity)
-        protocol_for(self._protocol, fidelity.finetune_steps).choose_steps(fidelity.finetune_steps)
+        protocol_for(self.protocol, fidelity.finetune_steps).choose_steps(fidelity.finetune_steps)
         if self.certifier.limited_by_samples:
             warn_if_unreachable(self, fidelity.noise, self.alpha)
         if self.certifier.uses_scores:
@@ -198,8 +178,8 @@ class VisionProblem(BenchProblem):
                 "image_size": definition.shape[-1],
                 "unquantized": definition.unquantized,
             }
-        if self._protocol is not None:
-            own["protocol"] = self._protocol
+        if self.protocol is not None:
+            own["protocol"] = self.protocol
         return own | {
             "problem": self.name,
             "network": self.definition.network,
@@ -238,7 +218,7 @@ class VisionProblem(BenchProblem):
     def _measure(self, policy: Policy | None, fidelity: Fidelity, seed: int) -> Metrics:
         """Measure a policy, or the float network (None)."""
         task, started, steps = self.search_task(fidelity, seed), self.clock.now(), fidelity.finetune_steps
-        protocol = protocol_for(self._protocol, steps)
+        protocol = protocol_for(self.protocol, steps)
         with self.bench.fixed_threads():
             try:
                 if policy is None:
@@ -267,7 +247,7 @@ def warn_if_unreachable(problem: Problem, n: int, alpha: float) -> None:
     """Warn if ``n`` agreeing samples do not certify the objective's largest radius, or nothing at all."""
     most = largest_radius(n, alpha, problem.sigma)
     wanted = max(problem.objective.radii, default=0.0)
-    if (problem.objective.measure != "clean" and most <= 0) or most < wanted:
+    if (problem.objective.certified and most <= 0) or most < wanted:
         warnings.warn(
             f"{n} noise samples at alpha = {alpha:g} and sigma = {problem.sigma:g} certify no radius above {most:.3g}, "
             f"and the objective is {problem.objective.text}; raise the number of samples",

@@ -41,7 +41,7 @@ class Workbench:
         sigma: Standard deviation of the smoothing noise, in the units of the images.
         radii: Radii at which certified accuracy is reported, ascending.
         seed: Root seed of noise and training.
-        batch: Rows pushed through the network at once.
+        batch: Rows per batch.
         threads: Threads of one evaluation; fixed like ``batch``, so that scores are equal, not nearly equal, everywhere.
         device: Where everything runs.
         finetuning: Batch, rate and quantizer of all training.
@@ -78,7 +78,7 @@ class Workbench:
 
         Args:
             policy: Any policy for the layers; 32 bits leave weights or inputs as they are.
-            separate: Whether to make a network of its own rather than set the policy of the one that all share.
+            separate: Whether to make a separate network rather than set the policy of the shared one.
         """
         network = self.executed
         if separate:
@@ -161,7 +161,13 @@ def torch_threads(threads: int) -> Iterator[None]:
 
 
 class BenchProblem(Problem):
-    """A problem whose policies are measured on a workbench: it can be examined, finetuned and probed."""
+    """A problem whose policies are measured on a workbench: it can be examined, finetuned and probed.
+
+    Attributes:
+        protocol: How policies become networks: a protocol with its options, or None to choose by the finetuning steps.
+    """
+
+    protocol: str | None
 
     @property
     @abstractmethod
@@ -176,11 +182,6 @@ class BenchProblem(Problem):
     @abstractmethod
     def search_task(self, fidelity: Fidelity, seed: int = 0) -> Task:
         """What a search evaluation certifies: search images with their noise, labels and samples."""
-
-    @property
-    @abstractmethod
-    def protocol(self) -> str | None:
-        """How policies become networks: a protocol with its options, or None to choose by the finetuning steps."""
 
 
 def bench_problem(problem: Problem, purpose: str) -> BenchProblem:

@@ -8,7 +8,7 @@ from suite.contract.space import Policy
 from suite.errors import BitcertError
 from suite.problems.workbench import Workbench
 from suite.protocols.protocol import PostStep, Prepared, Request
-from suite.protocols.training import plan_cycles, training_of
+from suite.protocols.training import CyclesAndFinish, training_of
 from suite.train.sqwa import SQWASettings
 
 
@@ -39,30 +39,13 @@ class QAT(PostStep):
 
 
 @dataclass(frozen=True, slots=True)
-class QATLowRate(PostStep):
-    """Quantization-aware finetuning with SQWA's finish at a low rate.
-
-    Attributes:
-        steps: Optimizer steps in total.
-        finish: Share of the steps that is spent at the low rate at the end.
-        rate: Learning rate at the start.
-        finish_rate: The low rate, at its start.
-        noise: Whether training sees the noise of smoothing.
-    """
-
-    steps: int = 400
-    finish: float = 0.25
-    rate: float = 1e-3
-    finish_rate: float = 1e-4
-    noise: bool = True
-
-    def __post_init__(self) -> None:
-        self.plan  # noqa: B018 (checks the options)
+class QATLowRate(CyclesAndFinish):
+    """Quantization-aware finetuning with SQWA's finish at a low rate."""
 
     @property
     def plan(self) -> SQWASettings:
         """One cycle and a finish."""
-        return plan_cycles(self.steps, 1, self.finish, self.rate, self.finish_rate)
+        return self.split_steps(1)
 
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Finetune a copy of the network, first at one rate, then at the other."""

@@ -7,42 +7,29 @@ from dataclasses import dataclass
 
 from suite.contract.space import Policy
 from suite.problems.workbench import Workbench
-from suite.protocols.protocol import PostStep, Prepared, Request
-from suite.protocols.training import plan_cycles, training_of
+from suite.protocols.protocol import Prepared, Request
+from suite.protocols.training import CyclesAndFinish, training_of
 from suite.quantize import TrainableNetwork, calibrate, recalibrate_batch_norm
 from suite.train.sqwa import SQWASettings, average_cycles
 
 
 @dataclass(frozen=True, slots=True)
-class SWA(PostStep):
+class SWA(CyclesAndFinish):
     """The float network trained in SQWA's cycles and averaged, then quantized and finished like SQWA.
 
     Attributes:
-        steps: Optimizer steps in total.
         captures: Cycles, each of which ends with a capture.
-        finish: Share of the steps that is spent at the low rate at the end.
-        rate: Learning rate at the start of each cycle.
-        finish_rate: The low rate, at its start.
-        noise: Whether training sees the noise of smoothing.
 
     References:
         Izmailov et al., Averaging weights leads to wider optima and better generalization, UAI 2018.
     """
 
-    steps: int = 400
     captures: int = 5
-    finish: float = 0.25
-    rate: float = 1e-3
-    finish_rate: float = 1e-4
-    noise: bool = True
-
-    def __post_init__(self) -> None:
-        self.plan  # noqa: B018 (checks the options)
 
     @property
     def plan(self) -> SQWASettings:
         """Cycles and finish."""
-        return plan_cycles(self.steps, self.captures, self.finish, self.rate, self.finish_rate, "masters")
+        return self.split_steps(self.captures, "masters")
 
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Average the float network over cycles, then quantize it and finetune at the low rate."""

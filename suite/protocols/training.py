@@ -1,14 +1,17 @@
-"""What post-steps that train have in common: their data, and how cycles and a finish make up their steps."""
+"""What post-steps that train have in common: their data, and how cycles and a finish share their steps."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
 from suite.certify import NoiseStream
 from suite.errors import BitcertError
 from suite.problems.workbench import Workbench
+from suite.protocols.protocol import PostStep
 from suite.seeds import derive_seed
 from suite.train.sqwa import Averaged, SQWASettings, Training
 
@@ -16,45 +19,43 @@ _IMAGES = 1_000
 """Training images, at most, on which batch norms are recalibrated and losses measured."""
 
 
-def plan_cycles(
-    steps: int,
-    captures: int,
-    finish: float,
-    rate: float,
-    finish_rate: float,
-    averaged: Averaged = "quantized",
-    resolve: bool = True,
-) -> SQWASettings:
-    """Cycles and a finish that make up the steps; what the cycles leave over is added to the finish.
+@dataclass(frozen=True, slots=True)
+class CyclesAndFinish(PostStep):
+    """A post-step that trains in cycles at one rate and finishes at a low one.
 
-    Args:
+    Attributes:
         steps: Optimizer steps in total.
-        captures: Cycles.
-        finish: Share of the steps that the finish takes, within (0, 1).
+        finish: Share of the steps that the finish takes, within (0, 1); it also takes what the cycles leave over.
         rate: Learning rate at the start of each cycle.
-        finish_rate: The same of the finish.
-        averaged: What is averaged.
-        resolve: Whether the average is quantized with new steps.
-
-    Raises:
-        BitcertError: If the numbers are out of range, or the steps too few.
+        finish_rate: The low rate, at the start of the finish.
+        noise: Whether training sees the noise of smoothing.
     """
-    if not 0 < finish < 1:
-        raise BitcertError(f"finish is a share of the steps between 0 and 1, got {finish}")
-    if captures < 1:
-        raise BitcertError(f"a post-step needs captures >= 1, got {captures}")
-    if steps <= captures:
-        raise BitcertError(f"{steps} steps are too few for {captures} cycles and a finish")
-    cycle = min(max(1, round(steps * (1 - finish)) // captures), (steps - 1) // captures)
-    return SQWASettings(
-        captures=captures,
-        cycle_steps=cycle,
-        rate=rate,
-        finish_steps=steps - captures * cycle,
-        finish_rate=finish_rate,
-        averaged=averaged,
-        resolve=resolve,
-    )
+
+    steps: int = 400
+    finish: float = 0.25
+    rate: float = 1e-3
+    finish_rate: float = 1e-4
+    noise: bool = True
+
+    def __post_init__(self) -> None:
+        self.plan  # noqa: B018 (checks the options)
+
+    @property
+    @abstractmethod
+    def plan(self) -> SQWASettings:
+        """Cycles and finish that make up the steps."""
+
+    def split_steps(self, captures: int, averaged: Averaged = "quantized", resolve: bool = True) -> SQWASettings:
+        """The plan for a number of cycles; raises BitcertError on options out of range or too few steps."""
+        if not 0 < self.finish < 1:
+            raise BitcertError(f"finish is a share of the steps between 0 and 1, got {self.finish}")
+        if captures < 1:
+            raise BitcertError(f"a post-step needs captures >= 1, got {captures}")
+        if self.steps <= captures:
+            raise BitcertError(f"{self.steps} steps are too few for {captures} cycles and a finish")
+        cycle = min(max(1, round(self.steps * (1 - self.finish)) // captures), (self.steps - 1) // captures)
+        finish = self.steps - captures * cycle
+        return SQWASettings(captures, cycle, self.rate, finish, self.finish_rate, averaged, resolve)
 
 
 def training_of(

@@ -33,12 +33,12 @@ class SeenInputs:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Quantizer steps of a network for every layer and number of bits, each solved when first asked for.
+    """Quantizer steps of a network for every layer and bit width, each solved when first asked for.
 
     Attributes:
         weights: Float weights by layer name.
         inputs: Inputs seen, by layer name.
-        per_channel: Whether weights get one step an output channel rather than one a layer.
+        per_channel: Whether weights get one step per output channel rather than one per layer.
     """
 
     weights: dict[str, Tensor]
@@ -57,7 +57,7 @@ class Calibration:
         return self._weight_steps[key]
 
     def quantized_weight(self, name: str, bits: int) -> Tensor:
-        """A layer's weights at a number of bits, or as they are at 32."""
+        """A layer's weights at a bit width; 32 bits leave them as they are."""
         weight = self.weights[name]
         return weight if bits == FLOAT_BITS else quantize(weight, self.weight_step(name, bits), weight_grid(bits))
 

@@ -26,7 +26,7 @@ class QuantizedNetwork(nn.Module):
     Args:
         network: Float network in evaluation mode.
         layers: Its quantizable layers in execution order.
-        calibration: Steps for every layer and number of bits.
+        calibration: Steps for every layer and bit width.
         fold: Whether batch norms are folded into the quantized layers before them, which leaves the function as it is
             (quantization comes first) and saves time; without it their statistics can be recalibrated.
         fast: Whether activations are overwritten in place and arranged in memory as convolutions want them, which

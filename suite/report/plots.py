@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
-from suite.report.appearance import Look, assign_looks, figure_style, place_legend, place_title, wrap_name
-from suite.report.checks import check_comparison
+from suite.report.comparison import Comparison, check_comparison
 from suite.report.curves import Band, best_band, certified_band, certified_curve
-from suite.report.leaderboard import TRIVIAL
-from suite.report.rows import recorded
-from suite.report.scores import by_rank, exam_score, name_objective
-from suite.run.records import Comparison, Entry
+from suite.report.exams import exam_score
+from suite.report.figures import Look, Sheet, assign_looks, describe_problem, figure_style, wrap_name
+from suite.report.ranking import TRIVIAL
+from suite.run.records import Entry
 
 _SIZE = (6.8, 3.6)
 _RADII = 400
@@ -28,57 +26,70 @@ OTHER = Look(color=(0.72, 0.72, 0.72), marker="o", dashes="-")
 
 
 @figure_style()
-def plot_certified_accuracy(comparison: Comparison) -> Figure:
+def plot_certified_accuracy(comparison: Comparison, ax: Axes | None = None) -> Axes:
     """Certified accuracy against radius, and beneath it the difference to the float network, enlarged.
 
     One curve per searcher: the mean over seeds of the step curve over exam images; see :class:`.curves.Band` for the band.
     The lower panel leaves out the cheapest policy where the others could not be told apart next to it.
+
+    Args:
+        comparison: What to show.
+        ax: Where to draw the upper panel, alone; a figure of its own with both panels if None.
+
+    Returns:
+        The axes of the upper panel.
+
+    Raises:
+        BitcertError: If the comparison does not compare like with like.
     """
     check_comparison(comparison)
-    searchers = by_rank(comparison)
+    searchers = comparison.by_rank()
     looks = _looks(searchers)
-    outcomes = [comparison.reference, *(entry.outcome for entry in comparison.entries)]
-    largest = max(float(np.max(outcome.scores)) for outcome in outcomes)
+    largest = max(float(np.max(outcome.scores)) for outcome in comparison.outcomes)
     radii = np.linspace(0.0, largest * 1.02 if largest > 0 else 1.0, _RADII)
     reference = certified_curve(comparison.reference, radii)
-    figure = _figure(comparison, height=5.2)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    place_title(figure, comparison)
+    sheet = Sheet.on(ax, _size(looks, height=5.2), 2, 1, sharex=True, height_ratios=(3, 2))
     bands = {searcher: certified_band(entries, radii) for searcher, entries in searchers.items()}
     enlarged = _without_cheapest(searchers) if _stretches(bands) else searchers
+    upper = sheet.panels[0]
     upper.plot(radii, reference, color="black", linestyle="--", label="float network", zorder=4)
     for place, searcher in enumerate(searchers):
         band = bands[searcher]
         less = Band(radii, band.mean - reference, band.least - reference, band.most - reference)
         marks = [point for point in _spread_marks(place, len(searchers)) if band.mean[point] > 0]
         _draw_band(upper, band, searcher, looks, marks)
-        if searcher in enlarged:
+        for lower in sheet.panels[1:] if searcher in enlarged else ():
             _draw_band(lower, less, searcher, looks, marks)
-    lower.axhline(0.0, color="black", linestyle="--")
     upper.set(ylabel="certified accuracy", ylim=(0, None), xlim=(0, radii[-1]))
-    lower.set(ylabel="difference to float", xlabel="certified L2 radius r")
-    _name_enlarged(lower, enlarged, searchers)
+    for lower in sheet.panels[1:]:
+        lower.axhline(0.0, color="black", linestyle="--")
+        lower.set_ylabel("difference to float")
+        lower.set_title("enlarged, without cheapest" if len(enlarged) < len(searchers) else "")
+    sheet.panels[-1].set_xlabel("certified L2 radius r")
     _count_others(upper, looks)
-    place_legend(figure, upper)
-    return figure
+    sheet.title(_title(comparison))
+    sheet.legend()
+    return upper
 
 
 @figure_style()
-def plot_score_by_bops(comparison: Comparison) -> Figure:
+def plot_score_by_bops(comparison: Comparison, ax: Axes | None = None) -> Axes:
     """Exam score against BOPs: one marker per winner, the float network's score and the budget as lines.
 
-    A second panel enlarges all winners but the cheapest policy, which stretches both axes.
+    A second panel enlarges all winners but the cheapest policy, which stretches both axes. ``ax`` takes the first panel,
+    alone; arguments, result and errors are those of :func:`plot_certified_accuracy`.
     """
     check_comparison(comparison)
-    searchers, objective = by_rank(comparison), comparison.entries[0].run.objective
+    searchers, objective = comparison.by_rank(), comparison.objective
     looks = _looks(searchers)
     enlarged = _without_cheapest(searchers)
-    figure = _figure(comparison, width=8.4 if len(enlarged) < len(searchers) else _SIZE[0])
-    panels = figure.subplots(1, 2 if len(enlarged) < len(searchers) else 1, squeeze=False)[0]
+    two = len(enlarged) < len(searchers)
+    sheet = Sheet.on(ax, _size(looks, width=8.4 if two else _SIZE[0]), 1, 2 if two else 1)
+    first = sheet.panels[0]
     reference, share = exam_score(comparison.reference, objective), comparison.budget_bops / comparison.float_bops
-    budget = recorded(comparison, "budget")
+    budget = comparison.recorded("budget")
     limit = f"budget{'' if budget is None else f' {budget}'}: {100 * share:.3g} %"
-    for axes, shown in zip(panels, (searchers, enlarged), strict=False):
+    for axes, shown in zip(sheet.panels, (searchers, enlarged), strict=False):
         for searcher, entries in shown.items():
             points = [(entry.outcome.metrics.bops, exam_score(entry.outcome, objective)) for entry in entries]
             distinct = dict.fromkeys(points)  # equal winners would add up to an opaque marker
@@ -99,67 +110,68 @@ def plot_score_by_bops(comparison: Comparison) -> Figure:
         axes.xaxis.set_major_formatter(PercentFormatter(xmax=1.0, symbol=""))
         axes.set_xlabel("BOPs, % of the float network")
         axes.margins(0.06)
-    panels[0].axhline(reference, color="black", linestyle="--", label=f"float network: {reference:.4f}")
-    panels[0].set(ylabel=f"exam {name_objective(objective)}", title="all winners" if len(panels) > 1 else "")
-    place_title(figure, comparison)
-    _name_enlarged(panels[-1], enlarged, searchers)
-    _count_others(panels[0], looks, linestyle="", marker=OTHER.marker)
-    place_legend(figure, panels[0])
-    return figure
+    first.axhline(reference, color="black", linestyle="--", label=f"float network: {reference:.4f}")
+    first.set(ylabel=f"exam {objective.label}", title="all winners" if len(sheet.panels) > 1 else "")
+    for second in sheet.panels[1:]:
+        second.set_title("enlarged, without cheapest")
+    _count_others(first, looks, linestyle="", marker=OTHER.marker)
+    sheet.title(_title(comparison))
+    sheet.legend()
+    return first
 
 
 @figure_style()
-def plot_best_so_far(comparison: Comparison) -> Figure:
+def plot_best_so_far(comparison: Comparison, ax: Axes | None = None) -> Axes:
     """Best search estimate against forward passes: what searches saw, not what the exam found.
 
     One step curve per searcher, averaged over seeds, with its band (:class:`.curves.Band`), the highest at the end first; a
-    dotted line carries the last value of a method that stopped on to the largest spend of all.
+    dotted line carries the last value of a method that stopped on to the largest spend of all. Arguments, result and errors
+    are those of :func:`plot_certified_accuracy`.
     """
     check_comparison(comparison)
-    objective = comparison.entries[0].run.objective
-    figure = _figure(comparison)
-    axes = figure.subplots()
-    place_title(figure, comparison, exam=False)
-    found = {name: best_band([entry.run for entry in entries]) for name, entries in by_rank(comparison).items()}
+    searchers = comparison.by_rank()
+    found = {name: best_band([entry.run for entry in entries]) for name, entries in searchers.items()}
     bands = dict(sorted(found.items(), key=lambda item: -float(item[1].mean[-1])))
     looks = _looks(bands)
+    sheet = Sheet.on(ax, _size(_looks(searchers)))
+    axes = sheet.panels[0]
     largest = max(float(band.x[-1]) for band in bands.values())
     for place, (searcher, band) in enumerate(bands.items()):
-        look, step = looks[searcher], max(1, len(band.x) // _MARKS)
-        if look is not OTHER:
-            shade = _shade(len(looks))
-            axes.fill_between(band.x, band.least, band.most, step="post", color=look.color, alpha=shade, linewidth=0)
-        axes.step(band.x, band.mean, where="post", markevery=(place % step, step), **_line(searcher, look))
+        step = max(1, len(band.x) // _MARKS)
+        _draw_band(axes, band, searcher, looks, (place % step, step), side="post")
         if band.x[-1] < largest:
-            axes.plot([band.x[-1], largest], [band.mean[-1]] * 2, color=look.color, linestyle=":")
+            axes.plot([band.x[-1], largest], [band.mean[-1]] * 2, color=looks[searcher].color, linestyle=":")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlabel("forward passes of the search")
-    axes.set_ylabel(f"{name_objective(objective)}\nbest search estimate (not an exam score)")
+    axes.set_ylabel(f"{comparison.objective.label}\nbest search estimate (not an exam score)")
     axes.set_xlim(0, largest * 1.02)
     _count_others(axes, looks)
-    place_legend(figure, axes)
-    return figure
+    sheet.title(describe(comparison))
+    sheet.legend()
+    return axes
 
 
-def _figure(comparison: Comparison, width: float = _SIZE[0], height: float = _SIZE[1]) -> Figure:
-    looks = _looks(by_rank(comparison))
+def describe(comparison: Comparison) -> str:
+    """Say which problem a figure is about."""
+    return describe_problem({name: comparison.recorded(name) for name in ("problem", "budget", "sigma")})
+
+
+def _title(comparison: Comparison) -> str:
+    """The same, and on how many exam images."""
+    post_step = comparison.entries[0].outcome.post_step
+    tuned = "" if post_step == "none" else f" after {post_step}"
+    return ", ".join(filter(None, [describe(comparison), f"{len(comparison.reference.labels)} exam images{tuned}"]))
+
+
+def _size(looks: Mapping[str, Look], width: float = _SIZE[0], height: float = _SIZE[1]) -> tuple[float, float]:
+    """Inches for a figure that is at least as high as its legend."""
     labels = 3 + sum(1 + wrap_name(name).count("\n") for name, look in looks.items() if look is not OTHER)
-    return Figure(figsize=(width, max(height, 0.2 * labels + 0.4)), layout="constrained")
+    return width, max(height, 0.2 * labels + 0.4)
 
 
 def _without_cheapest(searchers: dict[str, list[Entry]]) -> dict[str, list[Entry]]:
     """All but the cheapest policy, if there is anything else."""
     return {name: entries for name, entries in searchers.items() if name != "cheapest"} or searchers
-
-
-def _name_enlarged(axes: Axes, enlarged: dict[str, list[Entry]], searchers: dict[str, list[Entry]]) -> None:
-    if len(enlarged) < len(searchers):
-        axes.set_title("enlarged, without cheapest")
-
-
-def _shade(searchers: int) -> float:
-    """Opacity of the bands: the more of them, the lighter."""
-    return min(0.15, 1.0 / searchers)
 
 
 def _looks(searchers: Iterable[str]) -> dict[str, Look]:
@@ -191,11 +203,19 @@ def _stretches(bands: Mapping[str, Band]) -> bool:
     return min(others) - float(bands["cheapest"].mean.mean()) > max(others) - min(others)
 
 
-def _draw_band(axes: Axes, band: Band, searcher: str, looks: Mapping[str, Look], marks: list[int]) -> None:
-    look, shade = looks[searcher], _shade(len(looks))
+def _draw_band(
+    axes: Axes,
+    band: Band,
+    searcher: str,
+    looks: Mapping[str, Look],
+    marks: list[int] | tuple[int, int],
+    side: Literal["pre", "post"] = "pre",
+) -> None:
+    """Draw a step curve and its band, the lighter the more of them there are; steps go up at their end or at their start."""
+    look, shade = looks[searcher], min(0.15, 1.0 / len(looks))
     if look is not OTHER:
-        axes.fill_between(band.x, band.least, band.most, step="pre", color=look.color, alpha=shade, linewidth=0)
-    axes.plot(band.x, band.mean, drawstyle="steps-pre", markevery=marks, **_line(searcher, look))
+        axes.fill_between(band.x, band.least, band.most, step=side, color=look.color, alpha=shade, linewidth=0)
+    axes.plot(band.x, band.mean, drawstyle=f"steps-{side}", markevery=marks, **_line(searcher, look))
 
 
 def _spread_marks(place: int, count: int) -> list[int]:

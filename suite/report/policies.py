@@ -1,56 +1,55 @@
-"""The figure of the winners' policies: bits by layer, one row a winner."""
+"""The figure of the winners' policies: bits by layer, one row per winner."""
 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
-import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
-from matplotlib.figure import Figure
 
 from suite.contract.space import MAX_BITS, MIN_BITS
-from suite.report.appearance import figure_style, place_title, wrap_name
-from suite.report.checks import check_comparison
-from suite.report.scores import by_rank
-from suite.run.records import Comparison, Entry
+from suite.report.comparison import Comparison, check_comparison
+from suite.report.figures import MOST_NAMED_LAYERS, Sheet, figure_style, name_layers, wrap_name
+from suite.report.plots import describe
+from suite.run.records import Entry
 
+Part = Literal["weights", "activations"]
+_PARTS: tuple[Part, ...] = ("weights", "activations")
 _MOST_NUMBERED_CELLS = 2_400
-_MOST_NAMED_LAYERS = 30
 _LONGEST_ROW_NAME = 32
 _MOST_ROOMY_ROWS = 45
 _MOST_NAMED_ROWS = 150
 
 
 @figure_style()
-def plot_policies(comparison: Comparison) -> Figure:
+def plot_policies(comparison: Comparison, ax: Axes | None = None, part: Part = "weights") -> Axes:
     """Bits of every winner by layer, weights on the left and activations on the right.
 
     Seeds of a searcher that ended with the same policy share a row. Bits are written into the cells, and layers named,
-    where there are few enough to be read.
+    where there are few enough to be read. ``ax`` takes the panel of ``part`` alone; see :func:`.plots.plot_certified_accuracy`
+    for arguments, result and errors.
     """
     check_comparison(comparison)
-    groups = {searcher: _distinct(entries) for searcher, entries in by_rank(comparison).items()}
+    groups = {searcher: _distinct(entries) for searcher, entries in comparison.by_rank().items()}
     rows = [(searcher, seeds, entry) for searcher, group in groups.items() for seeds, entry in group]
     layers = len(comparison.layer_names)
-    numbered = 2 * layers * len(rows) <= _MOST_NUMBERED_CELLS and layers <= _MOST_NAMED_LAYERS
+    numbered = 2 * layers * len(rows) <= _MOST_NUMBERED_CELLS and layers <= MOST_NAMED_LAYERS
     colors = ListedColormap(sns.color_palette("viridis", MAX_BITS - MIN_BITS + 1))
     width, height = (
         (0.19, 0.19) if numbered else (max(0.08, 4.5 / layers), 0.13 if len(rows) > _MOST_ROOMY_ROWS else 0.19)
     )
-    names_inches = 0.075 * max(map(len, comparison.layer_names)) if layers <= _MOST_NAMED_LAYERS else 0.3
+    names_inches = 0.075 * max(map(len, comparison.layer_names)) if layers <= MOST_NAMED_LAYERS else 0.3
     size = (max(6.4, 2 * layers * width + 2.6), height * len(rows) + names_inches + 1.3)
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, part in zip(panels, ("weights", "activations"), strict=True):
-        bits = pd.DataFrame(
-            [getattr(entry.outcome.policy, part) for _, _, entry in rows], columns=list(comparison.layer_names)
-        )
+    sheet = Sheet.on(ax, size, 1, 2, sharey=True)
+    for axes, shown in zip(sheet.panels, (part,) if sheet.given else _PARTS, strict=True):
+        policies = [entry.outcome.policy for _, _, entry in rows if entry.outcome.policy is not None]
+        bits = [policy.weights if shown == "weights" else policy.activations for policy in policies]
         sns.heatmap(
-            bits,
+            np.array(bits),
             ax=axes,
             cmap=colors,
             vmin=MIN_BITS - 0.5,
@@ -64,18 +63,19 @@ def plot_policies(comparison: Comparison) -> Figure:
         )
         for text in axes.texts:
             text.set_in_layout(False)  # hundreds of numbers inside their cells need not be measured
-        axes.set(title=part, xlabel="layer")
-        _label_layers(axes, comparison.layer_names)
+        axes.set_title(shown)
+        name_layers(axes, comparison.layer_names, np.arange(layers) + 0.5)
         for edge in np.cumsum([len(group) for group in groups.values()])[:-1]:
             axes.axhline(edge, color="white", linewidth=1.8)
-    place_title(figure, comparison, exam=False)
-    _label_rows(panels[0], groups)
-    panels[1].tick_params(left=False)
+    if not sheet.given:
+        sheet.title(describe(comparison))
+        sheet.panels[1].tick_params(left=False)
+    _label_rows(sheet.panels[0], groups)
     bounds = np.arange(MIN_BITS - 0.5, MAX_BITS + 1)
     scale = ScalarMappable(BoundaryNorm(bounds, colors.N), colors)
-    bar = figure.colorbar(
+    bar = sheet.figure.colorbar(
         scale,
-        ax=panels,
+        ax=list(sheet.panels),
         ticks=range(MIN_BITS, MAX_BITS + 1),
         label="bits",
         pad=0.01,
@@ -84,7 +84,7 @@ def plot_policies(comparison: Comparison) -> Figure:
         anchor=(0, 1),
     )
     bar.ax.minorticks_off()
-    return figure
+    return sheet.panels[0]
 
 
 def _distinct(entries: list[Entry]) -> list[tuple[str, Entry]]:
@@ -115,17 +115,8 @@ def _label_rows(axes: Axes, groups: dict[str, list[tuple[str, Entry]]]) -> None:
     axes.set_yticks(places, labels, rotation=0)
     if _MOST_ROOMY_ROWS < total <= _MOST_NAMED_ROWS:
         axes.tick_params(axis="y", labelsize=6)
-    axes.set_ylabel("searcher · seed" if total <= _MOST_NAMED_ROWS else "searcher, one row a policy")
+    axes.set_ylabel("searcher · seed" if total <= _MOST_NAMED_ROWS else "searcher, one row per policy")
 
 
 def _shorten(name: str) -> str:
     return name if len(name) <= _LONGEST_ROW_NAME else f"{name[: _LONGEST_ROW_NAME - 1]}…"
-
-
-def _label_layers(axes: Axes, names: tuple[str, ...]) -> None:
-    if len(names) <= _MOST_NAMED_LAYERS:
-        axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=90)
-    else:
-        places = np.arange(0, len(names), 5)
-        axes.set_xticks(places + 0.5, [str(place) for place in places], rotation=0)
-        axes.set_xlabel("layer, counted from 0")

@@ -2,189 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, final
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 
-from suite.contract.problem import Problem
+from suite.contract.objective import Objective
 from suite.contract.trial import Trial
 from suite.run.limits import Limits
 from suite.run.records import Outcome
-from suite.studies.compare.run import Watcher
+from suite.run.watcher import Watcher
 
 
-class TrialBars(Watcher):
-    """One bar a search, showing its best score so far, and one for the exams."""
+@final
+class Progress:
+    """Named bars, a context manager; does nothing if ``quiet``.
 
-    def __init__(self, problem: Problem, progress: Progress, runs: Sequence[tuple[str, int]], limits: Limits) -> None:
-        self._objective = problem.objective
-        self._progress = progress
-        total = limits.evaluations or limits.forward_passes
+    Bars appear with the first news of any of them, or with :meth:`show`, so that mistakes found before print alone.
+
+    Example:
+        >>> with Progress(quiet=True) as progress:
+        ...     progress.add("policies", total=16)
+        ...     progress.advance("policies")
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._bars = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}"),
+            console=Console(stderr=True),
+        )
+        self._ids: dict[str, Any] = {}
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bars.live.is_started:
+            self._bars.stop()
+
+    def add(self, name: str, total: float | None = None) -> None:
+        """Add a bar; without a ``total`` it only says that something goes on, with a total of 0 it stays hidden."""
+        self._ids[name] = self._bars.add_task(name, total=total, visible=total != 0, state="")
+
+    def show(self) -> None:
+        """Show the bars now: for work whose first news takes long and whose mistakes are ruled out."""
+        if not self._quiet and not self._bars.live.is_started:
+            self._bars.start()
+
+    def advance(self, name: str, amount: float = 1) -> None:
+        """Move a bar on by ``amount``; one that is full grows."""
+        self.update(name, self._bars.tasks[self._ids[name]].completed + amount)
+
+    def update(
+        self, name: str, completed: float | None = None, total: float | None = None, state: str | None = None
+    ) -> None:
+        """Set how much of a bar is done, out of how much, and what it says beside; what is None stays as it is."""
+        task = self._bars.tasks[self._ids[name]]
+        done, whole = task.completed if completed is None else completed, task.total if total is None else total
+        whole = whole if whole is None else max(whole, done)
+        self.show()
+        self._bars.update(
+            self._ids[name], completed=done, total=whole, state=task.fields["state"] if state is None else state
+        )
+
+    def finish(self, name: str) -> None:
+        """Fill a bar that ended before its total."""
+        self._bars.update(self._ids[name], total=max(self._bars.tasks[self._ids[name]].completed, 1))
+
+    def print(self, text: str) -> None:
+        """Print a line above the bars."""
+        if not self._quiet:
+            self._bars.console.print(text, highlight=False, markup=False)
+
+
+@final
+class SearchBars(Watcher):
+    """One bar per search, which shows its best score so far, and one for the exams."""
+
+    def __init__(
+        self, progress: Progress, objective: Objective, runs: Sequence[tuple[str, int]], limits: Limits
+    ) -> None:
+        self._progress, self._objective = progress, objective
         self._by_passes = limits.evaluations is None and limits.forward_passes is not None
-        self._bars: dict[tuple[str, int], TaskID] = {
-            (searcher, seed): progress.add_task(f"{searcher} {seed}", total=total, best="") for searcher, seed in runs
-        }
-        self._best: dict[tuple[str, int], float] = {}
-        self._exams: TaskID | None = None
+        self._names = [f"{searcher} {seed}" for searcher, seed in runs]
+        self._best: dict[str, float] = {}
+        for name in self._names:
+            progress.add(name, limits.evaluations or limits.forward_passes)
+        progress.show()
 
     def trial(self, searcher: str, seed: int, trial: Trial) -> None:
         """Advance the search's bar."""
-        key = searcher, seed
+        name = f"{searcher} {seed}"
         if trial.metrics is not None:
             score = self._objective.score(trial.metrics)
-            self._best[key] = max(score, self._best.get(key, score))
-        best = f"search best {self._best[key]:.4f}" if key in self._best else ""
+            self._best[name] = max(score, self._best.get(name, score))
+            self._progress.update(name, state=f"search best {self._best[name]:.4f}")
         if trial.failure is not None:
-            self._progress.console.print(
-                f"trial {trial.number} of {searcher} {seed} failed: {trial.failure}", highlight=False
-            )
-        bar = self._bars[key]
-        self._progress.update(bar, advance=trial.spend if self._by_passes else 1, best=best)
-        task = self._progress.tasks[bar]
-        if task.total is not None and task.completed > task.total:  # finalists, measured again after the limit
-            self._progress.update(bar, total=task.completed)
+            self._progress.print(f"trial {trial.number} of {name} failed: {trial.failure}")
+        self._progress.advance(name, trial.spend if self._by_passes else 1)
 
     def exams(self, count: int) -> None:
-        """Searches are over: fill their bars, begin one for the exams."""
-        for bar in self._bars.values():
-            self._progress.update(bar, total=max(self._progress.tasks[bar].completed, 1))
+        """Fill the bars of the searches, begin one for the exams."""
+        for name in self._names:
+            self._progress.finish(name)
         if count:
-            self._exams = self._progress.add_task("exams", total=count, best="")
+            self._progress.add("exams", count)
 
     def exam(self, outcome: Outcome) -> None:
         """Advance the bar of the exams."""
-        if self._exams is not None:
-            self._progress.update(self._exams, advance=1)
-
-
-@contextmanager
-def trials_shown(
-    problem: Problem, runs: Sequence[tuple[str, int]], limits: Limits, *, quiet: bool
-) -> Iterator[Watcher]:
-    """Show searches as they go on; nothing if ``quiet``."""
-    if quiet:
-        yield Watcher()
-        return
-    with _progress(TextColumn("{task.fields[best]}"), at_once=True) as progress:
-        yield TrialBars(problem, progress, runs, limits)
-
-
-@contextmanager
-def exam_shown(
-    passes: int, steps: int, *, quiet: bool
-) -> Iterator[tuple[Callable[[int], None] | None, Callable[[int], None] | None]]:
-    """Show an exam's forward passes, after the optimizer steps of its post-step if there are any; nothing if ``quiet``."""
-    if quiet:
-        yield None, None
-        return
-    with _progress() as progress:
-        trained = progress.add_task("post-step", total=steps, visible=steps > 0)
-        bar = progress.add_task("exam", total=passes)
-        yield lambda count: progress.update(bar, advance=count), lambda count: progress.update(trained, completed=count)
-
-
-@contextmanager
-def sensitivity_shown(
-    policies: int, methods: int, *, quiet: bool
-) -> Iterator[tuple[Callable[[Trial], None] | None, Callable[[str], None] | None]]:
-    """Show the policies measured, then the methods that probe; nothing if ``quiet``."""
-    if quiet:
-        yield None, None
-        return
-    with _progress(TextColumn("{task.fields[state]}")) as progress:
-        trials = progress.add_task("policies", total=policies, state="")
-        probed = progress.add_task("methods", total=methods, state="")
-        begun = 0
-
-        def begin(method: str) -> None:
-            nonlocal begun
-            progress.update(probed, completed=begun, state=f"probing for {method}")
-            begun += 1
-
-        yield lambda _: progress.update(trials, advance=1), begin
-        progress.update(probed, completed=begun, state="")
-
-
-@contextmanager
-def plane_shown(
-    steps: int, size: int, *, quiet: bool
-) -> Iterator[tuple[Callable[[int], None] | None, Callable[[int], None] | None]]:
-    """Show the optimizer steps, then the points of a loss plane; nothing if ``quiet``."""
-    if quiet:
-        yield None, None
-        return
-    with _progress() as progress:
-        trained = progress.add_task("finetuning", total=steps)
-        measured = progress.add_task("points", total=None)
-
-        def point(count: int) -> None:
-            progress.update(trained, completed=steps)
-            progress.update(measured, completed=count, total=size * size + 5)
-
-        yield lambda count: progress.update(trained, completed=count), point
-
-
-@contextmanager
-def exams_shown(*, quiet: bool) -> Iterator[tuple[Callable[[int], None] | None, Callable[[Outcome], None] | None]]:
-    """Show exams as they are held, once it is known how many; nothing if ``quiet``."""
-    if quiet:
-        yield None, None
-        return
-    with _progress() as progress:
-        bar = progress.add_task("exams", total=None)
-        yield lambda count: progress.update(bar, total=count), lambda _: progress.update(bar, advance=1)
-
-
-@contextmanager
-def epochs_shown(epochs: int, *, quiet: bool) -> Iterator[Callable[[int, int, float, float], None] | None]:
-    """Show the epochs of a training with loss and accuracy; nothing if ``quiet``."""
-    if quiet:
-        yield None
-        return
-    with _progress(TextColumn("{task.fields[state]}"), at_once=True) as progress:
-        bar = progress.add_task("training", total=epochs, state="")
-        yield lambda epoch, _, loss, accuracy: progress.update(
-            bar, completed=epoch, state=f"loss {loss:.3f}  accuracy under noise {accuracy:.3f}"
-        )
-
-
-class _Bars(Progress):
-    """Bars that show themselves at the first news, so that a mistake found before it comes out alone."""
-
-    def update(self, task_id: TaskID, **news: Any) -> None:
-        """Change a bar."""
-        if not self.live.is_started:
-            self.start()
-        super().update(task_id, **news)
-
-
-@contextmanager
-def _progress(*more: TextColumn, at_once: bool = False) -> Iterator[Progress]:
-    """Bars for a command; ``at_once`` where the first news takes long and mistakes are found before."""
-    bars = _Bars(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        *more,
-        console=Console(stderr=True),
-    )
-    if at_once:
-        bars.start()
-    try:
-        yield bars
-    finally:
-        if bars.live.is_started:
-            bars.stop()
+        self._progress.advance("exams")

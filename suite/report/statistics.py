@@ -17,16 +17,100 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from suite.contract.objective import Objective
 from suite.errors import unknown_name
-from suite.report.checks import check_comparison
-from suite.report.intervals import Interval, average_images
-from suite.report.scores import by_searcher, exam_score
-from suite.run.records import Comparison
+from suite.report.comparison import Comparison, check_comparison
+from suite.report.exams import check_same_exam, exam_score, image_scores
+from suite.run.records import Outcome
 
+CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
+_RESAMPLES = 9_999
+_BATCH = 2_000_000
 _SIGN_FLIPS = 2**15
 
 Verdict = Literal["better", "worse", "not distinguishable", "underpowered"]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A 95 % confidence interval; both ends NaN where there is nothing to estimate it from."""
+
+    low: float
+    high: float
+
+
+UNKNOWN = Interval(float("nan"), float("nan"))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageAverage:
+    """The mean over images of a score, or of a difference of scores, and its interval over images."""
+
+    mean: float
+    images: Interval
+
+
+def mean_interval(scores: ArrayLike) -> Interval:
+    """Confidence interval for the mean of independent scores, by the bias-corrected and accelerated bootstrap.
+
+    The resampling is drawn from a fixed stream: equal scores give equal intervals.
+
+    Args:
+        scores: Shape ``(images,)``.
+
+    Returns:
+        The 95 % interval; NaN if all scores are equal, when resampling shows no spread though there may be some.
+
+    References:
+        Efron, Better bootstrap confidence intervals, JASA 82 (1987).
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    if len(values) < 2 or np.ptp(values) == 0:
+        return UNKNOWN
+    found = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=_RESAMPLES,
+        batch=max(1, _BATCH // len(values)),
+        confidence_level=CONFIDENCE,
+        method="BCa",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Interval(float(found.low), float(found.high))
+
+
+def average_images(outcomes: Sequence[Outcome], objective: Objective, baseline: Sequence[Outcome] = ()) -> ImageAverage:
+    """Average the exam scores of several winners, less those of a baseline, with the interval over images.
+
+    Scores are averaged over the winners image by image, then over images; the interval holds the winners fixed. It is
+    NaN for clean accuracy, which exams keep as an average only.
+
+    Args:
+        outcomes: Exams on the same images, such as one for each seed of a searcher.
+        objective: What is scored.
+        baseline: Exams on the same images to subtract, such as the float network's.
+    """
+    groups = [group for group in (outcomes, baseline) if group]
+    mean, *less = (float(np.mean([exam_score(outcome, objective) for outcome in group])) for group in groups)
+    if not objective.per_image:
+        return ImageAverage(mean - sum(less), UNKNOWN)
+    scores, *other = (np.mean([image_scores(outcome, objective) for outcome in group], axis=0) for group in groups)
+    return ImageAverage(mean - sum(less), mean_interval(scores - other[0] if other else scores))
+
+
+def compare_outcomes(first: Outcome, second: Outcome, objective: Objective) -> ImageAverage:
+    """Subtract the exam scores of two fixed policies, or of a policy and the float network, image by image.
+
+    Both were certified on the same images with the same noise, so that what makes an image hard cancels in the
+    difference. The interval is for these two networks on all images, not for the methods that found them.
+
+    Raises:
+        BitcertError: If the exams are on different images, or the objective is clean accuracy.
+    """
+    check_same_exam(first, second)
+    differences = image_scores(first, objective) - image_scores(second, objective)
+    return ImageAverage(float(differences.mean()), mean_interval(differences))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +166,9 @@ def summarize(comparison: Comparison) -> list[Summary]:
         BitcertError: If the comparison does not compare like with like.
     """
     check_comparison(comparison)
-    objective = comparison.entries[0].run.objective
+    objective = comparison.objective
     summaries = []
-    for searcher, entries in by_searcher(comparison).items():
+    for searcher, entries in comparison.by_searcher().items():
         scores = np.array([exam_score(entry.outcome, objective) for entry in entries])
         summaries.append(
             Summary(
@@ -171,10 +255,10 @@ def compare_searchers(comparison: Comparison, against: str = "random") -> list[D
         BitcertError: If no run is of ``against``, or the comparison does not compare like with like.
     """
     check_comparison(comparison)
-    objective = comparison.entries[0].run.objective
+    objective = comparison.objective
     scores = {
         searcher: {entry.run.seed: exam_score(entry.outcome, objective) for entry in entries}
-        for searcher, entries in by_searcher(comparison).items()
+        for searcher, entries in comparison.by_searcher().items()
     }
     if against not in scores:
         raise unknown_name("searcher of this comparison", against, scores)

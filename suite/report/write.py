@@ -1,25 +1,30 @@
-"""Everything a comparison has to show, written into one folder."""
+"""Writing reports: whatever a study has to show, rendered into one folder, and the page of a comparison."""
 
 from __future__ import annotations
 
+import base64
 import json
+from collections.abc import Mapping
+from html import escape
 from pathlib import Path
+from string import Template
 from typing import Any
 
-import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
-from suite.files import write_bytes, write_text
-from suite.report.appearance import to_png, to_svg
-from suite.report.leaderboard import leaderboard
-from suite.report.page import render_page
+from suite.files import write_bytes
+from suite.report.comparison import Comparison
+from suite.report.exams import flatten
+from suite.report.figures import render
 from suite.report.plots import plot_best_so_far, plot_certified_accuracy, plot_score_by_bops
 from suite.report.policies import plot_policies
-from suite.report.rows import tidy_rows
-from suite.report.tables import to_markdown
-from suite.run.records import Comparison
+from suite.report.ranking import leaderboard, leaderboard_table
+from suite.report.table import Table, to_records
 
 SCHEMA_VERSION = 1
+
+Content = str | bytes | pd.DataFrame | Table | Axes | Mapping[str, Any]
 
 _FIGURES = {
     "certified_accuracy": (
@@ -31,11 +36,63 @@ _FIGURES = {
     "policies": (plot_policies, "Bits of every winner by layer; seeds that found the same policy share a row"),
 }
 
+_PAGE = Template("""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>bitcert: $title</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; }
+body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2.5rem; }
+.wide { overflow-x: auto; } .wide caption { display: none; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .6rem; white-space: nowrap; border-bottom: 1px solid #ddd; }
+td.left { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; }
+th { border-bottom: 2px solid #222; } .left { text-align: left; } .right { text-align: right; }
+tr.emphasized td { border-top: 2px solid #222; color: #555; }
+.note { font-size: .85rem; color: #444; margin: .4rem 0; max-width: 60rem; }
+figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { font-size: .85rem; color: #444; }
+.provenance td { white-space: pre-wrap; overflow-wrap: anywhere; font: .8rem ui-monospace, monospace; }
+</style>
+</head>
+<body>
+<h1>$title</h1>
+<h2>Leaderboard</h2>
+<div class="wide">
+$table</div>
+<h2>Figures</h2>
+$figures<h2>Provenance</h2>
+<table class="provenance">
+$provenance</table>
+</body>
+</html>
+""")
+
+
+def write_files(directory: Path, *files: tuple[str, Content]) -> list[Path]:
+    """Render everything, then write it; each file replaces its predecessor in one step.
+
+    Args:
+        directory: Where to; made if need be.
+        *files: Names and what they hold. A table becomes ``name.csv``, ``.md``, ``.tex`` and ``.html``, a data frame
+            ``name.csv``, axes ``name.png`` and ``.svg`` of their whole figure, a mapping ``name.json`` (its data frames as
+            records); text and bytes are written to the name as it is.
+
+    Returns:
+        The files, in the order of what was given.
+    """
+    rendered = {name: data for stem, content in files for name, data in _render(stem, content).items()}
+    for name, data in rendered.items():
+        write_bytes(directory / name, data.encode("utf-8") if isinstance(data, str) else data)
+    return [directory / name for name in rendered]
+
 
 def write_report(comparison: Comparison, directory: Path, against: str = "random") -> list[Path]:
     """Write the leaderboard, the rows it is made from, all figures, and a page that shows them.
 
-    Equal comparisons give equal bytes. Each file replaces its predecessor in one step.
+    Equal comparisons give equal bytes.
 
     Args:
         comparison: What to report.
@@ -43,49 +100,68 @@ def write_report(comparison: Comparison, directory: Path, against: str = "random
         against: The searcher that all others are tested against.
 
     Returns:
-        The files: ``leaderboard.{csv,json,md}``, ``rows.csv``, ``certified_accuracy``, ``score_vs_bops``,
+        The files: ``leaderboard.{csv,md,tex,html,json}``, ``rows.csv``, ``certified_accuracy``, ``score_vs_bops``,
         ``best_so_far`` and ``policies`` as ``.png`` and ``.svg``, and ``index.html``.
 
     Raises:
         BitcertError: If the comparison does not compare like with like; nothing is written then.
     """
-    frame, rows = leaderboard(comparison, against), tidy_rows(comparison)
-    texts = {
-        "leaderboard.csv": frame.to_csv(index=False),
-        "leaderboard.json": to_json(comparison, frame, rows),
-        "leaderboard.md": to_markdown(frame),
-        "rows.csv": rows.to_csv(index=False),
-    }
-    images: dict[str, bytes] = {}
-    captioned: dict[str, bytes] = {}
-    for name, (plot, caption) in _FIGURES.items():
-        figure = plot(comparison)
-        images[f"{name}.png"] = captioned[caption] = to_png(figure)
-        images[f"{name}.svg"] = to_svg(figure)
-    texts["index.html"] = render_page(comparison, frame, captioned)
-    for name, text in texts.items():
-        write_text(directory / name, text)
-    for name, data in images.items():
-        write_bytes(directory / name, data)
-    return [directory / name for name in (*texts, *images)]
+    frame, rows = leaderboard(comparison, against), comparison.rows
+    table = leaderboard_table(frame)
+    images = {name: render(plot(comparison)) for name, (plot, _) in _FIGURES.items()}
+    captioned = {caption: images[name]["png"] for name, (_, caption) in _FIGURES.items()}
+    return write_files(
+        directory,
+        ("leaderboard", table),
+        ("leaderboard", {"provenance": dict(comparison.provenance), "leaderboard": frame, "rows": rows}),
+        ("rows", rows),
+        *((f"{name}.{kind}", data) for name, kinds in images.items() for kind, data in kinds.items()),
+        ("index.html", render_page(table, captioned, comparison.provenance)),
+    )
 
 
-def to_json(comparison: Comparison, frame: pd.DataFrame, rows: pd.DataFrame) -> str:
-    """Write a leaderboard with its provenance and the rows of all seeds as JSON; what is missing is null."""
-    content = {
-        "schema_version": SCHEMA_VERSION,
-        "provenance": dict(comparison.provenance),
-        "leaderboard": _records(frame),
-        "rows": _records(rows),
-    }
-    return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+def to_json(content: Mapping[str, Any]) -> str:
+    """Write a report as JSON with the version of its schema; data frames become records, and what is missing null."""
+    plain = {name: to_records(value) if isinstance(value, pd.DataFrame) else value for name, value in content.items()}
+    return json.dumps({"schema_version": SCHEMA_VERSION} | plain, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(column): _plain(value) for column, value in record.items()} for record in frame.to_dict("records")]
+def render_page(table: Table, figures: Mapping[str, bytes], provenance: Mapping[str, Any]) -> str:
+    """Render a self-contained HTML page.
+
+    Args:
+        table: The leaderboard; its title is the page's.
+        figures: Caption -> PNG.
+        provenance: Shown in full.
+    """
+    shown = [
+        f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{base64.b64encode(data).decode("ascii")}">\n'
+        f"<figcaption>{escape(caption)}</figcaption></figure>\n"
+        for caption, data in figures.items()
+    ]
+    listed = [
+        f'<tr><th class="left">{escape(key)}</th><td>{escape(str(value))}</td></tr>\n'
+        for key, value in flatten(provenance).items()
+    ]
+    return _PAGE.substitute(
+        title=escape(table.title), table=table.to_html(), figures="".join(shown), provenance="".join(listed)
+    )
 
 
-def _plain(value: Any) -> Any:
-    if pd.isna(value):
-        return None
-    return value.item() if isinstance(value, np.generic) else value
+def _render(name: str, content: Content) -> Mapping[str, str | bytes]:
+    match content:
+        case Table():
+            return {
+                f"{name}.csv": content.to_csv(),
+                f"{name}.md": content.to_markdown(),
+                f"{name}.tex": content.to_latex(),
+                f"{name}.html": content.to_html(),
+            }
+        case pd.DataFrame():
+            return {f"{name}.csv": content.to_csv(index=False, lineterminator="\n")}
+        case Axes():
+            return {f"{name}.{kind}": data for kind, data in render(content).items()}
+        case Mapping():
+            return {f"{name}.json": to_json(content)}
+        case _:
+            return {name: content}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -18,13 +17,10 @@ from pydantic import (
 )
 from pydantic import NonNegativeFloat as Seconds
 
-from suite.contract.problem import Problem
-from suite.contract.searcher import Searcher
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Metrics
-from suite.run.journal import JOURNAL_VERSION, Event
+from suite.run.journal import Event
 from suite.run.limits import Promotion
-from suite.run.provenance import software
 from suite.run.rungs import Rungs
 
 
@@ -48,19 +44,7 @@ Settings = Annotated[dict[str, JsonValue], AfterValidator(_finite)]
 
 
 class Start(Event):
-    """The first line: which run this is.
-
-    Attributes:
-        version: Of the journal.
-        searcher, searcher_seed, searcher_options: The method, as registered.
-        fidelity: Of every evaluation, at the top rung if there are rungs.
-        rungs: The fidelities below it.
-        evaluation_seed: Seed of every evaluation.
-        parallel: Most trials under way at once.
-        promotion: How the best policies are measured again, if at all.
-        provenance: What identifies the problem.
-        software: Versions and commit.
-    """
+    """The first line: which run this is. ``provenance`` identifies the problem; the rest is as for ``SearchLoop``."""
 
     event: Literal["start"] = "start"
     version: Literal[3]
@@ -141,12 +125,9 @@ class Tell(Event):
 
     @model_validator(mode="after")
     def _metrics_or_failure(self) -> Self:
-        if (self.metrics is None) == (self.failure is None):
-            raise ValueError("a finished trial has either metrics or a failure")
-        if self.failure is None and "wasted" in self.model_fields_set:
-            raise ValueError("only a failed trial has wasted forward passes")
-        if self.failure is not None and ("wasted" not in self.model_fields_set or self.repeat_of is not None):
-            raise ValueError("a failed trial says what it wasted, and repeats no other")
+        failed = self.metrics is None
+        if failed != (self.failure is not None) or failed != ("wasted" in self.model_fields_set):
+            raise ValueError("a finished trial has metrics, or a failure and what it wasted")
         return self
 
 
@@ -163,29 +144,3 @@ class Stop(Event):
 SearchEvent = Start | Resume | Ask | Promote | Rung | Retry | Tell | Stop
 
 SEARCH_EVENTS: TypeAdapter[SearchEvent] = TypeAdapter(Annotated[SearchEvent, Field(discriminator="event")])
-
-
-def start_of(
-    problem: Problem,
-    searcher: Searcher,
-    fidelity: Fidelity,
-    rungs: Rungs,
-    seed: int,
-    parallel: int,
-    promotion: Promotion | None,
-) -> Start:
-    """The first event of a search."""
-    header = {
-        "version": JOURNAL_VERSION,
-        "searcher": searcher.name,
-        "searcher_seed": searcher.seed,
-        "searcher_options": dict(searcher.options),
-        "fidelity": asdict(fidelity),
-        "rungs": asdict(rungs),
-        "evaluation_seed": seed,
-        "parallel": parallel,
-        "promotion": None if promotion is None else asdict(promotion),
-        "provenance": problem.provenance(),
-        "software": software(),
-    }
-    return Start.model_validate_json(json.dumps(header))

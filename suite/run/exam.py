@@ -62,8 +62,9 @@ def examine(
     step = parse_post_step(post_step) if isinstance(post_step, str) else post_step
     settings = exam or default_exam(problem)
     steps = problem.fidelity.finetune_steps if finetune_steps is None else finetune_steps
-    split = bench.exam_images(settings)
-    warn_if_unreachable(problem, settings.n, settings.alpha)
+    split, certifier = bench.exam_images(settings), settings.certifier
+    if certifier.exam_limited_by_samples:
+        warn_if_unreachable(problem, settings.n, settings.alpha)
     started = problem.clock.now()
     with bench.fixed_threads():
         if policy is None:
@@ -74,7 +75,7 @@ def examine(
             prepared, bops = step.prepare(bench, policy, request), problem.bops(policy)
         metrics, measured = measure(
             prepared,
-            settings.certifier.examine,
+            certifier.examine,
             Task(
                 noisy=bench.noisy(split, derive_seed(bench.seed, "exam")),
                 labels=split.labels,

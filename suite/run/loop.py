@@ -5,10 +5,11 @@ Executors decide where and when evaluations run; everything that makes a run rep
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from suite.contract.searcher import Exhausted, Searcher
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Metrics, Trial
 from suite.errors import BitcertError
-from suite.run.events import SEARCH_EVENTS, Ask, Promote, Resume, Retry, Rung, SearchEvent, Start, Stop, Tell, start_of
-from suite.run.journal import Journal, JournalWarning
+from suite.run.events import SEARCH_EVENTS, Ask, Promote, Resume, Retry, Rung, SearchEvent, Start, Stop, Tell
+from suite.run.journal import JOURNAL_VERSION, Journal, JournalWarning
 from suite.run.limits import RETRIES, Limits, Promotion, check_pace
+from suite.run.provenance import software
 from suite.run.rungs import NO_RUNGS, Halving, Rungs
 from suite.run.state import RunState
 
@@ -79,13 +81,25 @@ class SearchLoop:
         self._retries = retries
         self._on_trial = on_trial
         ladder = rungs.up_to(fidelity or problem.fidelity)
-        for measured in (*ladder, *([] if promotion is None else [promotion.fidelity])):
+        for measured in ladder if promotion is None else (*ladder, promotion.fidelity):
             problem.check_fidelity(measured)
         self._halving = Halving(len(ladder), rungs.reduction) if rungs.lower else None
         self._calls = _SearcherCalls(problem)
-        self._exhausted = False
-        self._over = False
-        start = start_of(problem, searcher, ladder[-1], rungs, seed, parallel, promotion)
+        self._exhausted = self._over = False
+        header = {
+            "version": JOURNAL_VERSION,
+            "searcher": searcher.name,
+            "searcher_seed": searcher.seed,
+            "searcher_options": dict(searcher.options),
+            "fidelity": asdict(ladder[-1]),
+            "rungs": asdict(rungs),
+            "evaluation_seed": seed,
+            "parallel": parallel,
+            "promotion": None if promotion is None else asdict(promotion),
+            "provenance": problem.provenance(),
+            "software": software(),
+        }
+        start = Start.model_validate_json(json.dumps(header))
         self._journal = Journal(directory, SEARCH_EVENTS)
         try:
             if self._journal.events:
@@ -135,26 +149,24 @@ class SearchLoop:
         if number not in self.state.pending:
             raise ValueError(f"trial {number} is not under way")
         if trial.metrics is None:
-            failure, wasted = trial.failure or "no reason given", trial.wasted
+            outcome: dict[str, Any] = {"failure": trial.failure, "wasted": trial.wasted}
             if trial.retryable and self.state.retries[number] < self._retries:
-                self._again.append(self._record(Retry(number=number, failure=failure, wasted=wasted)))
+                self._again.append(self._record(Retry(number=number, **outcome)))
                 return
-            self._hear(self._record(Tell(number=number, elapsed=self._elapsed(), failure=failure, wasted=wasted)))
         elif trial.repeat_of is not None:
-            event = Tell(number=number, elapsed=self._elapsed(), metrics=trial.metrics, repeat_of=trial.repeat_of)
-            self._hear(self._record(event))
+            outcome = {"metrics": trial.metrics, "repeat_of": trial.repeat_of}
         elif self._goes_on(number, trial.metrics):
             self._again.append(self._record(Rung(number=number, elapsed=self._elapsed(), metrics=trial.metrics)))
+            return
         else:
-            metrics = self.state.with_rungs_below(number, trial.metrics)
-            self._hear(self._record(Tell(number=number, elapsed=self._elapsed(), metrics=metrics)))
+            outcome = {"metrics": self.state.with_rungs_below(number, trial.metrics)}
+        self._hear(self._record(Tell(number=number, elapsed=self._elapsed(), **outcome)))
 
     def close(self) -> None:
         """Record why the run ended, if it did, and give up the journal."""
-        reason = self._stop_reason()
-        if reason is not None and self.finished and not isinstance(self._journal.events[-1], Stop):
-            stop = Stop.model_validate({"reason": reason, "elapsed": self._elapsed(), **self._calls.take()})
-            self.state.apply(self._journal.append(stop))
+        if self.finished and not isinstance(self._journal.events[-1], Stop):
+            ended = {"reason": self._stop_reason(), "elapsed": self._elapsed(), **self._calls.take()}
+            self.state.apply(self._journal.append(Stop.model_validate(ended)))
         self._journal.close()
 
     def _stop_reason(self) -> str | None:
@@ -201,10 +213,7 @@ class SearchLoop:
         return self._halving.goes_on(number, rung, self.problem.objective.score(metrics))
 
     def _replay(self, events: Sequence[SearchEvent], start: Start) -> None:
-        """Bring state and searcher to where the journal ends; the searcher of a run that is over is neither asked nor told.
-
-        It would probe again, for minutes, what is on record.
-        """
+        """Bring state and searcher to where the journal ends; the searcher of a run that is over is left out: it might probe."""
         path = self._journal.path
         recorded = RunState.of(events, path)
         different = recorded.start.differences(start)

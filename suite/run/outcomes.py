@@ -150,9 +150,9 @@ def read_outcome(path: Path) -> Outcome:
 
 def _check_averages(outcome: Outcome, path: Path) -> None:
     found, metrics, labels = outcome.certificates, outcome.metrics, outcome.labels
-    shares = metrics.certified_accuracy
+    shares = metrics.certified
     wanted = [found.acr(labels), *found.certified_accuracy(labels, list(shares)).values()]
-    if not np.allclose([metrics.acr, *shares.values()], wanted, rtol=_TOLERANCE, atol=_TOLERANCE):
+    if not np.allclose([metrics.measured("acr"), *shares.values()], wanted, rtol=_TOLERANCE, atol=_TOLERANCE):
         raise BitcertError(f"{path} is damaged: its ACR and certified accuracies do not follow from its certificates")
 
 

@@ -1,10 +1,9 @@
-"""What runs and exams leave behind, read back into memory: runs, outcomes, and comparisons of them."""
+"""What runs and exams leave behind, read back into memory."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field, fields
-from pathlib import Path
+from dataclasses import asdict, astuple, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from suite.certify.certificates import Certificates, SetCertificate
 from suite.contract.objective import Objective, nondominated
 from suite.contract.space import Policy
-from suite.contract.trial import Metrics, Trial, radius_text
+from suite.contract.trial import Metrics, Trial
 
 if TYPE_CHECKING:
     import pandas
@@ -104,11 +103,10 @@ class Run:
         return self.objective.score(trial.metrics)
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """One row per trial, second measurements last.
+        """One row per trial, second measurements (``is_final``) last.
 
-        Columns: ``number``, ``policy`` (JSON), ``images``, ``noise``, ``finetune_steps``, ``seed``, one for each metric
-        (``certified@0.25`` and so on for certified accuracies; missing where the trial failed), ``failure``, ``repeat_of``,
-        ``spend`` (forward passes) and ``is_final`` (whether it is a second measurement).
+        Columns beside the trial's own fields, its policy as JSON: ``images``, ``noise``, ``finetune_steps``, ``spend`` in forward
+        passes, and every metric, ``certified@0.25`` and so on; metrics of failed trials are missing.
         """
         import pandas
 
@@ -118,30 +116,24 @@ class Run:
                 "policy": trial.policy.to_json(),
                 **asdict(trial.fidelity),
                 "seed": trial.seed,
-                **({} if trial.metrics is None else _flat(trial.metrics)),
+                "is_final": is_final,
+                "spend": trial.spend,
                 "failure": trial.failure,
                 "repeat_of": trial.repeat_of,
-                "spend": trial.spend,
-                "is_final": is_final,
+                **({} if trial.metrics is None else _columns(trial.metrics)),
             }
             for is_final, trials in ((False, self.trials), (True, self.finals))
             for trial in trials
         ]
-        columns = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
-        return pandas.DataFrame(rows, columns=columns).astype({"repeat_of": "Int64"} if rows else {})
+        frame = pandas.DataFrame(rows)
+        return frame.astype({"repeat_of": "Int64"}) if rows else frame
 
 
-def _flat(metrics: Metrics) -> dict[str, Any]:
-    """Metrics as columns; values by radius become one column each, values by name keep their names."""
+def _columns(metrics: Metrics) -> dict[str, Any]:
     columns: dict[str, Any] = {}
-    for field_ in fields(metrics):
-        value = getattr(metrics, field_.name)
-        if field_.name == "certified_accuracy" and value is not None:
-            columns |= {f"certified@{radius_text(radius)}": share for radius, share in value.items()}
-        elif isinstance(value, Mapping):
-            columns |= value
-        else:
-            columns[field_.name] = value
+    for name, value in metrics.to_dict().items():
+        prefix = "certified@" if name == "certified_accuracy" else ""
+        columns |= {f"{prefix}{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
     return columns
 
 
@@ -188,26 +180,3 @@ class Entry:
     run: Run
     outcome: Outcome
     before: Outcome | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Everything a leaderboard is made from.
-
-    Attributes:
-        directory: Where it was read from.
-        entries: One for each (searcher, seed), in the order they were asked for.
-        reference: The exam of the float network on the same images and noise.
-        layer_names: Names of the layers, in execution order.
-        budget_bops: The limit on BOPs.
-        float_bops: BOPs of the float network.
-        provenance: Problem, fidelity, exam, versions and commit, JSON-ready.
-    """
-
-    directory: Path
-    entries: tuple[Entry, ...]
-    reference: Outcome
-    layer_names: tuple[str, ...]
-    budget_bops: int
-    float_bops: int
-    provenance: Mapping[str, Any]

@@ -25,22 +25,16 @@ class RunState:
         start: The first event.
 
     Attributes:
-        start: The first event.
-        objective: What is maximized.
         ladder: Fidelities from the lowest rung to that of the search.
         asked: How many trials of the search have begun.
-        pending: Trials that are not finished, by number, in the order in which they began; each at the rung it has reached.
-        trials: Finished trials of the search, by number.
-        promoted: Policies that are or were measured again, by number of their trial.
-        finals: Finished second measurements, by number.
+        pending: Unfinished trials in the order in which they began, each at the rung it has reached; by number, as all that follow.
+        trials, finals: Finished trials of the search, and finished second measurements.
+        promoted: Policies of all second measurements.
+        below: Metrics of a pending trial on the rungs it has passed.
+        retries: How often a trial has been retried.
         first_with: The first successful trial of the search with a policy.
-        below: Metrics of a pending trial on the rungs it has passed, by number.
-        retries: How often a trial has been retried, by number.
-        probe_spend: Forward passes of the searcher itself.
-        failed_spend: Forward passes of failed tries that were retried, and of the rungs below the one on which a trial failed.
-        searcher_seconds: Time of the searcher's calls.
+        probe_spend, failed_spend, searcher_seconds, stopped: As in :class:`suite.run.records.Run`.
         elapsed: Time of the run at the last event, in seconds.
-        stopped: Why the run ended; None if the last event is another one.
     """
 
     def __init__(self, start: Start) -> None:
@@ -240,7 +234,4 @@ def load_run(directory: str | Path) -> Run:
         BitcertError: If the directory holds no run, or its journal is damaged or of another version.
     """
     path = Path(directory)
-    events = read_journal(path, SEARCH_EVENTS)
-    if not events:
-        raise BitcertError(f"{directory} holds a run that has recorded nothing yet")
-    return RunState.of(events, path / FILE_NAME).run()
+    return RunState.of(read_journal(path, SEARCH_EVENTS), path / FILE_NAME).run()

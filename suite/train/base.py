@@ -75,7 +75,7 @@ def train_base(
     arguments, bit for bit, whether or not the training was interrupted; the network is left in eval mode.
 
     Args:
-        network: The network; its weights are drawn anew.
+        network: The network; its weights are initialized again.
         split: Training images.
         sigma: Standard deviation of the noise, in the units of the images; 0 trains without noise.
         settings: Epochs, rate and augmentation.

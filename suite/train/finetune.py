@@ -23,7 +23,7 @@ class FinetuneSettings:
     """How a quantized network is finetuned.
 
     Attributes:
-        batch: Images a step.
+        batch: Images per step.
         learning_rate: Adam's rate at the start; it falls to zero along a half cosine. For learned steps and clipping levels
             it is relative to their size: Adam moves every number by about its rate, whatever the gradient.
         clip_decay: L2 penalty on PACT's clipping levels.

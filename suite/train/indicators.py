@@ -1,4 +1,4 @@
-"""Quantizer steps learned jointly over all numbers of bits: the importance indicators of LIMPQ."""
+"""Quantizer steps learned jointly over all bit widths: the importance indicators of LIMPQ."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BATCH = 64
 
 
 class _SwitchableLayer(nn.Module):
-    """A Conv2d or Linear with a step for its weights and one for its inputs at every number of bits."""
+    """A Conv2d or Linear with a step for its weights and one for its inputs at every bit width."""
 
     def __init__(self, module: nn.Conv2d | nn.Linear, layer: Layer, choices: Sequence[int], seen: SeenInputs) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class _SwitchableLayer(nn.Module):
 
 
 def passes_per_image(choices: int) -> int:
-    """Forward passes that an image of one step costs: every number of bits and one mixture, forward and backward."""
+    """Forward passes that an image of one step costs: every bit width and one mixture, forward and backward."""
     return PASSES_PER_IMAGE * (choices + 1)
 
 
@@ -65,16 +65,16 @@ def learn_steps(
     sigma: float,
     seed: int,
 ) -> NDArray[np.float64]:
-    """Learn the steps of all layers and numbers of bits on noisy images, the network's weights frozen.
+    """Learn the steps of all layers and bit widths on noisy images, the network's weights frozen.
 
     In each step of training the gradients of all uniform policies and of one drawn at random are added up, as in
-    LIMPQ's released code; there, batch norms are trained for each number of bits, here they stay as they are. Steps start
+    LIMPQ's released code; there, batch norms are trained for each bit width, here they stay as they are. Steps start
     as in LSQ and are one a layer.
 
     Args:
         network: Float network in evaluation mode; it is not changed.
         layers: Its quantizable layers.
-        choices: Numbers of bits.
+        choices: Bit widths.
         calibration: Inputs that the layers have seen.
         split: Training images.
         epochs: Passes over them.

@@ -59,7 +59,7 @@ def make_checkpoint(
     command: str | None = None,
     progress: Report | None = None,
 ) -> dict[str, Any]:
-    """Train a network on a dataset and save it with its record; an interrupted call goes on where it stopped.
+    """Train a network on a dataset and save it with its record; rerun an interrupted call to resume it.
 
     The state between epochs is kept beside ``path``, with the ending ``.resume``, until the checkpoint is safe.
 

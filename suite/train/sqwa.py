@@ -96,7 +96,7 @@ class Training:
         return sum(len(inputs) for inputs in self.images)
 
     def run(self, network: TrainableNetwork, steps: int, rate: float, part: str, number: int, *, done: int) -> None:
-        """Finetune in place, with a fresh optimizer and a seed of its own; the rate falls to zero along a half cosine.
+        """Finetune in place, with a fresh optimizer and its own seed; the rate falls to zero along a half cosine.
 
         Args:
             network: What is trained.
@@ -173,7 +173,7 @@ def capture(network: TrainableNetwork, averaged: Averaged = "quantized") -> Stat
 
 @torch.no_grad()
 def resolve_steps(network: TrainableNetwork) -> None:
-    """Solve the weights' steps anew, by least squares on the masters, where weights have steps at all.
+    """Solve the weights' steps again, by least squares on the masters, where weights have steps at all.
 
     A step stays where no better one is found, so that weights that are on its levels already do not change at all.
     """

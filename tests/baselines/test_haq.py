@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from baselines.haq import HAQ
-from searchers.arq import ARQ
+from searchers.arq import ARQ, ARQOptions
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
 from suite.testing.searchers import SearcherConformance
@@ -21,7 +21,7 @@ def test_proposes_what_the_agent_rewarded_by_accuracy_proposes() -> None:
     problem = toy_problem()
     ours, rewarded = (
         [trial.policy for trial in drive(searcher, problem, 40)]
-        for searcher in (HAQ(problem, 0), ARQ(problem, 0, reward="clean"))
+        for searcher in (HAQ(problem, 0), ARQ(problem, 0, ARQOptions(reward="clean")))
     )
     assert ours == rewarded
 

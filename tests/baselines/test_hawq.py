@@ -7,12 +7,14 @@ from itertools import product
 import numpy as np
 import pytest
 
-from baselines.hawq import HAWQ1, HAWQ2, HAWQ3, raise_in_order
+from baselines.hawq import HAWQ1, HAWQ2, HAWQ3, HAWQ3Options, TraceOptions, raise_in_order
+from baselines.planned import PlannedSearcher
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
 from suite.contract.space import Policy, Precision, SearchSpace
 from suite.errors import BitcertError
 from suite.problems import load_problem
+from suite.run.registry import make_searcher
 from suite.testing.searchers import SearcherConformance
 from suite.testing.toys import drive, feasible_policies, limits, problem_on, small_layers, toy_problem
 
@@ -37,21 +39,21 @@ class TestHAWQ3(SearcherConformance):
     seeded = False
 
     def make(self, problem: Problem, seed: int) -> Searcher:
-        return HAWQ3(problem, seed, tie_bits=False, activations=True)
+        return HAWQ3(problem, seed, HAWQ3Options(tie_bits=False, activations=True))
 
 
 class TestRefinedHAWQ2(SearcherConformance):
     seeded = False
 
     def make(self, problem: Problem, seed: int) -> Searcher:
-        return HAWQ2(problem, seed, refine=True)
+        return HAWQ2(problem, seed, TraceOptions(refine=True))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_version_3_with_free_bits_finds_the_optimum_of_the_formula(seed: int) -> None:
     problem = problem_on(space := SearchSpace(small_layers(3), choices=(2, 4, 6), pins={}), limits(space)["half"])
     problem.sensitivity = np.random.default_rng(seed).lognormal(size=3)
-    found = HAWQ3(problem, 0, tie_bits=False, activations=True).ask()
+    found = HAWQ3(problem, 0, HAWQ3Options(tie_bits=False, activations=True)).ask()
     assert problem.loss(found) == pytest.approx(min(map(problem.loss, feasible_policies(problem))))
 
 
@@ -109,12 +111,12 @@ def test_raising_in_order_respects_ties_and_pins() -> None:
 
 def test_free_bits_without_the_inputs_losses_are_refused() -> None:
     with pytest.raises(BitcertError, match="fewest bits"):
-        HAWQ3(toy_problem(), 0, tie_bits=False)
+        HAWQ3Options(tie_bits=False)
 
 
 def test_probes_are_charged_before_the_first_policy_and_never_again() -> None:
     problem = toy_problem()
-    searcher = HAWQ2(problem, 0, refine=True)
+    searcher = HAWQ2(problem, 0, TraceOptions(refine=True))
     assert problem.meter.forward_passes == 0
     policy = searcher.ask()
     probed = problem.meter.forward_passes
@@ -124,12 +126,16 @@ def test_probes_are_charged_before_the_first_policy_and_never_again() -> None:
     assert problem.meter.forward_passes == probed + 5 * problem.fidelity.images * problem.fidelity.noise
 
 
-@pytest.mark.parametrize("method", [HAWQ1, HAWQ2, HAWQ3])
-def test_real_networks_get_feasible_policies_that_the_seed_reproduces(method: type[HAWQ2]) -> None:
-    problem = load_problem("digits", budget="w3a3")
-    first, again = method(problem, 1, images=24), method(load_problem("digits", budget="w3a3"), 1, images=24)
+@pytest.mark.parametrize("method", ["hawq-v1", "hawq-v2", "hawq-v3"])
+def test_real_networks_get_feasible_policies_that_the_seed_reproduces(method: str) -> None:
+    problem, other = load_problem("digits", budget="w3a3"), load_problem("digits", budget="w3a3")
+    first, again = (make_searcher(method, where, 1, images=24) for where in (problem, other))
+    assert isinstance(first, PlannedSearcher)
+    assert isinstance(again, PlannedSearcher)
     policy = first.ask()
     assert problem.is_feasible(policy)
     assert again.ask() == policy
     assert np.array_equal(first.prediction.weights, again.prediction.weights)
-    assert not np.array_equal(first.prediction.weights, method(problem, 2, images=24).prediction.weights)
+    another = make_searcher(method, problem, 2, images=24)
+    assert isinstance(another, PlannedSearcher)
+    assert not np.array_equal(first.prediction.weights, another.prediction.weights)

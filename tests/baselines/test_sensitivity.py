@@ -5,10 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from baselines.limpq import LIMPQ
+from baselines.limpq import LIMPQ, LIMPQOptions
 from baselines.planned import exchanges
 from baselines.prediction import Prediction, best_policy
-from baselines.sensitivity import CertifiedILP, SensitivityGreedy, SensitivityILP, measure_losses
+from baselines.sensitivity import (
+    CertifiedILP,
+    CertifiedOptions,
+    MeasuredOptions,
+    SensitivityGreedy,
+    SensitivityILP,
+    measure_losses,
+)
 from suite.contract.probes import ProbeSettings
 from suite.contract.problem import Problem
 from suite.contract.searcher import Exhausted, Searcher
@@ -45,21 +52,21 @@ class TestRefinedCertifiedILP(SearcherConformance):
     seeded = False
 
     def make(self, problem: Problem, seed: int) -> Searcher:
-        return CertifiedILP(problem, seed, refine=True)
+        return CertifiedILP(problem, seed, CertifiedOptions(refine=True))
 
 
 class TestLIMPQ(SearcherConformance):
     seeded = False
 
     def make(self, problem: Problem, seed: int) -> Searcher:
-        return LIMPQ(problem, seed, alpha=1.0)
+        return LIMPQ(problem, seed, LIMPQOptions(alpha=1.0))
 
 
 @pytest.mark.parametrize("around", ["float", "budget"])
 @pytest.mark.parametrize("space", ["tied layers", "tied weight and activation", "everything tied", "4 or 8 bits"])
 def test_measured_losses_and_the_integer_program_find_the_optimum_of_the_formula(space: str, around: str) -> None:
     problem = problem_on(SPACES[space], limits(SPACES[space])["half"])
-    found = SensitivityILP(problem, 0, around=around).ask()
+    found = SensitivityILP(problem, 0, MeasuredOptions(around=around)).ask()
     if problem.space.cardinality <= 100_000:
         assert problem.loss(found) == pytest.approx(min(map(problem.loss, feasible_policies(problem))))
 
@@ -104,7 +111,7 @@ def test_a_layer_whose_loss_is_not_finite_is_named() -> None:
 
 def test_refining_stays_around_the_best_policy_measured() -> None:
     problem = toy_problem(seed=3)
-    searcher = CertifiedILP(problem, 0, refine=True)
+    searcher = CertifiedILP(problem, 0, CertifiedOptions(refine=True))
     first = searcher.ask()
     around = set(exchanges(problem, first))
     second = searcher.ask()
@@ -142,7 +149,7 @@ def test_limpq_takes_an_indicator_that_falls_with_fewer_bits_for_that_of_more_bi
     steps = np.tile([5.0, 1.0, 3.0, 2.0, 1.0], (2, 6, 1))
     probes = problem.probes(ProbeSettings())
     monkeypatch.setattr(type(probes), "learned_steps", lambda self, epochs, images: steps)
-    prediction = LIMPQ(problem, 0, alpha=2.0).prediction
+    prediction = LIMPQ(problem, 0, LIMPQOptions(alpha=2.0)).prediction
     assert prediction.weights[0].tolist() == [10.0, 6.0, 6.0, 4.0, 2.0]
     assert prediction.activations[0].tolist() == [5.0, 3.0, 3.0, 2.0, 1.0]
 
@@ -151,12 +158,12 @@ def test_limpq_takes_an_indicator_that_falls_with_fewer_bits_for_that_of_more_bi
     ("searcher", "message"),
     [
         ("sensitivity-ilp:around=here", "around"),
-        ("certified-ilp:images=0", "images of a probe"),
+        ("certified-ilp:images=0", "images must be an integer >= 1"),
         ("limpq:epochs=0", "epochs"),
         ("limpq:alpha=-1", "alpha"),
         ("limpq:images=0", "images"),
         ("hawq-v2:tolerance=0", "tolerance"),
-        ("hawq-v1:refine=1", "refine must be true or false"),
+        ("hawq-v1:refine=1", "refine of searcher hawq-v1: Input should be a valid boolean"),
     ],
 )
 def test_options_out_of_range_are_refused_before_anything_is_probed(searcher: str, message: str) -> None:
@@ -169,7 +176,7 @@ def test_options_out_of_range_are_refused_before_anything_is_probed(searcher: st
 @pytest.mark.parametrize("method", [SensitivityILP, CertifiedILP])
 def test_real_networks_are_measured_layer_by_layer(method: type[SensitivityILP]) -> None:
     problem = load_problem("digits", budget="w3a3")
-    searcher = method(problem, 1, images=20, noise=2)
+    searcher = method(problem, 1, MeasuredOptions(images=20, noise=2))
     policy = searcher.ask()
     assert problem.is_feasible(policy)
     free = len(problem.space.layers) - 2

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,12 +14,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from suite.contract.cost import (
+    BOPs,
     Budget,
+    Cost,
+    ModelSize,
     bops,
     cheapest,
     enforce_budget,
     float_bops,
-    model_bytes,
     parse_budget,
     random_feasible,
 )
@@ -31,6 +35,10 @@ FALSE_ALARM = 1e-6
 
 def _layers(*macs: int) -> tuple[Layer, ...]:
     return tuple(Layer(f"layer{position}", "conv", count, 10) for position, count in enumerate(macs))
+
+
+def _budget(limit: int) -> Budget:
+    return Budget(limit, str(limit))
 
 
 def _draw_policy(space: SearchSpace, data: st.DataObject) -> Policy:
@@ -70,14 +78,16 @@ def test_model_bytes_are_packed_bits_and_32_bit_biases(space: SearchSpace, data:
     policy = _draw_policy(space, data)
     weight_bits = sum(layer.parameters * weight for layer, weight in zip(space.layers, policy.weights, strict=True))
     expected = math.ceil(Fraction(weight_bits, 8)) + 4 * sum(layer.biases for layer in space.layers)
-    assert model_bytes(space, policy) == expected
+    assert ModelSize().units(ModelSize().total(space, policy)) == expected
 
 
 def test_model_bytes_of_a_network_counted_by_hand() -> None:
     layers = (Layer("a", "conv", 1, parameters=5, biases=2), Layer("b", "linear", 1, parameters=3))
     space = SearchSpace(layers, pins={})
-    assert model_bytes(space, Policy.from_bits([3, 4], [8, 8])) == 4 + 8  # 15 + 12 = 27 bits in 4 bytes, two biases
-    assert model_bytes(space, Policy.from_bits([8, 8], [2, 2])) == 8 + 8
+    size = ModelSize()
+    assert size.total(space, Policy.from_bits([3, 4], [8, 8])) == 27 + 64  # 15 + 12 bits of weights, two biases
+    assert size.units(27 + 64) == 4 + 8, "27 bits fill 4 bytes"
+    assert size.units(size.total(space, Policy.from_bits([8, 8], [2, 2]))) == 8 + 8
 
 
 @given(spaces(most_layers=3, most_choices=2))
@@ -133,7 +143,58 @@ def test_a_budget_below_the_cheapest_policy_is_refused_with_both_numbers(space: 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "w4", "a4", "W4A4", "w4a", "w-4a4", "4/4/4", "1/0", "-5", "1e9", "1.5", "w4a4 ish", "w.5a2", "budget"]
+    ("text", "size"),
+    [("10B", 10), ("1KB", 1000), ("0.01KB", 10), ("1.5MB", 1_500_000), ("0.0119KB", 11), ("bytes<=12", 12)],
+)
+def test_a_model_size_is_decimal_and_rounded_down_to_bytes(text: str, size: int) -> None:
+    space = SearchSpace(_layers(10, 20), pins={})  # 2 x 10 weights at 2 bits are 5 bytes
+    budget = parse_budget(text, space)
+    assert budget == Budget(8 * size, text, ModelSize())
+    most = min(8, size * 8 // 20)
+    assert budget.allows(space, space.uniform(most, 8))
+    assert most == 8 or not budget.allows(space, Policy.from_bits([most + 1] * 2, [2] * 2))
+
+
+def test_a_model_size_below_the_cheapest_policy_is_refused_in_bytes() -> None:
+    with pytest.raises(
+        BitcertError, match=r"\(4 bytes\) is below the cheapest policy \(5 bytes at 2/2 bits\).*at least 5"
+    ):
+        parse_budget("4B", SearchSpace(_layers(10, 20), pins={}))
+
+
+def test_a_budget_may_name_any_cost() -> None:
+    space = SearchSpace(_layers(10, 20), pins={})
+    assert parse_budget("bops<=1000", space) == Budget(1000, "bops<=1000", BOPs())
+    with pytest.raises(BitcertError, match="unknown cost 'joules'; known: bops, bytes"):
+        parse_budget("joules<=1000", space)
+    with pytest.raises(BitcertError, match="does not inherit from"):
+        parse_budget("suite.contract.trial:Trial<=3", space)
+
+
+@pytest.mark.parametrize("text", ["w999a999", "w1a3", "w3a9", "w8.5a8", "w0a0"])
+def test_a_budget_of_bits_that_no_policy_has_is_refused(text: str) -> None:
+    with pytest.raises(BitcertError, match=r"must lie in 2\.\.8"):
+        parse_budget(text, SearchSpace(_layers(10, 20)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *["", "w4", "a4", "W4A4", "w4a", "w-4a4", "4/4/4", "1/0", "-5", "1e9", "1.5", "w4a4 ish", "w.5a2", "budget"],
+        *[
+            "w\uff11a\uff13",
+            "\u0663",
+            "1/\u0666",
+            "0/0",
+            "1/00",
+            "9" * 400,
+            "w" + "2" * 400 + "a2",
+            "1kb",
+            "1TB",
+            "-1B",
+        ],
+        *["bytes<=", "bytes<=1.5", "bytes<5", "<=5", "bytes<=\u0663", "True"],
+    ],
 )
 def test_a_budget_that_is_not_understood_is_refused(text: str) -> None:
     with pytest.raises(BitcertError, match="is not understood; give w4a4"):
@@ -181,7 +242,7 @@ def _walk(space: SearchSpace, policy: Policy, limit: int) -> Policy:
 def test_the_wall_lowers_bits_in_the_documented_order(space: SearchSpace, data: st.DataObject) -> None:
     policy = _draw_policy(space, data)
     limit = data.draw(st.integers(bops(space, cheapest(space)), naive_bops(space, policy)))
-    lowered = enforce_budget(space, policy, limit)
+    lowered = enforce_budget(space, policy, _budget(limit))
     assert belongs(space, lowered)
     assert naive_bops(space, lowered) <= limit
     for before, after in zip(policy.precisions, lowered.precisions, strict=True):
@@ -197,24 +258,24 @@ def test_the_wall_walks_from_the_last_layer_taking_the_activation_first() -> Non
     for slot in (5, 2, 4, 1, 3, 0):  # flat numbers: weights 0..2, activations 3..5
         limit = bops(space, Policy.from_bits(bits[:3], bits[3:])) - 1
         bits[slot] = 4
-        assert enforce_budget(space, start, limit) == Policy.from_bits(bits[:3], bits[3:])
+        assert enforce_budget(space, start, _budget(limit)) == Policy.from_bits(bits[:3], bits[3:])
     limit = bops(space, space.uniform(4)) - 1
-    assert enforce_budget(space, start, limit) == Policy.from_bits([4, 4, 4], [4, 4, 2])
+    assert enforce_budget(space, start, _budget(limit)) == Policy.from_bits([4, 4, 4], [4, 4, 2])
 
 
 @given(spaces(), st.data())
 def test_the_wall_leaves_feasible_policies_alone(space: SearchSpace, data: st.DataObject) -> None:
     policy = _draw_policy(space, data)
-    assert enforce_budget(space, policy, naive_bops(space, policy)) is policy
+    assert enforce_budget(space, policy, _budget(naive_bops(space, policy))) is policy
 
 
 @given(spaces())
 def test_the_wall_refuses_a_limit_that_nothing_meets(space: SearchSpace) -> None:
     least = bops(space, cheapest(space))
     with pytest.raises(BitcertError, match=f"at most {least - 1} BOPs; the cheapest has {least}"):
-        enforce_budget(space, space.uniform(space.choices[-1]), least - 1)
+        enforce_budget(space, space.uniform(space.choices[-1]), _budget(least - 1))
     with pytest.raises(BitcertError, match=f"the cheapest has {least}"):
-        random_feasible(space, least - 1, np.random.default_rng(0))
+        random_feasible(space, _budget(least - 1), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(
@@ -229,7 +290,7 @@ def test_the_wall_refuses_a_limit_that_nothing_meets(space: SearchSpace) -> None
 def test_the_wall_refuses_a_policy_from_elsewhere(policy: Policy) -> None:
     space = SearchSpace(_layers(5, 6, 7, 8), (2, 8), {"layer0": Precision(2, 2)}, (("layer1", "layer2"),))
     with pytest.raises(BitcertError, match="does not belong to the space"):
-        enforce_budget(space, policy, bops(space, cheapest(space)))
+        enforce_budget(space, policy, _budget(bops(space, cheapest(space))))
 
 
 # Random policies within the budget
@@ -240,7 +301,9 @@ def test_random_policies_are_feasible_and_follow_the_generator(space: SearchSpac
     least, most = (naive_bops(space, space.uniform(space.choices[end])) for end in (0, -1))
     limit = data.draw(st.sampled_from([least, most]) | st.integers(least, most))
     seed = data.draw(st.integers(0, 2**32))
-    drawn, again = ([random_feasible(space, limit, np.random.default_rng(seed + i)) for i in range(5)] for _ in "ab")
+    drawn, again = (
+        [random_feasible(space, _budget(limit), np.random.default_rng(seed + i)) for i in range(5)] for _ in "ab"
+    )
     assert drawn == again
     for policy in drawn:
         assert belongs(space, policy)
@@ -265,7 +328,7 @@ def _counts(space: SearchSpace, limit: int, seed: int, **options: int) -> list[i
     counts = {policy: 0 for policy in all_policies(space) if naive_bops(space, policy) <= limit}
     rng = np.random.default_rng(seed)
     for _ in range(20 * len(counts)):
-        counts[random_feasible(space, limit, rng, **options)] += 1
+        counts[random_feasible(space, _budget(limit), rng, **options)] += 1
     return list(counts.values())
 
 
@@ -283,3 +346,57 @@ def test_the_test_of_uniformity_notices_a_sampler_that_has_not_settled() -> None
     limit = naive_bops(space, space.uniform(3))
     assert stats.chisquare(_counts(space, limit, seed=1)).pvalue > FALSE_ALARM
     assert stats.chisquare(_counts(space, limit, seed=1, sweeps=1)).pvalue < FALSE_ALARM
+
+
+# Any cost
+
+
+@dataclass(frozen=True)
+class Slowest(Cost):
+    """A layer is as slow as the slower of its two parts, in steps of 4 bits: flat in many places."""
+
+    name: ClassVar[str] = "slowest"
+    unit: ClassVar[str] = "ticks"
+
+    def of_layer(self, layer: Layer, precision: Precision) -> int:
+        return layer.parameters * -(-max(precision) // 4)
+
+
+@given(spaces(), st.data())
+@pytest.mark.parametrize("cost", [ModelSize(), Slowest()], ids=["bytes", "slowest"])
+def test_the_wall_and_the_sampler_hold_for_any_cost(cost: Cost, space: SearchSpace, data: st.DataObject) -> None:
+    policy = _draw_policy(space, data)
+    least, most = cost.total(space, cheapest(space)), cost.total(space, space.uniform(space.choices[-1]))
+    budget = Budget(data.draw(st.integers(least, most)), "", cost)
+    lowered = enforce_budget(space, policy, budget)
+    drawn = random_feasible(space, budget, np.random.default_rng(data.draw(st.integers(0, 100))))
+    for found in (lowered, drawn):
+        assert belongs(space, found)
+        assert sum(map(cost.of_layer, space.layers, found.precisions)) + cost.constant(space) <= budget.limit
+    assert all(
+        a <= b
+        for low, high in zip(lowered.precisions, policy.precisions, strict=True)
+        for a, b in zip(low, high, strict=True)
+    )
+    if budget.allows(space, policy):
+        assert lowered is policy
+
+
+def test_the_wall_leaves_activations_alone_where_only_weights_cost() -> None:
+    space = SearchSpace(_layers(10, 20, 30), pins={})
+    lowered = enforce_budget(space, space.uniform(8), Budget(30 * 5, "", ModelSize()))
+    assert lowered.activations == (8, 8, 8)
+    assert sum(lowered.weights) == 15
+
+
+@pytest.mark.parametrize("cost", [ModelSize(), Slowest()], ids=["bytes", "slowest"])
+@pytest.mark.parametrize("space", SMALL.values(), ids=SMALL)
+def test_random_policies_are_close_to_uniform_under_any_cost(space: SearchSpace, cost: Cost) -> None:
+    least, most = cost.total(space, cheapest(space)), cost.total(space, space.uniform(space.choices[-1]))
+    budget = Budget((least + most) // 2, "", cost)
+    counts = {policy: 0 for policy in all_policies(space) if budget.allows(space, policy)}
+    rng = np.random.default_rng(1)
+    for _ in range(20 * len(counts)):
+        counts[random_feasible(space, budget, rng)] += 1
+    assert len(counts) > 1
+    assert stats.chisquare(list(counts.values())).pvalue > FALSE_ALARM

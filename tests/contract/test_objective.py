@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from suite.contract.objective import Objective, check_radii, parse_objective, parse_radii
+from suite.contract.objective import (
+    ACR,
+    CertifiedAccuracy,
+    CleanAccuracy,
+    Objective,
+    check_radii,
+    parse_objective,
+    parse_radii,
+)
 from suite.contract.trial import Metrics
 from suite.errors import BitcertError
 
@@ -22,20 +33,61 @@ METRICS = Metrics(
 )
 
 
+@dataclass(frozen=True)
+class Worst(Objective):
+    """An objective from elsewhere."""
+
+    share: float = 1.0
+
+    @property
+    def label(self) -> str:
+        return "worst"
+
+    def score(self, metrics: Metrics) -> float:
+        return self.share * metrics.measured("acr")
+
+
+LABELS, PREDICTION, RADIUS = np.array([0, 1, 2, 3]), np.array([0, 1, 1, -1]), np.array([0.3, 0.6, 0.9, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "scores"),
+    [
+        ("acr", "ACR", [0.3, 0.6, 0.0, 0.0]),
+        ("certified@0.25", "certified accuracy at 0.25", [1.0, 1.0, 0.0, 0.0]),
+        ("certified@0,0.5+bops", "certified accuracy at 0, 0.5", [0.5, 1.0, 0.0, 0.0]),
+    ],
+)
+def test_a_score_is_split_into_images(text: str, label: str, scores: list[float]) -> None:
+    objective = parse_objective(text)
+    assert objective.label == label
+    assert objective.per_image
+    assert objective.image_scores(LABELS, PREDICTION, RADIUS).tolist() == scores
+
+
+@pytest.mark.parametrize("objective", [CleanAccuracy(), Worst()])
+def test_what_is_no_mean_over_images_is_not_split(objective: Objective) -> None:
+    assert not objective.per_image
+    with pytest.raises(BitcertError, match=f"{objective.label} is kept as an average only"):
+        objective.image_scores(LABELS, PREDICTION, RADIUS)
+
+
 @pytest.mark.parametrize(
     ("text", "expected", "score"),
     [
-        ("acr", Objective("acr", "acr"), 0.4),
-        ("clean", Objective("clean", "clean"), 0.9),
-        ("certified@0.25", Objective("certified@0.25", "certified", (0.25,)), 0.6),
-        ("certified@0,.25,0.5", Objective("certified@0,.25,0.5", "certified", (0.0, 0.25, 0.5)), 0.5),
-        ("acr+bops", Objective("acr+bops", "acr", (), pareto=True), 0.4),
-        ("certified@0.5+bops", Objective("certified@0.5+bops", "certified", (0.5,), pareto=True), 0.1),
+        ("acr", ACR(text="acr"), 0.4),
+        ("clean", CleanAccuracy(text="clean"), 0.9),
+        ("certified@0.25", CertifiedAccuracy((0.25,), text="certified@0.25"), 0.6),
+        ("certified@0,.25,0.5", CertifiedAccuracy((0.0, 0.25, 0.5), text="certified@0,.25,0.5"), 0.5),
+        ("certified:radii=[0.25]", CertifiedAccuracy((0.25,), text="certified:radii=[0.25]"), 0.6),
+        ("acr+bops", ACR(text="acr+bops", pareto=True), 0.4),
+        ("certified@0.5+bops", CertifiedAccuracy((0.5,), text="certified@0.5+bops", pareto=True), 0.1),
+        (f"{__name__}:Worst:share=0.5", None, 0.2),
     ],
 )
-def test_an_objective_is_read_and_scores(text: str, expected: Objective, score: float) -> None:
+def test_an_objective_is_read_and_scores(text: str, expected: Objective | None, score: float) -> None:
     objective = parse_objective(text)
-    assert objective == expected
+    assert objective == (expected or Worst(0.5, text=text))
     assert objective.score(METRICS) == pytest.approx(score)
 
 
@@ -55,6 +107,13 @@ def test_an_objective_is_read_and_scores(text: str, expected: Objective, score: 
         "certified@a",
         "clean@0.25",
         "acr bops",
+        "acr:radii=[0.5]",
+        "acr:pareto=true",
+        "clean:text=x",
+        "certified@\uff10",
+        "certified@1_0",
+        "certified@" + "0," * 500,
+        "suite.contract.trial:Trial",
     ],
 )
 def test_an_objective_that_is_not_understood_is_refused(text: str) -> None:

@@ -23,14 +23,16 @@ POLICY = Policy.from_bits([2], [2])
 SHARES = st.floats(0, 1)
 METRICS = st.builds(
     Metrics,
-    clean_accuracy=SHARES,
-    acr=st.floats(0, 10),
-    certified_accuracy=st.dictionaries(st.floats(0, 1e9), SHARES),
+    clean_accuracy=st.none() | SHARES,
+    acr=st.none() | st.floats(0, 10),
+    certified_accuracy=st.none() | st.dictionaries(st.floats(0, 1e9), SHARES),
     bops=st.integers(0, 10**15),
     forward_passes=st.integers(0, 10**12),
     seconds=st.floats(0, 1e6),
     alpha=SHARES,
     method=st.sampled_from(["fixed", "irs"]),
+    values=st.dictionaries(st.text(), st.floats(allow_nan=False)),
+    norm=st.sampled_from(["l2", "linf", None]),
 )
 
 
@@ -69,6 +71,29 @@ def test_metrics_are_written_with_radii_as_short_text() -> None:
         "alpha": 0.001,
         "method": "fixed",
     }
+
+
+WRITTEN = Metrics(0.9, 0.4, {0.25: 0.5}, 7, 8, 0.5, 0.001, "fixed").to_dict()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"acr": "0.4"}, "acr of metrics cannot be '0.4'"),
+        ({"bops": 7.5}, "bops of metrics cannot be 7.5"),
+        ({"bops": True}, "bops of metrics cannot be True"),
+        ({"forward_passes": -1}, "counts of metrics start at 0"),
+        ({"certified_accuracy": {"x": 0.5}}, "metrics need numbers"),
+        ({"certified_accuracy": [0.5]}, "certified_accuracy of metrics cannot be"),
+        ({"norm": 2}, "norm of metrics cannot be 2"),
+        ({"accuracy": 1.0}, "the metrics have unknown values: accuracy"),
+    ],
+)
+def test_metrics_that_make_no_sense_are_not_read(change: dict[str, object], message: str) -> None:
+    with pytest.raises(BitcertError, match=message):
+        Metrics.from_dict({**WRITTEN, **change})
+    with pytest.raises(BitcertError, match="the metrics lack acr"):
+        Metrics.from_dict({name: value for name, value in WRITTEN.items() if name != "acr"})
 
 
 # Trials

@@ -156,9 +156,10 @@ def test_a_policy_without_post_step_is_prepared_as_its_search_did(bench: Workben
         protocol = protocol_for(None, steps)
         assert protocol == protocol_for(text, steps)
         request = Request(protocol, steps)
+        networks = [step.prepare(bench, policy, request).network for step in (NoPostStep(), protocol)]
         with torch.inference_mode():
-            logits = [step.prepare(bench, policy, request).network(images.clone()) for step in (NoPostStep(), protocol)]
-        assert torch.equal(*logits)
+            first, second = (network(images.clone()) for network in networks)
+        assert torch.equal(first, second)
 
 
 def test_steps_that_contradict_the_protocol_are_refused() -> None:

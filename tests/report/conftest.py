@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from suite.report.leaderboard import leaderboard
-from suite.run.records import Comparison
+from suite.report.comparison import Comparison
+from suite.report.ranking import leaderboard
 from tests.report.fabricated import SIX, TWELVE, fabricate
 
 

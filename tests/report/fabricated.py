@@ -16,7 +16,8 @@ from suite.contract.cost import cheapest, enforce_budget, float_bops, random_fea
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Metrics, Trial
 from suite.problems.separable import SeparableProblem
-from suite.run.records import Comparison, Entry, Outcome, Run
+from suite.report.comparison import Comparison
+from suite.run.records import Entry, Outcome, Run
 
 SIX = ("random", "uniform", "cheapest", "tpe", "evolution", "haq")
 TWELVE = (*SIX, "arq", "nsga2", "hawq", "sensitivity", "anneal", "greedy")
@@ -151,7 +152,7 @@ def _exam(images: int) -> dict[str, Any]:
 
 def _fabricate_run(problem: SeparableProblem, searcher: str, seed: int, evaluations: int) -> Run:
     rng = np.random.default_rng([seed, *searcher.encode()])
-    space, limit, fidelity = problem.space, problem.budget.limit, Fidelity(images=100, noise=100)
+    space, budget, fidelity = problem.space, problem.budget, Fidelity(images=100, noise=100)
     fixed = {
         "uniform": space.uniform(3),
         "cheapest": cheapest(space),
@@ -166,17 +167,17 @@ def _fabricate_run(problem: SeparableProblem, searcher: str, seed: int, evaluati
         elif best is None and searcher in ("tpe", "evolution"):
             policy = space.uniform(3)
         elif best is None or rng.random() > _EAGERNESS.get(searcher, 0.0):
-            policy = random_feasible(space, limit, rng)
+            policy = random_feasible(space, budget, rng)
         else:
             vector = space.encode(best[1])
             changed = rng.random(len(vector)) < 0.2
             vector[changed] = np.clip(vector[changed] + rng.integers(-1, 3, changed.sum()), 0, len(space.choices) - 1)
-            policy = enforce_budget(space, space.decode(vector), limit)
+            policy = enforce_budget(space, space.decode(vector), budget)
         if number == 5 and searcher == "haq":
             trials.append(Trial(number, policy, fidelity, 0, failure="loss became nan"))
             continue
         measured = problem.evaluate(policy, fidelity)
-        estimate = float(measured.acr + rng.normal(0, 0.002))
+        estimate = float(measured.measured("acr") + rng.normal(0, 0.002))
         metrics = Metrics.from_dict(measured.to_dict() | {"acr": estimate, "seconds": 1.5})
         repeat = next((trial.number for trial in trials if trial.policy == policy and trial.metrics), None)
         metrics = metrics if repeat is None else trials[repeat].metrics or metrics
@@ -196,4 +197,4 @@ def _fabricate_run(problem: SeparableProblem, searcher: str, seed: int, evaluati
 
 def _allocate(problem: SeparableProblem) -> Policy:
     bits = [4 if rank % 3 == 0 else 3 for rank in range(len(problem.space.layers))]
-    return enforce_budget(problem.space, Policy.from_bits(bits, bits), problem.budget.limit)
+    return enforce_budget(problem.space, Policy.from_bits(bits, bits), problem.budget)

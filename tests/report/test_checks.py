@@ -10,8 +10,8 @@ import pytest
 from suite.contract.objective import parse_objective
 from suite.contract.space import Policy
 from suite.errors import BitcertError
-from suite.report.checks import check_comparison
-from suite.run.records import Comparison, Entry, Outcome, Run
+from suite.report.comparison import Comparison, check_comparison
+from suite.run.records import Entry, Outcome, Run
 
 
 def change_run(comparison: Comparison, change: Callable[[Run], Run]) -> Comparison:

@@ -10,8 +10,9 @@ from scipy import stats
 
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Metrics, Trial
+from suite.report.comparison import Comparison
 from suite.report.curves import Band, best_band, best_so_far, certified_band, certified_curve
-from suite.run.records import Comparison, Run
+from suite.run.records import Run
 
 
 def test_certified_curve_counts_images(small: Comparison) -> None:

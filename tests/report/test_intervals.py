@@ -13,9 +13,9 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from suite.contract.objective import parse_objective
 from suite.errors import BitcertError
-from suite.report.intervals import average_images, compare_outcomes, mean_interval
-from suite.report.scores import exam_score, image_scores
-from suite.run.records import Comparison
+from suite.report.comparison import Comparison
+from suite.report.exams import exam_score, image_scores
+from suite.report.statistics import average_images, compare_outcomes, mean_interval
 
 ACR = parse_objective("acr")
 
@@ -59,7 +59,7 @@ def test_difference_of_two_policies_pairs_images(small: Comparison) -> None:
     found = compare_outcomes(winner, reference, ACR)
     differences = winner.scores - reference.scores
     low, high = DescrStatsW(differences).tconfint_mean(alpha=0.05)
-    assert found.mean == pytest.approx(winner.metrics.acr - reference.metrics.acr)
+    assert found.mean == pytest.approx(winner.metrics.measured("acr") - reference.metrics.measured("acr"))
     assert (found.images.low, found.images.high) == pytest.approx((low, high), abs=0.1 * (high - low))
     alone = mean_interval(winner.scores)
     assert found.images.high - found.images.low < 0.6 * (alone.high - alone.low)
@@ -75,7 +75,7 @@ def test_exams_on_different_images_are_not_compared(small: Comparison) -> None:
 
 def test_average_over_seeds_averages_images_first(small: Comparison) -> None:
     outcomes = [entry.outcome for entry in small.entries[:2]]
-    found = average_images(outcomes, ACR, baseline=small.reference)
+    found = average_images(outcomes, ACR, baseline=[small.reference])
     by_image = (outcomes[0].scores + outcomes[1].scores) / 2 - small.reference.scores
     assert found.mean == pytest.approx(by_image.mean())
     assert found.images == mean_interval(by_image)

@@ -11,9 +11,9 @@ import pytest
 from suite.certify import SetCertificate
 from suite.contract.objective import parse_objective
 from suite.contract.trial import Trial
-from suite.report.leaderboard import leaderboard
-from suite.report.tables import notes, title, to_markdown
-from suite.run.records import Comparison, Entry, Outcome, Run
+from suite.report.comparison import Comparison
+from suite.report.ranking import leaderboard, leaderboard_table
+from suite.run.records import Entry, Outcome, Run
 from tests.report.fabricated import fabricate, make_comparison
 
 
@@ -45,7 +45,11 @@ def test_equal_scores_share_a_rank() -> None:
 def test_search_scores_never_reach_the_leaderboard(small: Comparison, small_board: pd.DataFrame) -> None:
     def boast(trial: Trial) -> Trial:
         metrics = trial.metrics
-        return trial if metrics is None else replace(trial, metrics=replace(metrics, acr=100 * metrics.acr + 7))
+        return (
+            trial
+            if metrics is None
+            else replace(trial, metrics=replace(metrics, acr=100 * metrics.measured("acr") + 7))
+        )
 
     def boasting(run: Run) -> Run:
         return replace(run, trials=tuple(boast(trial) for trial in run.trials))
@@ -59,7 +63,7 @@ def test_averages_are_over_seeds(small: Comparison, small_board: pd.DataFrame) -
     entries = [entry for entry in small.entries if entry.run.searcher == "tpe"]
     metrics = [entry.outcome.metrics for entry in entries]
     assert row["acr"] == row["score"] == pytest.approx(np.mean([m.acr for m in metrics]))
-    assert row["certified@0.25"] == pytest.approx(np.mean([m.certified_accuracy[0.25] for m in metrics]))
+    assert row["certified@0.25"] == pytest.approx(np.mean([m.certified[0.25] for m in metrics]))
     assert row["clean_accuracy"] == pytest.approx(np.mean([m.clean_accuracy for m in metrics]))
     assert row["bops_share"] == pytest.approx(np.mean([m.bops for m in metrics]) / small.float_bops)
     assert row["forward_passes"] == round(np.mean([entry.run.forward_passes for entry in entries]))
@@ -136,7 +140,7 @@ def test_bounds_on_the_set_have_columns_of_their_own() -> None:
     comparison = fabricate(("random", "tpe"))
 
     def bounded(outcome: Outcome, acr: float) -> Outcome:
-        shares = {radius: 0.5 * share for radius, share in outcome.metrics.certified_accuracy.items()}
+        shares = {radius: 0.5 * share for radius, share in outcome.metrics.certified.items()}
         return replace(outcome, set_certificate=SetCertificate(acr, shares, 0.001, 100))
 
     entries = [
@@ -147,8 +151,8 @@ def test_bounds_on_the_set_have_columns_of_their_own() -> None:
     frame = leaderboard(with_bounds).set_index("searcher")
     assert frame["set_acr"].to_dict() == pytest.approx({"tpe": 0.55, "random": 0.2, "float": 0.7})
     np.testing.assert_allclose(frame["set_certified@0.25"], 0.5 * frame["certified@0.25"])
-    assert "set ACR ≥" in to_markdown(leaderboard(with_bounds))
-    assert "set ACR" not in to_markdown(leaderboard(comparison))
+    assert "set ACR ≥" in leaderboard_table(leaderboard(with_bounds)).to_markdown()
+    assert "set ACR" not in leaderboard_table(leaderboard(comparison)).to_markdown()
 
 
 def test_to_beat_every_trivial_method_takes_all_of_them_at_once() -> None:
@@ -179,17 +183,17 @@ def test_limits_are_said_and_who_went_over_them_by_probes_alone() -> None:
     over = comparison.entries[1]
     entries = (comparison.entries[0], replace(over, run=replace(over.run, probe_spend=2_000_000)))
     limits = {"limits": {"evaluations": None, "forward_passes": 1_500_000, "seconds": None}}
-    said = " ".join(notes(leaderboard(replace(comparison, entries=entries, provenance=limits))))
+    said = " ".join(leaderboard_table(leaderboard(replace(comparison, entries=entries, provenance=limits))).notes)
     assert "Limit of a search: 1,500,000 forward passes. OVER THE LIMIT by probes alone: certified-ilp (2M)." in said
-    within = " ".join(notes(leaderboard(replace(comparison, provenance=limits))))
+    within = " ".join(leaderboard_table(leaderboard(replace(comparison, provenance=limits))).notes)
     assert "OVER" not in within
 
 
 def test_what_the_exam_was_is_said() -> None:
     comparison = make_comparison({"random": [0.3], "tpe": [0.35]})
-    assert "no search has seen" in notes(leaderboard(comparison))[0]
+    assert "no search has seen" in leaderboard_table(leaderboard(comparison)).notes[0]
     chosen = leaderboard(
         replace(comparison, provenance={"exam": {"split": "search"}, "fidelity": {"finetune_steps": 100}})
     )
-    assert "to choose settings by" in notes(chosen)[0]
-    assert "searched after 100 steps of finetuning" in title(chosen)
+    assert "to choose settings by" in leaderboard_table(chosen).notes[0]
+    assert "searched after 100 steps of finetuning" in leaderboard_table(chosen).title

@@ -11,15 +11,17 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from suite.report.appearance import assign_looks, save_figure, to_png, to_svg
+from suite.report.comparison import Comparison
 from suite.report.curves import best_band, certified_curve
+from suite.report.exams import exam_score
+from suite.report.figures import assign_looks, figure_of, render
 from suite.report.plots import plot_best_so_far, plot_certified_accuracy, plot_score_by_bops
 from suite.report.policies import plot_policies
-from suite.report.scores import by_rank, exam_score
-from suite.run.records import Comparison
+from suite.report.write import write_files
 from tests.report.fabricated import SIX, TWELVE, fabricate
 
 PLOTS = [plot_certified_accuracy, plot_score_by_bops, plot_best_so_far, plot_policies]
@@ -41,7 +43,7 @@ def test_looks_depend_on_the_set_of_names_alone() -> None:
 
 
 def test_certified_accuracy_shows_mean_curves_and_the_float_network(small: Comparison) -> None:
-    figure = plot_certified_accuracy(small)
+    figure = figure_of(plot_certified_accuracy(small))
     lines = lines_of(figure)
     assert set(lines) == {*SIX, "float network"}
     radii, shares = lines["tpe"]
@@ -57,22 +59,22 @@ def test_of_many_searchers_the_best_and_the_trivial_ones_can_be_told_apart(large
     objective = large.entries[0].run.objective
     means = {
         name: np.mean([exam_score(entry.outcome, objective) for entry in entries])
-        for name, entries in by_rank(large).items()
+        for name, entries in large.by_rank().items()
     }
     assert list(means) == sorted(means, key=means.__getitem__, reverse=True)
     for plot in PLOTS[:2]:
-        labels = [text.get_text() for text in plot(large).legends[0].texts]
+        labels = [text.get_text() for text in figure_of(plot(large)).legends[0].texts]
         assert set(list(means)[:4]) <= set(labels)
         assert {"random", "uniform", "cheapest"} & set(means) <= set(labels)
         hidden = [name for name in means if name not in labels]
         assert f"{len(hidden)} others" in labels
-    runs = {name: [entry.run for entry in entries] for name, entries in by_rank(large).items()}
+    runs = {name: [entry.run for entry in entries] for name, entries in large.by_rank().items()}
     highest = max(runs, key=lambda name: best_band(runs[name]).mean[-1])
-    assert highest == plot_best_so_far(large).legends[0].texts[0].get_text()
+    assert highest == figure_of(plot_best_so_far(large)).legends[0].texts[0].get_text()
 
 
 def test_scores_by_bops_mark_every_distinct_winner(small: Comparison) -> None:
-    figure = plot_score_by_bops(small)
+    figure = figure_of(plot_score_by_bops(small))
     for collection in figure.axes[0].collections:
         entries = [entry for entry in small.entries if entry.run.searcher == collection.get_label()]
         points = {(entry.outcome.metrics.bops / small.float_bops, entry.outcome.metrics.acr) for entry in entries}
@@ -84,7 +86,7 @@ def test_scores_by_bops_mark_every_distinct_winner(small: Comparison) -> None:
 
 
 def test_best_so_far_is_labelled_as_an_estimate_and_continues_methods_that_stopped(small: Comparison) -> None:
-    figure = plot_best_so_far(small)
+    figure = figure_of(plot_best_so_far(small))
     assert "search estimate" in figure.axes[0].get_ylabel()
     assert "not an exam score" in figure.axes[0].get_ylabel()
     largest = max(entry.run.forward_passes for entry in small.entries)
@@ -95,9 +97,9 @@ def test_best_so_far_is_labelled_as_an_estimate_and_continues_methods_that_stopp
 
 
 def test_policies_write_bits_where_they_can_be_read(small: Comparison) -> None:
-    figure = plot_policies(small)
+    figure = figure_of(plot_policies(small))
     bits = [int(text.get_text()) for text in figure.axes[0].texts]
-    ranked = [entry for entries in by_rank(small).values() for entry in entries]
+    ranked = [entry for entries in small.by_rank().values() for entry in entries]
     distinct = dict.fromkeys((entry.run.searcher, entry.outcome.policy) for entry in ranked)
     assert bits == [bit for _, policy in distinct if policy is not None for bit in policy.weights]
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
@@ -107,16 +109,16 @@ def test_policies_write_bits_where_they_can_be_read(small: Comparison) -> None:
 
 
 def test_policies_of_deep_networks_drop_numbers_and_names() -> None:
-    figure = plot_policies(fabricate(("random", "uniform"), 2, layers=60, images=20, evaluations=2))
+    figure = figure_of(plot_policies(fabricate(("random", "uniform"), 2, layers=60, images=20, evaluations=2)))
     assert not figure.axes[0].texts
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()][:3] == ["0", "5", "10"]
 
 
 @pytest.mark.parametrize("plot", PLOTS[:3])
 def test_legend_covers_no_data_and_nothing_leaves_the_page(
-    large: Comparison, plot: Callable[[Comparison], Figure]
+    large: Comparison, plot: Callable[[Comparison], Axes]
 ) -> None:
-    figure = plot(large)
+    figure = figure_of(plot(large))
     figure.draw_without_rendering()
     legend = figure.legends[0].get_window_extent()
     page = figure.bbox
@@ -130,23 +132,48 @@ def test_legend_covers_no_data_and_nothing_leaves_the_page(
 
 
 def test_equal_input_gives_equal_bytes_whatever_the_user_has_set(small: Comparison) -> None:
-    first = plot_score_by_bops(small)
-    expected = to_png(first), to_svg(first)
+    expected = render(plot_score_by_bops(small))
     with mpl.rc_context({"font.size": 30, "svg.hashsalt": "other", "axes.facecolor": "red", "savefig.dpi": 10}):
-        second = plot_score_by_bops(small)
-        assert (to_png(second), to_svg(second)) == expected
+        assert render(plot_score_by_bops(small)) == expected
         assert mpl.rcParams["font.size"] == 30
-    assert b"dc:date" not in expected[1]
+    assert b"dc:date" not in expected["svg"]
 
 
 def test_images_have_200_dots_per_inch(small: Comparison, tmp_path: Path) -> None:
-    figure = plot_score_by_bops(small)
-    png, svg = save_figure(figure, tmp_path / "score.v1")
+    axes = plot_score_by_bops(small)
+    png, svg = write_files(tmp_path, ("score.v1", axes))
     assert [png.name, svg.name] == ["score.v1.png", "score.v1.svg"]
     height, width = imread(io.BytesIO(png.read_bytes())).shape[:2]
-    assert (width, height) == tuple((figure.get_size_inches() * 200).astype(int))
+    assert (width, height) == tuple((figure_of(axes).get_size_inches() * 200).astype(int))
 
 
 def test_pyplot_is_left_alone(small: Comparison) -> None:
-    to_png(plot_best_so_far(small))
+    render(plot_best_so_far(small))
     assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_on_axes_of_the_caller_the_first_panel_is_drawn_alone(small: Comparison, plot: Callable[..., Axes]) -> None:
+    own = plot(small)
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    assert plot(small, right) is right
+    assert not left.has_data()
+    assert not figure.legends
+    assert right.get_title(loc="left") or plot is plot_policies
+    assert (right.get_xlabel() or "layer", right.get_ylabel()) == (
+        own.get_xlabel() or figure_of(own).axes[1].get_xlabel(),
+        own.get_ylabel(),
+    )
+    drawn = [np.asarray(line.get_ydata()) for line in right.lines]
+    assert len(drawn) == len(own.lines)
+    for ours, theirs in zip(drawn, own.lines, strict=True):
+        np.testing.assert_array_equal(ours, np.asarray(theirs.get_ydata()))
+
+
+def test_activations_can_be_drawn_alone(small: Comparison) -> None:
+    axes = plot_policies(small, Figure().subplots(), part="activations")
+    assert axes.get_title(loc="left") == "activations"
+    assert [text.get_text() for text in axes.texts] == [
+        text.get_text() for text in figure_of(plot_policies(small)).axes[1].texts
+    ]

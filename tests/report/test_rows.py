@@ -10,14 +10,13 @@ import pandas as pd
 import pytest
 
 from suite.contract.space import Policy
-from suite.report.provenance import find, flatten
-from suite.report.rows import tidy_rows
-from suite.run.records import Comparison
+from suite.report.comparison import Comparison
+from suite.report.exams import find, flatten
 
 
 @pytest.fixture(scope="module")
 def rows(small: Comparison) -> pd.DataFrame:
-    return tidy_rows(small)
+    return small.rows
 
 
 def test_one_row_for_each_search_and_one_for_the_float_network(small: Comparison, rows: pd.DataFrame) -> None:
@@ -39,7 +38,7 @@ def test_spend_and_counts_follow_from_the_trials(small: Comparison, rows: pd.Dat
 
 def test_search_estimate_and_exam_score_are_kept_apart(small: Comparison, rows: pd.DataFrame) -> None:
     for entry, (_, row) in zip(small.entries, rows.iterrows(), strict=False):
-        best = max(trial.metrics.acr for trial in entry.run.trials if trial.metrics is not None)
+        best = max(trial.metrics.measured("acr") for trial in entry.run.trials if trial.metrics is not None)
         assert row["search_estimate"] == best
         right = entry.outcome.certificates.prediction == entry.outcome.labels
         assert row["exam_acr"] == pytest.approx(np.mean(entry.outcome.certificates.radius * right))
@@ -54,7 +53,7 @@ def test_certified_accuracy_has_a_column_for_each_radius(small: Comparison, rows
         "certified@0.5",
     ]
     for outcome, share in zip([entry.outcome for entry in small.entries], rows["certified@0.25"], strict=False):
-        assert share == pytest.approx(outcome.metrics.certified_accuracy[0.25])
+        assert share == pytest.approx(outcome.metrics.certified[0.25])
 
 
 def test_policies_bops_and_exam_settings(small: Comparison, rows: pd.DataFrame) -> None:
@@ -90,7 +89,7 @@ def test_provenance_is_optional(small: Comparison) -> None:
             comparison, entries=entries, reference=replace(comparison.reference, provenance={}), provenance={}
         )
 
-    rows = tidy_rows(bare(small))
+    rows = bare(small).rows
     assert rows["problem"].isna().all()
     assert not [name for name in rows.columns if name.startswith(("run.", "exam."))]
 

@@ -12,6 +12,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from suite.errors import BitcertError
+from suite.report.comparison import Comparison
 from suite.report.statistics import (
     compare_searchers,
     correct_p_values,
@@ -20,7 +21,6 @@ from suite.report.statistics import (
     sign_flip_p_value,
     summarize,
 )
-from suite.run.records import Comparison
 from tests.report.fabricated import make_comparison
 
 

@@ -8,15 +8,14 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from suite.report.leaderboard import leaderboard
-from suite.report.tables import columns, notes, print_leaderboard, title, to_markdown
-from suite.run.records import Comparison
+from suite.report.comparison import Comparison
+from suite.report.ranking import leaderboard, leaderboard_table
 from tests.report.fabricated import make_comparison
 
 
 def show(frame: pd.DataFrame, width: int) -> str:
     stream = io.StringIO()
-    print_leaderboard(frame, Console(file=stream, width=width))
+    leaderboard_table(frame).print(Console(file=stream, width=width))
     return stream.getvalue()
 
 
@@ -43,7 +42,7 @@ def test_wide_consoles_show_what_narrow_ones_leave_out(large_board: pd.DataFrame
 
 
 def test_underpowered_is_explained_and_is_no_tie(small_board: pd.DataFrame) -> None:
-    text = " ".join(notes(small_board))
+    text = " ".join(leaderboard_table(small_board).notes)
     assert "too few seeds to tell, which is not a tie; with 5 comparisons at least 8 seeds are needed." in text
     assert "‡ too few seeds to tell whether it beats every trivial method. " in text
     assert show(small_board, 120).count("underpowered") >= 5
@@ -52,43 +51,46 @@ def test_underpowered_is_explained_and_is_no_tie(small_board: pd.DataFrame) -> N
 def test_marks_name_the_methods_that_do_not_beat_trivial_ones() -> None:
     scores = {"random": [0.3] * 6, "uniform": [0.5] * 6, "tpe": [0.4 + 0.001 * seed for seed in range(6)]}
     frame = leaderboard(make_comparison(scores))
-    assert not any(note.startswith("†") for note in notes(frame))
+    assert not any(note.startswith("†") for note in leaderboard_table(frame).notes)
     eight = {name: [*values, *values] for name, values in scores.items()}
     frame = leaderboard(make_comparison(eight))
-    assert "† does not beat every trivial method. tpe: uniform (worse)." in notes(frame)
+    assert "† does not beat every trivial method. tpe: uniform (worse)." in leaderboard_table(frame).notes
     assert "tpe†" in show(frame, 120)
     assert "uniform°" in show(frame, 120)
 
 
 def test_searchers_with_fewer_seeds_are_named() -> None:
     frame = leaderboard(make_comparison({"random": [0.3] * 3, "tpe": [0.4] * 3, "haq": [0.4]}))
-    assert notes(frame)[0].startswith("Seeds: tpe, random 3; haq 1.")
+    assert leaderboard_table(frame).notes[0].startswith("Seeds: tpe, random 3; haq 1.")
 
 
 def test_missing_opponent_is_said() -> None:
     frame = leaderboard(make_comparison({"tpe": [0.2], "haq": [0.1]}))
-    assert "not compared: no run of 'random' is in this comparison." in notes(frame)
+    assert "not compared: no run of 'random' is in this comparison." in leaderboard_table(frame).notes
 
 
 def test_markdown_is_a_table_with_all_columns(large_board: pd.DataFrame) -> None:
-    lines = to_markdown(large_board).splitlines()
+    lines = leaderboard_table(large_board).to_markdown().splitlines()
     table = [line for line in lines if line.startswith("|")]
-    shown = columns(large_board)
+    shown = leaderboard_table(large_board).columns
     assert len(table) == 2 + len(large_board)
     assert {line.count("|") for line in table} == {len(shown) + 1}
     assert [cell.strip() for cell in table[0].strip("|").split("|")] == [column.header for column in shown]
-    assert lines[0] == f"**{title(large_board)}**"
+    assert lines[0] == f"**{leaderboard_table(large_board).title}**"
     assert any("Holm" in line for line in lines)
 
 
 def test_title_names_what_was_compared(small: Comparison, small_board: pd.DataFrame) -> None:
-    assert title(small_board) == "separable, budget w3a3, sigma 0.25, ranked by ACR, post-step none, 80 exam images"
+    assert (
+        leaderboard_table(small_board).title
+        == "separable, budget w3a3, sigma 0.25, ranked by ACR, post-step none, 80 exam images"
+    )
 
 
 def test_other_objectives_are_named_and_acr_gets_a_column(small_board: pd.DataFrame) -> None:
     frame = small_board.assign(objective="certified@0.25,0.5")
-    headers = [column.header for column in columns(frame)]
+    headers = [column.header for column in leaderboard_table(frame).columns]
     assert "exam score" in headers
-    assert "ranked by certified accuracy at 0.25, 0.5" in title(frame)
+    assert "ranked by certified accuracy at 0.25, 0.5" in leaderboard_table(frame).title
     assert "exam ACR" in headers
-    assert [column.header for column in columns(small_board)].count("exam ACR") == 1
+    assert [column.header for column in leaderboard_table(small_board).columns].count("exam ACR") == 1

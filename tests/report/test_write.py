@@ -13,15 +13,17 @@ import pandas as pd
 import pytest
 
 from suite.errors import BitcertError
-from suite.report.page import render_page
-from suite.report.write import SCHEMA_VERSION, to_json, write_report
-from suite.run.records import Comparison
+from suite.report.comparison import Comparison
+from suite.report.ranking import leaderboard_table
+from suite.report.write import SCHEMA_VERSION, render_page, to_json, write_report
 from tests.report.fabricated import fabricate
 
 FILES = {
     "leaderboard.csv",
     "leaderboard.json",
     "leaderboard.md",
+    "leaderboard.tex",
+    "leaderboard.html",
     "rows.csv",
     "index.html",
     *(
@@ -107,17 +109,16 @@ def test_page_is_self_contained_and_well_formed(report: Path) -> None:
     assert "0" * 40 in text
 
 
-def test_page_escapes_what_it_shows(compact: Comparison, report: Path) -> None:
+def test_page_escapes_what_it_shows(report: Path) -> None:
     frame = pd.read_csv(report / "leaderboard.csv").assign(problem="<script>alert(1)</script>")
-    hostile = replace(compact, provenance={"note": "<b>bold</b>"})
-    text = render_page(hostile, frame, {})
+    text = render_page(leaderboard_table(frame), {}, {"note": "<b>bold</b>"})
     assert "<script>" not in text
     assert "<b>" not in text
 
 
-def test_unknown_values_become_null(compact: Comparison) -> None:
+def test_unknown_values_become_null() -> None:
     frame = pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "b": [float("nan"), 0.5], "c": [None, "x"]})
-    assert json.loads(to_json(compact, frame, frame))["rows"] == [
+    assert json.loads(to_json({"rows": frame}))["rows"] == [
         {"a": 1, "b": None, "c": None},
         {"a": None, "b": 0.5, "c": "x"},
     ]

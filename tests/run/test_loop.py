@@ -42,7 +42,7 @@ class Probing(Searcher):
 
     def ask(self, pending: Sequence[Trial] = ()) -> Policy:
         self.problem.meter.charge(10)
-        return random_feasible(self.problem.space, self.problem.budget.limit, self._rng)
+        return random_feasible(self.problem.space, self.problem.budget, self._rng)
 
     def tell(self, trial: Trial) -> None:
         self.problem.meter.charge(3)
@@ -141,7 +141,7 @@ def test_a_finished_run_goes_on_when_more_evaluations_are_asked_for(tmp_path: Pa
 
 def test_the_best_trial_is_the_earliest_of_the_highest_score(tmp_path: Path) -> None:
     run = run_all(lambda problem: make_searcher("random", problem, 1), tmp_path, evaluations=30)
-    scores = [trial.metrics.acr for trial in run.trials if trial.metrics is not None]
+    scores = [trial.metrics.measured("acr") for trial in run.trials if trial.metrics is not None]
     assert run.best is not None
     assert run.best.number == scores.index(max(scores))
 
@@ -275,7 +275,7 @@ class Noisy(SeparableProblem):
 
     def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
         metrics = super().evaluate(policy, fidelity, seed)
-        return replace(metrics, acr=0.25 - metrics.acr) if seed == 0 else metrics
+        return replace(metrics, acr=0.25 - metrics.measured("acr")) if seed == 0 else metrics
 
 
 def run_with_finals(problem: Problem, directory: Path, evaluations: int = 9, finalists: int = 4) -> Run:

@@ -13,8 +13,10 @@ import pytest
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Metrics
 from suite.problems.separable import SeparableProblem
+from suite.run.journal import FILE_NAME
 from suite.run.records import Run
 from suite.run.registry import make_searcher
+from suite.run.state import load_run
 from suite.studies.search.run import search
 
 
@@ -54,7 +56,7 @@ def test_a_frame_has_one_row_per_trial_and_everything_known_of_it(run: Run) -> N
             assert pandas.isna(row["acr"])
         else:
             assert (row["acr"], row["bops"]) == (trial.metrics.acr, trial.metrics.bops)
-            assert row["certified@0.25"] == trial.metrics.certified_accuracy[0.25]
+            assert row["certified@0.25"] == trial.metrics.certified[0.25]
 
 
 def test_the_frame_survives_csv(run: Run, tmp_path: Path) -> None:
@@ -70,6 +72,15 @@ def test_the_frame_survives_csv(run: Run, tmp_path: Path) -> None:
 def test_a_run_without_trials_gives_an_empty_frame(run: Run) -> None:
     empty = Run("random", 0, (), 0, run.objective, {}, None)
     assert empty.to_dataframe().empty
+
+
+def test_the_recorded_runs_can_be_read() -> None:
+    journals = sorted((Path(__file__).parents[2] / "results").rglob(FILE_NAME))
+    assert journals
+    for journal in journals:
+        run = load_run(journal.parent)
+        assert run.stopped is not None
+        assert run.best is not None
 
 
 def test_records_are_imported_without_pandas() -> None:

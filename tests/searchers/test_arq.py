@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from searchers._episodes import schedule
+from searchers._ddpg import AgentSettings
 from searchers._heuristics import fill_up, heuristic_policies
-from searchers.arq import ARQ, ARQPlus
-from searchers.ddpg import AgentSettings
+from searchers.arq import ARQ, ARQOptions, ARQPlus, ARQPlusOptions, schedule
 from suite.contract.cost import cheapest
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
 from suite.contract.trial import Trial
 from suite.errors import BitcertError
+from suite.run.registry import make_searcher
 from suite.testing.searchers import SearcherConformance
 from suite.testing.toys import SPACES, assert_feasible, drive, limits, problem_on, toy_problem
 
@@ -29,7 +29,7 @@ class TestARQ(SearcherConformance):
 
 class TestARQPlus(SearcherConformance):
     def make(self, problem: Problem, seed: int) -> Searcher:
-        return ARQPlus(problem, seed, episodes=64)
+        return ARQPlus(problem, seed)
 
 
 def test_arq_plus_is_arq_with_its_options() -> None:
@@ -37,7 +37,10 @@ def test_arq_plus_is_arq_with_its_options() -> None:
     options: dict[str, Any] = {"relabel": True, "warm_start": True, "twin_critics": True, "avoid_repeats": True}
     plus, spelled = (
         [trial.policy for trial in drive(searcher, problem, 30)]
-        for searcher in (ARQPlus(problem, 0, episodes=40), ARQ(problem, 0, episodes=40, **options))
+        for searcher in (
+            ARQPlus(problem, 0, ARQPlusOptions(episodes=40)),
+            ARQ(problem, 0, ARQOptions(episodes=40, **options)),
+        )
     )
     assert plus == spelled
 
@@ -69,8 +72,8 @@ def test_episodes_under_way_together_explore_differently() -> None:
 
 def test_learns_over_the_episodes() -> None:
     problem = toy_problem(seed=2)
-    trials = drive(ARQ(problem, seed=0, episodes=150), problem, 150)
-    scores = [trial.metrics.acr for trial in trials if trial.metrics is not None]
+    trials = drive(ARQ(problem, 0, ARQOptions(episodes=150)), problem, 150)
+    scores = [trial.metrics.measured("acr") for trial in trials if trial.metrics is not None]
     assert sum(scores[-30:]) > sum(scores[:30])
 
 
@@ -85,14 +88,14 @@ def test_learns_over_the_episodes() -> None:
 )
 def test_reward_is_the_scaled_difference_to_the_float_network(options: dict[str, Any], expected: float) -> None:
     problem = toy_problem()
-    searcher = ARQ(problem, seed=0, **options)
+    searcher = ARQ(problem, 0, ARQOptions(**options))
     learned: list[float] = []
-    searcher.episodes.learn = lambda trial, reward: learned.append(reward)  # type: ignore[method-assign]
+    searcher.agent.remember = lambda states, actions, rewards: learned.extend(rewards)  # type: ignore[method-assign, arg-type]
     policy = searcher.ask()
     metrics = replace(problem.evaluate(policy, problem.fidelity), acr=0.2, clean_accuracy=0.8)
-    metrics = replace(metrics, certified_accuracy={**metrics.certified_accuracy, 0.25: 0.4})
+    metrics = replace(metrics, certified_accuracy={**metrics.certified, 0.25: 0.4})
     searcher.tell(Trial(0, policy, problem.fidelity, seed=0, metrics=metrics))
-    assert learned == [pytest.approx(expected)]
+    assert learned == pytest.approx([expected] * 12), "every step gets the whole reward"
 
 
 def test_the_float_network_is_measured_once_and_paid_for() -> None:
@@ -119,12 +122,20 @@ def test_the_float_network_is_measured_once_and_paid_for() -> None:
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(BitcertError):
-        ARQ(toy_problem(), seed=0, **options)
+        make_searcher("arq", toy_problem(), **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"episodes": 0}, {"updates": 0}, {"scale": -1.0}, {"gradient_norm": 0.0}, {"reward": "x"}]
+)
+def test_options_built_in_python_are_checked_too(options: dict[str, Any]) -> None:
+    with pytest.raises(BitcertError):
+        ARQOptions(**options)
 
 
 def test_avoiding_repeats_proposes_every_policy_once() -> None:
     problem = toy_problem()
-    trials = drive(ARQ(problem, seed=1, episodes=64, avoid_repeats=True), problem, 80)
+    trials = drive(ARQ(problem, 1, ARQOptions(episodes=64, avoid_repeats=True)), problem, 80)
     assert len({trial.policy for trial in trials}) == 80
 
 

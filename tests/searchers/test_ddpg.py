@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
-from searchers.ddpg import DDPG, AgentSettings, truncated_normal
+from searchers._ddpg import DDPG, AgentSettings, truncated_normal
 from suite.errors import BitcertError
 from tests.searchers.test_mlp import torch_twin
 

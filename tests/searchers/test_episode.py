@@ -9,8 +9,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import suite
+from searchers._walk import FEATURES, LayerWalk
 from searchers.environment import PolicyEnvironment
-from searchers.episode import FEATURES, LayerWalk
 from suite.contract.cost import enforce_budget
 from suite.contract.space import SearchSpace
 from suite.testing.toys import SPACES, limits, problem_on, small_layers, toy_problem
@@ -40,7 +40,7 @@ def test_policies_go_through_the_wall_and_taken_actions_say_what_it_did() -> Non
     policy = walk.policy(actions)
     top = problem_on(problem.space, limits(problem.space)["top"])
     asked = LayerWalk(top).policy(actions)
-    assert policy == enforce_budget(problem.space, asked, problem.budget.limit) != asked
+    assert policy == enforce_budget(problem.space, asked, problem.budget) != asked
     taken = walk.taken(actions, policy)
     assert LayerWalk(top).policy(taken) == policy
     same = problem.space.encode(asked) == problem.space.encode(policy)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from searchers.evolution import Evolution
+from searchers.evolution import Evolution, EvolutionOptions
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
 from suite.contract.space import Policy
@@ -26,15 +26,10 @@ def distance(problem: Problem, one: Policy, other: Policy) -> int:
 
 def mutating_only(problem: Problem) -> Evolution:
     """One changed variable a child, the parent always the best member; the budget is out of the way."""
-    return Evolution(
-        problem,
-        0,
-        population=POPULATION,
-        tournament=POPULATION,
-        crossover_probability=0,
-        mutation_rate=0,
-        spend_budget=False,
+    options = EvolutionOptions(
+        population=POPULATION, tournament=POPULATION, crossover_probability=0, mutation_rate=0, spend_budget=False
     )
+    return Evolution(problem, 0, options)
 
 
 def test_children_differ_from_the_best_of_the_youngest_in_one_variable() -> None:
@@ -42,7 +37,7 @@ def test_children_differ_from_the_best_of_the_youngest_in_one_variable() -> None
     trials = drive(mutating_only(problem), problem, 40)
     for trial in trials[POPULATION:]:
         young = trials[trial.number - POPULATION : trial.number]
-        best = max(young, key=lambda member: member.metrics.acr if member.metrics is not None else 0)
+        best = max(young, key=lambda member: member.metrics.measured("acr") if member.metrics is not None else 0)
         assert distance(problem, trial.policy, best.policy) == 1
 
 
@@ -68,7 +63,7 @@ def test_failed_trials_become_no_parents_and_push_nobody_out() -> None:
     trials = drive(mutating_only(problem), problem, 40, fails=lambda number: number % 2 == 1)
     for trial in trials[2 * POPULATION :]:
         succeeded = [earlier for earlier in trials[: trial.number] if earlier.metrics is not None][-POPULATION:]
-        best = max(succeeded, key=lambda member: member.metrics.acr if member.metrics is not None else 0)
+        best = max(succeeded, key=lambda member: member.metrics.measured("acr") if member.metrics is not None else 0)
         assert distance(problem, trial.policy, best.policy) == 1
 
 
@@ -90,4 +85,4 @@ def test_children_leave_no_step_unspent() -> None:
 )
 def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(BitcertError, match=next(iter(options))):
-        Evolution(toy_problem(), seed=0, **options)  # type: ignore[arg-type]
+        EvolutionOptions(**options)  # type: ignore[arg-type]

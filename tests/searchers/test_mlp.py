@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from searchers._mlp import Adam, Perceptron
+from searchers._ddpg import Adam, Perceptron
 
 
 def torch_twin(network: Perceptron, inputs: int, hidden: int) -> torch.nn.Sequential:

@@ -4,7 +4,7 @@ import pytest
 from optuna.samplers import NSGAIISampler
 from optuna.trial import TrialState
 
-from searchers.nsga2 import NSGA2
+from searchers.nsga2 import NSGA2, NSGA2Options
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
 from suite.errors import BitcertError
@@ -21,7 +21,7 @@ class TestNSGA2(SearcherConformance):
 
 def test_generations_are_the_evaluated_policies_in_their_order() -> None:
     problem = toy_problem(budget="w2.5a2.5")
-    searcher = NSGA2(problem, seed=0, population=POPULATION)
+    searcher = NSGA2(problem, 0, NSGA2Options(population=POPULATION))
     trials = drive(searcher, problem, 5 * POPULATION, fails=lambda number: number % 3 == 2)
     succeeded = [trial for trial in trials if trial.metrics is not None]
     study = searcher.walled.study
@@ -34,13 +34,15 @@ def test_generations_are_the_evaluated_policies_in_their_order() -> None:
 
 def test_parents_are_the_best_of_all_generations() -> None:
     problem = toy_problem()
-    searcher = NSGA2(problem, seed=0, population=POPULATION)
+    searcher = NSGA2(problem, 0, NSGA2Options(population=POPULATION))
     trials = drive(searcher, problem, 3 * POPULATION)
     searcher.ask()
     study = searcher.walled.study
     assert isinstance(study.sampler, NSGAIISampler)
     parents = study.sampler.get_parent_population(study, 3)
-    best = sorted((trial.metrics.acr for trial in trials if trial.metrics is not None), reverse=True)[:POPULATION]
+    best = sorted((trial.metrics.measured("acr") for trial in trials if trial.metrics is not None), reverse=True)[
+        :POPULATION
+    ]
     assert sorted((trial.values[0] for trial in parents), reverse=True) == best
 
 
@@ -51,4 +53,4 @@ def test_parents_are_the_best_of_all_generations() -> None:
 )
 def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(BitcertError, match=next(iter(options))):
-        NSGA2(toy_problem(), seed=0, **options)  # type: ignore[arg-type]
+        NSGA2Options(**options)  # type: ignore[arg-type]

@@ -1,15 +1,13 @@
 """Moves stay within the budget, and no policy is proposed twice while a new one exists."""
 
-import importlib
-
 import numpy as np
 import pytest
 
-from searchers import SEARCHERS
 from searchers._proposals import Proposals, mutate, spend
 from suite.contract.searcher import Exhausted
 from suite.contract.space import SearchSpace
 from suite.contract.trial import Trial
+from suite.run.registry import make_searcher
 from suite.testing.toys import (
     SPACES,
     assert_feasible,
@@ -28,8 +26,7 @@ GENERAL_PURPOSE = ["random", "tpe", "nsga2", "evolution"]
 def test_a_small_space_is_proposed_completely_and_once(name: str) -> None:
     space = SearchSpace(small_layers(3), choices=(2, 3, 8), pins={}, ties=(("layer0", "layer2"),))
     problem = problem_on(space, limits(space)["half"])
-    module, _, method = SEARCHERS[name].partition(":")
-    searcher = getattr(importlib.import_module(module), method)(problem, seed=0)
+    searcher = make_searcher(name, problem)
     proposed = [trial.policy for trial in drive(searcher, problem, 1000, width=3)]
     assert len(proposed) == len(set(proposed))
     assert set(proposed) == feasible_policies(problem)

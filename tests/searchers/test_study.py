@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import optuna
 import pytest
 
-from searchers.tpe import TPE
+from searchers.tpe import TPE, TPEOptions
 from suite.testing.toys import drive, toy_problem
 
 
@@ -26,7 +26,7 @@ def test_nothing_is_logged_and_the_verbosity_is_left_alone(
     objective: str, optuna_log: pytest.LogCaptureFixture
 ) -> None:
     problem = toy_problem(objective=objective)
-    drive(TPE(problem, seed=0, startup=4), problem, 12, width=2, fails=lambda number: number == 5)
+    drive(TPE(problem, 0, TPEOptions(startup=4)), problem, 12, width=2, fails=lambda number: number == 5)
     assert optuna.logging.get_verbosity() == optuna.logging.INFO
     assert not optuna_log.records
 

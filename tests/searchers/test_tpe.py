@@ -4,7 +4,7 @@ import pytest
 from optuna.trial import TrialState
 
 from searchers.random_search import RandomSearch
-from searchers.tpe import TPE
+from searchers.tpe import TPE, TPEOptions
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
 from suite.errors import BitcertError
@@ -50,4 +50,4 @@ def test_two_objectives_dominate_more_than_random_search() -> None:
 @pytest.mark.parametrize("options", [{"startup": 0}, {"candidates": 0}, {"startup": 2.5}])
 def test_options_out_of_range_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(BitcertError, match=rf"{next(iter(options))} must be an integer >= 1"):
-        TPE(toy_problem(), seed=0, **options)
+        TPEOptions(**options)

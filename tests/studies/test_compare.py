@@ -16,11 +16,13 @@ from suite.problems.vision import VisionProblem
 from suite.protocols import NoPostStep
 from suite.protocols.qat import QAT
 from suite.protocols.sqwa import SQWA
-from suite.report import leaderboard, tidy_rows, to_markdown
+from suite.report import leaderboard, leaderboard_table
+from suite.report.comparison import Comparison
 from suite.run.exam import examine
 from suite.run.limits import Limits
-from suite.run.records import Comparison, Outcome, Run
-from suite.studies.compare.run import Batch, ComparisonSettings, Watcher, compare, load_comparison, run_batch
+from suite.run.records import Outcome, Run
+from suite.run.watcher import Watcher
+from suite.studies.compare.run import Batch, ComparisonSettings, compare, load_comparison, run_batch
 
 SETTINGS = ComparisonSettings(
     searchers=("random", "evolution", "uniform", "cheapest"),
@@ -235,13 +237,13 @@ def test_with_a_post_step_winners_are_examined_before_and_after_it(tmp_path: Pat
         assert entry.before.policy == entry.outcome.policy
         assert len(entry.outcome.provenance["post_step_record"]["captures"]) == 2
     assert not list((tmp_path / "post_steps").glob("*"))
-    rows = tidy_rows(found)
+    rows = found.rows
     assert rows["exam_score_before"].notna().tolist() == [True, True, False]
     frame = leaderboard(found)
     assert frame["score_before"].iloc[0] == pytest.approx(
         next(entry.before.metrics.acr for entry in found.entries if entry.run.searcher == frame["searcher"].iloc[0])  # type: ignore[union-attr]
     )
-    assert "before" in to_markdown(frame)
+    assert "before" in leaderboard_table(frame).to_markdown()
 
 
 @pytest.mark.parametrize("count", [1, 3, 8, 9])

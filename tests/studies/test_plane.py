@@ -192,6 +192,9 @@ def test_the_command_draws_the_plane_of_a_search(tmp_path: Path, capsys: pytest.
         "plane.svg",
         "points.csv",
         "marks.csv",
+        "marks.md",
+        "marks.tex",
+        "marks.html",
     }
     with Image.open(report / "plane.png") as picture:
         assert picture.width > 1000

@@ -22,7 +22,7 @@ from suite.protocols import PostStep, parse_post_step
 from suite.run import exam
 from suite.run.exam import examine
 from suite.run.records import Outcome
-from suite.studies.post_steps.report import table, training_interval
+from suite.studies.post_steps.report import differences, training_interval
 from suite.studies.post_steps.run import PostStepComparison, PostStepSettings, compare_post_steps, sample_policies
 
 NAMES = ("sqwa:captures=2", "qat", "none")
@@ -158,7 +158,7 @@ def test_the_interval_covers_the_mean_of_policies_that_differ() -> None:
 
 
 def test_differences_are_paired_by_policy_and_seed(comparison: PostStepComparison) -> None:
-    frame = table(comparison).set_index("post_step")
+    frame = differences(comparison).set_index("post_step")
     assert frame.index[0] == "sqwa:captures=2"
     assert frame["difference"].isna().tolist() == [True, False, False]
     means = {
@@ -188,6 +188,8 @@ def test_the_command_writes_a_report_and_json(tmp_path: Path, capsys: pytest.Cap
     assert names == {
         "post_steps.csv",
         "post_steps.md",
+        "post_steps.tex",
+        "post_steps.html",
         "post_steps.json",
         "rows.csv",
         "post_steps.png",

@@ -50,7 +50,7 @@ def test_the_command_writes_table_and_figure(
     assert main(["table", *given]) == 0
     assert "ours" in capsys.readouterr().out
     files = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    assert set(files) == {f"certificates.{kind}" for kind in ("csv", "json", "md", "png", "svg")}
+    assert set(files) == {f"certificates.{kind}" for kind in ("csv", "html", "json", "md", "png", "svg", "tex")}
     assert [row["name"] for row in json.loads(files["certificates.json"])["tables"]] == ["ResNet-20, Gaussian", "ours"]
     assert main(["table", *given, "--radii", "0,0.3", "--json"]) == 0
     first = json.loads(capsys.readouterr().out)[0]

@@ -12,22 +12,24 @@ from typing import Any
 from suite.contract.cost import float_bops
 from suite.contract.problem import Problem
 from suite.contract.space import Policy
-from suite.contract.trial import Fidelity, Trial
+from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
 from suite.execute.executor import Resources, make_executor
 from suite.plugins import EXECUTORS, POST_STEPS
 from suite.problems.definition import ExamSettings
 from suite.protocols import NoPostStep, PostStep
+from suite.report.comparison import Comparison
 from suite.run.exam import ExamCase, exam_images, hold_exams
 from suite.run.folder import SettingsFile, check_same
 from suite.run.journal import FILE_NAME
 from suite.run.limits import RETRIES, Limits
 from suite.run.loop import SearchLoop
 from suite.run.outcomes import read_outcome
-from suite.run.records import Comparison, Entry, Outcome, Run
+from suite.run.records import Entry, Run
 from suite.run.registry import make_searcher
 from suite.run.rungs import NO_RUNGS, Rungs
 from suite.run.state import load_run
+from suite.run.watcher import Watcher
 from suite.studies.search.run import check_finalists, drive, evaluation_seed, promotion_of
 
 CONTENTS = SettingsFile("comparison.json", "comparison")
@@ -98,19 +100,6 @@ class Batch:
         """Searchers and seeds of this part; the parts of a comparison have no search in common and miss none."""
         runs = [(name, seed) for seed in settings.seeds for name in settings.searchers]
         return runs[self.number - 1 :: self.count]
-
-
-class Watcher:
-    """Hears how a comparison goes on; a subclass shows it. Every method does nothing here."""
-
-    def trial(self, searcher: str, seed: int, trial: Trial) -> None:
-        """A trial has finished, or was found in the journal."""
-
-    def exams(self, count: int) -> None:
-        """That many exams are to be held; those on file are left out."""
-
-    def exam(self, outcome: Outcome) -> None:
-        """An exam has finished."""
 
 
 def compare(

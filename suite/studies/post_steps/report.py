@@ -2,55 +2,61 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 from scipy import stats
 
-from suite.files import write_text
 from suite.protocols import parse_post_step
-from suite.report.appearance import assign_looks, figure_style, save_figure, wrap_name
-from suite.report.checks import check_same_exam
-from suite.report.intervals import CONFIDENCE, Interval, mean_interval
-from suite.report.scores import exam_score, image_scores, name_objective
+from suite.report.exams import check_same_exam, exam_score
+from suite.report.figures import Sheet, assign_looks, describe_problem, figure_style, wrap_name
+from suite.report.statistics import CONFIDENCE, UNKNOWN, Interval, average_images
+from suite.report.table import NOTHING, Column, Row, Table, count, number, span
+from suite.report.write import write_files
 from suite.run.records import Outcome
 from suite.studies.post_steps.run import PostStepComparison
 
-SCHEMA_VERSION = 1
-_UNKNOWN = Interval(float("nan"), float("nan"))
-_COLUMNS = ("post-step", "score", "change", "95 % over training", "95 % over images", "by policy")
-
 
 def write_post_steps(comparison: PostStepComparison, directory: Path) -> list[Path]:
-    """Write tables and figure; each file replaces its predecessor in one step.
-
-    Returns:
-        The files: ``post_steps.csv``, ``.md`` and ``.json``, ``rows.csv`` (one row an exam), ``post_steps.png`` and ``.svg``.
-    """
-    frame, rows = table(comparison), exam_rows(comparison)
-    texts = {
-        "post_steps.csv": frame.to_csv(index=False),
-        "post_steps.md": to_markdown(comparison, frame),
-        "post_steps.json": to_json(comparison, frame, rows),
-        "rows.csv": rows.to_csv(index=False),
+    """Write table, JSON and figure, all called ``post_steps``, and ``rows.csv`` (one row per exam)."""
+    table, rows = post_step_table(comparison), exam_rows(comparison)
+    content = {
+        "objective": comparison.objective.text,
+        "float_score": exam_score(comparison.reference, comparison.objective),
+        "post_steps": table.frame,
+        "rows": rows,
+        "provenance": comparison.provenance,
     }
-    for name, text in texts.items():
-        write_text(directory / name, text)
-    written = [directory / name for name in texts]
-    return written + save_figure(plot_post_steps(comparison, frame), directory / "post_steps")
+    return write_files(
+        directory,
+        ("post_steps", table),
+        ("post_steps", content),
+        ("rows", rows),
+        ("post_steps", plot_post_steps(comparison)),
+    )
 
 
-def table(comparison: PostStepComparison) -> pd.DataFrame:
-    """One row a post-step: first the one that the others are measured by, then the best first.
+def post_step_table(comparison: PostStepComparison) -> Table:
+    """Lay out the :func:`differences` for people."""
+    columns = [
+        Column("post-step", lambda row: str(row["post_step"]), "left"),
+        Column("score", lambda row: f"{row['score']:.4f}"),
+        Column("change", lambda row: number(row["difference"], "+.4f")),
+        Column("95 % over training", lambda row: span(row["low"], row["high"], "+.4f")),
+        Column("95 % over images", lambda row: span(row["image_low"], row["image_high"], "+.4f"), priority=1),
+        Column("by policy", _policy_range, priority=2),
+    ]
+    return Table(
+        differences(comparison), columns, describe_problem(comparison.provenance, "sigma"), [_note(comparison)]
+    )
+
+
+def differences(comparison: PostStepComparison) -> pd.DataFrame:
+    """One row per post-step: first the one that the others are measured by, then the best first.
 
     ``difference`` is the mean over policies and seeds of paired differences. ``low`` and ``high`` bound it over training
     (order and noise), policies and images held fixed, for all rows at once; ``image_low`` and ``image_high`` bound it over
@@ -58,21 +64,21 @@ def table(comparison: PostStepComparison) -> pd.DataFrame:
     """
     names = list(comparison.exams)
     scores = {name: _scores(comparison, name) for name in names}
-    rows = []
+    rows, first = [], _outcomes(comparison, names[0])
     for name in names:
         row = {"post_step": name, "score": float(scores[name].mean())}
         if name != names[0]:
-            differences = scores[name] - scores[names[0]]
-            training = training_interval(differences, len(names) - 1)
-            images = _image_interval(comparison, name, names[0])
+            paired = scores[name] - scores[names[0]]
+            training = training_interval(paired, len(names) - 1)
+            images = average_images(_outcomes(comparison, name), comparison.objective, first).images
             row |= {
-                "difference": float(differences.mean()),
+                "difference": float(paired.mean()),
                 "low": training.low,
                 "high": training.high,
                 "image_low": images.low,
                 "image_high": images.high,
-                "least": float(differences.mean(axis=1).min()),
-                "most": float(differences.mean(axis=1).max()),
+                "least": float(paired.mean(axis=1).min()),
+                "most": float(paired.mean(axis=1).max()),
             }
         rows.append(row)
     columns = ["post_step", "score", "difference", "low", "high", "image_low", "image_high", "least", "most"]
@@ -82,7 +88,7 @@ def table(comparison: PostStepComparison) -> pd.DataFrame:
 
 
 def exam_rows(comparison: PostStepComparison) -> pd.DataFrame:
-    """One row an exam: post-step, policy, seed, score, certified accuracies, and the losses on the way."""
+    """One row per exam: post-step, policy, seed, score, certified accuracies, and the losses on the way."""
     rows = []
     for name, policies in comparison.exams.items():
         for position, outcomes in enumerate(policies):
@@ -125,59 +131,29 @@ def training_interval(differences: ArrayLike, comparisons: int = 1) -> Interval:
     values = np.atleast_2d(np.asarray(differences, dtype=np.float64))
     policies, seeds = values.shape
     if seeds < 2:
-        return _UNKNOWN
+        return UNKNOWN
     error = math.sqrt(float(values.var(axis=1, ddof=1).mean()) / values.size)
     quantile = float(stats.t.ppf(1 - (1 - CONFIDENCE) / (2 * comparisons), policies * (seeds - 1)))
     mean = float(values.mean())
     return Interval(mean - quantile * error, mean + quantile * error)
 
 
-def to_markdown(comparison: PostStepComparison, frame: pd.DataFrame) -> str:
-    """The table with a note on how to read it, as Markdown."""
-    lines = ["| " + " | ".join(_COLUMNS) + " |", "|---|" + "---:|" * (len(_COLUMNS) - 1)]
-    lines += ["| " + " | ".join(cells) + " |" for cells in _cells(frame)]
-    return "\n".join([*lines, "", f"{_title(comparison, 'sigma')}. {_note(comparison)}", ""])
-
-
-def print_post_steps(comparison: PostStepComparison, console: Console) -> None:
-    """The table with a note on how to read it, on a console."""
-    shown = Table(box=SIMPLE_HEAD, title=_title(comparison, "sigma"), title_justify="left")
-    for column in _COLUMNS[:-1]:
-        shown.add_column(column, justify="left" if column == _COLUMNS[0] else "right", no_wrap=True)
-    for name, *cells, _ in _cells(table(comparison)):
-        short = [cell.replace("+0.", "+.").replace("-0.", "-.") for cell in cells]
-        shown.add_row(name.replace(":", "\n  "), *short)
-    console.print(shown)
-    console.print(_note(comparison), highlight=False)
-
-
-def to_json(comparison: PostStepComparison, frame: pd.DataFrame, rows: pd.DataFrame) -> str:
-    """Everything, machine-readable; what is not a number is null."""
-    content: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "objective": comparison.objective.text,
-        "float_score": exam_score(comparison.reference, comparison.objective),
-        "post_steps": json.loads(frame.to_json(orient="records", double_precision=15)),
-        "rows": json.loads(rows.to_json(orient="records", double_precision=15)),
-        "provenance": comparison.provenance,
-    }
-    return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-
-
 @figure_style()
-def plot_post_steps(comparison: PostStepComparison, frame: pd.DataFrame) -> Figure:
-    """On the left every exam, a colour a policy; on the right the mean paired differences with both intervals.
+def plot_post_steps(comparison: PostStepComparison, ax: Axes | None = None) -> Axes:
+    """On the left every exam, one colour per policy; on the right the mean paired differences with both intervals.
 
-    What is not trained at all is left out where something is: it would press everything else together.
+    What is not trained at all is left out where something is: it would press everything else together. ``ax`` takes the left
+    panel alone.
     """
+    frame = differences(comparison)
     untrained = frame["post_step"].map(lambda name: not parse_post_step(name).trains)
     untrained &= not untrained.all() and not untrained[0]
     without = "".join(f", without training {score:.4f}" for score in frame["score"][untrained])
     frame = frame[~untrained]
     names = list(frame["post_step"])
     places = np.arange(len(names))[::-1]
-    figure = Figure(figsize=(8.0, 0.42 * len(names) + 1.7), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    sheet = Sheet.on(ax, (8.0, 0.42 * len(names) + 1.7), 1, 2, sharey=True, width_ratios=(3, 2))
+    left = sheet.panels[0]
     labels = [f"policy {number + 1}" for number in range(len(comparison.policies))]
     looks = assign_looks(labels)
     for position, label in enumerate(labels):
@@ -201,17 +177,18 @@ def plot_post_steps(comparison: PostStepComparison, frame: pd.DataFrame) -> Figu
         label="float network",
     )
     left.set_yticks(places, [wrap_name(name) for name in names])
-    left.set_xlabel(f"{name_objective(comparison.objective)} ({comparison.provenance['exam']['split']} images)")
-    right.axvline(0, color="0.3", linewidth=0.8)
-    for place, row in zip(places[1:], frame.iloc[1:].to_dict("records"), strict=True):
-        below = place - 0.18
-        right.plot([row["image_low"], row["image_high"]], [below, below], color="0.55", linewidth=1.2)
-        right.plot([row["low"], row["high"]], [place, place], color="0.1", linewidth=2.6)
-        right.plot(row["difference"], place, marker="o", color="0.1", markersize=5)
-    right.set_xlabel(f"difference from {names[0]}\n95 % over training (thick), over images (thin)")
-    figure.suptitle(_title(comparison, "$\\sigma$") + without, x=0.01, ha="left")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper")
-    return figure
+    left.set_xlabel(f"{comparison.objective.label} ({comparison.provenance['exam']['split']} images)")
+    for right in sheet.panels[1:]:
+        right.axvline(0, color="0.3", linewidth=0.8)
+        for place, row in zip(places[1:], frame.iloc[1:].to_dict("records"), strict=True):
+            below = place - 0.18
+            right.plot([row["image_low"], row["image_high"]], [below, below], color="0.55", linewidth=1.2)
+            right.plot([row["low"], row["high"]], [place, place], color="0.1", linewidth=2.6)
+            right.plot(row["difference"], place, marker="o", color="0.1", markersize=5)
+        right.set_xlabel(f"difference from {names[0]}\n95 % over training (thick), over images (thin)")
+    sheet.title(describe_problem(comparison.provenance) + without)
+    sheet.legend()
+    return left
 
 
 def _outcomes(comparison: PostStepComparison, name: str) -> list[Outcome]:
@@ -227,39 +204,8 @@ def _scores(comparison: PostStepComparison, name: str) -> NDArray[np.float64]:
     )
 
 
-def _image_interval(comparison: PostStepComparison, name: str, first: str) -> Interval:
-    if comparison.objective.measure == "clean":
-        return _UNKNOWN
-    averages = [
-        np.mean([image_scores(outcome, comparison.objective) for outcome in _outcomes(comparison, which)], axis=0)
-        for which in (name, first)
-    ]
-    return mean_interval(averages[0] - averages[1])
-
-
-def _cells(frame: pd.DataFrame) -> list[list[str]]:
-    return [
-        [
-            str(row["post_step"]),
-            f"{row['score']:.4f}",
-            "" if math.isnan(row["difference"]) else f"{row['difference']:+.4f}",
-            _range(row["low"], row["high"]),
-            _range(row["image_low"], row["image_high"]),
-            _range(row["least"], row["most"], " to "),
-        ]
-        for row in frame.to_dict("records")
-    ]
-
-
-def _range(low: float, high: float, between: str = ", ") -> str:
-    if math.isnan(low):
-        return ""
-    return f"{low:+.4f}{between}{high:+.4f}" if between != ", " else f"[{low:+.4f}, {high:+.4f}]"
-
-
-def _title(comparison: PostStepComparison, sigma: str) -> str:
-    known = comparison.provenance
-    return f"{known['problem']}, budget {known['budget']}, {sigma} = {known['sigma']:g}"
+def _policy_range(row: Row) -> str:
+    return NOTHING if math.isnan(row["least"]) else f"{row['least']:+.4f} to {row['most']:+.4f}"
 
 
 def _note(comparison: PostStepComparison) -> str:
@@ -267,12 +213,8 @@ def _note(comparison: PostStepComparison) -> str:
     policies, seeds = len(comparison.policies), len(known["seeds"])
     images = f"{len(comparison.reference.labels)} {known['exam']['split']} images, n = {known['exam']['n']}"
     return (
-        f"Score: {name_objective(comparison.objective)} on {images}, mean over {_count(policies, 'policy', 'policies')} and "
-        f"{_count(seeds, 'seed', 'seeds')}; the float network has "
+        f"Score: {comparison.objective.label} on {images}, mean over {count(policies, 'policy', 'policies')} and "
+        f"{count(seeds, 'seed')}; the float network has "
         f"{exam_score(comparison.reference, comparison.objective):.4f}. Differences from {names[0]}, paired by policy and seed, "
         "with 95 % intervals; those over training hold for all rows at once, those over images for one row each."
     )
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"

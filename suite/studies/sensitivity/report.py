@@ -2,190 +2,156 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
-from matplotlib.figure import Figure
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from suite.contract.objective import parse_objective
-from suite.files import write_text
-from suite.report.appearance import assign_looks, figure_style, save_figure, wrap_name
-from suite.report.scores import name_objective
+from suite.report.figures import Sheet, assign_looks, describe_problem, figure_style, name_layers, wrap_name
+from suite.report.table import Column, Table, number, span
+from suite.report.write import write_files
 from suite.studies.sensitivity.run import Agreement, Sensitivity
 
-SCHEMA_VERSION = 1
-_MOST_NAMED_LAYERS = 30
-_COLUMNS = ("method", "Kendall tau", "95 %", "passes", "seconds")
+Part = Literal["weight", "activation"]
+_PARTS: tuple[Part, ...] = ("weight", "activation")
 
 
 def write_sensitivity(found: Sensitivity, directory: Path) -> list[Path]:
-    """Write all tables and figures; each file replaces its predecessor in one step.
-
-    Returns:
-        The files: ``layers.csv``, ``losses.csv``, ``policies.csv``, ``methods.csv``, ``methods.md``, ``sensitivity.json``,
-        and the figures ``layers``, ``losses`` and ``agreement`` as ``.png`` and ``.svg``.
-    """
-    methods = pd.DataFrame(
-        [
-            {
-                "method": row.method,
-                "kendall_tau": row.tau,
-                "kendall_low": row.low,
-                "kendall_high": row.high,
-                "forward_passes": row.forward_passes,
-                "seconds": row.seconds,
-                "policy": row.planned.to_json(),
-            }
-            for row in found.agreements
-        ]
-    )
-    texts = {
-        "layers.csv": found.layers.to_csv(index=False),
-        "losses.csv": found.losses.to_csv(index=False),
-        "policies.csv": found.policies.to_csv(index=False),
-        "methods.csv": methods.to_csv(index=False),
-        "methods.md": to_markdown(found),
-        "sensitivity.json": to_json(found, methods),
+    """Write the table ``methods``, the frames ``layers``, ``losses`` and ``policies``, all of it as JSON, and three figures."""
+    frames = {
+        "methods": method_frame(found),
+        "layers": found.layers,
+        "losses": found.losses,
+        "policies": found.policies,
     }
-    for name, text in texts.items():
-        write_text(directory / name, text)
-    written = [directory / name for name in texts]
-    for name, plot in (("layers", plot_layers), ("losses", plot_losses), ("agreement", plot_agreement)):
-        written += save_figure(plot(found), directory / name)
-    return written
+    return write_files(
+        directory,
+        ("methods", method_table(found)),
+        *frames.items(),
+        ("sensitivity", {"provenance": dict(found.provenance), **frames}),
+        ("layers", plot_layers(found)),
+        ("losses", plot_losses(found)),
+        ("agreement", plot_agreement(found)),
+    )
 
 
-def to_markdown(found: Sensitivity) -> str:
-    """The methods by their agreement, as a Markdown table."""
-    lines = ["| " + " | ".join(_COLUMNS) + " |", "|---|" + "---:|" * (len(_COLUMNS) - 1)]
-    lines += ["| " + " | ".join(_cells(row)) + " |" for row in _ranked(found)]
-    return "\n".join(lines) + "\n"
+def method_frame(found: Sensitivity) -> pd.DataFrame:
+    """One row per method, in the order in which they were asked for."""
+    names = {"method": "method", "kendall_tau": "tau", "kendall_low": "low", "kendall_high": "high"}
+    names |= {"forward_passes": "forward_passes", "seconds": "seconds"}
+    measured = [{name: getattr(row, field) for name, field in names.items()} for row in found.agreements]
+    return pd.DataFrame(measured).assign(policy=[row.planned.to_json() for row in found.agreements])
 
 
-def print_sensitivity(found: Sensitivity, console: Console) -> None:
-    """The methods by their agreement, on a console."""
-    table = Table(box=SIMPLE_HEAD, title=_title(found, "sigma"), title_justify="left")
-    for column in _COLUMNS:
-        table.add_column(column, justify="left" if column == "method" else "right", overflow="fold")
-    for row in _ranked(found):
-        table.add_row(*_cells(row))
-    console.print(table)
-    console.print(
+def method_table(found: Sensitivity) -> Table:
+    """The methods, the best agreement first."""
+    columns = [
+        Column("method", lambda row: str(row["method"]), "left"),
+        Column("Kendall tau", lambda row: number(row["kendall_tau"], ".3f")),
+        Column("95 %", lambda row: span(row["kendall_low"], row["kendall_high"], ".2f")),
+        Column("passes", lambda row: f"{row['forward_passes']:,}"),
+        Column("seconds", lambda row: f"{row['seconds']:.1f}", priority=1),
+    ]
+    note = (
         f"Kendall tau between predicted losses and measured scores of {len(found.policies)} random feasible policies: 1 is the "
-        "same order, 0 no relation. Passes and seconds are those of the probes and the plan.",
-        highlight=False,
+        "same order, 0 no relation. Passes and seconds are those of the probes and the plan."
     )
-
-
-def to_json(found: Sensitivity, methods: pd.DataFrame) -> str:
-    """Everything, machine-readable; what is not a number is null."""
-    tables = {"methods": methods, "layers": found.layers, "losses": found.losses, "policies": found.policies}
-    content: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "provenance": dict(found.provenance)}
-    content |= {
-        name: json.loads(table.to_json(orient="records", double_precision=15)) for name, table in tables.items()
-    }
-    return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    order = [row.method for row in _ranked(found)]
+    frame = method_frame(found).set_index("method").loc[order].reset_index()
+    return Table(frame, columns, describe_problem(found.provenance, "sigma"), [note])
 
 
 @figure_style()
-def plot_layers(found: Sensitivity) -> Figure:
+def plot_layers(found: Sensitivity, ax: Axes | None = None) -> Axes:
     """Curvature by layer: average traces with their standard errors, and top eigenvalues by number of weights."""
     layers = found.layers
     places = np.arange(len(layers))
-    figure = Figure(figsize=(max(7.0, 0.28 * len(layers) + 4.2), 4.0), layout="constrained")
-    axes = figure.subplots()
+    sheet = Sheet.on(ax, (max(7.0, 0.28 * len(layers) + 4.2), 4.0))
+    axes = sheet.panels[0]
     looks = assign_looks(["weights", "inputs", "eigenvalue"])
     series = {
-        "weights": (
-            layers["mean_trace_weights"],
-            layers["mean_trace_weights_se"],
-            "average trace, weights\n(HAWQ v2, v3)",
-        ),
-        "inputs": (layers["mean_trace_inputs"], layers["mean_trace_inputs_se"], "average trace, inputs\n(HAWQ v2)"),
-        "eigenvalue": (layers["top_eigenvalue"] / layers["weights"], None, "top eigenvalue / weights\n(HAWQ v1)"),
+        "weights": ("mean_trace_weights", "average trace, weights\n(HAWQ v2, v3)"),
+        "inputs": ("mean_trace_inputs", "average trace, inputs\n(HAWQ v2)"),
+        "eigenvalue": ("top_eigenvalue", "top eigenvalue / weights\n(HAWQ v1)"),
     }
-    for name, (values, errors, label) in series.items():
-        look = looks[name]
+    for name, (column, label) in series.items():
+        values = layers[column] / (layers["weights"] if name == "eigenvalue" else 1)
         axes.errorbar(
             places,
             values.abs(),
-            errors,
-            color=look.color,
-            marker=look.marker,
-            linestyle=look.dashes,
+            layers.get(f"{column}_se"),
+            color=looks[name].color,
+            marker=looks[name].marker,
+            linestyle=looks[name].dashes,
             label=label,
             capsize=2,
         )
     axes.set_yscale("log")
-    axes.set(xlabel="layer", ylabel="absolute value ± standard error", title=_title(found))
-    _name_layers(axes, list(layers["layer"]), places)
-    figure.legend(loc="outside right upper", handlelength=3.2)
-    return figure
+    axes.set(ylabel="absolute value ± standard error", title=describe_problem(found.provenance))
+    name_layers(axes, list(layers["layer"]), places)
+    sheet.legend()
+    return axes
 
 
 @figure_style()
-def plot_losses(found: Sensitivity) -> Figure:
-    """Predicted loss by layer and bits, a row of panels a method: weights on the left, inputs on the right.
+def plot_losses(found: Sensitivity, ax: Axes | None = None, method: str | None = None, part: Part = "weight") -> Axes:
+    """Predicted loss by layer and bits, one row of panels per method: weights on the left, inputs on the right.
 
-    Each method has its own unit and its own scale of colours, linear near zero and logarithmic beyond.
+    Each method has its own unit and its own colour scale, linear near zero and logarithmic beyond. ``ax`` takes one panel
+    alone, that of ``method``, the first if None, and ``part``.
     """
     methods = list(dict.fromkeys(found.losses["method"]))
     names = list(found.layers["layer"])
-    figure = Figure(figsize=(max(6.4, 0.36 * len(names) + 3), 1.35 * len(methods) + 1.2), layout="constrained")
-    panels = np.atleast_2d(figure.subplots(len(methods), 2, sharex=True, sharey=True))
-    for row, method in enumerate(methods):
-        losses = found.losses[found.losses["method"] == method]
+    size = (max(6.4, 0.36 * len(names) + 3), 1.35 * len(methods) + 1.2)
+    sheet = Sheet.on(ax, size, len(methods), 2, sharex=True, sharey=True)
+    every = [(name, side) for name in methods for side in _PARTS]
+    for axes, (name, side) in zip(sheet.panels, [(method or methods[0], part)] if sheet.given else every, strict=True):
+        losses = found.losses[found.losses["method"] == name]
         largest = float(losses["loss"].abs().max()) or 1.0
-        for column, part in enumerate(("weight", "activation")):
-            axes = panels[row, column]
-            table = losses[losses["part"] == part].pivot_table(index="bits", columns="layer", values="loss", sort=False)
-            sns.heatmap(
-                table.reindex(columns=names).sort_index(ascending=False),
-                ax=axes,
-                cmap="vlag",
-                norm=SymLogNorm(largest / 100, vmin=-largest, vmax=largest),
-                cbar=False,
-                xticklabels=False,
-                yticklabels=True,
-            )
-            axes.set(
-                xlabel="",
-                ylabel="bits" if column == 0 else "",
-                title=f"{method}, {part}s" if column == 0 else f"{part}s",
-            )
-            axes.tick_params(axis="y", rotation=0, left=column == 0)
-        bar = figure.colorbar(
-            panels[row, 1].collections[0], ax=list(panels[row]), pad=0.01, ticks=[-largest, 0, largest]
+        table = losses[losses["part"] == side].pivot_table(index="bits", columns="layer", values="loss", sort=False)
+        sns.heatmap(
+            table.reindex(columns=names).sort_index(ascending=False),
+            ax=axes,
+            cmap="vlag",
+            norm=SymLogNorm(largest / 100, vmin=-largest, vmax=largest),
+            cbar=False,
+            xticklabels=False,
+            yticklabels=True,
         )
-        bar.ax.set_yticklabels([f"{-largest:.2g}", "0", f"{largest:.2g}"])
-        bar.ax.minorticks_off()
-    for axes in panels[-1]:
-        _name_layers(axes, names, np.arange(len(names)) + 0.5)
-        axes.set_xlabel("layer")
-    figure.suptitle(f"{_title(found)}: predicted loss", x=0.01, ha="left")
-    return figure
+        first = sheet.given or side == _PARTS[0]
+        axes.set(xlabel="", ylabel="bits" if first else "", title=f"{name}, {side}s" if first else f"{side}s")
+        axes.tick_params(axis="y", rotation=0, left=first)
+        if sheet.given or side == _PARTS[-1]:
+            row = [axes] if sheet.given else list(sheet.panels[sheet.panels.index(axes) - 1 :][:2])
+            bar = sheet.figure.colorbar(axes.collections[0], ax=row, pad=0.01, ticks=[-largest, 0, largest])
+            bar.ax.set_yticklabels([f"{-largest:.2g}", "0", f"{largest:.2g}"])
+            bar.ax.minorticks_off()
+    for axes in sheet.panels[-2:]:
+        name_layers(axes, names, np.arange(len(names)) + 0.5)
+    if not sheet.given:
+        sheet.title(f"{describe_problem(found.provenance)}: predicted loss")
+    return sheet.panels[0]
 
 
 @figure_style()
-def plot_agreement(found: Sensitivity) -> Figure:
-    """Measured score against predicted loss of every policy, a panel a method, with Kendall's tau."""
-    rows = _ranked(found)
+def plot_agreement(found: Sensitivity, ax: Axes | None = None, method: str | None = None) -> Axes:
+    """Measured score against predicted loss of every policy, one panel per method, with Kendall's tau.
+
+    ``ax`` takes one panel alone, that of ``method``, or of the method that agrees best if None.
+    """
+    rows = [row for row in _ranked(found) if ax is None or method in (None, row.method)]
     columns = min(4, len(rows))
     lines = math.ceil(len(rows) / columns)
-    figure = Figure(figsize=(2.3 * columns + 0.4, 2.2 * lines + 0.5), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(lines, columns, sharey=True)).ravel()
-    looks = assign_looks(row.method for row in rows)
-    for axes, row in zip(panels, rows, strict=False):
+    sheet = Sheet.on(ax, (2.3 * columns + 0.4, 2.2 * lines + 0.5), lines, columns, sharey=True)
+    looks = assign_looks(row.method for row in found.agreements)
+    scores = f"measured {parse_objective(str(found.provenance['objective'])).label} (search estimate)"
+    for axes, row in zip(sheet.panels, rows, strict=False):
         look = looks[row.method]
         axes.scatter(
             found.policies[row.method], found.policies["score"], s=9, color=look.color, alpha=0.6, linewidths=0
@@ -193,32 +159,17 @@ def plot_agreement(found: Sensitivity) -> Figure:
         axes.set_title(f"{wrap_name(row.method)}\n$\\tau$ = {row.tau:.2f} [{row.low:.2f}, {row.high:.2f}]", fontsize=8)
         axes.tick_params(axis="x", labelsize=7)
         axes.ticklabel_format(axis="x", scilimits=(-2, 3))
-    for axes in panels[len(rows) :]:
+    for axes in sheet.panels[len(rows) :]:
         axes.set_axis_off()
-    figure.suptitle(f"{_title(found)}, {len(found.policies)} random feasible policies", x=0.01, ha="left")
-    figure.supxlabel("predicted loss", fontsize=9)
-    objective = name_objective(parse_objective(str(found.provenance["objective"])))
-    figure.supylabel(f"measured {objective} (search estimate)", fontsize=9)
-    return figure
+    if sheet.given:
+        sheet.panels[0].set(xlabel="predicted loss", ylabel=scores)
+    else:
+        sheet.title(f"{describe_problem(found.provenance)}, {len(found.policies)} random feasible policies")
+        sheet.figure.supxlabel("predicted loss", fontsize=9)
+        sheet.figure.supylabel(scores, fontsize=9)
+    return sheet.panels[0]
 
 
 def _ranked(found: Sensitivity) -> list[Agreement]:
     """Methods by their agreement, the best first; undefined ones last."""
     return sorted(found.agreements, key=lambda row: (math.isnan(row.tau), -row.tau, row.method))
-
-
-def _cells(row: Agreement) -> list[str]:
-    interval = f"[{row.low:.2f}, {row.high:.2f}]"
-    return [row.method, f"{row.tau:.3f}", interval, f"{row.forward_passes:,}", f"{row.seconds:.1f}"]
-
-
-def _title(found: Sensitivity, sigma: str = "$\\sigma$") -> str:
-    known = found.provenance
-    return f"{known['problem']}, budget {known['budget']}, {sigma} = {known['sigma']:g}"
-
-
-def _name_layers(axes: Axes, names: list[str], places: np.ndarray[Any, np.dtype[Any]]) -> None:
-    if len(names) <= _MOST_NAMED_LAYERS:
-        axes.set_xticks(places, names, rotation=90)
-    else:
-        axes.set_xticks(places[::5], [str(place) for place in range(0, len(names), 5)], rotation=0)

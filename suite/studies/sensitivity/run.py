@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from baselines import SENSITIVITY
 from baselines.hawq import HAWQ1, HAWQ2
 from baselines.planned import PlannedSearcher
 from suite.contract.problem import Problem
@@ -22,7 +21,7 @@ from suite.contract.trial import Fidelity, Trial
 from suite.errors import BitcertError, unknown_name
 from suite.execute.executor import Resources
 from suite.problems.workbench import workbench_of
-from suite.run.registry import make_searcher, parse_searcher
+from suite.run.registry import make_searcher, predicting_names
 from suite.studies.search.run import search
 
 _RESAMPLES = 2_000
@@ -56,7 +55,7 @@ class Sensitivity:
     """Sensitivities of a problem's layers, and how well they predict.
 
     Attributes:
-        layers: One row a layer: MACs, weights, top eigenvalue, average traces with standard errors.
+        layers: One row per layer: MACs, weights, top eigenvalue, average traces with standard errors.
         losses: One row for each method, layer, part and bit width: the predicted loss.
         policies: One row per measured policy: its bits, BOPs, measured score, and the loss each method predicts.
         agreements: One per method.
@@ -74,7 +73,7 @@ def analyse_sensitivity(
     problem: Problem,
     directory: Path,
     *,
-    methods: Sequence[str] = SENSITIVITY,
+    methods: Sequence[str] | None = None,
     policies: int = 200,
     seed: int = 0,
     fidelity: Fidelity | None = None,
@@ -90,7 +89,7 @@ def analyse_sensitivity(
     Args:
         problem: A network and its data.
         directory: Where the journal of the measured policies goes.
-        methods: Registered sensitivity methods.
+        methods: Methods that predict losses; all registered ones if None.
         policies: How many policies are measured.
         seed: Of the policies, and of the methods' probes.
         fidelity: Of the measurements; the problem's default if None.
@@ -103,7 +102,7 @@ def analyse_sensitivity(
         BitcertError: If a method predicts no losses, or fewer than three different policies could be measured.
     """
     workbench_of(problem, "network to probe")
-    searchers = make_methods(problem, methods, seed)
+    searchers = make_methods(problem, predicting_names() if methods is None else methods, seed)
     run = search(
         problem,
         make_searcher("random", problem, seed),
@@ -156,10 +155,9 @@ def make_methods(problem: Problem, methods: Sequence[str], seed: int = 0) -> dic
     """
     made: dict[str, PlannedSearcher] = {}
     for method in methods:
-        if parse_searcher(method)[0] not in SENSITIVITY:
-            raise unknown_name("sensitivity method", method, SENSITIVITY)
         searcher = make_searcher(method, problem, seed)
-        assert isinstance(searcher, PlannedSearcher)
+        if not isinstance(searcher, PlannedSearcher):
+            raise unknown_name("sensitivity method", method, predicting_names())
         made[method] = searcher
     return made
 

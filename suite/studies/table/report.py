@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from scipy import stats
 
 from suite.errors import BitcertError
-from suite.files import write_text
-from suite.report.appearance import assign_looks, figure_style, place_legend, save_figure
 from suite.report.curves import certified_shares
-from suite.report.intervals import mean_interval
-from suite.report.provenance import find
+from suite.report.exams import find
+from suite.report.figures import Sheet, assign_looks, figure_style
+from suite.report.statistics import mean_interval
+from suite.report.table import Column, Row, Table, number, span
+from suite.report.write import write_files
 from suite.run.outcomes import read_outcome
 
-SCHEMA_VERSION = 1
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
 _COLUMNS = {"predict", "label", "radius", "correct"}
 _POINTS, _MARKS = 1001, 12
-_NAME_WIDTH = 12
 _APART = 0.012
 
 
@@ -119,7 +114,7 @@ def read_named(given: str) -> CertificateTable:
 
 
 def summary(tables: Sequence[CertificateTable], radii: Sequence[float] = RADII) -> pd.DataFrame:
-    """One row a table.
+    """One row per table.
 
     Columns:
         name, images: What it is called; how many images it has.
@@ -157,13 +152,13 @@ def common_grid(tables: Sequence[CertificateTable]) -> list[float] | None:
 
 
 @figure_style()
-def plot_tables(tables: Sequence[CertificateTable]) -> Figure:
-    """Certified accuracy against radius: one step curve a table.
+def plot_tables(tables: Sequence[CertificateTable], ax: Axes | None = None) -> Axes:
+    """Certified accuracy against radius: one step curve per table.
 
     Where only some radii were certified, points with their 95 % Clopper-Pearson intervals over images, a little apart.
     """
-    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
-    axes = figure.subplots()
+    sheet = Sheet.on(ax, (7.2, 3.8))
+    axes = sheet.panels[0]
     largest = max(float(table.radius[table.correct].max(initial=0.0)) for table in tables) or 1.0
     radii, looks = np.linspace(0.0, 1.02 * largest, _POINTS), assign_looks(table.name for table in tables)
     step = _POINTS // _MARKS
@@ -201,67 +196,35 @@ def plot_tables(tables: Sequence[CertificateTable]) -> Figure:
         )
     sigmas = {table.settings.get("sigma") for table in tables} - {None}
     said = [f"$\\sigma$ = {sigma:g}" for sigma in sigmas if len(sigmas) == 1]
-    axes.set_title(", ".join([*said, *(f"{count:,} images" for count in counts if len(counts) == 1)]))
+    axes.set_title(", ".join([*said, *(f"{images:,} images" for images in counts if len(counts) == 1)]))
     axes.set(xlabel="certified L2 radius r", ylabel="certified accuracy", ylim=(0, None), xlim=(0, radii[-1]))
-    place_legend(figure, axes)
-    return figure
+    sheet.legend()
+    return axes
 
 
-def print_tables(frame: pd.DataFrame, console: Console) -> None:
-    """The summary on a console."""
-    shown = Table(box=None, padding=(0, 1, 0, 0))
-    for number, heading in enumerate(_headings(frame)):
-        shown.add_column(heading, justify="right" if number else "left", min_width=None if number else _NAME_WIDTH)
-    for cells in _cells(frame):
-        shown.add_row(*map(escape, cells))
-    console.print(shown)
-    for note in _notes(frame):
-        console.print(escape(note), highlight=False)
+def certificate_table(frame: pd.DataFrame) -> Table:
+    """Lay out a :func:`summary` for people."""
+    shares = [name for name in frame.columns if name.startswith("certified@")]
+    columns = [
+        Column("classifier", lambda row: str(row["name"]), "left"),
+        Column("images", lambda row: f"{row['images']:,}"),
+        Column("ACR", _three_digits("acr")),
+        *([Column("ACR↓", _three_digits("acr_down"))] if "acr_down" in frame else []),
+        Column("95 %", lambda row: span(row["acr_low"], row["acr_high"], ".3f")),
+        *(Column(f"r={name.removeprefix('certified@')}", _three_digits(name)) for name in shares),
+    ]
+    return Table(frame, columns, notes=_notes(frame))
 
 
 def write_tables(tables: Sequence[CertificateTable], directory: Path, radii: Sequence[float] = RADII) -> list[Path]:
-    """Write summary and figure; each file replaces its predecessor in one step.
-
-    Returns:
-        The files: ``certificates.csv``, ``.json``, ``.md``, ``.png`` and ``.svg``.
-    """
+    """Write table, JSON and figure, all called ``certificates``."""
     frame = summary(tables, radii)
-    content = {
-        "schema_version": SCHEMA_VERSION,
-        "radii": list(radii),
-        "tables": json.loads(frame.to_json(orient="records", double_precision=15)),
-    }
-    lines = [_headings(frame), ["---", *["---:"] * (len(_headings(frame)) - 1)], *_cells(frame)]
-    texts = {
-        "certificates.csv": frame.to_csv(index=False),
-        "certificates.json": json.dumps(content, indent=2, allow_nan=False) + "\n",
-        "certificates.md": "".join(f"| {' | '.join(line)} |\n" for line in lines)
-        + "".join(f"\n{note}\n" for note in _notes(frame)),
-    }
-    for name, text in texts.items():
-        write_text(directory / name, text)
-    return [directory / name for name in texts] + save_figure(plot_tables(tables), directory / "certificates")
-
-
-def _headings(frame: pd.DataFrame) -> list[str]:
-    radii = [column.removeprefix("certified@") for column in frame.columns if column.startswith("certified@")]
-    down = ["ACR↓"] if "acr_down" in frame else []
-    return ["classifier", "images", "ACR", *down, "95 %", *(f"r={radius}" for radius in radii)]
-
-
-def _cells(frame: pd.DataFrame) -> list[list[str]]:
-    shares = [column for column in frame.columns if column.startswith("certified@")]
-    return [
-        [
-            str(row["name"]),
-            f"{row['images']:,}",
-            _number(row["acr"]),
-            *([_number(row["acr_down"])] if "acr_down" in frame else []),
-            f"[{row['acr_low']:.3f}, {row['acr_high']:.3f}]",
-            *(_number(row[share]) for share in shares),
-        ]
-        for row in frame.to_dict("records")
-    ]
+    return write_files(
+        directory,
+        ("certificates", certificate_table(frame)),
+        ("certificates", {"radii": list(radii), "tables": frame}),
+        ("certificates", plot_tables(tables)),
+    )
 
 
 def _notes(frame: pd.DataFrame) -> list[str]:
@@ -288,5 +251,5 @@ def _share_interval(share: float, count: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def _number(value: float | None) -> str:
-    return "—" if value is None or pd.isna(value) else f"{value:.3f}"
+def _three_digits(column: str) -> Callable[[Row], str]:
+    return lambda row: number(row[column], ".3f")

@@ -1,4 +1,4 @@
-"""A policy as an episode: walk through the layers and decide one number of bits at a time (HAQ, Wang et al., CVPR 2019)."""
+"""A policy as an episode: walk through the layers and decide one bit width at a time (HAQ, Wang et al., CVPR 2019)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LayerWalk:
     """
 
     def __init__(self, problem: Problem) -> None:
-        self._space, self._limit = problem.space, problem.budget.limit
+        self._space, self._budget = problem.space, problem.budget
         self.steps = len(self._space.variables)
         described = np.array([_describe(layer, index) for index, layer in enumerate(self._space.layers)], dtype=float)
         least, most = described.min(axis=0), described.max(axis=0)
@@ -67,7 +67,7 @@ class LayerWalk:
 
     def policy(self, actions: ArrayLike) -> Policy:
         """The policy that the actions, each in [0, 1], decide, behind the budget wall."""
-        return enforce_budget(self._space, self._space.decode(self._chosen(np.asarray(actions))), self._limit)
+        return enforce_budget(self._space, self._space.decode(self._chosen(np.asarray(actions))), self._budget)
 
     def actions(self, policy: Policy) -> NDArray[np.float64]:
         """Actions that decide a policy: the middles of the intervals that mean its bits, shape ``(steps,)``."""

@@ -1,21 +1,27 @@
 """DDPG: a deterministic actor for one action in [0, 1], and a critic that says in which direction to improve it.
 
 Deep deterministic policy gradient (Lillicrap et al., ICLR 2016) with the exploration and the reward baseline of HAQ
-(Wang et al., CVPR 2019); two critics give the clipped double estimate of TD3 (Fujimoto et al., ICML 2018).
+(Wang et al., CVPR 2019); two critics give the clipped double estimate of TD3 (Fujimoto et al., ICML 2018). The networks are
+so small that automatic differentiation would spend more time on its graph than on the arithmetic: gradients are written out.
 """
 
 from __future__ import annotations
 
+import copy
+import itertools
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import special
 from threadpoolctl import ThreadpoolController
 
-from searchers._mlp import Adam, Array, Perceptron
 from suite.store import Store
+
+Array = NDArray[np.floating]
 
 _THREADS = 1
 """Threads of the agent's arithmetic: fixed, since sums in floating point depend on them; more of them wait for each other
@@ -57,6 +63,133 @@ class AgentSettings:
     decay: float = 0.99
 
 
+class Tape(NamedTuple):
+    """What a forward pass leaves for the backward pass: inputs and both hidden layers, one row per sample."""
+
+    inputs: Array
+    first: Array
+    second: Array
+
+
+class Perceptron:
+    """Two hidden layers of rectified linear units and one linear output.
+
+    Args:
+        inputs: Numbers that go in.
+        hidden: Width of the hidden layers.
+        rng: Draws weights and biases uniformly within ``1 / sqrt(inputs of the layer)``, as torch does.
+        dtype: Of all numbers.
+
+    Attributes:
+        parameters: All weights and biases, one vector: what an optimizer changes in place.
+    """
+
+    def __init__(
+        self, inputs: int, hidden: int, rng: np.random.Generator, dtype: type[np.floating] = np.float32
+    ) -> None:
+        self._shapes = list(itertools.pairwise((inputs, hidden, hidden, 1)))
+        bound = np.concatenate([np.full((rows + 1) * columns, 1 / np.sqrt(rows)) for rows, columns in self._shapes])
+        self.parameters: Array = (rng.uniform(-1, 1, len(bound)) * bound).astype(dtype)
+        self._bind()
+
+    def _bind(self) -> None:
+        """Make the layers views of the parameters, so that whatever changes these in place changes the network."""
+        self._layers = self._split(self.parameters)
+        self._scratch: Array = np.empty_like(self.parameters)
+
+    def copy(self) -> Perceptron:
+        """Another network with the same parameters."""
+        twin = copy.copy(self)
+        twin.parameters = self.parameters.copy()
+        twin._bind()
+        return twin
+
+    def forward(self, inputs: Array) -> tuple[Array, Tape]:
+        """Outputs, shape ``(samples, 1)``, for inputs ``(samples, inputs)``, and the tape for the gradients."""
+        (weight1, bias1), (weight2, bias2), (weight3, bias3) = self._layers
+        first = inputs @ weight1
+        first += bias1
+        np.maximum(first, 0, out=first)
+        second = first @ weight2
+        second += bias2
+        np.maximum(second, 0, out=second)
+        output: Array = second @ weight3 + bias3
+        return output, Tape(inputs, first, second)
+
+    def parameter_gradient(self, tape: Tape, outward: Array) -> Array:
+        """Gradient by ``parameters``, given the gradient by the outputs, shape ``(samples, 1)``.
+
+        The next call of any method overwrites it.
+        """
+        second, first = self._hidden_gradients(tape, outward)
+        layers = zip(self._split(self._scratch), tape, (first, second, outward), strict=True)
+        for (weight, bias), entering, leaving in layers:
+            np.matmul(entering.T, leaving, out=weight)
+            leaving.sum(axis=0, out=bias)
+        return self._scratch
+
+    def input_gradient(self, tape: Tape, outward: Array) -> Array:
+        """Gradient by the inputs, shape ``(samples, inputs)``, given the gradient by the outputs."""
+        _, first = self._hidden_gradients(tape, outward)
+        gradient: Array = first @ self._layers[0][0].T
+        return gradient
+
+    def follow(self, leader: Perceptron, share: float) -> None:
+        """Move the parameters a share of the way to another network's of the same size."""
+        way = np.subtract(leader.parameters, self.parameters, out=self._scratch)
+        way *= share
+        self.parameters += way
+
+    def _hidden_gradients(self, tape: Tape, outward: Array) -> tuple[Array, Array]:
+        """Gradients by the second and the first hidden layer before their rectification."""
+        second = outward @ self._layers[2][0].T
+        second *= tape.second > 0
+        first = second @ self._layers[1][0].T
+        first *= tape.first > 0
+        return second, first
+
+    def _split(self, vector: Array) -> list[tuple[Array, Array]]:
+        """Views of a vector as the weights and biases of the layers."""
+        parts = np.split(
+            vector, np.cumsum([size for rows, columns in self._shapes for size in (rows * columns, columns)])
+        )
+        return [(parts[2 * n].reshape(shape), parts[2 * n + 1]) for n, shape in enumerate(self._shapes)]
+
+
+class Adam:
+    """Adaptive moment estimation for one vector of parameters (Kingma and Ba, ICLR 2015).
+
+    Attributes:
+        moments: Running means of the gradient and of its square, shape ``(2, parameters)``.
+        steps: Steps taken.
+    """
+
+    def __init__(self, parameters: Array, rate: float) -> None:
+        self._rate = rate
+        self.moments = np.zeros((2, len(parameters)), dtype=parameters.dtype)
+        self.steps = 0
+        self._scratch = np.empty_like(parameters)
+
+    def descend(self, parameters: Array, gradient: Array) -> None:
+        """Take a step against the gradient, in place."""
+        first, second, tiny = 0.9, 0.999, 1e-8
+        self.steps += 1
+        mean, square = self.moments
+        step = self._scratch  # large temporary arrays cost more than the arithmetic on them
+        mean *= first
+        mean += np.multiply(gradient, 1 - first, out=step)
+        square *= second
+        np.multiply(gradient, gradient, out=step)
+        step *= 1 - second
+        square += step
+        np.sqrt(square, out=step)
+        step /= math.sqrt(1 - second**self.steps)
+        step += tiny
+        np.divide(mean, step, out=step)
+        step *= self._rate / (1 - first**self.steps)
+        parameters -= step
+
+
 class DDPG:
     """The agent: acts, explores, remembers, learns. A function of its seed and of what it is called with.
 
@@ -78,12 +211,12 @@ class DDPG:
     ) -> None:
         self.settings = settings
         self._rng = np.random.default_rng(seed)
-        self.actor = Perceptron(state_size, settings.hidden, self._rng, dtype)
-        self.critics = [Perceptron(state_size + 1, settings.hidden, self._rng, dtype) for _ in range(settings.critics)]
-        self._target_actor = self.actor.copy()
-        self._target_critics = [critic.copy() for critic in self.critics]
-        self._actor_optimizer = Adam(self.actor.parameters, settings.actor_rate)
-        self._critic_optimizers = [Adam(critic.parameters, settings.critic_rate) for critic in self.critics]
+        sizes = [state_size] + [state_size + 1] * settings.critics
+        self._networks = [Perceptron(size, settings.hidden, self._rng, dtype) for size in sizes]
+        self._targets = [network.copy() for network in self._networks]
+        rates = [settings.actor_rate] + [settings.critic_rate] * settings.critics
+        self._optimizers = [Adam(network.parameters, rate) for network, rate in zip(self._networks, rates, strict=True)]
+        self.actor, *self.critics = self._networks
         # A row of memory: state, action, next state, whether there is one, reward.
         self._columns = np.cumsum([state_size, 1, state_size, 1])
         self._memory = np.zeros((settings.capacity, 2 * state_size + 3), dtype=dtype)
@@ -132,17 +265,18 @@ class DDPG:
         state, action, following, goes_on, reward = np.split(batch, self._columns, axis=1)
         if settings.baseline_rate is not None:
             mean = float(reward.mean(dtype=np.float64))
-            self.baseline = mean if self.baseline is None else self.baseline + settings.baseline_rate * (
-                mean - self.baseline
-            )  # fmt: skip
+            before = mean if self.baseline is None else self.baseline
+            self.baseline = before + settings.baseline_rate * (mean - before)
             reward = reward - self._memory.dtype.type(self.baseline)
+        target_actor, *target_critics = self._targets
+        actor_optimizer, *critic_optimizers = self._optimizers
         with self._threads.limit(limits=_THREADS, user_api="blas"):
-            output, _ = self._target_actor.forward(following)
+            output, _ = target_actor.forward(following)
             pair = np.hstack([following, special.expit(output)])
-            value = np.minimum.reduce([critic.forward(pair)[0] for critic in self._target_critics])
+            value = np.minimum.reduce([critic.forward(pair)[0] for critic in target_critics])
             target = reward + settings.discount * goes_on * value
             pair = np.hstack([state, action])
-            for critic, optimizer in zip(self.critics, self._critic_optimizers, strict=True):
+            for critic, optimizer in zip(self.critics, critic_optimizers, strict=True):
                 value, tape = critic.forward(pair)
                 gradient = critic.parameter_gradient(tape, (2 / len(batch)) * (value - target))  # of the mean square
                 optimizer.descend(critic.parameters, self._shortened(gradient))
@@ -152,8 +286,8 @@ class DDPG:
             outward = np.full_like(chosen, -1 / len(batch))  # of the negative mean value
             by_action = self.critics[0].input_gradient(tape, outward)[:, -1:]
             gradient = self.actor.parameter_gradient(actor_tape, by_action * chosen * (1 - chosen))
-            self._actor_optimizer.descend(self.actor.parameters, self._shortened(gradient))
-        for target_network, network in zip(self._target_networks, self._networks, strict=True):
+            actor_optimizer.descend(self.actor.parameters, self._shortened(gradient))
+        for target_network, network in zip(self._targets, self._networks, strict=True):
             target_network.follow(network, settings.tau)
 
     def save(self, path: Path) -> None:
@@ -163,7 +297,7 @@ class DDPG:
             "state_size": int(self._columns[0]),
             "remembered": self.remembered,
             "baseline": self.baseline,
-            "steps": self._actor_optimizer.steps,
+            "steps": self._optimizers[0].steps,
             "generator": self._rng.bit_generator.state,
         }
         _store(path).write({"agent": self._arrays()}, notes)
@@ -182,32 +316,18 @@ class DDPG:
         for name, array in agent._arrays().items():
             array[:] = found[name]
         agent.remembered, agent.baseline = notes["remembered"], notes["baseline"]
-        for optimizer in (agent._actor_optimizer, *agent._critic_optimizers):
+        for optimizer in agent._optimizers:
             optimizer.steps = notes["steps"]
         agent._rng.bit_generator.state = notes["generator"]
         return agent
 
-    @property
-    def _networks(self) -> list[Perceptron]:
-        return [self.actor, *self.critics]
-
-    @property
-    def _target_networks(self) -> list[Perceptron]:
-        return [self._target_actor, *self._target_critics]
-
     def _arrays(self) -> dict[str, Array]:
         """Everything that learning changes, by name; the arrays themselves, not copies."""
         named: dict[str, Array] = {"memory": self._memory}
-        optimizers = [self._actor_optimizer, *self._critic_optimizers]
-        for place, (network, target, optimizer) in enumerate(
-            zip(self._networks, self._target_networks, optimizers, strict=True)
-        ):
-            name = "actor" if place == 0 else f"critic{place}"
-            named |= {
-                name: network.parameters,
-                f"{name}.target": target.parameters,
-                f"{name}.moments": optimizer.moments,
-            }
+        for number, network in enumerate(self._networks):
+            named[f"{number}.network"] = network.parameters
+            named[f"{number}.target"] = self._targets[number].parameters
+            named[f"{number}.moments"] = self._optimizers[number].moments
         return named
 
     def _shortened(self, gradient: Array) -> Array:

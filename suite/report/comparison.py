@@ -1,0 +1,251 @@
+"""A finished comparison in memory: searches and the exams of their winners, checked, and laid out as tidy rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from suite.contract.objective import Objective
+from suite.errors import BitcertError
+from suite.report.exams import check_same_exam, exam_score, find, flatten
+from suite.run.records import Entry, Outcome, Run
+
+FLOAT = "float"
+"""Name of the row of the float network, in place of a searcher's."""
+
+_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Everything a leaderboard is made from.
+
+    Attributes:
+        directory: Where it was read from.
+        entries: One for each (searcher, seed), in the order they were asked for.
+        reference: The exam of the float network on the same images and noise.
+        layer_names: Names of the layers, in execution order.
+        budget_bops: The limit on BOPs.
+        float_bops: BOPs of the float network.
+        provenance: Problem, fidelity, exam, versions and commit, JSON-ready.
+    """
+
+    directory: Path
+    entries: tuple[Entry, ...]
+    reference: Outcome
+    layer_names: tuple[str, ...]
+    budget_bops: int
+    float_bops: int
+    provenance: Mapping[str, Any]
+
+    @property
+    def objective(self) -> Objective:
+        """What all searches maximized."""
+        return self.entries[0].run.objective
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """The exams of the float network and of all winners."""
+        return [self.reference, *(entry.outcome for entry in self.entries)]
+
+    @property
+    def radii(self) -> list[float]:
+        """Radii at which any exam reported certified accuracy, ascending."""
+        return sorted({float(radius) for outcome in self.outcomes for radius in outcome.metrics.certified})
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """One row per search, in the order of the entries, and a last one for the float network.
+
+        Columns:
+            problem, budget, budget_bops, sigma, objective: What was searched.
+            searcher, seed: Who searched; ``float`` and missing for the float network.
+            evaluations, failed, repeats: All trials; those that failed; those answered by an earlier trial at no spend.
+            forward_passes, search_seconds: Spend and time of the search, second measurements of the best included.
+            probe_passes: The part of the spend that the searcher's own probes made.
+            search_estimate: What the *search* measured for its winner: optimistic, since the winner was chosen by it.
+            exam_score_before: The objective on the exam before the post-step; missing if there was none.
+            exam_score: The objective on the exam; exam_acr, exam_clean_accuracy and ``certified@r`` are its parts.
+            bops, bops_share: Cost of the winner; its share of the float network's.
+            policy, post_step: The winner as JSON; the finetuning before the exam.
+            exam_images, exam_n0, exam_n, exam_alpha, exam_method: How the exam certified.
+            run.*, exam.*: Provenance of the search and of the exam, as far as recorded.
+
+        Raises:
+            BitcertError: If the comparison does not compare like with like.
+        """
+        check_comparison(self)
+        records = [*(_describe_entry(entry, self) for entry in self.entries), _describe_reference(self)]
+        given: dict[str, list[Any]] = {}
+        for record in records:
+            for column, value in record.items():
+                given.setdefault(column, []).extend([] if value is None else [value])
+        integers = [name for name, values in given.items() if values and all(type(value) is int for value in values)]
+        # A missing value would turn the integers of its column into floats.
+        return pd.DataFrame(records).astype(dict.fromkeys(integers, "Int64"))
+
+    def by_searcher(self) -> dict[str, list[Entry]]:
+        """Group the entries of each searcher, both in the order of the comparison."""
+        grouped: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            grouped.setdefault(entry.run.searcher, []).append(entry)
+        return grouped
+
+    def by_rank(self) -> dict[str, list[Entry]]:
+        """The same with the searchers in the order of the leaderboard, the best mean exam score first."""
+        grouped = self.by_searcher()
+
+        def score(searcher: str) -> float:
+            return float(np.mean([exam_score(entry.outcome, self.objective) for entry in grouped[searcher]]))
+
+        return {searcher: grouped[searcher] for searcher in sorted(grouped, key=score, reverse=True)}
+
+    def recorded(self, name: str, provenance: Mapping[str, Any] | None = None) -> Any:
+        """Look up what ``provenance``, else that of the comparison, else of its first run, says of ``name``; or None."""
+        sources = (provenance or {}, self.provenance, self.entries[0].run.provenance)
+        found = (find(source, key) for source in sources for key in (name, f"{name}.name"))
+        return next((value for value in found if value is not None), None)
+
+
+def check_comparison(comparison: Comparison) -> None:
+    """Check that all exams of a comparison can stand in one table.
+
+    Raises:
+        BitcertError: If there is no entry, a (searcher, seed) occurs twice, objectives or post-steps differ, exams are
+            not the same (see :func:`.exams.check_same_exam`), a winner is over budget or is not the best of its search, or
+            averages do not follow from the certificates.
+    """
+    if not comparison.entries:
+        raise BitcertError(f"the comparison in {comparison.directory} has no entries; run at least one searcher")
+    counts = Counter((entry.run.searcher, entry.run.seed) for entry in comparison.entries)
+    (searcher, seed), count = counts.most_common(1)[0]
+    if count > 1:
+        raise BitcertError(f"searcher {searcher!r} with seed {seed} occurs {count} times; keep one run of each seed")
+    objectives = sorted({entry.run.objective.text for entry in comparison.entries})
+    if len(objectives) > 1:
+        raise BitcertError(f"the runs have different objectives: {', '.join(objectives)}; compare runs of one")
+    post_steps = sorted({entry.outcome.post_step for entry in comparison.entries})
+    if len(post_steps) > 1:
+        raise BitcertError(f"the winners had different post-steps: {', '.join(post_steps)}; examine all with one")
+    _check_averages(FLOAT, comparison.reference)
+    for entry in comparison.entries:
+        _check_entry(entry, comparison)
+
+
+def _check_entry(entry: Entry, comparison: Comparison) -> None:
+    who, outcome, best = f"{entry.run.searcher} (seed {entry.run.seed})", entry.outcome, entry.run.best
+    if entry.run.searcher == FLOAT:
+        raise BitcertError(f"{FLOAT!r} stands for the float network; give the searcher another name")
+    if outcome.policy is None or best is None or outcome.policy != best.policy:
+        raise BitcertError(f"the exam of {who} is not of the best policy of its search; examine run.best.policy")
+    given, expected = len(outcome.policy.precisions), len(comparison.layer_names)
+    if given != expected:
+        raise BitcertError(
+            f"the winner of {who} has {given} layers, the network {expected}; compare one problem's runs"
+        )
+    bops, limit = outcome.metrics.bops, comparison.budget_bops
+    if bops > limit:
+        raise BitcertError(
+            f"the winner of {who} has {bops} BOPs, over the budget of {limit}; compare one budget's runs"
+        )
+    _check_averages(who, outcome)
+    check_same_exam(outcome, comparison.reference)
+
+
+def _check_averages(who: str, outcome: Outcome) -> None:
+    given, computed = outcome.metrics.measured("acr"), outcome.certificates.acr(outcome.labels)
+    if abs(given - computed) > _TOLERANCE:
+        raise BitcertError(f"the exam of {who} records ACR {given}, its certificates give {computed}; repeat the exam")
+
+
+def certified_column(radius: float) -> str:
+    """Name of the column of the certified accuracy at a radius."""
+    return f"certified@{radius:g}"
+
+
+def set_bounds(outcomes: Sequence[Outcome], radii: Sequence[float]) -> dict[str, float]:
+    """Columns of the bounds on the set, averaged over exams; none if the exams have no such bounds."""
+    found = [outcome.set_certificate for outcome in outcomes if outcome.set_certificate is not None]
+    if len(found) < len(outcomes):
+        return {}
+    shares = {
+        f"set_{certified_column(radius)}": float(np.mean([bounds.certified_accuracy[radius] for bounds in found]))
+        for radius in radii
+    }
+    return {"set_acr": float(np.mean([bounds.acr for bounds in found])), **shares}
+
+
+def search_seconds(run: Run) -> float:
+    """Wall time of all that :attr:`Run.forward_passes` counts: the searcher's own, and that of evaluations; repeats take none."""
+    evaluations = (
+        trial.metrics.seconds
+        for trial in (*run.trials, *run.finals)
+        if trial.metrics is not None and trial.repeat_of is None
+    )
+    return run.searcher_seconds + sum(evaluations)
+
+
+def _describe_entry(entry: Entry, comparison: Comparison) -> dict[str, Any]:
+    run, outcome = entry.run, entry.outcome
+    assert run.best is not None
+    return {
+        **_describe_problem(run.provenance, comparison),
+        "searcher": run.searcher,
+        "seed": run.seed,
+        "evaluations": len(run.trials),
+        "failed": sum(trial.failure is not None for trial in run.trials),
+        "repeats": sum(trial.repeat_of is not None for trial in run.trials),
+        "forward_passes": run.forward_passes,
+        "probe_passes": run.probe_spend,
+        "search_seconds": search_seconds(run),
+        "search_estimate": run.score(run.best),
+        **({} if entry.before is None else {"exam_score_before": exam_score(entry.before, run.objective)}),
+        **_describe_exam(outcome, outcome.metrics.bops, comparison),
+        **flatten(run.provenance, "run."),
+        **flatten(outcome.provenance, "exam."),
+    }
+
+
+def _describe_reference(comparison: Comparison) -> dict[str, Any]:
+    return {
+        **_describe_problem(comparison.provenance, comparison),
+        "searcher": FLOAT,
+        **_describe_exam(comparison.reference, comparison.float_bops, comparison),
+        **flatten(comparison.reference.provenance, "exam."),
+    }
+
+
+def _describe_problem(provenance: Mapping[str, Any], comparison: Comparison) -> dict[str, Any]:
+    return {
+        "problem": comparison.recorded("problem", provenance),
+        "budget": comparison.recorded("budget", provenance),
+        "budget_bops": comparison.budget_bops,
+        "sigma": comparison.recorded("sigma", provenance),
+        "objective": comparison.objective.text,
+    }
+
+
+def _describe_exam(outcome: Outcome, bops: int, comparison: Comparison) -> dict[str, Any]:
+    certified = outcome.certificates.certified_accuracy(outcome.labels, comparison.radii)
+    return {
+        "exam_score": exam_score(outcome, comparison.objective),
+        "exam_acr": outcome.metrics.acr,
+        "exam_clean_accuracy": outcome.metrics.clean_accuracy,
+        **{certified_column(radius): share for radius, share in certified.items()},
+        **set_bounds([outcome], comparison.radii),
+        "bops": bops,
+        "bops_share": bops / comparison.float_bops,
+        "policy": None if outcome.policy is None else outcome.policy.to_json(),
+        "post_step": outcome.post_step,
+        "exam_images": len(outcome.labels),
+        "exam_n0": find(outcome.provenance, "n0"),
+        "exam_n": find(outcome.provenance, "n"),
+        "exam_alpha": outcome.metrics.alpha,
+        "exam_method": outcome.metrics.method,
+    }

@@ -1,0 +1,133 @@
+"""Problems, certifiers and protocols from anywhere: named as ``module:Thing``, checked, and measured like bitcert's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from suite.certify import Certifier, Measurement, Setup, Task
+from suite.contract.problem import Problem
+from suite.contract.space import Policy
+from suite.contract.trial import Fidelity
+from suite.errors import BitcertError
+from suite.problems import definitions, load_problem, problem_names
+from suite.problems.catalog import DIGITS
+from suite.problems.separable import SeparableProblem
+from suite.problems.vision import VisionProblem
+from suite.problems.workbench import Workbench, workbench_of
+from suite.protocols import Prepared, Protocol, Request
+
+HERE = f"{__name__}:"
+LARGE_BATCHES = replace(DIGITS, name="large-batches", batch=500, trained_as="digits")
+NO_PROBLEM = 7
+
+
+def twenty_layers(seed: int = 0) -> Problem:
+    return SeparableProblem(layers=20, seed=seed)
+
+
+def a_number(seed: int = 0) -> int:
+    return seed
+
+
+@dataclass(frozen=True)
+class Margin(Certifier):
+    """A certifier that needs no noise: it looks at the network's logits on the plain images."""
+
+    scale: float = 1.0
+
+    def measure(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
+        with torch.inference_mode():
+            best = network(task.noisy.pixels).topk(2, dim=1).values
+        margin = float((best[:, 0] - best[:, 1]).mean()) * self.scale
+        return Measurement(None, None, len(task.labels), alpha=0.0, values={"margin": margin}, norm=None)
+
+
+@dataclass(frozen=True)
+class Unquantized(Protocol):
+    """A protocol that leaves the network as it is."""
+
+    default_steps = 0
+
+    def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
+        return Prepared(bench.network, forward_passes=11)
+
+    def forward_passes(self, bench: Workbench, steps: int) -> int:
+        return 11
+
+
+def test_a_certifier_without_noise_measures_values_of_its_own() -> None:
+    fidelity = Fidelity(images=10, noise=1)
+    found = [
+        (problem := load_problem("digits", certify=f"{HERE}Margin:scale={scale}")).evaluate(
+            problem.space.uniform(3), fidelity
+        )
+        for scale in (1, 2)
+    ]
+    assert [metrics.acr for metrics in found] == [None, None]
+    assert found[1].values["margin"] == pytest.approx(2 * found[0].values["margin"])
+    assert found[0].forward_passes == 20
+    assert type(found[0]).from_dict(found[0].to_dict()) == found[0]
+
+
+def test_a_protocol_from_elsewhere_prepares_every_policy() -> None:
+    problem = load_problem("digits", protocol=f"{HERE}Unquantized")
+    fidelity = Fidelity(images=10, noise=8)
+    policy, reference = problem.evaluate(problem.space.uniform(2), fidelity), problem.evaluate_float(fidelity)
+    assert (policy.acr, policy.forward_passes) == (reference.acr, reference.forward_passes + 11)
+    assert problem.provenance()["protocol"] == f"{HERE}Unquantized"
+
+
+def test_a_definition_from_elsewhere_is_a_problem_like_the_named_ones() -> None:
+    problem = load_problem(f"{HERE}LARGE_BATCHES", budget="w4a4")
+    assert isinstance(problem, VisionProblem)
+    assert (problem.name, problem.definition.batch, problem.budget.text) == ("large-batches", 500, "w4a4")
+
+
+def test_classes_and_functions_make_problems_with_the_settings_they_take() -> None:
+    assert len(load_problem(f"{HERE}twenty_layers", seed=3).space.layers) == 20
+    small = load_problem("separable:layers=6", sigma=0.5)
+    assert (len(small.space.layers), small.sigma) == (6, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("separable", {"device": "cuda"}, "separable does not take device; it takes layers, choices, budget"),
+        ("separable", {"recalibrate": True, "alpha": 0.1}, "separable does not take alpha, recalibrate"),
+        ("separable:depth=3", {}, "unknown option of separable 'depth'"),
+        ("digits:batch=3", {}, "the problem 'digits' takes no options, got batch"),
+        ("folder", {}, "bring your network"),
+        ("digit", {}, "unknown problem 'digit'; known: digits"),
+        (f"{HERE}NO_PROBLEM", {}, "is neither a definition nor a class"),
+        (f"{HERE}a_number", {}, "is not a problem: it makes something of type int"),
+        (f"{HERE}missing", {}, "cannot be loaded"),
+        ("digits", {"sigma": 1e300}, "at most 100"),
+        ("separable", {"sigma": 1e300}, "at most 100"),
+        ("digits", {"seed": 1.5}, "a seed must be an integer and not negative, got 1.5"),
+        ("separable", {"seed": -1}, "a seed must be an integer and not negative, got -1"),
+        ("digits", {"protocol": "sqwa"}, "unknown protocol 'sqwa'; known: .*ptq"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(name: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BitcertError, match=message):
+        load_problem(name, **settings)
+
+
+def test_definitions_are_registered_under_their_own_names() -> None:
+    found = definitions()
+    assert [definition.name for definition in found.values()] == list(found)
+    assert set(problem_names()) - set(found) == {"separable"}
+
+
+def test_only_problems_with_a_network_have_a_workbench() -> None:
+    assert workbench_of(load_problem("digits"), "network to finetune").dataset.name == "digits"
+    with pytest.raises(
+        BitcertError, match="separable has no network to finetune: its scores do not come from a network"
+    ):
+        workbench_of(load_problem("separable"), "network to finetune")
+    assert load_problem("separable").second_look(Fidelity()) is None

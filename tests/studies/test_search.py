@@ -1,0 +1,35 @@
+"""One search: how its best policies are measured again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from suite.contract.trial import Fidelity
+from suite.errors import BitcertError
+from suite.problems.separable import SeparableProblem
+from suite.run.limits import Promotion
+from suite.studies.search.run import FINALISTS, promotion_of
+
+FIDELITY = Fidelity(10, 4)
+
+
+class Estimated(SeparableProblem):
+    """A problem whose measurements are estimates: the best need a second look, on three times the images."""
+
+    def second_look(self, fidelity: Fidelity) -> Fidelity | None:
+        return replace(fidelity, images=3 * fidelity.images)
+
+
+def test_the_problem_decides_whether_and_how_the_best_are_measured_again() -> None:
+    assert promotion_of(SeparableProblem(), FIDELITY, seed=6, finalists=None) is None
+    assert promotion_of(Estimated(), FIDELITY, 6, None) == Promotion(FINALISTS, Fidelity(30, 4), 7)
+
+
+def test_a_number_of_finalists_overrules_the_problem() -> None:
+    assert promotion_of(SeparableProblem(), FIDELITY, 6, 2) == Promotion(2, FIDELITY, 7)
+    assert promotion_of(Estimated(), FIDELITY, 6, 2) == Promotion(2, Fidelity(30, 4), 7)
+    assert promotion_of(Estimated(), FIDELITY, 6, 0) is None
+    with pytest.raises(BitcertError, match="finalists must not be negative"):
+        promotion_of(Estimated(), FIDELITY, 6, -1)
