@@ -5,13 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check quick bench clean
+.PHONY: run test check quick docs bench clean
 
 run: $(READY)  ## the main job: compare all searchers on the embedded problem, examine the winners, report
 	$(BIN)/bitcert run experiments/digits.yaml
 
-test: check  ## everything that CI runs
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: check docs  ## everything that CI runs
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(READY)  ## format, lint, types, direction of imports
 	$(BIN)/ruff format --check .
@@ -21,6 +21,9 @@ check: $(READY)  ## format, lint, types, direction of imports
 
 quick: check  ## without the tests that take more than ten seconds
 	$(BIN)/python -m pytest -m "not slow"
+
+docs: $(READY)  ## the site, into build/docs: references generated, examples run, links checked, warnings as errors
+	$(BIN)/sphinx-build -b html -W -n --keep-going -q -d build/doctrees docs build/docs
 
 bench: $(READY)  ## speed, as ratios measured in one run
 	for file in benchmarks/bench_*.py; do $(BIN)/python -m $$(echo $${file%.py} | tr / .) || exit 1; done
@@ -33,5 +36,5 @@ $(READY): pyproject.toml constraints.txt
 		|| { echo "bitcert needs Python 3.11 or newer; name one with make PYTHON=..."; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[dev,docs]'
 	touch $(READY)

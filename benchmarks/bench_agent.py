@@ -1,4 +1,4 @@
-"""What the agent of ARQ and HAQ costs: one episode of 22 layers, proposed, rewarded and learned; nothing is evaluated."""
+"""Cost of the agent of ARQ and HAQ: one episode of 22 layers, proposed, rewarded and learned, without evaluations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def main() -> None:
         seconds = sorted(measure({name: episode}, rounds=EPISODES, warmup=21)[name])
         median = seconds[EPISODES // 2] * 1e3
         print(
-            f"{name:<24} {median:6.1f} ms an episode ({seconds[0] * 1e3:.1f} to {seconds[-1] * 1e3:.1f})   target < 50 ms"
+            f"{name:<24} {median:6.1f} ms per episode ({seconds[0] * 1e3:.1f} to {seconds[-1] * 1e3:.1f})   target < 50 ms"
         )
 
 

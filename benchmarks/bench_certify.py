@@ -75,7 +75,7 @@ def main() -> None:
     )
     print(f"digits at w3a3, {IMAGES} images, n0 = {N0}, n = {N}: equal predictions and counts")
     print(f"  straightforward / suite: {ratio(seconds, 'straightforward', 'suite')}   target >= 1.5")
-    print(f"  noisy images kept from policy to policy / made anew: {ratio(seconds, 'suite, noise kept', 'suite')}")
+    print(f"  noisy images kept across policies / regenerated: {ratio(seconds, 'suite, noise kept', 'suite')}")
     print(
         f"  straightforward / suite with the very same module: {ratio(seconds, 'straightforward', 'suite, same module')}"
     )

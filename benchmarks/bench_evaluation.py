@@ -41,14 +41,14 @@ def timed(run: Callable[[], Any]) -> float:
 
 
 def memory(device: str) -> float:
-    """Most memory so far, in GiB, of the process or of the GPU."""
+    """Peak memory so far, in GiB, of the process or the GPU."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def generate(folder: Path) -> None:
-    """A folder in ImageNet's form, large enough for a batch of training images."""
+    """An ImageNet-style folder, large enough for a batch of training images."""
     rng = np.random.default_rng(0)
     for part in ("train", "val"):
         (folder / part / "n00000000").mkdir(parents=True)
@@ -72,14 +72,14 @@ def main() -> None:
         problem = load_problem(name, device=device, finetuning=finetuning, **given)
         assert isinstance(problem, VisionProblem)
         macs = sum(layer.macs for layer in problem.space.layers)
-        print(f"{name}: {len(problem.space.layers)} layers, {macs / 1e6:,.0f} million MACs an image, on {device}")
+        print(f"{name}: {len(problem.space.layers)} layers, {macs / 1e6:,.0f} million MACs per image, on {device}")
         print(
             f"set-up (images, weights, calibration): {timed(lambda: problem.network):.1f} s, {memory(device):.1f} GiB"
         )
         problem.evaluate(problem.space.uniform(3), FIDELITY)
         seconds = timed(lambda: problem.evaluate(problem.space.uniform(2), FIDELITY))
         passes = FIDELITY.images * (FIDELITY.noise + 1)
-        print(f"evaluation: {passes / seconds:.1f} forward passes a second, {memory(device):.1f} GiB")
+        print(f"evaluation: {passes / seconds:.1f} forward passes per second, {memory(device):.1f} GiB")
         with problem.bench.fixed_threads():
             protocol = Finetune()
             seconds = timed(

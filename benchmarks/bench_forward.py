@@ -1,4 +1,4 @@
-"""Quantized forward pass against the float one, batch 250, one thread; each way to make it faster alone; switching policies.
+"""Quantized forward pass against the float one, batch 250, one thread; each optimization alone; switching policies.
 
 With ``compile`` as an argument also what ``torch.compile`` would do, which takes a C++ compiler and half a minute.
 """

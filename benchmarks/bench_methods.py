@@ -51,7 +51,7 @@ N0, ALPHA = 100, 1e-3
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One row of the table."""
 
     method: str
     images: int
@@ -69,7 +69,7 @@ class Row:
         )
 
 
-HEAD = """| method | images | passes an image | times fewer than the loop | seconds | loop's seconds | times faster | outcome |
+HEAD = """| method | images | passes per image | times fewer than the loop | seconds | loop's seconds | times faster | outcome |
 | :--- | ---: | ---: | ---: | ---: | ---: | ---: | :--- |"""
 
 
@@ -268,7 +268,7 @@ def incremental(bench: Bench) -> Iterator[Row]:
 
 
 def throughput(bench: Bench) -> Iterator[Row]:
-    """Noisy images a second, quantized against float, both through the suite."""
+    """Noisy images per second, quantized against float, both through the suite."""
     split = bench.split(10)
     noisy = NoisyImages(split.images(), sigma=bench.problem.sigma, ids=split.ids, memory=2**28)
     quantized, plain = (
@@ -303,14 +303,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--problem", default="digits")
     parser.add_argument("--data", help="folder with the images")
-    parser.add_argument("--checkpoint", help="trained network")
-    parser.add_argument("--budget", default="w3a3", help="of the random policies")
-    parser.add_argument("--bits", type=int, default=3, help="of the uniform policy that is certified")
-    parser.add_argument("--images", type=int, default=20, help="certified one by one")
+    parser.add_argument("--checkpoint", help="pretrained network")
+    parser.add_argument("--budget", default="w3a3", help="budget of the random policies")
+    parser.add_argument("--bits", type=int, default=3, help="bits of the uniform policy that is certified")
+    parser.add_argument("--images", type=int, default=20, help="images that are certified one by one")
     parser.add_argument("--n", type=int, default=10_000)
     parser.add_argument("--large", type=int, default=0, help="a second, larger n; 0 for none")
-    parser.add_argument("--large-images", type=int, default=20, help="certified with it")
-    parser.add_argument("--set-images", type=int, default=100, help="of the aggregate bound")
+    parser.add_argument("--large-images", type=int, default=20, help="images that are certified with the larger n")
+    parser.add_argument("--set-images", type=int, default=100, help="images of the aggregate bound")
     parser.add_argument("--set-n", type=int, default=10_000, help="of its reference")
     parser.add_argument("--policies", type=int, default=10)
     parser.add_argument("--ranking-images", type=int, default=20)

@@ -1,4 +1,4 @@
-"""What the suite adds to an evaluation that costs nothing: ask, journal, evaluate, journal, tell, in this process."""
+"""Overhead of the suite per evaluation: ask, journal, evaluate, journal, tell, in this process, on a free problem."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main() -> None:
             )
             per_trial = (time.perf_counter() - started) / len(run.trials)
         target = "   target <= 1 ms" if name == "random" else ""
-        print(f"{name:<10} {per_trial * 1e3:7.2f} ms an evaluation over {len(run.trials)}{target}")
+        print(f"{name:<10} {per_trial * 1e3:7.2f} ms per evaluation over {len(run.trials)}{target}")
 
 
 if __name__ == "__main__":

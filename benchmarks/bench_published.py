@@ -22,7 +22,7 @@ RADII = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 class Simulated:
-    """A sampler with two classes: 1, the one of the table, and 0, all others."""
+    """A sampler with two classes: 1 for the class in the table, 0 for all others."""
 
     def __init__(self, probability: NDArray[np.float64], sigma: float, seed: int) -> None:
         self._probability = probability
@@ -68,7 +68,7 @@ def main() -> None:
             [float((right & (one.prediction == 1) & (one.radius >= radius)).mean()) for radius in RADII]
             for one in (fixed, found)
         ]
-        print(f"n = {n:,}: sequential takes {found.forward_passes.mean():,.0f} an image, {fewer:.1f} times fewer")
+        print(f"n = {n:,}: sequential takes {found.forward_passes.mean():,.0f} per image, {fewer:.1f} times fewer")
         print("  fixed      " + "  ".join(f"{share:.4f} at {r:g}" for r, share in zip(RADII, shares[0], strict=True)))
         print("  sequential " + "  ".join(f"{share:.4f} at {r:g}" for r, share in zip(RADII, shares[1], strict=True)))
     label = np.where(right, likeliest, np.minimum(1 - likeliest, 0.45))

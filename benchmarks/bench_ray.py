@@ -23,7 +23,7 @@ PAGE = 4096
 
 
 class Timed(SeparableProblem):
-    """A formula that takes its time."""
+    """A formula that sleeps."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Timed(SeparableProblem):
 
 
 class Clock:
-    """When which search had a result, and the driver's memory then."""
+    """Time and driver memory at each result, by search."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -50,7 +50,7 @@ class Clock:
 
 
 def run(executor: Executor, seconds: float, searches: int, evaluations: int) -> Clock:
-    """Drive some searches to their end."""
+    """Run several searches to completion."""
     clock, problem = Clock(), Timed(seconds)
     with tempfile.TemporaryDirectory() as folder:
         loops = [
@@ -75,7 +75,7 @@ def overhead(executor: Executor, _: int) -> None:
     settled = clock.times[10:]
     print(f"start of the workers, to the first result: {clock.times[0] - started:.1f} s")
     each = (settled[-1] - settled[0]) / (len(settled) - 1)
-    print(f"afterwards: {each * 1e3:.0f} ms a trial that does nothing, 2 searches   target < 200 ms")
+    print(f"afterwards: {each * 1e3:.0f} ms per no-op trial, 2 searches   target < 200 ms")
 
 
 def wall(executor: Executor, trials: int) -> None:
@@ -95,7 +95,7 @@ def memory(executor: Executor, trials: int) -> None:
     early, late = clock.memory[trials // 5], clock.memory[-1]
     grown = (late - early) / (trials * 4 / 5) * 1024
     print(
-        f"driver's memory over {trials} trials: {early:.0f} MiB after a fifth, {late:.0f} MiB at the end, {grown:.1f} KiB a trial"
+        f"driver's memory over {trials} trials: {early:.0f} MiB after a fifth, {late:.0f} MiB at the end, {grown:.1f} KiB per trial"
     )
 
 
@@ -105,7 +105,7 @@ def fairness(executor: Executor, searches: int) -> None:
     for end in range(2 * searches, len(clock.searches)):
         done = [clock.searches[:end].count(number) for number in range(searches)]
         apart.append(max(done) - min(done))
-    print(f"{searches} searches on {WORKERS} workers: never more than {max(apart)} trials apart")
+    print(f"{searches} searches on {WORKERS} workers: at most {max(apart)} trials apart")
 
 
 SECTIONS = {"overhead": (overhead, 200), "wall": (wall, 200), "memory": (memory, 1000), "fairness": (fairness, 12)}

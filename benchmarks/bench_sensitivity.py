@@ -1,4 +1,4 @@
-"""What the sensitivity methods cost before their first policy: forward passes, seconds and memory, each in a fresh process.
+"""Cost of the sensitivity methods up to their first policy: forward passes, seconds and memory, each in a fresh process.
 
 First, what derivatives take in forward passes of the float network, beside what they are charged.
 """
@@ -37,7 +37,7 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = {name: getattr(arguments, name) for name in ("budget", "data", "checkpoint")}
     derivatives = time_derivatives(_problem(arguments.problem, settings))
-    # One process a method, so that the peak of memory is its own; spawned, so that it begins with nothing.
+    # One process per method, so that peak memory is its own; spawned, so that it starts empty.
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         methods = arguments.methods.split(",")
         rows = [pool.apply(cost_of, (method, arguments.problem, settings)) for method in ("", *methods)]
@@ -100,7 +100,7 @@ def time_derivatives(problem: VisionProblem) -> dict[str, dict[str, float]]:
 
 
 def cost_of(method: str, name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """What a method costs until its first policy; without a method, what one evaluation costs."""
+    """Cost of a method up to its first policy; without a method, of one evaluation."""
     problem = _problem(name, settings)
     uniform = problem.space.uniform(problem.space.choices[0])
     problem.network  # noqa: B018 (read before the clock starts)

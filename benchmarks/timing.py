@@ -1,4 +1,4 @@
-"""Timing of alternatives, one after the other in turn, so that a drifting machine touches all alike."""
+"""Interleaved timing of alternatives, so that drift of the machine affects all of them equally."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 def measure(
     alternatives: Mapping[str, Callable[[], object]], rounds: int = 15, warmup: int = 2
 ) -> dict[str, list[float]]:
-    """Seconds of every alternative in every round, after ``warmup`` rounds that do not count."""
+    """Seconds of every alternative in every round, after ``warmup`` uncounted rounds."""
     seconds: dict[str, list[float]] = {name: [] for name in alternatives}
     for round_number in range(warmup + rounds):
         for name, run in alternatives.items():

@@ -1,4 +1,4 @@
-"""What the exams of a comparison with a post-step say beyond its leaderboard.
+"""Analysis of a comparison with a post-step, beyond its leaderboard.
 
 ``python -m benchmarks.winners DIRECTORY``: rank correlations of the winners' scores before and after the post-step, of the
 search estimate with both, and between the first two seeds; and whether the finetuned networks differ by more than the choice of
@@ -58,7 +58,7 @@ def main() -> None:
     interval = mean_interval(less)
     print(f"all {len(scores)} networks equal but for the choice of images: p = {equal_networks(scores):.4f}")
     print(
-        f"best less worst, not corrected for picking them: {less.mean():+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
+        f"best minus worst, not corrected for selection: {less.mean():+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
     )
 
 

@@ -1,7 +1,8 @@
-"""What all tests share: one thread for each process, and the settings of hypothesis."""
+"""What all tests share: one thread for each process, the settings of hypothesis, and a repository that stays clean."""
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,3 +23,19 @@ def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BITCERT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_in_the_repository(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that leaves a file or folder beside pyproject.toml fails; what tools keep there for themselves is hidden."""
+    root = request.config.rootpath
+    before = _visible(root)
+    yield
+    left = _visible(root) - before
+    if left:
+        pytest.fail(f"left in {root}: {', '.join(sorted(left))}; write to tmp_path", pytrace=False)
+
+
+def _visible(folder: Path) -> set[str]:
+    names = {path.name for path in folder.iterdir()}
+    return {name for name in names if not name.startswith((".", "_")) and not name.endswith(("build", ".egg-info"))}

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from suite.certify.certificates import Certificates, SetCertificate
+from suite.certify import Certificates, SetCertificate
 from suite.contract.space import Policy
 from suite.contract.trial import Metrics
 from suite.errors import BitcertError

@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from suite.contract.trial import Metrics, Trial
 from suite.errors import BitcertError
 from suite.plugins import OBJECTIVES
+
+Value = TypeVar("Value")
 
 _MOST_TEXT = 200
 """Characters of an objective's text."""
@@ -130,7 +132,8 @@ class CertifiedAccuracy(Objective):
 
     def score(self, metrics: Metrics) -> float:
         """The mean over radii of the share of images predicted right with a certified radius >= it."""
-        return sum(metrics.certified[radius] for radius in self.radii) / len(self.radii)
+        certified = _measured(metrics.certified_accuracy, "certified accuracy")
+        return sum(certified[radius] for radius in self.radii) / len(self.radii)
 
     def image_scores(
         self, labels: NDArray[np.int64], prediction: NDArray[np.int64], radius: NDArray[np.float64]
@@ -139,6 +142,12 @@ class CertifiedAccuracy(Objective):
         certified = radius[:, None] >= np.array(self.radii)
         shares: NDArray[np.float64] = ((prediction == labels)[:, None] & certified).mean(axis=1)
         return shares
+
+
+def _measured(value: Value | None, what: str) -> Value:
+    if value is None:
+        raise BitcertError(f"the problem does not measure {what}; choose another objective")
+    return value
 
 
 def parse_objective(text: str) -> Objective:

@@ -1,4 +1,4 @@
-"""Datasets with fixed, disjoint splits: digits (embedded), MNIST, CIFAR-10 and ImageNet folders."""
+"""Datasets with fixed, disjoint splits: digits (embedded), MNIST, CIFAR-10 and ImageNet-style folders."""
 
 from suite.data.datasets import DATASETS, load_dataset
 from suite.data.images import ImageDataset, ImageSplit

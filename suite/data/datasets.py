@@ -1,4 +1,4 @@
-"""The datasets by name, and where their files are looked for."""
+"""Datasets by name, and where to look for their files."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def load_dataset(
     """Load a dataset with its splits.
 
     Args:
-        name: ``"digits"`` (comes with the package), ``"mnist"``, ``"cifar10"``, or ``"imagenet"`` and ``"folder"``, which are
-            any folders with ``train/CLASS/*`` and ``val/CLASS/*``.
-        folder: Where its files are; by default the environment variable ``BITCERT_DATA``.
-        download: Whether MNIST and CIFAR-10 are fetched into the folder when they are not there.
-        size: Side of the square images that are made of those in a folder.
+        name: ``"digits"`` (included in the package), ``"mnist"``, ``"cifar10"``, or ``"imagenet"`` and ``"folder"``: any folder
+            with ``train/CLASS/*`` and ``val/CLASS/*``.
+        folder: Folder with its files; the environment variable ``BITCERT_DATA`` by default.
+        download: Whether to download missing files of MNIST and CIFAR-10 into the folder.
+        size: Side of the squares that images in a folder are resized and cropped to, in pixels.
 
     Raises:
-        BitcertError: If the name is unknown, or the data are absent or damaged.
+        BitcertError: If the name is unknown, or the data are missing or damaged.
     """
     if name not in DATASETS:
         raise unknown_name("dataset", name, DATASETS)
@@ -42,9 +42,9 @@ def load_dataset(
     if not chosen:
         fetch = ", and add --download to fetch it there" if name in _DOWNLOADABLE else ""
         raise BitcertError(f"{name} needs a data folder: point to it with --data FOLDER or {FOLDER_VARIABLE}{fetch}")
-    path = Path(chosen).expanduser().resolve()  # workers have another current folder
+    path = Path(chosen).expanduser().resolve()  # workers run in another folder
     if name in _DOWNLOADABLE:
         return _DOWNLOADABLE[name](path, download)
     if download:
-        raise BitcertError(f"{name} cannot be downloaded by bitcert; put it at {path} as train/CLASS/* and val/CLASS/*")
+        raise BitcertError(f"bitcert cannot download {name}; put it at {path} as train/CLASS/* and val/CLASS/*")
     return load_image_folder(path, name, size)

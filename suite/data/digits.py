@@ -1,4 +1,4 @@
-"""The digits that come with scikit-learn: 1,797 gray images of 8 x 8 pixels, always at hand."""
+"""The digits included in scikit-learn: 1,797 grayscale images of 8 x 8 pixels, available offline."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _EXAM, _SEARCH, _CALIBRATION = 400, 300, 100
 
 
 def load_digits() -> ImageDataset:
-    """Load the digits: 400 exam, 300 search, 100 calibration and 997 training images, disjoint and all different.
+    """Load the digits: 400 exam, 300 search, 100 calibration and 997 training images, disjoint, without duplicates.
 
-    Pixels are 0..16 sixteenths. The images are the test part of the UCI set of handwritten digits (Alpaydin, Kaynak
-    1998), shuffled once and for all.
+    Pixels are 0..16 sixteenths. The images are the test part of the UCI handwritten digits (Alpaydin, Kaynak 1998), in a
+    fixed shuffled order.
     """
     from sklearn.datasets import load_digits as load_bunch
 

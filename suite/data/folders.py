@@ -1,4 +1,4 @@
-"""ImageNet and everything laid out like it: one folder of image files per class, decoded when they are needed."""
+"""ImageNet-style folders: one folder of image files per class, decoded on demand."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _MARGIN = 256 / 224
 class ImageFiles:
     """A source that decodes image files to RGB squares.
 
-    An image that is such a square is taken as it is; of another one the shorter side is brought to 8/7 of the square's and
-    the centre cut out, as is usual for ImageNet (256 and 224 pixels).
+    An image of exactly that size is used unchanged. Otherwise its shorter side is resized to 8/7 of the square's and the center
+    is cropped, as is usual for ImageNet (256 and 224 pixels).
 
     Attributes:
         paths: The file of each id.
@@ -50,14 +50,14 @@ class ImageFiles:
 
 
 def load_image_folder(folder: Path, name: str = "imagenet", size: int = IMAGENET_SIZE) -> ImageDataset:
-    """Load ``train/CLASS/*`` and ``val/CLASS/*`` below a folder; classes are numbered in the order of folder names.
+    """Load ``train/CLASS/*`` and ``val/CLASS/*`` below a folder; classes are numbered in the alphabetical order of folders.
 
-    The exam is ``val``. Out of ``train``, ranked by the SHA-256 of the relative path, the first 1,000 images (at most
-    an eighth of all) are for calibration and the next 5,000 (at most a quarter) for the search. The dataset's hash
-    covers relative paths, file sizes and classes, not the pixels.
+    The exam split is ``val``. ``train`` is ranked by the SHA-256 of the relative path: the first 1,000 images (at most an
+    eighth of all) are for calibration, the next 5,000 (at most a quarter) for the search. The dataset's hash covers relative
+    paths, file sizes and classes, not pixels.
 
     Raises:
-        BitcertError: If the folders are absent or empty, or their classes differ.
+        BitcertError: If the folders are missing or empty, or their classes differ.
     """
     from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
@@ -74,7 +74,9 @@ def load_image_folder(folder: Path, name: str = "imagenet", size: int = IMAGENET
             ) from error
     if classes["train"] != classes["val"]:
         differing = sorted(set(classes["train"]) ^ set(classes["val"]))
-        raise BitcertError(f"{folder}: train and val need the same classes; only one has {', '.join(differing[:5])}")
+        raise BitcertError(
+            f"{folder}: train and val must have the same classes; only one of them has {', '.join(differing[:5])}"
+        )
 
     paths = [Path(path) for part in ("train", "val") for path, _ in files[part]]
     keys = [path.relative_to(folder).as_posix() for path in paths]
@@ -106,7 +108,7 @@ def _decode(path: Path, size: int) -> torch.Tensor:
         with Image.open(path) as file:
             image = file.convert("RGB")
     except OSError as error:
-        raise BitcertError(f"image {path} cannot be decoded ({error}); replace or remove it") from error
+        raise BitcertError(f"cannot decode image {path} ({error}); replace or remove it") from error
     if image.size != (size, size):
         image = functional.center_crop(functional.resize(image, round(size * _MARGIN)), size)
     decoded: torch.Tensor = functional.to_tensor(image)

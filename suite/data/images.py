@@ -1,4 +1,4 @@
-"""Images with labels and fixed splits: what every dataset is loaded into."""
+"""Images with labels and fixed splits: the common form of all datasets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPLITS = ("train", "calibration", "search", "exam")
 
 
 class ImageSource(Protocol):
-    """Where the pixels of a dataset come from; an image is addressed by its id."""
+    """Source of a dataset's pixels; images are addressed by id."""
 
     def read(self, ids: NDArray[np.int64]) -> torch.Tensor:
         """Images as float32 in [0, 1], shape ``(len(ids), channels, height, width)``."""
@@ -27,11 +27,11 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PixelArray:
-    """A source whose pixels are held in memory as bytes.
+    """A source that holds its pixels in memory as bytes.
 
     Attributes:
         pixels: One image per id, uint8, shape ``(images, channels, height, width)``.
-        white: The byte that stands for 1.0.
+        white: The byte value of 1.0.
     """
 
     pixels: NDArray[np.uint8]
@@ -46,7 +46,7 @@ class PixelArray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageSplit:
-    """Some images of a dataset, in a fixed order.
+    """A subset of a dataset, in a fixed order.
 
     Attributes:
         ids: Global ids of the images, unique over all splits of the dataset, int64, shape ``(images,)``. Noise is
@@ -63,7 +63,7 @@ class ImageSplit:
         return len(self.ids)
 
     def images(self, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        """Read the images at positions ``start`` to ``stop`` of the split, with the meaning of a slice.
+        """Read the images at positions ``start:stop`` of the split, with slice semantics.
 
         Returns:
             float32 in [0, 1], shape ``(stop - start, channels, height, width)``.
@@ -78,15 +78,15 @@ class ImageSplit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageDataset:
-    """A dataset with its four splits; no image is in two of them.
+    """A dataset with four disjoint splits.
 
     Attributes:
         name: Registered name.
         shape: Channels, height and width of an image.
         classes: Number of classes.
         splits: ``"train"``, ``"calibration"`` (quantizer ranges), ``"search"`` (what searches measure on) and
-            ``"exam"`` (the final certification). All but ``"train"`` are in a fixed shuffled order, so that the first
-            k images of each are a fair sample of it.
+            ``"exam"`` (held-out certification). All but ``"train"`` are in a fixed shuffled order, so that the first k images
+            of each are an unbiased sample of it.
         sha256: Hash of images, labels and splits.
     """
 
@@ -106,7 +106,7 @@ def assemble(
     members: Mapping[str, NDArray[np.int64]],
     content: Iterable[bytes],
 ) -> ImageDataset:
-    """Make a dataset of images numbered from 0 and the ids that belong to each split.
+    """Build a dataset from images numbered from 0 and the ids of each split.
 
     Args:
         name: Registered name.
@@ -115,17 +115,17 @@ def assemble(
         labels: Class of every image, indexed by id, shape ``(images,)``.
         source: Where the pixels come from.
         members: Split name -> ids, in the split's order.
-        content: What identifies the images, for the hash.
+        content: Bytes that identify the images, for the hash.
 
     Raises:
         BitcertError: If an id is in two splits, a split is empty, or a label is not a class.
     """
     everyone = np.concatenate([members[split] for split in SPLITS])
     if len(np.unique(everyone)) != len(everyone):
-        raise BitcertError(f"{name}: an image is in two splits")
+        raise BitcertError(f"{name}: an image is in more than one split")
     for split in SPLITS:
         if not len(members[split]):
-            raise BitcertError(f"{name} has too few images: {len(labels)} leave nothing for the {split} split")
+            raise BitcertError(f"{name} has too few images: {len(labels)} leave none for the {split} split")
     if labels.min() < 0 or labels.max() >= classes:
         raise BitcertError(f"{name}: labels must lie in 0..{classes - 1}, found {labels.min()}..{labels.max()}")
     digest = hashlib.sha256(f"{name} {shape} {classes}\n".encode())
@@ -139,11 +139,11 @@ def assemble(
 
 
 def shuffled(ids: NDArray[np.int64], keys: Sequence[str]) -> NDArray[np.int64]:
-    """Order ids by the SHA-256 of their keys: a shuffle that no library version and no other image can change.
+    """Order ids by the SHA-256 of their keys: a shuffle that depends on no library version and no other image.
 
     Args:
         ids: Ids to order, shape ``(images,)``.
-        keys: A distinct name for each of them.
+        keys: A distinct name for each id.
     """
     ranks = [hashlib.sha256(key.encode()).digest() for key in keys]
     return ids[sorted(range(len(ids)), key=ranks.__getitem__)]

@@ -1,4 +1,4 @@
-"""MNIST and CIFAR-10: datasets with an official test set, read from their usual files."""
+"""MNIST and CIFAR-10: datasets with an official test set, read from their standard files."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ Bytes = NDArray[np.uint8]
 
 
 def load_mnist(folder: Path, download: bool = False) -> ImageDataset:
-    """Load MNIST from where ``torchvision.datasets.MNIST(folder)`` keeps it; splits as in :func:`split_official`.
+    """Load MNIST from the files of ``torchvision.datasets.MNIST(folder)``; splits as in :func:`split_official`.
 
     Raises:
-        BitcertError: If the files are absent or damaged, or the download fails.
+        BitcertError: If the files are missing or damaged, or the download fails.
     """
     from torchvision.datasets import MNIST
 
     try:
         parts = [MNIST(str(folder), train=train, download=download) for train in (True, False)]
     except (RuntimeError, OSError, ValueError, AssertionError) as error:
-        raise _absent("MNIST", f"{folder / 'MNIST' / 'raw'}/*-ubyte", error) from error
+        raise _missing("MNIST", f"{folder / 'MNIST' / 'raw'}/*-ubyte", error) from error
     images = [part.data.numpy()[:, None] for part in parts]
     return split_official("mnist", images[0], parts[0].targets.numpy(), images[1], parts[1].targets.numpy())
 
 
 def load_cifar10(folder: Path, download: bool = False) -> ImageDataset:
-    """Load CIFAR-10 from ``cifar10.npz`` or else from the official Python batches; splits as in :func:`split_official`.
+    """Load CIFAR-10 from ``cifar10.npz`` or, failing that, from the official Python batches; splits as in :func:`split_official`.
 
     The archive holds ``x_train``, ``y_train``, ``x_test`` and ``y_test``, uint8, images as (image, height, width,
-    channel). The official batches are pickles: torchvision compares each with its published checksum before it is
-    read, and nothing else is unpickled.
+    channel). The official batches are pickles: torchvision verifies the published checksum of each before
+    reading it, and nothing else is unpickled.
 
     Raises:
-        BitcertError: If the files are absent or damaged, or the download fails.
+        BitcertError: If the files are missing or damaged, or the download fails.
     """
     archive = folder / "cifar10.npz"
     if archive.is_file():
@@ -54,7 +54,7 @@ def load_cifar10(folder: Path, download: bool = False) -> ImageDataset:
             parts = [CIFAR10(str(folder), train=train, download=download) for train in (True, False)]
         except (RuntimeError, OSError, ValueError) as error:
             looked_for = f"{archive} or {folder / CIFAR10.base_folder} with the official checksums"
-            raise _absent("CIFAR-10", looked_for, error) from error
+            raise _missing("CIFAR-10", looked_for, error) from error
         (x_train, y_train), (x_test, y_test) = ((part.data, np.array(part.targets)) for part in parts)
     return split_official("cifar10", x_train.transpose(0, 3, 1, 2), y_train, x_test.transpose(0, 3, 1, 2), y_test)
 
@@ -62,10 +62,10 @@ def load_cifar10(folder: Path, download: bool = False) -> ImageDataset:
 def split_official(
     name: str, x_train: Bytes, y_train: NDArray[np.integer], x_test: Bytes, y_test: NDArray[np.integer]
 ) -> ImageDataset:
-    """Split a dataset that has a test set: the exam is the test set, the last training images are held out.
+    """Split a dataset that has a test set, which becomes the exam split; the last training images are held out.
 
-    Held out are the last 5,000 training images, or the last tenth if that is less; a fifth of them is for calibration,
-    the rest for the search. Ids number the training images first, then the test images.
+    The last 5,000 training images are held out, or the last tenth if that is less: a fifth of them for calibration, the rest
+    for the search. Ids number the training images first, then the test images.
 
     Args:
         name: Registered name.
@@ -106,7 +106,7 @@ def _read_archive(archive: Path) -> tuple[Bytes, Bytes, Bytes, Bytes]:
             x_train, y_train, x_test, y_test = (content[key] for key in ("x_train", "y_train", "x_test", "y_test"))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise BitcertError(
-            f"{archive} cannot be read ({error}); it must hold uint8 arrays x_train, y_train, x_test and y_test"
+            f"cannot read {archive} ({error}); it must hold uint8 arrays x_train, y_train, x_test and y_test"
         ) from error
     for images, labels in ((x_train, y_train), (x_test, y_test)):
         if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3) or labels.size != len(images):
@@ -117,9 +117,9 @@ def _read_archive(archive: Path) -> tuple[Bytes, Bytes, Bytes, Bytes]:
     return x_train, y_train.ravel(), x_test, y_test.ravel()
 
 
-def _absent(name: str, looked_for: str, error: Exception) -> BitcertError:
+def _missing(name: str, looked_for: str, error: Exception) -> BitcertError:
     reason = (str(error).splitlines() or [type(error).__name__])[0].split("You can use")[0].strip().rstrip(".")
     return BitcertError(
-        f"{name} is absent or damaged ({reason}): looked for {looked_for}; "
-        "point to its folder with --data FOLDER or BITCERT_DATA, or add --download to fetch it"
+        f"{name} is missing or damaged ({reason}): looked for {looked_for}; "
+        "point to its folder with --data FOLDER or BITCERT_DATA, or add --download"
     )

@@ -1,4 +1,4 @@
-"""The networks by name, with weights drawn from a seed."""
+"""Networks by name, with weights initialized from a seed."""
 
 from __future__ import annotations
 
@@ -62,35 +62,37 @@ def build_network(
     seed: int = 0,
     device: str = "cpu",
 ) -> nn.Module:
-    """Build a network that takes images in [0, 1] and gives logits, in eval mode, the normalization inside.
+    """Build a network from images in [0, 1] to logits, in eval mode, with normalization inside.
 
-    No module works in place, so that hooks may keep what they see.
+    No module works in place, so that hooks can keep references to tensors.
 
     Args:
         name: ``"resnet8"`` (the digits network: 1x1 shortcuts), ``"resnet20"``, ``"resnet32"``, ``"resnet56"`` (CIFAR,
-            padding shortcuts), torchvision's ``"resnet18"``, ``"resnet50"``, ``"mobilenet_v2"``, or a function of yours,
-            ``"my_module:build"``, to which the other arguments are nothing.
+            padding shortcuts), torchvision's ``"resnet18"``, ``"resnet50"``, ``"mobilenet_v2"``, or your own function,
+            ``"my_module:build"``, for which the other arguments are ignored.
         classes: Number of classes.
         channels: Channels of an image, 1 or 3; torchvision's networks take 3.
-        mean: Normalization, one number per channel. By default ImageNet's statistics for torchvision's networks,
-            CIFAR-10's for the others, and 0.5 for gray images.
-        std: Likewise, the deviations.
+        mean: Normalization, one number per channel. The default is ImageNet's statistics for torchvision's networks,
+            CIFAR-10's for the others, and 0.5 for grayscale images.
+        std: Standard deviations, likewise.
         seed: Seed of the weights.
-        device: Where the network lives; on ``"meta"`` it has shapes but no weights and takes no memory.
+        device: Device of the network; on ``"meta"`` it has shapes but no weights and takes no memory.
 
     Raises:
-        BitcertError: If the name is unknown, or the normalization does not fit the channels.
+        BitcertError: If the name is unknown, or the normalization does not match the channels.
     """
     if is_own(name):
         return build_own(name).to(device)
     if name not in NETWORKS:
         raise unknown_name("network", name, NETWORKS)
     if channels not in ((1, 3) if name in _SMALL else (3,)):
-        raise BitcertError(f"{name} takes images of {'1 or 3' if name in _SMALL else '3'} channels, not {channels}")
+        raise BitcertError(f"{name} takes images with {'1 or 3' if name in _SMALL else '3'} channels, got {channels}")
     usual_mean, usual_std = _IMAGENET if name in _LARGE else _CIFAR if channels == 3 else _GRAY
     mean, std = mean or usual_mean, std or usual_std
     if len(mean) != channels:
-        raise BitcertError(f"{name} with {channels} channels needs as many means and deviations, got {list(mean)}")
+        raise BitcertError(
+            f"{name} with {channels} channels needs as many means and standard deviations, got {list(mean)}"
+        )
     with torch.random.fork_rng(devices=[]), torch.device(device):
         network = (_LARGE if name in _LARGE else _SMALL)[name](classes, mean, std)
     for module in network.modules():
@@ -102,10 +104,10 @@ def build_network(
 
 
 def network_layers(name: str, classes: int, shape: tuple[int, int, int]) -> tuple[Layer, ...]:
-    """Layers of a network by name, in execution order, without its weights if they are large.
+    """Layers of a network by name, in execution order; large networks are traced without weights.
 
-    torchvision's networks are traced on the meta device. The small ones are not: the first convolution there makes
-    PyTorch load a hundred times more code than they take to run.
+    torchvision's networks are traced on the meta device. The small ones are not: the first convolution on that device makes
+    PyTorch import so much code that it takes a hundred times longer than running them.
 
     Args:
         name: Name of the network.
@@ -113,19 +115,19 @@ def network_layers(name: str, classes: int, shape: tuple[int, int, int]) -> tupl
         shape: Channels, height and width of an image.
 
     Raises:
-        BitcertError: If the name is unknown, or the network cannot take such an image.
+        BitcertError: If the name is unknown, or the network does not accept such an image.
     """
     return trace_layers(build_network(name, classes, shape[0], device="meta" if name in _LARGE else "cpu"), shape)
 
 
 def initialize(network: nn.Module, seed: int) -> None:
-    """Draw all weights anew, as a function of the seed alone.
+    """Reinitialize all weights, as a function of the seed alone.
 
-    Convolutions are normal with variance 2 / fan-out, linear layers normal with deviation 0.01, biases zero (He et al.,
-    ICCV 2015; torchvision's defaults); batch norms start at the identity.
+    Convolutions are normal with variance 2 / fan-out, linear layers normal with standard deviation 0.01, biases zero (He et
+    al., ICCV 2015; torchvision's defaults); batch norms start at the identity.
 
     Raises:
-        BitcertError: If a module of another kind has parameters: its weights would not come from the seed.
+        BitcertError: If another kind of module has parameters, whose weights would not come from the seed.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, module in network.named_modules():
@@ -138,7 +140,7 @@ def initialize(network: nn.Module, seed: int) -> None:
         elif next(module.parameters(recurse=False), None) is not None:
             kind = type(module).__name__
             raise BitcertError(
-                f"{name or 'the network'} is a {kind}; weights are drawn for Conv2d, Linear, batch norm only"
+                f"{name or 'the network'} is a {kind}; only Conv2d, Linear and batch norm can be initialized from a seed"
             )
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)

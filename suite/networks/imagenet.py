@@ -1,4 +1,4 @@
-"""torchvision's ResNet-18, ResNet-50 and MobileNetV2 with the normalization inside; module names are torchvision's."""
+"""torchvision's ResNet-18, ResNet-50 and MobileNetV2 with normalization inside; module names are torchvision's."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class ImageNetResNet(ResNet):  # type: ignore[misc]  # torchvision is untyped
     """torchvision's ResNet for images in [0, 1].
 
     Args:
-        bottleneck: Whether blocks are bottlenecks of three convolutions, the stride in the 3x3 ('v1.5').
+        bottleneck: Whether blocks are bottlenecks of three convolutions, with the stride in the 3x3 ('v1.5').
         blocks: Blocks in each of the four stages.
         classes: Number of classes.
         mean: Normalization, one number per channel of the image.
-        std: Likewise, the deviations.
+        std: Standard deviations, likewise.
     """
 
     def __init__(
@@ -35,12 +35,12 @@ class ImageNetResNet(ResNet):  # type: ignore[misc]  # torchvision is untyped
 
 
 class ImageNetMobileNet(MobileNetV2):  # type: ignore[misc]  # torchvision is untyped
-    """torchvision's MobileNetV2 for images in [0, 1]; without dropout, so that training draws nothing of its own.
+    """torchvision's MobileNetV2 for images in [0, 1]; without dropout, so that training uses no hidden randomness.
 
     Args:
         classes: Number of classes.
         mean: Normalization, one number per channel of the image.
-        std: Likewise, the deviations.
+        std: Standard deviations, likewise.
     """
 
     def __init__(self, classes: int, mean: Sequence[float], std: Sequence[float]) -> None:

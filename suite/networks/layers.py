@@ -1,4 +1,4 @@
-"""The layers of a network in execution order, found by watching one image pass through it."""
+"""The layers of a network in execution order, found by tracing one image through it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from suite.contract.space import Layer
 from suite.errors import BitcertError
 
-# PyTorch's fused transformer layers pass their modules by: they could be neither traced nor quantized.
+# PyTorch's fused transformer layers bypass their modules, which could then be neither traced nor quantized.
 torch.backends.mha.set_fastpath_enabled(False)
 
 _SHORTCUT, _FIRST_CONVOLUTION = ".downsample.0", ".conv1"
@@ -20,22 +20,24 @@ _SHORTCUT, _FIRST_CONVOLUTION = ".downsample.0", ".conv1"
 def trace_layers(network: nn.Module, shape: tuple[int, int, int]) -> tuple[Layer, ...]:
     """Find every Conv2d and Linear that a forward pass executes, in order of first execution, with its cost.
 
-    MACs are counted from the outputs that the layer really produces, hence exact for strides, dilation, groups and
-    any padding; calls of the same module add up. One image passes in eval mode without gradients; the network is left
-    as it was found. It may live on the meta device.
+    MACs are counted from the outputs that the layer actually produces, so they are exact for strides, dilation, groups and any
+    padding; repeated calls of a module add up. One image passes in eval mode without gradients; the network's state is
+    restored. The network may be on the meta device.
 
     Args:
         network: The network; its training flags are restored.
         shape: Channels, height and width of an image.
 
     Raises:
-        BitcertError: If the network cannot take such an image, or executes no Conv2d or Linear.
+        BitcertError: If the network does not accept such an image, or executes no Conv2d or Linear.
     """
     calls: dict[nn.Module, list[tuple[torch.Size, torch.Size]]] = {}
 
     def record(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         if not inputs:
-            raise BitcertError("a layer is called with its input as a keyword; bitcert needs it in the first place")
+            raise BitcertError(
+                "a layer is called with its input as a keyword argument; pass it as the first positional argument"
+            )
         calls.setdefault(module, []).append((inputs[0].shape, output.shape))
 
     with _watched(network, record), torch.no_grad():
@@ -44,11 +46,11 @@ def trace_layers(network: nn.Module, shape: tuple[int, int, int]) -> tuple[Layer
             network(torch.zeros((1, *shape), device=some.device, dtype=some.dtype))
         except BitcertError:
             raise
-        except Exception as error:  # a network of the user's may fail in every possible way
+        except Exception as error:  # a user's network may fail in any way
             reason = (str(error).splitlines() or [""])[0] or type(error).__name__
             raise BitcertError(f"the network cannot take an image of shape {shape}: {reason}") from error
     if not calls:
-        raise BitcertError("the network executes no Conv2d or Linear module, and bitcert quantizes no other")
+        raise BitcertError("the network executes no Conv2d or Linear module, and bitcert quantizes no others")
     names = {module: name for name, module in network.named_modules()}
     return tuple(_describe(names[module], module, seen) for module, seen in calls.items())
 
@@ -62,7 +64,7 @@ def untraced_layers(network: nn.Module, layers: Sequence[Layer]) -> tuple[str, .
 def shortcut_ties(layers: Sequence[Layer]) -> tuple[tuple[str, ...], ...]:
     """Pair each block's first convolution with its 1x1 shortcut: both read the same input (HAWQ-v3, Yao et al. 2021).
 
-    Goes by torchvision's names, ``BLOCK.conv1`` and ``BLOCK.downsample.0``. The result fits ``SearchSpace(ties=...)``.
+    Relies on torchvision's names, ``BLOCK.conv1`` and ``BLOCK.downsample.0``. The result fits ``SearchSpace(ties=...)``.
     """
     names = {layer.name for layer in layers}
     blocks = [layer.name.removesuffix(_SHORTCUT) for layer in layers if layer.name.endswith(_SHORTCUT)]
@@ -76,7 +78,7 @@ def _is_layer(module: nn.Module) -> bool:
 
 @contextmanager
 def _watched(network: nn.Module, record: Callable[..., None]) -> Iterator[None]:
-    """Call ``record`` after every layer's forward, the network in eval mode, until the end of the block."""
+    """Call ``record`` after every layer's forward, with the network in eval mode, until the block ends."""
     training = {module: module.training for module in network.modules()}
     hooks = [module.register_forward_hook(record) for module in training if _is_layer(module)]
     try:

@@ -1,4 +1,4 @@
-"""Normalization of the input, a part of every network: noise is added before it, in the units of the images."""
+"""Input normalization, a part of every network: noise is added before it, in the units of the images."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from suite.errors import BitcertError
 class Normalization(nn.Module):
     """``(image - mean) / std`` per channel.
 
-    Networks hold it as ``normalization`` and apply it first in ``forward``, so that their other modules keep the names
-    that published checkpoints use.
+    Networks hold it as ``normalization`` and apply it first in ``forward``, so that their other modules keep the names used
+    by published checkpoints.
 
     Args:
         mean: One number per channel, in the units of images in [0, 1].
-        std: Likewise, positive.
+        std: Standard deviations, likewise; positive.
 
     Raises:
-        BitcertError: If the lengths differ or a deviation is not positive.
+        BitcertError: If the lengths differ or a standard deviation is not positive.
     """
 
     mean: torch.Tensor

@@ -1,4 +1,4 @@
-"""Networks that users bring: built by a function of theirs, and what of them bitcert does not quantize."""
+"""User networks: how their function is called, and which parts of them bitcert does not quantize."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ _FLOPS_PER_MAC = 2
 
 
 def is_own(name: str) -> bool:
-    """Whether the name of a network says where its function is, as ``my_module:build``."""
+    """Whether the name of a network points to a function, such as ``my_module:build``."""
     return ":" in name
 
 
 def build_own(name: str) -> nn.Module:
-    """Call the function ``MODULE:FUNCTION``; the module may lie in the current folder.
+    """Call the function ``MODULE:FUNCTION``; the module may be in the current folder.
 
     Returns:
-        The network in evaluation mode, without modules that work in place, so that hooks may keep what they see.
+        The network in evaluation mode; no module works in place, so that hooks can keep references to tensors.
 
     Raises:
-        BitcertError: If there is no such function, it fails, or it gives something else than a network.
+        BitcertError: If there is no such function, it fails, or it does not return a network.
     """
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name or module_name.endswith(".py"):
-        raise BitcertError(f"{name!r} names no function; give MODULE:FUNCTION, the module without .py")
+        raise BitcertError(f"{name!r} names no function; give MODULE:FUNCTION, with the module written without .py")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
         function = getattr(importlib.import_module(module_name), function_name)
         network = function()
-    except Exception as error:  # code of the user's may fail in every possible way
+    except Exception as error:  # a user's code may fail in any way
         raise BitcertError(
-            f"the network {name} cannot be built ({type(error).__name__}: {error}); it is named MODULE:FUNCTION, the function "
-            "takes no arguments and returns a torch.nn.Module"
+            f"the network {name} cannot be built ({type(error).__name__}: {error}); give MODULE:FUNCTION, where the function takes "
+            "no arguments and returns a torch.nn.Module"
         ) from error
     if not isinstance(network, nn.Module):
         raise BitcertError(f"{name} returned {type(network).__name__}, not a torch.nn.Module")
     strange = [name for name, tensor in network.named_parameters() if tensor.dtype != torch.float32 or tensor.is_cuda]
     if strange:
-        raise BitcertError(f"{name} gives parameters that are not of 32 bits on the CPU, such as {strange[0]}")
+        raise BitcertError(f"{name} has parameters that are not 32-bit floats on the CPU, such as {strange[0]}")
     for module in network.modules():
         if hasattr(module, "inplace"):
             module.inplace = False  # type: ignore[assignment]
@@ -62,10 +62,10 @@ def build_own(name: str) -> nn.Module:
 
 
 def check_layers(network: nn.Module, layers: Sequence[Layer]) -> None:
-    """Check that a layer does what its weights say: quantized, it is executed as a plain Conv2d or Linear.
+    """Check that each layer is a plain Conv2d or Linear, because that is how it is executed once quantized.
 
     Raises:
-        BitcertError: If a layer computes something else, as with weight standardization; such layers are named.
+        BitcertError: If a layer computes something else, such as weight standardization; such layers are named.
     """
     changed = []
     for layer in layers:
@@ -76,8 +76,8 @@ def check_layers(network: nn.Module, layers: Sequence[Layer]) -> None:
             changed.append(f"{layer.name} ({type(module).__name__})")
     if changed:
         raise BitcertError(
-            f"layers that compute something else than a plain Conv2d or Linear cannot be quantized: {', '.join(changed)}; put "
-            "what is special about them into modules of its own, or into the weights"
+            f"cannot quantize layers that are not plain Conv2d or Linear: {', '.join(changed)}; move what is special about them "
+            "into separate modules, or fold it into the weights"
         )
 
 
@@ -85,28 +85,28 @@ def count_outputs(network: nn.Module, shape: tuple[int, int, int]) -> int:
     """Number of logits of a network.
 
     Raises:
-        BitcertError: If it does not give one row of logits an image.
+        BitcertError: If it does not return one row of logits per image.
     """
     with torch.no_grad():
         logits = network(torch.zeros(1, *shape))
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != 1:
         shown = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise BitcertError(
-            f"a network must give logits of shape (images, classes); for one image this one gives {shown}"
+            f"a network must return logits of shape (images, classes); for one image this one returns {shown}"
         )
     return logits.shape[1]
 
 
 @dataclass(frozen=True, slots=True)
 class Unquantized:
-    """What stays in floating point and outside of the BOPs.
+    """What stays in floating point and is not counted in BOPs.
 
     Attributes:
-        layers: Conv2d and Linear modules whose forward is never called, such as the projections of
+        layers: Conv2d and Linear modules whose ``forward`` is never called, such as the projections of
             ``nn.MultiheadAttention``.
-        parameters: Other parameters that are not those of quantized layers and normalizations.
-        macs: Multiply-accumulates an image outside of the quantized layers, such as those of attention scores.
-        macs_share: The same as a share of all.
+        parameters: Parameters that belong neither to quantized layers nor to normalization.
+        macs: Multiply-accumulates per image outside the quantized layers, such as those of attention scores.
+        macs_share: The same as a fraction of all.
     """
 
     layers: tuple[str, ...]
@@ -115,19 +115,19 @@ class Unquantized:
     macs_share: float
 
     def __str__(self) -> str:
-        """In words, for a warning; empty if there is nothing."""
+        """Text for a warning; empty if everything is quantized."""
         named = [*self.layers, *self.parameters]
         told = [f"not quantized and not counted in BOPs: {', '.join(named)}"] if named else []
         if self.macs:
             told.append(
-                f"{self.macs_share:.1%} of the multiply-accumulates are outside of Conv2d and Linear modules, stay in floating "
+                f"{self.macs_share:.1%} of the multiply-accumulates are outside Conv2d and Linear modules; they stay in floating "
                 "point and are not counted in BOPs"
             )
         return "; ".join(told)
 
 
 def find_unquantized(network: nn.Module, layers: Sequence[Layer], shape: tuple[int, int, int]) -> Unquantized:
-    """Find what of a network is not among its layers, multiply-accumulates included."""
+    """Find the parts of a network that are not quantized layers, including their multiply-accumulates."""
     bypassed = untraced_layers(network, layers)
     known = {
         id(parameter) for name in (layer.name for layer in layers) for parameter in _own(network.get_submodule(name))

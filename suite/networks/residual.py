@@ -1,4 +1,4 @@
-"""Residual networks for small images: CIFAR's ResNet-20/32/56 and the digits network (He et al., CVPR 2016)."""
+"""Residual networks for small images: ResNet-20/32/56 for CIFAR and the digits network (He et al., CVPR 2016)."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Shortcut = Literal["padding", "projection"]
 
 
 class ResidualNetwork(nn.Module):
-    """A 3x3 convolution, three stages of residual blocks with 16, 32 and 64 channels, global average pooling, linear.
+    """A 3x3 convolution, three stages of residual blocks with 16, 32 and 64 channels, global average pooling, a linear layer.
 
-    Each stage but the first halves height and width in its first block.
+    Every stage but the first halves height and width in its first block.
 
     Args:
         blocks: Blocks per stage, two convolutions each; n blocks make a ResNet-(6n + 2).
         classes: Number of classes.
         mean: Normalization, one number per channel of the image.
-        std: Likewise, the deviations.
-        shortcut: How a block that changes the shape passes its input on: ``"padding"`` takes every other pixel and
-            pads with zero channels (option A), ``"projection"`` is a 1x1 convolution with batch norm (option B).
+        std: Standard deviations, likewise.
+        shortcut: The shortcut of a block that changes the shape: ``"padding"`` takes every other pixel and pads with zero
+            channels (option A), ``"projection"`` is a 1x1 convolution with batch norm (option B).
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ResidualNetwork(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm, added to what the shortcut passes on."""
+    """Two 3x3 convolutions with batch norm, added to the shortcut."""
 
     def __init__(self, in_channels: int, out_channels: int, shortcut: Shortcut) -> None:
         super().__init__()
@@ -66,21 +66,21 @@ class ResidualBlock(nn.Module):
         self.relu2 = nn.ReLU()
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Features of the block, with the channels and stride it was made for."""
+        """Apply the block to features of shape ``(images, in_channels, height, width)``."""
         residual = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(features)))))
         passed: torch.Tensor = self.relu2(residual + self.downsample(features))
         return passed
 
 
 class PaddingShortcut(nn.Module):
-    """Every other pixel, with as many zero channels before and after as the output lacks: no weights, no MACs."""
+    """Every other pixel, padded with zero channels on both sides: no weights, no MACs."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.channels = channels
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Features with twice the channels and half the height and width."""
+        """Double the channels and halve height and width."""
         return functional.pad(features[:, :, ::2, ::2], (0, 0, 0, 0, self.channels // 2, self.channels // 2))
 
 

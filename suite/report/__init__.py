@@ -10,48 +10,37 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from suite.report.comparison import Comparison
-    from suite.report.plots import plot_best_so_far, plot_certified_accuracy, plot_score_by_bops
-    from suite.report.policies import plot_policies
-    from suite.report.progress import Progress
-    from suite.report.ranking import leaderboard, leaderboard_table
-    from suite.report.statistics import compare_outcomes, compare_searchers, seeds_needed, summarize
-    from suite.report.table import Column, Table
-    from suite.report.write import write_files, write_report
-
-__all__ = [
-    "Column",
-    "Comparison",
-    "Progress",
-    "Table",
-    "compare_outcomes",
-    "compare_searchers",
-    "leaderboard",
-    "leaderboard_table",
-    "plot_best_so_far",
-    "plot_certified_accuracy",
-    "plot_policies",
-    "plot_score_by_bops",
-    "seeds_needed",
-    "summarize",
-    "write_files",
-    "write_report",
-]
+    from suite.report.comparison import Comparison as Comparison
+    from suite.report.plots import plot_best_so_far as plot_best_so_far
+    from suite.report.plots import plot_certified_accuracy as plot_certified_accuracy
+    from suite.report.plots import plot_score_by_bops as plot_score_by_bops
+    from suite.report.policies import plot_policies as plot_policies
+    from suite.report.progress import Progress as Progress
+    from suite.report.ranking import leaderboard as leaderboard
+    from suite.report.ranking import leaderboard_table as leaderboard_table
+    from suite.report.statistics import compare_outcomes as compare_outcomes
+    from suite.report.statistics import compare_searchers as compare_searchers
+    from suite.report.statistics import seeds_needed as seeds_needed
+    from suite.report.statistics import summarize as summarize
+    from suite.report.table import Column as Column
+    from suite.report.table import Table as Table
+    from suite.report.write import write_files as write_files
+    from suite.report.write import write_report as write_report
 
 _HOMES = {
-    "comparison": ("Comparison",),
-    "plots": ("plot_best_so_far", "plot_certified_accuracy", "plot_score_by_bops"),
-    "policies": ("plot_policies",),
-    "progress": ("Progress",),
-    "ranking": ("leaderboard", "leaderboard_table"),
-    "statistics": ("compare_outcomes", "compare_searchers", "seeds_needed", "summarize"),
-    "table": ("Column", "Table"),
-    "write": ("write_files", "write_report"),
+    "comparison": "Comparison",
+    "plots": "plot_best_so_far plot_certified_accuracy plot_score_by_bops",
+    "policies": "plot_policies",
+    "progress": "Progress",
+    "ranking": "leaderboard leaderboard_table",
+    "statistics": "compare_outcomes compare_searchers seeds_needed summarize",
+    "table": "Column Table",
+    "write": "write_files write_report",
 }
 
 
 def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
-        if name in names:
+        if name in names.split():
             return getattr(importlib.import_module(f"suite.report.{home}"), name)
     raise AttributeError(f"module 'suite.report' has no attribute {name!r}")

@@ -122,6 +122,9 @@ class Table:
         """Write a LaTeX ``table``; it needs the packages ``booktabs`` and ``textcomp``."""
         sides = "".join("r" if column.align == "right" else "l" for column in self.columns)
         head, *lines = (" & ".join(map(_latex, line)) + r" \\" for line in (self.headers, *self.cells))
+        lines = [
+            f"{{}}{line}" if line[0] in "[*" else line for line in lines
+        ]  # they would be options of the row before
         body = [f"\\midrule\n{line}" if row in self.emphasized else line for row, line in enumerate(lines)]
         caption = [rf"\caption{{{_latex(self.title)}}}"] if self.title else []
         notes = [rf"\par\smallskip\footnotesize {_latex(note)}" for note in self.notes]
@@ -213,8 +216,7 @@ def _markdown(text: str) -> str:
 
 
 def _latex(text: str) -> str:
-    escaped = _LATEX_LIGATURE.sub(r"\1{}", "".join(_LATEX.get(sign, sign) for sign in text))
-    return f"{{}}{escaped}" if escaped[:1] in ("[", "*") else escaped  # after the end of a row, these are its options
+    return _LATEX_LIGATURE.sub(r"\1{}", "".join(_LATEX.get(sign, sign) for sign in text))
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from suite.certify.certificates import ABSTAIN, Certificates, SetCertificate
+from suite.certify import ABSTAIN, Certificates, SetCertificate
 from suite.contract.space import Policy
 from suite.contract.trial import Metrics, radius_text
 from suite.errors import BitcertError
@@ -42,15 +42,16 @@ class _Checked(BaseModel):
 
 
 class _Metrics(_Checked):
-    clean_accuracy: _Share
-    acr: _Length
-    certified_accuracy: _Shares
+    clean_accuracy: _Share | None
+    acr: _Length | None
+    certified_accuracy: _Shares | None
     bops: _Count
     forward_passes: _Count
     seconds: _Length
     alpha: _Alpha
     method: str
     values: dict[str, _Finite] = {}
+    norm: str | None = None
 
 
 class _Set(_Checked):
@@ -144,15 +145,18 @@ def read_outcome(path: Path) -> Outcome:
         provenance=exam.provenance,
         set_certificate=None if exam.set is None else _set_certificate(exam.set),
     )
-    _check_averages(outcome, path)
+    _check_averages(exam.metrics, outcome, path)
     return outcome
 
 
-def _check_averages(outcome: Outcome, path: Path) -> None:
-    found, metrics, labels = outcome.certificates, outcome.metrics, outcome.labels
-    shares = metrics.certified
-    wanted = [found.acr(labels), *found.certified_accuracy(labels, list(shares)).values()]
-    if not np.allclose([metrics.measured("acr"), *shares.values()], wanted, rtol=_TOLERANCE, atol=_TOLERANCE):
+def _check_averages(metrics: _Metrics, outcome: Outcome, path: Path) -> None:
+    found, labels = outcome.certificates, outcome.labels
+    shares = {float(radius): share for radius, share in (metrics.certified_accuracy or {}).items()}
+    wanted = found.certified_accuracy(labels, list(shares))
+    pairs = [(shares[radius], wanted[radius]) for radius in shares]
+    if metrics.acr is not None:
+        pairs.append((metrics.acr, found.acr(labels)))
+    if any(abs(said - follows) > _TOLERANCE * max(1.0, follows) for said, follows in pairs):
         raise BitcertError(f"{path} is damaged: its ACR and certified accuracies do not follow from its certificates")
 
 

@@ -4,6 +4,8 @@ Example:
     >>> class TestMine(SearcherConformance):
     ...     def make(self, problem, seed):
     ...         return Mine(problem, seed)
+
+``python -m suite.testing.searchers FILE CLASS SEED`` prints what the searcher of such a class proposes.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import numpy as np
 import pytest
 
 from searchers.random_search import RandomSearch
+from suite.contract.cost import ModelSize
 from suite.contract.objective import nondominated
 from suite.contract.problem import Problem
 from suite.contract.searcher import Exhausted, Searcher
@@ -65,6 +68,13 @@ class SearcherConformance(ABC):
         problem = problem_on(SPACES[space], limits(SPACES[space])[limit])
         drive(self.make(problem, seed=0), problem, 24)
 
+    @pytest.mark.parametrize("space", SPACES)
+    def test_every_proposal_is_within_a_model_size(self, space: str) -> None:
+        size = ModelSize()
+        most, least = (size.total(SPACES[space], SPACES[space].uniform(SPACES[space].choices[end])) for end in (-1, 0))
+        problem = problem_on(SPACES[space], f"bytes<={size.units((least + most) // 2)}")
+        drive(self.make(problem, seed=0), problem, 24)
+
     def test_proposals_stay_feasible_on_a_tight_budget_while_it_learns(self) -> None:
         problem = toy_problem(budget="w2.1a2.1")
         drive(self.make(problem, seed=1), problem, EVALUATIONS, width=3)
@@ -79,11 +89,10 @@ class SearcherConformance(ABC):
 
     def test_another_process_proposes_the_same_policies(self) -> None:
         hash_seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
-        file = sys.modules[type(self).__module__].__file__
+        file = Path(str(sys.modules[type(self).__module__].__file__)).resolve()
         child = subprocess.run(
             [sys.executable, "-W", "error", "-m", "suite.testing.searchers", str(file), type(self).__name__, "3"],
             env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            cwd=Path(__file__).parents[1],
             capture_output=True,
             text=True,
             check=False,

@@ -20,10 +20,10 @@ def toy_problem(*, budget: str | int = "w3a3", objective: str = "acr", seed: int
     return SeparableProblem(layers=6, choices=(2, 3, 4, 5, 6), budget=budget, objective=objective, seed=seed)
 
 
-def problem_on(space: SearchSpace, limit: int) -> SeparableProblem:
-    """The separable problem with as many layers, on another space and with another limit on BOPs."""
+def problem_on(space: SearchSpace, budget: str | int) -> SeparableProblem:
+    """The separable problem with as many layers, on another space and with another budget."""
     problem = SeparableProblem(layers=len(space.layers))
-    problem.space, problem.budget = space, cost.parse_budget(limit, space)
+    problem.space, problem.budget = space, cost.parse_budget(budget, space)
     return problem
 
 
@@ -76,8 +76,9 @@ def assert_feasible(problem: Problem, policy: Policy) -> None:
             assert not space.tie_weight_activation or precision.weight == precision.activation, f"{name} is tied"
     for group in space.ties:
         assert len({by_name[name] for name in group}) == 1, f"{group} are tied"
-    spent = sum(layer.macs * by_name[layer.name].weight * by_name[layer.name].activation for layer in space.layers)
-    assert spent <= problem.budget.limit, f"{spent} BOPs are over the budget of {problem.budget.limit}"
+    rule, limit = problem.budget.cost, problem.budget.limit
+    spent = sum(rule.of_layer(layer, by_name[layer.name]) for layer in space.layers) + rule.constant(space)
+    assert spent <= limit, f"{rule.units(spent)} {rule.unit} are over the budget of {rule.units(limit)}"
 
 
 def drive(

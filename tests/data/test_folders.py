@@ -124,10 +124,10 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     for path in tmp_path.glob("val/*/*"):
         path.write_bytes(path.read_bytes()[:100])
     exam = load_dataset("imagenet", tmp_path).splits["exam"]
-    with pytest.raises(BitcertError, match=r"image \S+\.JPEG cannot be decoded"):
+    with pytest.raises(BitcertError, match=r"cannot decode image \S+\.JPEG"):
         exam.images(0, 1)
 
 
 def test_imagenet_cannot_be_downloaded(tmp_path: Path) -> None:
-    with pytest.raises(BitcertError, match="cannot be downloaded"):
+    with pytest.raises(BitcertError, match="cannot download"):
         load_dataset("imagenet", tmp_path, download=True)

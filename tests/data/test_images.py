@@ -47,12 +47,12 @@ def test_a_subset_keeps_ids_labels_and_images_together() -> None:
 
 
 def test_an_image_in_two_splits_is_refused() -> None:
-    with pytest.raises(BitcertError, match="two splits"):
+    with pytest.raises(BitcertError, match="more than one split"):
         _tiny({"train": [0, 1], "calibration": [2], "search": [3], "exam": [1, 4]})
 
 
 def test_an_empty_split_is_refused() -> None:
-    with pytest.raises(BitcertError, match="nothing for the calibration split"):
+    with pytest.raises(BitcertError, match="none for the calibration split"):
         _tiny({"train": [0, 1], "calibration": [], "search": [3], "exam": [4]})
 
 

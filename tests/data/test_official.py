@@ -132,7 +132,7 @@ def test_a_batch_with_another_checksum_is_never_unpickled(tmp_path: Path) -> Non
 def test_objects_in_an_archive_are_never_unpickled(tmp_path: Path) -> None:
     trap = np.array([_Trap(tmp_path / "sprung")], dtype=object)
     np.savez(tmp_path / "cifar10.npz", x_train=trap, y_train=trap, x_test=trap, y_test=trap)
-    with pytest.raises(BitcertError, match=r"cifar10\.npz cannot be read"):
+    with pytest.raises(BitcertError, match=r"cannot read \S+cifar10\.npz"):
         load_dataset("cifar10", tmp_path)
     assert not (tmp_path / "sprung").exists()
 
@@ -140,7 +140,7 @@ def test_objects_in_an_archive_are_never_unpickled(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"\x93NUMPY"])
 def test_a_damaged_archive_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "cifar10.npz").write_bytes(content)
-    with pytest.raises(BitcertError, match=r"cifar10\.npz cannot be read"):
+    with pytest.raises(BitcertError, match=r"cannot read \S+cifar10\.npz"):
         load_dataset("cifar10", tmp_path)
 
 
@@ -150,7 +150,7 @@ def test_a_truncated_archive_is_named(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[1000:2000] = bytes(1000)
     path.write_bytes(bytes(content))
-    with pytest.raises(BitcertError, match=r"cifar10\.npz cannot be read"):
+    with pytest.raises(BitcertError, match=r"cannot read \S+cifar10\.npz"):
         load_dataset("cifar10", tmp_path)
 
 
@@ -164,7 +164,7 @@ def test_truncated_mnist_files_are_an_error(tmp_path: Path) -> None:
     _write_mnist(tmp_path)
     path = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(BitcertError, match="MNIST is absent or damaged"):
+    with pytest.raises(BitcertError, match="MNIST is missing or damaged"):
         load_dataset("mnist", tmp_path)
 
 

@@ -116,7 +116,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 
 @pytest.mark.parametrize(("name", "channels"), [("resnet20", 2), ("resnet50", 1)])
 def test_channels_that_do_not_fit_are_refused(name: str, channels: int) -> None:
-    with pytest.raises(BitcertError, match=f"not {channels}"):
+    with pytest.raises(BitcertError, match=f"got {channels}"):
         build_network(name, 10, channels)
 
 

@@ -189,7 +189,7 @@ def test_layers_that_compute_something_else_are_refused(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ("return nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double()", "not of 32 bits"),
+        ("return nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double()", "not 32-bit floats"),
         ("return Asserting()", "cannot take an image of shape .*: wrong height"),
         ("return Keyword()", "as a keyword"),
     ],

@@ -237,7 +237,7 @@ def test_torchvisions_networks_work_unchanged(name: str) -> None:
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         quantized = QuantizedNetwork(network, layers, calibrate(network, [layer.name for layer in layers], [images]))
-        quantized.set_policy(SearchSpace(layers).uniform(8))
+        quantized.set_policy(SearchSpace(layers).uniform(6))  # a grid of 8 bits takes three times as long to fit
         expected, found = network(images), quantized(images)
     assert torch.isfinite(found).all()
     assert (found - expected).norm() < 0.35 * expected.norm()

@@ -39,7 +39,7 @@ def test_an_exam_has_the_numbers_that_it_recorded(tmp_path: Path) -> None:
     assert (row["name"], row["images"]) == ("float", len(outcome.labels))
     assert row["acr"] == pytest.approx(outcome.metrics.acr)
     for radius in (0.0, 0.25, 0.5):
-        assert row[f"certified@{radius:g}"] == pytest.approx(outcome.metrics.certified_accuracy[radius])
+        assert row[f"certified@{radius:g}"] == pytest.approx(outcome.metrics.certified[radius])
 
 
 def test_the_command_writes_table_and_figure(
@@ -104,7 +104,7 @@ def test_beside_a_sequential_exam_all_radii_are_rounded_down_alike(
 ) -> None:
     """An exam that tried 0, 0.25 and 0.5 only must not look worse than a table of any radius, nor fail where it never tried."""
     outcome = fabricate().reference
-    tried = {radius: outcome.metrics.certified_accuracy[radius] for radius in (0.0, 0.25, 0.5)}
+    tried = {radius: outcome.metrics.certified[radius] for radius in (0.0, 0.25, 0.5)}
     radius = np.array([0.0, 0.25, 0.5])[np.searchsorted([0.0, 0.25, 0.5], outcome.certificates.radius, "right") - 1]
     certificates = replace(outcome.certificates, radius=radius)
     acr = certificates.acr(outcome.labels)

@@ -90,25 +90,22 @@ def differences(comparison: PostStepComparison) -> pd.DataFrame:
 def exam_rows(comparison: PostStepComparison) -> pd.DataFrame:
     """One row per exam: post-step, policy, seed, score, certified accuracies, and the losses on the way."""
     rows = []
-    for name, policies in comparison.exams.items():
-        for position, outcomes in enumerate(policies):
+    for name, exams in comparison.exams.items():
+        for policy, outcomes in zip(comparison.policies, exams, strict=True):
             for seed, outcome in zip(comparison.provenance["seeds"], outcomes, strict=False):
-                certified = outcome.metrics.certified_accuracy
-                record = outcome.provenance.get("post_step_record", {})
+                metrics, record = outcome.metrics, outcome.provenance.get("post_step_record", {})
                 rows.append(
                     {
                         "post_step": name,
-                        "policy": comparison.policies[position].to_json(),
+                        "policy": policy.to_json(),
                         "seed": seed,
                         "score": exam_score(outcome, comparison.objective),
-                        "acr": outcome.metrics.acr,
-                        "clean_accuracy": outcome.metrics.clean_accuracy,
-                        **{f"certified_at_{radius:g}": share for radius, share in certified.items()},
+                        "acr": metrics.acr,
+                        "clean_accuracy": metrics.clean_accuracy,
+                        **{f"certified_at_{radius:g}": share for radius, share in metrics.certified.items()},
                         "loss_last_capture": (record.get("captures") or [None])[-1],
-                        "loss_averaged": record.get("averaged"),
-                        "loss_requantized": record.get("requantized"),
-                        "loss_finetuned": record.get("finetuned"),
-                        "seconds": outcome.metrics.seconds,
+                        **{f"loss_{at}": record.get(at) for at in ("averaged", "requantized", "finetuned")},
+                        "seconds": metrics.seconds,
                     }
                 )
     return pd.DataFrame(rows)

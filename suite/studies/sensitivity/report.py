@@ -115,9 +115,13 @@ def plot_losses(found: Sensitivity, ax: Axes | None = None, method: str | None =
         losses = found.losses[found.losses["method"] == name]
         largest = float(losses["loss"].abs().max()) or 1.0
         table = losses[losses["part"] == side].pivot_table(index="bits", columns="layer", values="loss", sort=False)
+        table = table.reindex(columns=names).sort_index(ascending=False)
         sns.heatmap(
-            table.reindex(columns=names).sort_index(ascending=False),
+            table,
             ax=axes,
+            annot=np.where(table < 0, "\N{MINUS SIGN}", ""),  # in grey, red and blue are the same
+            fmt="",
+            annot_kws={"size": 7},
             cmap="vlag",
             norm=SymLogNorm(largest / 100, vmin=-largest, vmax=largest),
             cbar=False,

@@ -84,7 +84,7 @@ def read_table(path: Path, name: str | None = None) -> CertificateTable:
         exam = {name: find(outcome.provenance, f"exam.{name}") for name in ("n0", "n", "alpha")}
         shared = {name: find(outcome.provenance, name) for name in ("sigma", "data_sha256")}
         method, correct = outcome.metrics.method, certificates.prediction == outcome.labels
-        tried = tuple(sorted(outcome.metrics.certified_accuracy)) if method == "sequential" else None
+        tried = tuple(sorted(outcome.metrics.certified)) if method == "sequential" else None
         settings = {"method": method, **exam, **shared}
         return CertificateTable(called, path, certificates.radius, correct, settings, tried)
     try:

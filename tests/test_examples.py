@@ -1,0 +1,73 @@
+"""The notebook-style examples, run as they stand, and the example searcher against the conformance kit."""
+
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suite.contract.problem import Problem
+from suite.contract.searcher import Searcher
+from suite.testing.searchers import SearcherConformance
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+EXPECTED = {
+    "ablation": "underpowered",
+    "certificate": "abstains",
+    "own_network": "float network:  ACR",
+    "own_searcher": "hill climbing: ACR",
+    "results": "trials, best search estimate",
+    "search": "held-out ACR",
+}
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, with the examples importable."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    for name in EXPECTED:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+def run(name: str) -> dict[str, Any]:
+    """Run an example as a script; its variables."""
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+
+
+def test_every_example_is_listed_and_short() -> None:
+    files = sorted(EXAMPLES.glob("*.py"))
+    assert [file.stem for file in files] == sorted(EXPECTED)
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        assert len(text.splitlines()) < 60, file.name
+        assert text.startswith("# %% [markdown]\n# # "), file.name
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_example_runs(name: str, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(name)
+    assert EXPECTED[name] in capsys.readouterr().out
+
+
+def test_certificates_stay_below_the_true_distance(workplace: Path) -> None:
+    found = run("certificate")
+    certified = found["certificates"].radius
+    assert (certified <= found["SIDE"] * abs(found["means"] - 0.5)).all()
+    assert (certified[1:] > 0).all()
+
+
+def test_figures_are_matplotlib_axes(workplace: Path) -> None:
+    run("results")
+    assert (workplace / "certified_accuracy.png").stat().st_size > 10_000
+
+
+class TestHillClimbing(SearcherConformance):
+    learns = False
+
+    def make(self, problem: Problem, seed: int) -> Searcher:
+        found = runpy.run_path(str(EXAMPLES / "own_searcher.py"))["HillClimbing"]
+        searcher: Searcher = found(problem, seed)
+        return searcher
