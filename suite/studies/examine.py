@@ -71,7 +71,7 @@ class Examine(Study[ExamineSettings, "Outcome"]):
 
     def run(self, *, quiet: bool = True) -> Outcome:
         """Hold the exam."""
-        from suite.report.progress import exam_shown
+        from suite.report.progress import Progress
         from suite.run.exam import exam_forward_passes, examine
         from suite.run.outcomes import write_outcome
 
@@ -82,15 +82,17 @@ class Examine(Study[ExamineSettings, "Outcome"]):
         steps = 0 if policy is None else step.steps
         with keyed("exam"):
             passes = exam_forward_passes(problem, exam)
-        with exam_shown(passes, steps, quiet=quiet) as (progress, on_step):
+        with Progress(quiet=quiet) as progress:
+            progress.add("post-step", steps)
+            progress.add("exam", passes)
             outcome = examine(
                 problem,
                 policy,
                 step,
                 exam=exam,
                 finetune_steps=None if run is None else run.provenance["fidelity"]["finetune_steps"],
-                progress=progress,
-                on_step=on_step,
+                progress=lambda count: progress.advance("exam", count),
+                on_step=lambda done: progress.update("post-step", done),
             )
         if self.settings.out is not None:
             write_outcome(outcome, Path(self.settings.out))

@@ -9,7 +9,7 @@ from suite.studies.settings import Group, keyed, setting
 from suite.studies.study import Study, check_against
 
 if TYPE_CHECKING:
-    from suite.run.records import Comparison
+    from suite.report.comparison import Comparison
     from suite.studies.plan import Plan
 
 
@@ -53,12 +53,12 @@ class Report(Study[ReportSettings, "Comparison"]):
         """Print the leaderboard."""
         from rich.console import Console
 
-        from suite.report import leaderboard, print_leaderboard
+        from suite.report import leaderboard, leaderboard_table
 
         if as_json:
             print((self.out() / "leaderboard.json").read_text(encoding="utf-8"))
             return 0
-        print_leaderboard(leaderboard(result, self.settings.against or "random"), Console())
+        leaderboard_table(leaderboard(result, self.settings.against or "random")).print(Console())
         print(f"report in {self.out()}; begin with {self.out() / 'index.html'}")
         return 0
 

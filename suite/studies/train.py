@@ -71,7 +71,7 @@ class Train(Study[TrainSettings, "dict[str, Any]"]):
     def run(self, *, quiet: bool = True) -> dict[str, Any]:
         """Train, or resume the training; returns the checkpoint's record."""
         from suite.data import load_dataset
-        from suite.report.progress import epochs_shown
+        from suite.report.progress import Progress
         from suite.train.recipe import make_checkpoint, recipe_for
 
         settings, definition, sigma = self.settings, self.definition, self.sigma
@@ -87,9 +87,15 @@ class Train(Study[TrainSettings, "dict[str, Any]"]):
         if self.out.exists():
             raise BitcertError(f"{self.out} exists; choose another --out, or remove it to train again")
         dataset = load_dataset(definition.dataset, settings.problem.data, download=settings.problem.download)
-        with epochs_shown(recipe.settings.epochs, quiet=quiet) as progress:
+        with Progress(quiet=quiet) as progress:
+            progress.add("training", recipe.settings.epochs)
+            progress.show()
+
+            def on_epoch(epoch: int, _: int, loss: float, accuracy: float) -> None:
+                progress.update("training", epoch, state=f"loss {loss:.3f}  accuracy under noise {accuracy:.3f}")
+
             return make_checkpoint(
-                dataset, recipe, self.out, sigma=sigma, seed=settings.seed, command=command, progress=progress
+                dataset, recipe, self.out, sigma=sigma, seed=settings.seed, command=command, progress=on_epoch
             )
 
     def answer(self, result: dict[str, Any], *, as_json: bool) -> int:

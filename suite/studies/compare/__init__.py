@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from suite.contract.problem import Problem
-    from suite.run.records import Comparison
+    from suite.report.comparison import Comparison
     from suite.studies.compare.run import Batch, ComparisonSettings
     from suite.studies.plan import Plan
 
@@ -123,12 +123,13 @@ class Searches(ReportedStudy[SearchesT, "Comparison | None"]):
     def run(self, *, quiet: bool = True) -> Comparison | None:
         """Search, certify the winners, and write the report."""
         from suite.report import write_report
-        from suite.report.progress import trials_shown
+        from suite.report.progress import Progress, SearchBars
         from suite.studies.compare.recording import RecordingWatcher
         from suite.studies.compare.run import load_comparison, run_batch
 
         wanted, resources = self.comparison(), self.settings.executor.logged(self.directory)
-        with trials_shown(self.problem, self.batch.of(wanted), wanted.limits, quiet=quiet) as watcher:
+        with Progress(quiet=quiet) as progress:
+            bars = SearchBars(progress, self.problem.objective, self.batch.of(wanted), wanted.limits)
             run_batch(
                 self.problem,
                 wanted,
@@ -137,7 +138,7 @@ class Searches(ReportedStudy[SearchesT, "Comparison | None"]):
                 executor=self.settings.executor.name,
                 retries=self.settings.spend.retries,
                 resources=resources,
-                watcher=RecordingWatcher(watcher, self.recorder.write),
+                watcher=RecordingWatcher(bars, self.recorder.write),
             )
         if self.batch.count > 1:
             return None
@@ -156,10 +157,10 @@ class Searches(ReportedStudy[SearchesT, "Comparison | None"]):
 
     def show(self, result: Comparison | None, console: Console) -> None:
         """The leaderboard."""
-        from suite.report import leaderboard, print_leaderboard
+        from suite.report import leaderboard, leaderboard_table
 
         assert result is not None
-        print_leaderboard(leaderboard(result, self.against() or "random"), console)
+        leaderboard_table(leaderboard(result, self.against() or "random")).print(console)
 
     def plan(self) -> Plan:
         """All searches, and an exam of every winner and of the float network."""

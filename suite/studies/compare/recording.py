@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from suite.contract.trial import Trial
 from suite.run.records import Outcome
-from suite.studies.compare.run import Watcher
+from suite.run.watcher import Watcher
 
 
 class RecordingWatcher(Watcher):

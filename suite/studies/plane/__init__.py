@@ -59,7 +59,7 @@ class Plane(ReportedStudy[PlaneSettings, "LossPlane"]):
 
     def run(self, *, quiet: bool = True) -> LossPlane:
         """Train, measure, and write the report."""
-        from suite.report.progress import plane_shown
+        from suite.report.progress import Progress
         from suite.studies.plane.report import write_plane
         from suite.studies.plane.run import map_plane
 
@@ -67,7 +67,9 @@ class Plane(ReportedStudy[PlaneSettings, "LossPlane"]):
         check_same_network(run, problem)
         assert run.best is not None
         step, fidelity = self.settings.step(), self.settings.spend.fidelity(problem)
-        with plane_shown(step.steps, size, quiet=quiet) as (on_step, on_point):
+        with Progress(quiet=quiet) as progress:
+            progress.add("finetuning", step.steps)
+            progress.add("points", size**2 + 5)
             plane = map_plane(
                 problem,
                 run.best.policy,
@@ -75,17 +77,17 @@ class Plane(ReportedStudy[PlaneSettings, "LossPlane"]):
                 post_step=step,
                 size=size,
                 fidelity=fidelity,
-                on_step=self.recorder.before(on_step),
-                on_point=self.recorder.before(on_point),
+                on_step=self.recorder.before(lambda done: progress.update("finetuning", done)),
+                on_point=self.recorder.before(lambda count: progress.update("points", count)),
             )
         write_plane(plane, self.report)
         return plane
 
     def show(self, result: LossPlane, console: Console) -> None:
         """The marks."""
-        from suite.studies.plane.report import print_plane
+        from suite.studies.plane.report import mark_table
 
-        print_plane(result, console)
+        mark_table(result).print(console)
 
     def plan(self) -> Plan:
         """One post-step, and a measurement of every point and mark."""

@@ -65,7 +65,7 @@ class PostSteps(ReportedStudy[PostStepsSettings, "PostStepComparison"]):
 
     def run(self, *, quiet: bool = True) -> PostStepComparison:
         """Finetune, certify, and write the report."""
-        from suite.report.progress import exams_shown
+        from suite.report.progress import Progress
         from suite.studies.post_steps.report import write_post_steps
         from suite.studies.post_steps.run import PostStepSettings, compare_post_steps, sample_policies
 
@@ -76,24 +76,25 @@ class PostSteps(ReportedStudy[PostStepsSettings, "PostStepComparison"]):
         with keyed("post_steps"):
             wanted = PostStepSettings(settings.post_steps, policies, settings.seeds, exam, settings.steps)
         resources = settings.executor.resources(self.directory)
-        with exams_shown(quiet=quiet) as (on_start, on_exam):
+        with Progress(quiet=quiet) as progress:
+            progress.add("exams")
             comparison = compare_post_steps(
                 problem,
                 wanted,
                 self.directory,
                 executor=settings.executor.name,
                 resources=resources,
-                on_start=self.recorder.before(on_start),
-                on_exam=on_exam,
+                on_start=self.recorder.before(lambda exams: progress.update("exams", total=exams)),
+                on_exam=lambda _: progress.advance("exams"),
             )
         write_post_steps(comparison, self.report)
         return comparison
 
     def show(self, result: PostStepComparison, console: Console) -> None:
         """The differences."""
-        from suite.studies.post_steps.report import print_post_steps
+        from suite.studies.post_steps.report import post_step_table
 
-        print_post_steps(result, console)
+        post_step_table(result).print(console)
 
     def plan(self) -> Plan:
         """Every post-step of every policy and seed, and an exam of each."""

@@ -67,7 +67,7 @@ class Search(Study[SearchSettings, "Run"]):
 
     def run(self, *, quiet: bool = True) -> Run:
         """Search, or resume the search."""
-        from suite.report.progress import trials_shown
+        from suite.report.progress import Progress, SearchBars
         from suite.run.registry import make_searcher
         from suite.studies.search.run import search
 
@@ -80,7 +80,8 @@ class Search(Study[SearchSettings, "Run"]):
         fidelity = spend.fidelity_of(self.problem, settings.problem)
         rungs = spend.ladder(fidelity)
         recorder = Recorder("search", settings, self.directory)
-        with trials_shown(self.problem, [(searcher.name, searcher.seed)], limits, quiet=quiet) as watcher:
+        with Progress(quiet=quiet) as progress:
+            watcher = SearchBars(progress, self.problem.objective, [(searcher.name, searcher.seed)], limits)
             run = search(
                 self.problem,
                 searcher,

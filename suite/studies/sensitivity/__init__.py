@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,18 +52,21 @@ class Sensitivity(ReportedStudy[SensitivitySettings, "work.Sensitivity"]):
 
     def run(self, *, quiet: bool = True) -> work.Sensitivity:
         """Measure, probe, and write the report."""
-        from baselines import SENSITIVITY
-        from suite.report.progress import sensitivity_shown
+        from suite.report.progress import Progress
+        from suite.run.registry import predicting_names
         from suite.studies.sensitivity.report import write_sensitivity
         from suite.studies.sensitivity.run import analyse_sensitivity, make_methods
 
         settings, problem = self.settings, self.problem
-        methods = settings.methods or SENSITIVITY
+        methods = settings.methods or predicting_names()
         with keyed("methods"):
             make_methods(problem, methods)  # mistakes come out before anything is shown or written
         fidelity = settings.spend.fidelity_of(problem, settings.problem)
         resources = settings.executor.logged(self.directory)
-        with sensitivity_shown(settings.policies, len(methods), quiet=quiet) as (on_trial, on_method):
+        with Progress(quiet=quiet) as progress:
+            progress.add("policies", settings.policies)
+            progress.add("methods", len(methods))
+            probed = itertools.count()
             found = analyse_sensitivity(
                 problem,
                 self.directory / "policies",
@@ -72,17 +76,18 @@ class Sensitivity(ReportedStudy[SensitivitySettings, "work.Sensitivity"]):
                 fidelity=fidelity,
                 executor=settings.executor.name,
                 resources=resources,
-                on_trial=self.recorder.before(on_trial),
-                on_method=on_method,
+                on_trial=self.recorder.before(lambda _: progress.advance("policies")),
+                on_method=lambda name: progress.update("methods", next(probed), state=f"probing for {name}"),
             )
+            progress.update("methods", len(methods), state="")
         write_sensitivity(found, self.report)
         return found
 
     def show(self, result: work.Sensitivity, console: Console) -> None:
         """How well the methods predict."""
-        from suite.studies.sensitivity.report import print_sensitivity
+        from suite.studies.sensitivity.report import method_table
 
-        print_sensitivity(result, console)
+        method_table(result).print(console)
 
     def plan(self) -> Plan:
         """The measured policies; probes come on top."""

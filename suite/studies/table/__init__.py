@@ -63,12 +63,12 @@ class Table(Study[TableSettings, "pd.DataFrame"]):
         """Print the table."""
         from rich.console import Console
 
-        from suite.studies.table.report import print_tables
+        from suite.studies.table.report import certificate_table
 
         if as_json:
             print(result.to_json(orient="records", indent=2, double_precision=15))
             return 0
-        print_tables(result, Console())
+        certificate_table(result).print(Console())
         if self.settings.out is not None:
             print(f"table and figure in {self.settings.out}")
         return 0
