@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from suite.certify.certifier import Certifier
-from suite.protocols.protocol import Preparation
 
+from suite.certify.certifier import Certifier
 from suite.plugins import CERTIFIERS, POST_STEPS, PROTOCOLS
+from suite.protocols.protocol import Preparation
 from suite.testing.certifiers import CertifierConformance, HalfSpace
 from suite.testing.protocols import PreparationConformance
 

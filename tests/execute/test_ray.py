@@ -207,13 +207,8 @@ def test_metrics_go_to_tensorboard_and_a_parallel_run_is_replayed_without_ray(
     assert any(b"certified_at_0.25" in file.read_bytes() for file in written)
 
 
-<<<<<<< HEAD
 def test_an_interrupt_ends_the_command_and_the_run_goes_on(tmp_path: Path, stopped_ray: None) -> None:
     journal, evaluations = tmp_path / "run" / "journal.jsonl", 100_000
-=======
-def test_an_interrupt_ends_a_long_run_and_it_can_be_resumed(tmp_path: Path, stopped_ray: None) -> None:
-    journal = tmp_path / "run" / "journal.jsonl"
->>>>>>> w-store
     command = [sys.executable, "-m", "suite.cli", "search", "--problem", "separable", "--searcher", "random"]
     command += ["--directory", str(tmp_path / "run"), "--evaluations", str(evaluations), "--executor", "ray"]
     process = subprocess.Popen(
@@ -221,15 +216,9 @@ def test_an_interrupt_ends_a_long_run_and_it_can_be_resumed(tmp_path: Path, stop
     )
     try:
         while process.poll() is None and not (journal.exists() and journal.read_text().count('"tell"') >= 5):
-<<<<<<< HEAD
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, shown = process.communicate()
-=======
-            time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        _, shown = process.communicate(timeout=300)  # all evaluations would take far longer
->>>>>>> w-store
     finally:
         process.kill()
     assert process.returncode == 130
