@@ -6,7 +6,7 @@
 
 # %%
 import suite
-from suite.problems.definition import ExamSettings
+from suite.certify.exam import ExamSettings
 
 problem = suite.load_problem("digits", budget="w3a3", sigma=0.25, seed=0)
 print(f"{len(problem.space.layers)} layers, {problem.space.cardinality:.3g} policies, {problem.budget.limit:,} BOPs")

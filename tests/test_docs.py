@@ -135,7 +135,7 @@ def test_documented_commands_name_verbs_and_options_that_exist() -> None:
 
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it stands but for its sizes: few evaluations, and a small exam."""
-    from suite.problems.definition import ExamSettings
+    from suite.certify.exam import ExamSettings
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (code,) = [code for _, language, code in FENCE.findall(text) if language == "python"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from suite.certify.exam import ExamSettings
 from suite.contract.trial import Fidelity
-from suite.problems.definition import Definition, ExamSettings
+from suite.problems.definition import Definition
 
 DIGITS = Definition(
     name="digits",

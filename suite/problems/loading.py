@@ -18,10 +18,10 @@ from suite.errors import BitcertError
 from suite.networks import build_network, load_checkpoint, network_sha256, shipped_checkpoint
 from suite.problems.definition import Definition
 from suite.problems.setup import calibration_split
-from suite.problems.workbench import Workbench, labelled_batches, torch_threads
 from suite.quantize import QuantizedNetwork, calibrate
 from suite.seeds import derive_seed
 from suite.train.finetune import FinetuneSettings
+from suite.workbench import Workbench, labelled_batches, torch_threads
 
 
 class DataWarning(UserWarning):

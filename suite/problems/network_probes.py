@@ -17,11 +17,11 @@ from suite.contract.probes import GRADIENT_PASSES, Derivatives, Part, Probes, Pr
 from suite.contract.space import Policy
 from suite.data import ImageSplit
 from suite.errors import BitcertError
-from suite.problems.workbench import Batches, Workbench
 from suite.quantize.calibration import Calibration, quantizable_modules
 from suite.quantize.steps import activation_grid, quantize
 from suite.seeds import derive_seed
 from suite.train.indicators import learn_steps, passes_per_image
+from suite.workbench import Batches, Workbench
 
 _SHARPNESS = 2.0
 """Factor of the margins: nearer to what is counted in a certificate, which is infinitely sharp, than the softmax itself."""

@@ -25,8 +25,8 @@ from suite.contract.trial import Fidelity
 from suite.data import ImageDataset, ImageSplit
 from suite.errors import BitcertError
 from suite.networks import network_sha256
-from suite.problems.workbench import Workbench
 from suite.seeds import derive_seed
+from suite.workbench import Workbench
 
 BASE_FACTOR = 10
 """Samples of a base of incremental certificates, relative to those of the classifiers certified with its help."""

@@ -27,9 +27,9 @@ from suite.problems.definition import Definition
 from suite.problems.loading import Sources, load_workbench, usable_device
 from suite.problems.network_probes import NetworkProbes
 from suite.problems.setup import SearchSetup
-from suite.problems.workbench import BenchProblem, Workbench
 from suite.protocols import Prepared, Request, protocol_for
 from suite.train.finetune import FinetuneSettings
+from suite.workbench import BenchProblem, Workbench
 
 
 class VisionProblem(BenchProblem):

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from suite.contract.space import Policy
-from suite.problems.workbench import Workbench
 from suite.protocols.protocol import Prepared, Protocol, Request
 from suite.seeds import derive_seed
 from suite.train.finetune import finetune
+from suite.workbench import Workbench
 
 
 @dataclass(frozen=True, slots=True)

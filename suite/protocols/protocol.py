@@ -13,7 +13,7 @@ from torch import nn
 from suite.contract.space import Policy
 from suite.errors import BitcertError
 from suite.plugins import POST_STEPS, PROTOCOLS
-from suite.problems.workbench import Workbench
+from suite.workbench import Workbench
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from suite.contract.space import Policy
-from suite.problems.workbench import Workbench
 from suite.protocols.protocol import Prepared, Protocol, Request
+from suite.workbench import Workbench
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from suite.contract.space import Policy
 from suite.errors import BitcertError
-from suite.problems.workbench import Workbench
 from suite.protocols.protocol import PostStep, Prepared, Request
 from suite.protocols.training import CyclesAndFinish, training_of
 from suite.train.sqwa import SQWASettings
+from suite.workbench import Workbench
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from suite.contract.space import Policy
-from suite.problems.workbench import Workbench
 from suite.protocols.protocol import Prepared, Request
 from suite.protocols.training import CyclesAndFinish, training_of
 from suite.train.sqwa import Averaged, SQWASettings, sqwa
+from suite.workbench import Workbench
 
 
 @dataclass(frozen=True, slots=True)

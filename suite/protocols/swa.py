@@ -6,11 +6,11 @@ import copy
 from dataclasses import dataclass
 
 from suite.contract.space import Policy
-from suite.problems.workbench import Workbench
 from suite.protocols.protocol import Prepared, Request
 from suite.protocols.training import CyclesAndFinish, training_of
 from suite.quantize import TrainableNetwork, calibrate, recalibrate_batch_norm
 from suite.train.sqwa import SQWASettings, average_cycles
+from suite.workbench import Workbench
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ import torch
 
 from suite.certify import NoiseStream
 from suite.errors import BitcertError
-from suite.problems.workbench import Workbench
 from suite.protocols.protocol import PostStep
 from suite.seeds import derive_seed
 from suite.train.sqwa import Averaged, SQWASettings, Training
+from suite.workbench import Workbench
 
 _IMAGES = 1_000
 """Training images, at most, on which batch norms are recalibrated and losses measured."""

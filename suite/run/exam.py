@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from suite.certify import Task
+from suite.certify.exam import ExamSettings
 from suite.certify.sampling import Progress
 from suite.contract.cost import float_bops
 from suite.contract.problem import Problem
@@ -14,14 +15,13 @@ from suite.contract.space import Policy
 from suite.data import ImageSplit
 from suite.execute.executor import Executor
 from suite.measure import measure
-from suite.problems.definition import ExamSettings
 from suite.problems.vision import warn_if_unreachable
-from suite.problems.workbench import bench_problem, workbench_of
 from suite.protocols import NoPostStep, PostStep, Prepared, Request, parse_post_step, protocol_for
 from suite.run.outcomes import write_outcome
 from suite.run.provenance import software
 from suite.run.records import Outcome
 from suite.seeds import derive_seed
+from suite.workbench import bench_problem, workbench_of
 
 _PURPOSE = "images to hold an exam on"
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
 
+FINALISTS = 4
+"""How many of the best policies are measured again by default where a search measures estimates."""
+
 RETRIES = 2
 """How often a failed trial is retried by default: what killed a worker may not kill the next one."""
 

@@ -25,9 +25,9 @@ from suite.studies.study import Study, check_same_network, load_recorded
 
 if TYPE_CHECKING:
     from suite.contract.space import Policy
-    from suite.problems.workbench import BenchProblem
     from suite.run.records import Outcome, Run
     from suite.studies.plan import Plan
+    from suite.workbench import BenchProblem
 
 
 class ExamineSettings(Group):

@@ -15,13 +15,13 @@ from suite.contract.trial import Fidelity
 from suite.networks import build_network
 from suite.problems.setup import select_samples
 from suite.problems.vision import VisionProblem
-from suite.problems.workbench import torch_threads
 from suite.protocols import PostStep
 from suite.quantize import QuantizedNetwork, calibrate
 from suite.run.exam import exam_forward_passes
-from suite.studies.search.run import FINALISTS
+from suite.run.limits import FINALISTS
 from suite.studies.settings import CertificateSettings, ExecutorSettings, SearchedProblem, SpendSettings
 from suite.train.finetune import FinetuneSettings
+from suite.workbench import torch_threads
 
 _POST_STEP_IMAGES = 1_000
 """Training images, at most, on which a post-step recomputes batch norms and measures losses."""

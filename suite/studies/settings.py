@@ -16,15 +16,15 @@ from suite import plugins
 from suite.errors import BitcertError, unknown_name
 
 if TYPE_CHECKING:
+    from suite.certify.exam import ExamSettings
     from suite.contract.problem import Problem
     from suite.contract.space import Policy
     from suite.contract.trial import Fidelity
     from suite.execute.executor import Resources
-    from suite.problems.definition import ExamSettings
-    from suite.problems.workbench import BenchProblem
     from suite.protocols import PostStep
     from suite.run.limits import Limits
     from suite.run.rungs import Rungs
+    from suite.workbench import BenchProblem
 
 Key = tuple[str | int, ...]
 """Where a setting stands, such as ``("problem", "budget")``."""
@@ -409,7 +409,7 @@ class CertificateSettings(Group):
     @keyed("exam")
     def build(self, problem: Problem, split: str = "exam") -> ExamSettings:
         """The exam; reads the data if no number of images was given."""
-        from suite.problems.definition import ExamSettings
+        from suite.certify.exam import ExamSettings
         from suite.run.exam import default_exam
 
         exam = ExamSettings(self.images, self.n0, self.n, self.alpha, self.certify, split)
@@ -491,7 +491,7 @@ class RayByDefault(LoggedExecutor):
 @keyed("problem")
 def with_network(problem: Problem, purpose: str) -> BenchProblem:
     """The problem, which must have a network and images for this purpose, such as ``"network to probe"``."""
-    from suite.problems.workbench import bench_problem
+    from suite.workbench import bench_problem
 
     return bench_problem(problem, purpose)
 

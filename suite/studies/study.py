@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from suite.contract.problem import Problem
-    from suite.problems.workbench import BenchProblem
     from suite.run.records import Run
     from suite.studies.plan import Plan
+    from suite.workbench import BenchProblem
 
 EXPERIMENT_FILE = "experiment.yaml"
 

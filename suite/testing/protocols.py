@@ -18,8 +18,8 @@ from torch import Tensor
 
 from suite.plugins import PROTOCOLS
 from suite.problems import load_problem
-from suite.problems.workbench import Workbench, workbench_of
 from suite.protocols.protocol import Preparation, Prepared, Protocol, Request
+from suite.workbench import Workbench, workbench_of
 
 
 class PreparationConformance(ABC):

@@ -20,7 +20,7 @@ from suite.contract.space import SearchSpace
 from suite.errors import BitcertError
 from suite.networks import trace_layers
 from suite.problems.network_probes import NetworkDerivatives
-from suite.problems.workbench import Workbench
+from suite.workbench import Workbench
 
 # What torch imports for forward derivatives, and curvlinops with it, warns of its own age.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")

@@ -18,8 +18,8 @@ from suite.problems import definitions, load_problem, problem_names
 from suite.problems.catalog import DIGITS
 from suite.problems.separable import SeparableProblem
 from suite.problems.vision import VisionProblem
-from suite.problems.workbench import Workbench, workbench_of
 from suite.protocols import Prepared, Protocol, Request
+from suite.workbench import Workbench, workbench_of
 
 HERE = f"{__name__}:"
 LARGE_BATCHES = replace(DIGITS, name="large-batches", batch=500, trained_as="digits")

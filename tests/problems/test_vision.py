@@ -12,13 +12,13 @@ from scipy.stats import norm
 
 import suite
 from suite.certify import CertificationWarning, NoisyClassifier, certify, certify_set
+from suite.certify.exam import ExamSettings
 from suite.contract.cost import random_feasible
 from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
 from suite.networks import shipped_checkpoint
 from suite.plugins import CERTIFIERS
 from suite.problems import definitions, load_problem
-from suite.problems.definition import ExamSettings
 from suite.problems.setup import select_samples
 from suite.problems.vision import VisionProblem
 from suite.protocols.qat import QAT

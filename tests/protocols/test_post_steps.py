@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from suite.errors import BitcertError
 from suite.plugins import POST_STEPS
 from suite.problems import load_problem
-from suite.problems.workbench import Workbench, workbench_of
 from suite.protocols import NoPostStep, PostStep, Prepared, Request, parse_post_step, protocol_for
 from suite.protocols.qat import QAT
 from suite.protocols.sqwa import SQWA
@@ -22,6 +21,7 @@ from suite.protocols.training import training_of
 from suite.quantize.layer import QuantizedLayer
 from suite.train.finetune import FinetuneSettings
 from suite.train.sqwa import sqwa
+from suite.workbench import Workbench, workbench_of
 
 KINDS = tuple(name for name in POST_STEPS.names() if parse_post_step(name).trains)
 

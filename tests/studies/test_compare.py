@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from suite.certify.exam import ExamSettings
 from suite.cli import main
 from suite.contract.trial import Fidelity, Trial
 from suite.errors import BitcertError
 from suite.problems import load_problem
-from suite.problems.definition import ExamSettings
 from suite.problems.vision import VisionProblem
 from suite.protocols import NoPostStep
 from suite.protocols.qat import QAT

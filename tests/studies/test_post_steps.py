@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from scipy import stats
 
+from suite.certify.exam import ExamSettings
 from suite.cli import main
 from suite.contract.space import Policy
 from suite.errors import BitcertError
 from suite.problems import load_problem
-from suite.problems.definition import ExamSettings
 from suite.problems.vision import VisionProblem
 from suite.protocols import PostStep, parse_post_step
 from suite.run import exam

@@ -9,8 +9,8 @@ import pytest
 from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
 from suite.problems.separable import SeparableProblem
-from suite.run.limits import Promotion
-from suite.studies.search.run import FINALISTS, promotion_of
+from suite.run.limits import FINALISTS, Promotion
+from suite.studies.search.run import promotion_of
 
 FIDELITY = Fidelity(10, 4)
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from suite.contract.space import Policy
 from suite.plugins import check_positive
-from suite.problems.workbench import Workbench
 from suite.protocols.protocol import PostStep, Prepared, Request
+from suite.workbench import Workbench
 
 
 class _Divide(nn.Module):

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from suite.certify.exam import ExamSettings
 from suite.contract.cost import float_bops
 from suite.contract.problem import Problem
 from suite.contract.space import Policy
@@ -16,7 +17,6 @@ from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
 from suite.execute.executor import Resources, make_executor
 from suite.plugins import EXECUTORS, POST_STEPS
-from suite.problems.definition import ExamSettings
 from suite.protocols import NoPostStep, PostStep
 from suite.report.comparison import Comparison
 from suite.run.exam import ExamCase, exam_images, hold_exams

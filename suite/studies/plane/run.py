@@ -19,7 +19,6 @@ from suite.contract.problem import Problem
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
-from suite.problems.workbench import Workbench, bench_problem
 from suite.protocols import PostStep
 from suite.protocols.sqwa import SQWA
 from suite.protocols.training import training_of
@@ -29,6 +28,7 @@ from suite.run.journal import JOURNAL_VERSION, Event, Journal
 from suite.run.provenance import software
 from suite.store import Store
 from suite.train.sqwa import Average, State, Training, capture, load_state, mean_loss, resolve_steps, sqwa
+from suite.workbench import Workbench, bench_problem
 
 MODELS_FILE = "models.safetensors"
 CAPTURES = ("capture 1", "capture 2", "capture 3")

@@ -9,14 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from suite.certify.exam import ExamSettings
 from suite.contract.objective import Objective, parse_objective
 from suite.contract.problem import Problem
 from suite.contract.searcher import Exhausted
 from suite.contract.space import Policy
 from suite.errors import BitcertError
 from suite.execute.executor import Resources, make_executor
-from suite.problems.definition import ExamSettings
-from suite.problems.workbench import workbench_of
 from suite.protocols import parse_post_step
 from suite.run.exam import ExamCase, exam_images, hold_exams
 from suite.run.folder import SettingsFile
@@ -25,6 +24,7 @@ from suite.run.records import Outcome
 from suite.run.registry import make_searcher
 from suite.seeds import derive_seed
 from suite.studies.compare.run import searcher_slug
+from suite.workbench import workbench_of
 
 CONTENTS = SettingsFile("post_steps.json", "comparison of post-steps")
 _SEEDS = 2**31

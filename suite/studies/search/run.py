@@ -10,13 +10,11 @@ from suite.contract.searcher import Searcher
 from suite.contract.trial import Fidelity, Trial
 from suite.errors import BitcertError
 from suite.execute.executor import Executor, Resources, make_executor
-from suite.run.limits import RETRIES, Limits, Promotion
+from suite.run.limits import FINALISTS, RETRIES, Limits, Promotion
 from suite.run.loop import SearchLoop
 from suite.run.records import Run
 from suite.run.rungs import NO_RUNGS, Rungs
 from suite.run.state import load_run
-
-FINALISTS = 4
 
 
 def search(

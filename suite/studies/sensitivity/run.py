@@ -20,9 +20,9 @@ from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Trial
 from suite.errors import BitcertError, unknown_name
 from suite.execute.executor import Resources
-from suite.problems.workbench import workbench_of
 from suite.run.registry import make_searcher, predicting_names
 from suite.studies.search.run import search
+from suite.workbench import workbench_of
 
 _RESAMPLES = 2_000
 CONFIDENCE = 0.95

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from suite.certify import NoiseStream, NoisyImages, Setup, Task
+from suite.certify.exam import ExamSettings
 from suite.certify.sampling import noisy_batches
 from suite.contract.problem import Meter, Problem
 from suite.contract.space import FLOAT_BITS, Policy, SearchSpace
 from suite.contract.trial import Fidelity
 from suite.data import ImageDataset, ImageSplit
 from suite.errors import BitcertError
-from suite.problems.definition import ExamSettings
 from suite.quantize import Calibration, QuantizedNetwork, TrainableNetwork, recalibrate_batch_norm
 from suite.train.finetune import FinetuneSettings
 
