@@ -8,6 +8,7 @@ Example:
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -51,6 +52,12 @@ class HalfSpace(nn.Module):
         return torch.stack([-side, side], dim=1)
 
 
+@functools.cache
+def _scores(images: int, n: int, alpha: float) -> SetScores:
+    probability = stats.norm.cdf(np.linspace(-0.2, 1.5, 40) / SIGMA)
+    return design_scores(probability, n=n, images=images, sigma=SIGMA, radii=RADII, alpha=alpha)
+
+
 class _HalfSpaceSetup(Setup):
     """Bases that predict like a half space beside the one measured, and scores for its images."""
 
@@ -61,8 +68,7 @@ class _HalfSpaceSetup(Setup):
         return [self.float_base(task)]
 
     def scores(self, images: int, n: int, alpha: float) -> SetScores:
-        probability = stats.norm.cdf(np.linspace(-0.2, 1.5, 40) / SIGMA)
-        return design_scores(probability, n=n, images=images, sigma=SIGMA, radii=RADII, alpha=alpha)
+        return _scores(images, n, alpha)
 
 
 class CertifierConformance(ABC):

@@ -31,7 +31,7 @@ def random_spaces() -> Iterator[SearchSpace]:
         layers = tuple(
             Layer(
                 f"layer{index}",
-                ("conv", "linear")[int(rng.integers(2))],
+                "linear" if rng.random() < 0.5 else "conv",
                 macs=int(rng.integers(1, 10**6)),
                 parameters=int(rng.integers(1, 10**6)),
                 biases=int(rng.integers(0, 65)),

@@ -153,7 +153,7 @@ def test_the_meter_adds_up_and_never_goes_backward() -> None:
 
 def test_feasible_is_what_belongs_to_the_space_and_fits_the_budget() -> None:
     layers = (Layer("first", "conv", 10, 1), Layer("second", "conv", 20, 1))
-    problem = problem_on(SearchSpace(layers, (2, 4), pins={"first": Precision(8, 8)}), 800)
+    problem = problem_on(SearchSpace(layers, (2, 4), pins={"first": Precision(8, 8)}), budget=800)
     for weights, activations in product(product((2, 4, 8), repeat=2), repeat=2):
         policy = Policy.from_bits(weights, activations)
         bops = 10 * weights[0] * activations[0] + 20 * weights[1] * activations[1]
