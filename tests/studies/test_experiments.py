@@ -229,7 +229,7 @@ def test_a_dry_run_needs_no_data_where_the_file_says_enough(capsys: pytest.Captu
         (SEARCH.replace("separable", "{name: digits, sigma: -1}"), 2, "problem.sigma: sigma"),
         (SEARCH.replace("separable", "{name: digits, certify: magic}"), 2, "unknown certif"),
         (SEARCH.replace("random", "randon"), 3, "searcher: unknown searcher 'randon'; known: random"),
-        (SEARCH.replace("random", "{name: random, wings: 2}"), 3, "unknown option of random 'wings'"),
+        (SEARCH.replace("random", "{name: random, wings: 2}"), 3, "unknown option of searcher random 'wings'"),
         (SEARCH.replace("random", "{wings: 2}"), 3, "{name: NAME, option: value}"),
         (SEARCH.replace("random", "[random]"), 3, "searcher must be text"),
         (SEARCH + "executor: cloud\n", 6, "unknown executor 'cloud'"),
