@@ -137,16 +137,18 @@ class Problem(ABC):
     def check_fidelity(self, fidelity: Fidelity) -> None:
         """Raise BitcertError if evaluations cannot spend that much; warn if they cannot measure the objective with it."""
 
-    @abstractmethod
     def default_fidelity(self) -> Fidelity:
-        """``fidelity`` with no more images than there are; reads the data."""
+        """``fidelity`` with no more images than there are; may read the data."""
+        return self.fidelity
 
-    @abstractmethod
-    def second_look(self, fidelity: Fidelity) -> Fidelity | None:
-        """The fidelity at which the best policies of a search are measured again, with other noise.
+    @property
+    def estimates(self) -> bool:
+        """Whether evaluations are mere estimates, so that a search measures its best policies again by default."""
+        return False
 
-        None if evaluations are certificates or exact, so that a search does not measure its finalists again by default.
-        """
+    def second_look(self, fidelity: Fidelity) -> Fidelity:
+        """The fidelity at which the best policies of a search are measured again, with other noise."""
+        return fidelity
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:

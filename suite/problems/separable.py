@@ -122,14 +122,6 @@ class SeparableProblem(Problem):
         """The formula, layer by layer; charges like probes of a network."""
         return SeparableProbes(self, settings)
 
-    def default_fidelity(self) -> Fidelity:
-        """The default as it is: there are no images to run out of."""
-        return self.fidelity
-
-    def second_look(self, fidelity: Fidelity) -> Fidelity | None:
-        """None: the formula is exact."""
-        return None
-
     def check_fidelity(self, fidelity: Fidelity) -> None:
         """Any will do: the formula is exact."""
 

@@ -151,10 +151,13 @@ class VisionProblem(BenchProblem):
         available = len(self.bench.dataset.splits["search"])
         return replace(self.fidelity, images=min(self.fidelity.images, available))
 
-    def second_look(self, fidelity: Fidelity) -> Fidelity | None:
-        """Up to twice the images, which buy more than noise samples; None if the search measures certificates."""
-        if not self.certifier.estimates:
-            return None
+    @property
+    def estimates(self) -> bool:
+        """Whether the certifier of the search promises nothing."""
+        return self.certifier.estimates
+
+    def second_look(self, fidelity: Fidelity) -> Fidelity:
+        """Up to twice the images, which buy more than noise samples."""
         return replace(fidelity, images=min(2 * fidelity.images, len(self.bench.dataset.splits["search"])))
 
     def check_fidelity(self, fidelity: Fidelity) -> None:

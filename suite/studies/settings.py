@@ -294,11 +294,12 @@ class ProblemSettings(DataSettings):
             device=self.device,
         )
         bits = problem.space.choices[-1]
-        most = problem.bops(problem.space.uniform(bits))
+        most, cost = problem.cost(problem.space.uniform(bits)), problem.budget.cost
         if problem.budget.limit > most:
             raise BitcertError(
-                f"budget {problem.budget.text} ({problem.budget.limit:,} BOPs) is above the most expensive policy ({most:,} BOPs "
-                f"at {bits}/{bits} bits) and limits nothing; give w{bits}a{bits} to search without a limit"
+                f"budget {problem.budget.text} ({cost.units(problem.budget.limit)} {cost.unit}) is above the most expensive policy "
+                f"({cost.units(most)} {cost.unit} at {bits}/{bits} bits) and limits nothing; give w{bits}a{bits} to search without "
+                "a limit"
             )
         return problem
 

@@ -130,4 +130,4 @@ def test_only_problems_with_a_network_have_a_workbench() -> None:
         BitcertError, match="separable has no network to finetune: its scores do not come from a network"
     ):
         workbench_of(load_problem("separable"), "network to finetune")
-    assert load_problem("separable").second_look(Fidelity()) is None
+    assert not load_problem("separable").estimates

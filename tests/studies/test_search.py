@@ -18,7 +18,11 @@ FIDELITY = Fidelity(10, 4)
 class Estimated(SeparableProblem):
     """A problem whose measurements are estimates: the best need a second look, on three times the images."""
 
-    def second_look(self, fidelity: Fidelity) -> Fidelity | None:
+    @property
+    def estimates(self) -> bool:
+        return True
+
+    def second_look(self, fidelity: Fidelity) -> Fidelity:
         return replace(fidelity, images=3 * fidelity.images)
 
 

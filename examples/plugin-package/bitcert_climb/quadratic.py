@@ -62,14 +62,6 @@ class QuadraticProblem(Problem):
     def check_fidelity(self, fidelity: Fidelity) -> None:
         """Any will do: the formula is exact."""
 
-    def default_fidelity(self) -> Fidelity:
-        """One sample: the formula is exact."""
-        return self.fidelity
-
-    def second_look(self, fidelity: Fidelity) -> Fidelity | None:
-        """Nothing is to be measured again: the formula is exact."""
-        return None
-
     def provenance(self) -> dict[str, Any]:
         """Name, size, budget, objective and seed."""
         return {

@@ -87,12 +87,11 @@ def evaluation_seed(searcher_seed: int) -> int:
 
 
 def promotion_of(problem: Problem, fidelity: Fidelity, seed: int, finalists: int | None) -> Promotion | None:
-    """How the best of a search are measured again; by default only where the problem asks for a second look."""
+    """How the best of a search are measured again; by default only where evaluations are estimates."""
     check_finalists(finalists)
-    second = problem.second_look(fidelity)
     if finalists is None:
-        finalists = 0 if second is None else FINALISTS
-    return Promotion(finalists, second or fidelity, seed + 1) if finalists else None
+        finalists = FINALISTS if problem.estimates else 0
+    return Promotion(finalists, problem.second_look(fidelity), seed + 1) if finalists else None
 
 
 def check_finalists(finalists: int | None) -> None:
