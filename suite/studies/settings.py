@@ -297,8 +297,8 @@ class ProblemSettings(DataSettings):
         most, cost = problem.cost(problem.space.uniform(bits)), problem.budget.cost
         if problem.budget.limit > most:
             raise BitcertError(
-                f"budget {problem.budget.text} ({cost.units(problem.budget.limit)} {cost.unit}) is above the most expensive policy "
-                f"({cost.units(most)} {cost.unit} at {bits}/{bits} bits) and limits nothing; give w{bits}a{bits} to search without "
+                f"budget {problem.budget.text} ({cost.units(problem.budget.limit):,} {cost.unit}) is above the most expensive policy "
+                f"({cost.units(most):,} {cost.unit} at {bits}/{bits} bits) and limits nothing; give w{bits}a{bits} to search without "
                 "a limit"
             )
         return problem
