@@ -33,7 +33,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -137,57 +137,35 @@ def design_scores(
         raise BitcertError("scores are designed from a list of probabilities within [0, 1]")
     counts = (1 - _SPREAD) * _binomial(n, special.ndtri(likely)).mean(axis=0) + _SPREAD / (n + 1)
     share = alpha / (1 + len(radii))
-    threshold = {float(r): r / sigma for r in (check_radii(tuple(radii)) if radii else ())}
+    radii = check_radii(tuple(radii)) if radii else ()
     return SetScores(
         n=n,
         alpha=alpha,
         sigma=sigma,
-        acr=_best_score(counts, images, share, _RadiusGain(sigma)),
-        certified_accuracy={r: _best_score(counts, images, share, _StepGain(z)) for r, z in threshold.items()},
+        acr=_best_score(counts, images, share, _radius_gain(sigma, n)),
+        certified_accuracy={float(r): _best_score(counts, images, share, _step_gain(r / sigma)) for r in radii},
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _RadiusGain:
-    """``sigma * max(0, z)`` for ``p = Phi(z)``."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Gain:
+    """What an image is worth, as a function of ``z = Phi^-1(p)``, its scale, and the grids for the optimum and the proof."""
 
-    sigma: float
-
-    def __call__(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
-        return self.sigma * np.maximum(z, 0.0)
-
-    @property
-    def scale(self) -> float:
-        return self.sigma
-
-    def coarse_grid(self, n: int) -> NDArray[np.float64]:
-        return np.linspace(0.0, min(_LARGEST_Z, special.ndtri(1 - 0.05 / n)), _COARSE)
-
-    def fine_grid(self) -> NDArray[np.float64]:
-        return np.linspace(0.0, _LARGEST_Z, _FINE)
+    value: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    scale: float
+    coarse: NDArray[np.float64]
+    fine: NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class _StepGain:
-    """1 where ``z >= edge``, else 0; both of its values are reached at the upper ends of two intervals."""
-
-    edge: float
-
-    def __call__(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
-        return (z >= self.edge).astype(np.float64)
-
-    @property
-    def scale(self) -> float:
-        return 1.0
-
-    def coarse_grid(self, n: int) -> NDArray[np.float64]:
-        return np.array([self.edge])
-
-    def fine_grid(self) -> NDArray[np.float64]:
-        return np.array([self.edge])
+def _radius_gain(sigma: float, n: int) -> _Gain:
+    """``sigma * max(0, z)``."""
+    coarse = np.linspace(0.0, min(_LARGEST_Z, special.ndtri(1 - 0.05 / n)), _COARSE)
+    return _Gain(lambda z: sigma * np.maximum(z, 0.0), sigma, coarse, np.linspace(0.0, _LARGEST_Z, _FINE))
 
 
-_Gain = _RadiusGain | _StepGain
+def _step_gain(edge: float) -> _Gain:
+    """1 where ``z >= edge``, else 0; both values are reached at the upper ends of two intervals."""
+    return _Gain(lambda z: (z >= edge).astype(np.float64), 1.0, np.array([edge]), np.array([edge]))
 
 
 def _best_score(counts: NDArray[np.float64], images: int, alpha: float, gain: _Gain) -> Score:
@@ -195,11 +173,10 @@ def _best_score(counts: NDArray[np.float64], images: int, alpha: float, gain: _G
     n = len(counts) - 1
     starts = _level_starts(n)
     mass = np.add.reduceat(counts, starts)
-    inner = gain.coarse_grid(n)
     # The optimum sees B <= h at the coarse grid's points, with the gain just before each, and at p = 1.
-    survival = np.cumsum(_binomial(n, inner)[:, ::-1], axis=1)[:, ::-1][:, starts]
+    survival = np.cumsum(_binomial(n, gain.coarse)[:, ::-1], axis=1)[:, ::-1][:, starts]
     survival = np.vstack([survival, np.ones(len(starts))])
-    before = np.concatenate([gain(np.nextafter(inner, -np.inf)), gain(np.array([_LARGEST_Z]))])
+    before = np.concatenate([gain.value(np.nextafter(gain.coarse, -np.inf)), gain.value(np.array([_LARGEST_Z]))])
     tolerance = min(1e-3, -0.01 * np.log(alpha) / images)  # a hundredth of what the confidence costs
     tried: list[tuple[float, Score]] = []
 
@@ -256,12 +233,12 @@ def _grow(mass: NDArray[np.float64], survival: NDArray[np.float64], tolerance: f
 
 def _lowered(log_growth: NDArray[np.float64], rate: float, gain: _Gain) -> NDArray[np.float64]:
     """``log g`` shifted so that ``B(p_{j+1}) <= h(p_j)`` on the fine grid, with room for rounding."""
-    grid = gain.fine_grid()
-    worst = float(log_growth[-1]) - rate * float(gain(grid[-1:])[0])  # B(1) = g(n)
+    grid = gain.fine
+    worst = float(log_growth[-1]) - rate * float(gain.value(grid[-1:])[0])  # B(1) = g(n)
     for start in range(0, len(grid), 1000):
         part = grid[start : start + 1000]
         before = np.concatenate([[grid[start - 1]] if start else [-np.inf], part[:-1]])
-        worst = max(worst, float((_log_mean(log_growth, part) - rate * gain(before)).max()))
+        worst = max(worst, float((_log_mean(log_growth, part) - rate * gain.value(before)).max()))
     return log_growth - worst - _ROUNDING
 
 

@@ -34,10 +34,6 @@ class Fixed(ExamCertifier):
         found = certify_fixed(task.sampler(network), n0=task.n0, n=task.n, alpha=task.alpha)
         return Measurement.average(found, task)
 
-    def examine(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
-        """The same as :meth:`measure`."""
-        return self.measure(network, task, setup)
-
 
 def certify(
     network: nn.Module,

@@ -64,10 +64,6 @@ class Sequential(ExamCertifier):
         )
         return Measurement.average(found, task)
 
-    def examine(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
-        """The same as :meth:`measure`."""
-        return self.measure(network, task, setup)
-
 
 def certify_sequential(
     sampler: Sampler,

@@ -1,16 +1,16 @@
-"""Read data and checkpoint, calibrate the network, and lay it all out on a workbench."""
+"""Load data and checkpoint, calibrate the network, and make the workbench."""
 
 from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from suite.certify import NoiseStream
+from suite.certify.sampling import noisy_batches
 from suite.contract.problem import Meter
 from suite.contract.space import FLOAT_BITS, Policy, SearchSpace
 from suite.data import ImageDataset, load_dataset
@@ -20,33 +20,21 @@ from suite.problems.definition import Definition
 from suite.problems.setup import calibration_split
 from suite.quantize import QuantizedNetwork, calibrate
 from suite.seeds import derive_seed
+from suite.train.base import torch_threads
 from suite.train.finetune import FinetuneSettings
-from suite.workbench import Workbench, labelled_batches, torch_threads
+from suite.workbench import Workbench
 
 
 class DataWarning(UserWarning):
-    """The images may not be what the network takes them for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """Where data and checkpoint come from.
-
-    Attributes:
-        data: Folder with the images; the environment variable BITCERT_DATA if None.
-        download: Whether missing images may be downloaded.
-        checkpoint: Pretrained checkpoint; the included one if None.
-    """
-
-    data: str | Path | None = None
-    download: bool = False
-    checkpoint: Path | None = None
+    """The images' classes may not be the network's."""
 
 
 def load_workbench(
     definition: Definition,
-    sources: Sources,
     *,
+    data: str | Path | None,
+    download: bool,
+    checkpoint: Path | None,
     space: SearchSpace,
     sigma: float,
     radii: tuple[float, ...],
@@ -56,7 +44,9 @@ def load_workbench(
     device: torch.device,
     meter: Meter,
 ) -> Workbench:
-    """Read and calibrate everything that evaluations need; arguments as for :class:`Workbench`.
+    """Load and calibrate everything that evaluations need.
+
+    Arguments are those of :func:`suite.problems.load_problem` and :class:`Workbench`.
 
     Raises:
         BitcertError: If the images, the checkpoint or the network do not fit the definition.
@@ -64,18 +54,17 @@ def load_workbench(
     Warns:
         DataWarning: If the images have fewer classes than the network has outputs.
     """
-    dataset = _read_images(definition, sources)
+    dataset = load_dataset(definition.dataset, data, download=download, size=definition.shape[-1])
+    _check_images(definition, dataset)
     network = build_network(definition.network, definition.classes, definition.shape[0])
-    trained = sources.checkpoint or shipped_checkpoint(definition.trained_as or definition.name, sigma)
-    load_checkpoint(network, trained)
+    load_checkpoint(network, checkpoint or shipped_checkpoint(definition.trained_as or definition.name, sigma))
     network = network.to(device).eval().requires_grad_(False)
     split = calibration_split(dataset, definition.calibration_images)
     stream = NoiseStream(derive_seed(seed, "calibration"), "calibration")
     with torch_threads(definition.threads):
-        batches = [
-            inputs
-            for inputs, _ in labelled_batches(split, stream, 1, sigma=sigma, batch=definition.batch, device=device)
-        ]
+        images = split.images().to(device)
+        noisy = noisy_batches(images, split.ids, sigma=sigma, stop=1, stream=stream, batch=definition.batch)
+        batches = [chunk.inputs.clone() for chunk in noisy]
         calibration = calibrate(network, [layer.name for layer in space.layers], batches)
     if recalibrate and not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
         raise BitcertError(f"{definition.name} has no batch norms to recalibrate; leave recalibration out")
@@ -105,8 +94,7 @@ def load_workbench(
     )
 
 
-def _read_images(definition: Definition, sources: Sources) -> ImageDataset:
-    dataset = load_dataset(definition.dataset, sources.data, download=sources.download, size=definition.shape[-1])
+def _check_images(definition: Definition, dataset: ImageDataset) -> None:
     if dataset.shape != definition.shape or dataset.classes > definition.classes:
         raise BitcertError(
             f"{definition.name} takes images of shape {definition.shape} in at most {definition.classes} classes; "
@@ -114,23 +102,22 @@ def _read_images(definition: Definition, sources: Sources) -> ImageDataset:
         )
     if dataset.classes < definition.classes:
         warnings.warn(
-            f"the network has {definition.classes} outputs and the images are of {dataset.classes} classes, which stand "
-            f"for the outputs 0 to {dataset.classes - 1}, folders in alphabetical order; labels are wrong if that is not so",
+            f"the network has {definition.classes} outputs but the images have {dataset.classes} classes; folders, in "
+            f"alphabetical order, are taken as outputs 0 to {dataset.classes - 1}, and labels are wrong if they are not",
             DataWarning,
             stacklevel=2,
         )
-    return dataset
 
 
 @torch.no_grad()
 def _check_execution(network: nn.Module, quantized: QuantizedNetwork, images: Tensor, weights_sha256: str) -> str:
-    """Check that with nothing quantized a user's network computes the same layer by layer as in one piece.
+    """Check that a user's network, with nothing quantized, gives the same logits layer by layer as in one piece.
 
     Returns:
-        A hash of its weights and of what it computes: its code may change while its weights stay.
+        A hash of its weights and its logits: its code may change while its weights stay.
 
     Raises:
-        BitcertError: If it is not.
+        BitcertError: If the logits differ.
     """
     expected = network(images)
     bits = [FLOAT_BITS] * len(quantized.layers)
