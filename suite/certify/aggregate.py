@@ -1,7 +1,7 @@
 """A lower confidence bound on a whole set's average certified radius, from few noise samples per image.
 
-A per-image certificate pays for its own confidence, image by image. A leaderboard asks for one number about the set, and
-the noise of many images averages out. Let image ``i`` be predicted as its label with probability ``p_i`` under noise, ``K_i`` of
+Per-image certificates each pay for their own confidence. A leaderboard needs one number about the set, and the noise of
+many images averages out. Let image ``i`` be predicted as its label with probability ``p_i`` under noise, ``K_i`` of
 ``n`` samples agree with the label, and let ``gain(p)`` be what the image is worth: ``sigma * max(0, Phi^-1(p))`` for the ACR,
 ``1 if p >= Phi(r / sigma) else 0`` for the certified accuracy at ``r``.
 
@@ -14,17 +14,17 @@ Markov's inequality, with probability at least ``1 - alpha``,
 
     mean_i gain(p_i) >= mean_i phi(K_i) - ln(1 / alpha) / (rate * images).                                        (2)
 
-No image has to be classified first, none is left out, and ``p_i`` may be anything.
+No image has to be classified first, none is left out, and nothing is assumed about ``p_i``.
 
 **Between grid points.** ``phi`` never decreases in k, so ``B`` never decreases in p; nor does ``h``. On a grid
 ``0 = p_0 < ... < p_J = 1``, ``B(p_{j+1}) <= h(p_j)`` for all j therefore implies (1): for p in ``[p_j, p_{j+1})`` is
 ``B(p) <= B(p_{j+1}) <= h(p_j) <= h(p)``, and ``B(1) <= h(p_{J-1}) <= h(1)``. A step of ``gain`` is a grid point, so the
-inequality holds up to its very edge. This is checked on a fine grid and ``phi`` lowered by what is missing.
+inequality holds up to its very edge. This is checked on a fine grid, and ``phi`` is lowered by any excess.
 
 **Score.** (1) is linear in ``g(k) = exp(rate * phi(k))``, and the expected bound is ``E log g(K) / rate``: among all
 non-negative, non-decreasing ``g`` with (1), the best one for images like those of the calibration split maximizes a concave
 function over a polytope. It is the growth-rate optimal e-variable of the composite hypothesis, found here by a barrier
-method. ``rate`` is chosen by the expected bound, too. Tuning touches the calibration split only; (2) holds whatever it finds.
+method. The expected bound also selects ``rate``. Tuning uses the calibration split only; (2) holds whatever it finds.
 
 References:
     Grünwald, de Heide, Koolen, Safe testing, J. R. Stat. Soc. B 86 (2024), for growth-rate optimality; Larsson, Ramdas,
@@ -53,20 +53,20 @@ from suite.contract.objective import check_radii
 from suite.contract.problem import check_sigma
 from suite.errors import BitcertError
 
-_LEVELS = 120  # most different values of a score
-_COARSE, _FINE = 160, 16_000  # grid points that the optimum sees, and that the proof checks
+_LEVELS = 120  # most distinct values of a score
+_COARSE, _FINE = 160, 16_000  # grid points of the optimization, and of the proof
 _LARGEST_Z = 8.0  # where Phi is 1 to double precision
 _ROUNDING = 1e-9  # relative error of B allowed for
 _LOG_RATES = float(np.log(0.05)), float(np.log(20.0))  # searched for the best rate, in units of 1 / scale of the gain
-_SPREAD = 0.02  # share of the calibration counts that is spread evenly: no count is thought impossible
+_SPREAD = 0.02  # share of the calibration counts spread evenly, so that no count is impossible
 
 
 @dataclass(frozen=True, slots=True)
 class Aggregate(ExamCertifier):
     """Lower bounds on the set's ACR and certified accuracies, from few samples of each image.
 
-    An exam certifies image by image as :class:`~suite.certify.fixed.Fixed` does, since differences between classifiers are
-    measured there, and bounds the set from the same samples.
+    Held-out certification also certifies each image as :class:`~suite.certify.fixed.Fixed` does, for differences between
+    classifiers, and bounds the set from the same samples.
     """
 
     uses_scores: ClassVar[bool] = True
@@ -116,10 +116,10 @@ def design_scores(
     radii: Sequence[float] = (),
     alpha: float = 1e-3,
 ) -> SetScores:
-    """Design scores that are best for images like those of a calibration set.
+    """Design the best scores for images like those of a calibration set.
 
     Args:
-        probabilities: Of predicting the label under noise, for calibration images, shape ``(calibration images,)``; estimates.
+        probabilities: Estimated label probabilities under noise, shape ``(calibration images,)``.
         n: Noise samples per image.
         images: Size of the set that will be bounded.
         sigma: Standard deviation of the noise.
@@ -196,7 +196,7 @@ def _best_score(counts: NDArray[np.float64], images: int, alpha: float, gain: _G
 def _grow(mass: NDArray[np.float64], survival: NDArray[np.float64], tolerance: float) -> NDArray[np.float64]:
     """Maximize ``sum_l mass_l * log g_l`` over ``g = cumsum(rises)``, ``rises >= 0``, ``survival @ rises <= 1``.
 
-    Newton's method on a logarithmic barrier whose weight falls until the optimum is missed by less than ``tolerance``.
+    Newton's method on a logarithmic barrier whose weight falls until the optimality gap is below ``tolerance``.
     """
     levels = len(mass)
     rises = np.full(levels, 0.3 / levels)
@@ -258,7 +258,7 @@ def _binomial(n: int, z: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _level_starts(n: int) -> NDArray[np.int64]:
-    """The counts at which a score may rise: all of them, or a selection that is dense at both ends."""
+    """The counts at which a score may rise: all, or a selection that is dense at both ends."""
     if n < _LEVELS:
         return np.arange(n + 1)
     return np.unique(np.rint(n * np.sin(np.linspace(0, np.pi / 2, _LEVELS)) ** 2).astype(np.int64))
