@@ -37,17 +37,13 @@ class Workbench:
         calibration: Quantizer steps of the network, and the inputs its layers saw.
         calibration_batches: Noisy calibration images, for batch-norm recalibration.
         executed: The network that executes every policy in turn.
-        space: The policies.
-        sigma: Standard deviation of the smoothing noise, in the units of the images.
-        radii: Radii at which certified accuracy is reported, ascending.
-        seed: Root seed of noise and training.
+        space, sigma, radii, seed, meter: Those of the problem.
         batch: Rows per batch.
         threads: Threads of one evaluation; fixed like ``batch``, so that scores are equal, not nearly equal, everywhere.
         device: Where everything runs.
         finetuning: Batch, rate and quantizer of all training.
-        recalibrate: Whether batch norms are recalibrated for every policy.
+        recalibrate: Whether batch norm is recalibrated for every policy.
         exam: The default exam.
-        meter: What every use of the network is charged to.
     """
 
     network: nn.Module

@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import nn
 
-from suite.certify import CertificationWarning, Certifier, Task, largest_radius
+from suite.certify import CertificationWarning, Certifier, NoiseStream, Task, largest_radius
 from suite.certify.bounds import check_alpha
+from suite.certify.sampling import noisy_batches
 from suite.contract.cost import float_bops, parse_budget
 from suite.contract.objective import check_radii, parse_objective
 from suite.contract.probes import ProbeSettings
@@ -21,13 +22,16 @@ from suite.contract.space import Policy, SearchSpace
 from suite.contract.trial import Fidelity, Metrics
 from suite.errors import BitcertError
 from suite.measure import measure
-from suite.networks import network_layers, shortcut_ties
+from suite.networks import network_layers, network_sha256, shortcut_ties
 from suite.plugins import CERTIFIERS
 from suite.problems.definition import Definition
-from suite.problems.loading import load_workbench, usable_device
+from suite.problems.loading import check_execution, load_images, load_network, usable_device
 from suite.problems.network_probes import NetworkProbes
-from suite.problems.setup import SearchSetup
+from suite.problems.setup import SearchSetup, calibration_split
 from suite.protocols import Prepared, Request, protocol_for
+from suite.quantize import QuantizedNetwork, calibrate
+from suite.seeds import derive_seed
+from suite.train.base import torch_threads
 from suite.train.finetune import FinetuneSettings
 from suite.workbench import BenchProblem, Workbench
 
@@ -107,18 +111,38 @@ class VisionProblem(BenchProblem):
     @cached_property
     def bench(self) -> Workbench:
         """Network, data and calibration; loaded on first access."""
-        return load_workbench(
-            self.definition,
-            data=self._data,
-            download=self._download,
-            checkpoint=self._checkpoint,
+        definition, layers = self.definition, self.space.layers
+        dataset = load_images(definition, self._data, download=self._download)
+        network = load_network(definition, self._checkpoint, self.sigma, self.device)
+        split = calibration_split(dataset, definition.calibration_images)
+        stream = NoiseStream(derive_seed(self.seed, "calibration"), "calibration")
+        with torch_threads(definition.threads):
+            images = split.images().to(self.device)
+            noisy = noisy_batches(images, split.ids, sigma=self.sigma, stop=1, stream=stream, batch=definition.batch)
+            batches = [chunk.inputs.clone() for chunk in noisy]
+            calibration = calibrate(network, [layer.name for layer in layers], batches)
+            if self.recalibrate and not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+                raise BitcertError(f"{self.name} has no batch norms to recalibrate; leave recalibration out")
+            executed = QuantizedNetwork(network, layers, calibration, fold=not self.recalibrate)
+            own = bool(definition.based_on)  # a user's network
+            identity = check_execution(network, executed, batches[0]) if own else network_sha256(network)
+        return Workbench(
+            network=network,
+            network_sha256=identity,
+            dataset=dataset,
+            calibration=calibration,
+            calibration_batches=batches,
+            executed=executed,
             space=self.space,
             sigma=self.sigma,
             radii=self.radii,
             seed=self.seed,
+            batch=definition.batch,
+            threads=definition.threads,
+            device=self.device,
             finetuning=self.finetuning,
             recalibrate=self.recalibrate,
-            device=self.device,
+            exam=definition.exam,
             meter=self.meter,
         )
 

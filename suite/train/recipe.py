@@ -58,8 +58,10 @@ def make_checkpoint(
         dataset: The dataset; the exam split is not touched.
         recipe: Network and settings.
         path: Where the checkpoint goes, ending in ``.safetensors``.
-        sigma, seed, progress: As for :func:`train_base`.
+        sigma: Standard deviation of the noise, in the units of the images.
+        seed: Seed of the training.
         command: The command that reproduces the checkpoint, for the record.
+        progress: Called after each epoch, see :func:`train_base`.
 
     Returns:
         The record of :func:`train_base`, with the dataset and its hash, the network's name, the accuracy on search images
