@@ -27,12 +27,12 @@ def measure(
     """Measure a network: clean accuracy, and what a certifier finds.
 
     Args:
-        prepared: The network as deployed, and what it cost to make.
-        certify: ``measure`` of a certifier, or ``examine`` of one that may hold exams.
+        prepared: The network as deployed, and what its preparation cost.
+        certify: ``measure`` of a certifier, or ``examine`` of an exam certifier.
         task: Images, labels and samples.
         setup: What the certifier may ask for.
         bops: BOPs of the policy.
-        method: The certifier with its options, as it was asked for.
+        method: The certifier with its options, as requested.
         clock: Tells the time.
         started: When the preparation of the network began.
 

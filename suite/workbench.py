@@ -1,10 +1,9 @@
-"""The workbench of a problem: network, data and calibration, with what works on them. It knows nothing of the problem."""
+"""The workbench of a problem: network, data and calibration. It knows nothing of the problem."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +19,7 @@ from suite.contract.trial import Fidelity
 from suite.data import ImageDataset, ImageSplit
 from suite.errors import BitcertError
 from suite.quantize import Calibration, QuantizedNetwork, TrainableNetwork, recalibrate_batch_norm
+from suite.train.base import torch_threads
 from suite.train.finetune import FinetuneSettings
 
 Batches = list[tuple[Tensor, Tensor]]
@@ -32,22 +32,18 @@ class Workbench:
 
     Attributes:
         network: The float network, normalization inside, in evaluation mode.
-        network_sha256: Hash of its weights; of a user's network also of what it computes.
+        network_sha256: Hash of its weights; for a user's network also of its outputs.
         dataset: The images, in their four splits.
-        calibration: Quantizer steps of the network, and what its layers have seen.
+        calibration: Quantizer steps of the network, and the inputs its layers saw.
         calibration_batches: Noisy calibration images, for batch-norm recalibration.
         executed: The network that executes every policy in turn.
-        space: The policies.
-        sigma: Standard deviation of the smoothing noise, in the units of the images.
-        radii: Radii at which certified accuracy is reported, ascending.
-        seed: Root seed of noise and training.
+        space, sigma, radii, seed, meter: Those of the problem.
         batch: Rows per batch.
         threads: Threads of one evaluation; fixed like ``batch``, so that scores are equal, not nearly equal, everywhere.
         device: Where everything runs.
         finetuning: Batch, rate and quantizer of all training.
-        recalibrate: Whether batch norms are recalibrated for every policy.
+        recalibrate: Whether batch norm is recalibrated for every policy.
         exam: The default exam.
-        meter: What every use of the network is charged to.
     """
 
     network: nn.Module
@@ -74,12 +70,7 @@ class Workbench:
         return sum(len(batch) for batch in self.calibration_batches) if self.recalibrate else 0
 
     def quantized(self, policy: Policy, *, separate: bool = False) -> QuantizedNetwork:
-        """The network executed with a policy, batch norms recalibrated if the problem asks for it.
-
-        Args:
-            policy: Any policy for the layers; 32 bits leave weights or inputs as they are.
-            separate: Whether to make a separate network rather than set the policy of the shared one.
-        """
+        """The shared network (or a ``separate`` one) set to a policy, batch norms recalibrated if the problem asks for it."""
         network = self.executed
         if separate:
             network = QuantizedNetwork(self.network, self.space.layers, self.calibration, fold=not self.recalibrate)
@@ -89,7 +80,7 @@ class Workbench:
         return network
 
     def trainable(self, policy: Policy) -> TrainableNetwork:
-        """A copy of the network, quantized to a policy as calibrated, that can be finetuned."""
+        """A copy of the network, quantized to a policy as calibrated, for finetuning."""
         return TrainableNetwork(self.network, self.space.layers, policy, self.calibration, self.finetuning.quantizer)
 
     def float_policy(self) -> Policy:
@@ -98,36 +89,25 @@ class Workbench:
         return Policy.from_bits(bits, bits)
 
     def noisy(self, split: ImageSplit, seed: int, memory: int = 0) -> NoisyImages:
-        """A split's images under noise, in fixed batches; the noise is keyed by the images' ids.
-
-        Args:
-            split: The images.
-            seed: Root seed of the noise.
-            memory: Bytes of noisy images that may be kept.
-        """
-        return NoisyImages(
-            split.images().to(self.device),
-            sigma=self.sigma,
-            seed=seed,
-            ids=split.ids,
-            batch=self.batch,
-            memory=memory,
-        )
+        """A split's images under noise, keyed by their ids, in fixed batches; keeps up to ``memory`` bytes of them."""
+        images = split.images().to(self.device)
+        return NoisyImages(images, sigma=self.sigma, seed=seed, ids=split.ids, batch=self.batch, memory=memory)
 
     def labelled_batches(self, split: ImageSplit, stream: NoiseStream, samples: int) -> Batches:
         """A split's images with labels in fixed batches, image by image, with ``samples`` of noise each (0: none)."""
-        return labelled_batches(split, stream, samples, sigma=self.sigma, batch=self.batch, device=self.device)
+        images = split.images().to(self.device)
+        labels = torch.tensor(split.labels, device=self.device)
+        if samples == 0:
+            return list(zip(images.split(self.batch), labels.split(self.batch), strict=True))
+        noisy = noisy_batches(images, split.ids, sigma=self.sigma, stop=samples, stream=stream, batch=self.batch)
+        return [(chunk.inputs.clone(), labels[chunk.rows]) for chunk in noisy]
 
     def fixed_threads(self) -> AbstractContextManager[None]:
         """Run a block with the fixed number of threads."""
         return torch_threads(self.threads)
 
     def exam_images(self, exam: ExamSettings) -> ImageSplit:
-        """The images of an exam.
-
-        Raises:
-            BitcertError: If there are fewer than asked for.
-        """
+        """The images of an exam; raises BitcertError if there are too few."""
         split = self.dataset.splits[exam.split]
         if exam.images is None:
             return split
@@ -137,34 +117,11 @@ class Workbench:
         return split.subset(np.arange(first, first + exam.images))
 
 
-def labelled_batches(
-    split: ImageSplit, stream: NoiseStream, samples: int, *, sigma: float, batch: int, device: torch.device
-) -> Batches:
-    """Images and labels of a split in batches, image by image, with ``samples`` of noise each (0: none)."""
-    images = split.images().to(device)
-    labels = torch.tensor(split.labels, device=device)
-    if samples == 0:
-        return list(zip(images.split(batch), labels.split(batch), strict=True))
-    noisy = noisy_batches(images, split.ids, sigma=sigma, stop=samples, stream=stream, batch=batch)
-    return [(chunk.inputs.clone(), labels[chunk.rows]) for chunk in noisy]
-
-
-@contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Run a block with a number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 class BenchProblem(Problem):
     """A problem whose policies are measured on a workbench: it can be examined, finetuned and probed.
 
     Attributes:
-        protocol: How policies become networks: a protocol with its options, or None to choose by the finetuning steps.
+        protocol: A protocol with its options; None chooses by the finetuning steps.
     """
 
     protocol: str | None
@@ -172,28 +129,20 @@ class BenchProblem(Problem):
     @property
     @abstractmethod
     def bench(self) -> Workbench:
-        """The workbench; data and checkpoint are read when it is first asked for."""
+        """The workbench; data and checkpoint are read on first access."""
 
     @property
     @abstractmethod
     def setup(self) -> Setup:
-        """What certifiers draw on, kept as long as the problem."""
+        """What certifiers may ask for, computed once per problem."""
 
     @abstractmethod
     def search_task(self, fidelity: Fidelity, seed: int = 0) -> Task:
-        """What a search evaluation certifies: search images with their noise, labels and samples."""
+        """What a search evaluation certifies."""
 
 
 def bench_problem(problem: Problem, purpose: str) -> BenchProblem:
-    """The problem, if it has a workbench.
-
-    Args:
-        problem: Any problem.
-        purpose: What it would need one for, such as ``"images to hold an exam on"``.
-
-    Raises:
-        BitcertError: If it has none.
-    """
+    """The problem, if it has a workbench; else raises BitcertError with ``purpose``, such as ``"network to finetune"``."""
     if isinstance(problem, BenchProblem):
         return problem
     raise BitcertError(

@@ -10,12 +10,12 @@ from suite.certify.bounds import (
     largest_radius,
 )
 from suite.certify.certificates import ABSTAIN, Certificates, SetCertificate
-from suite.certify.certifier import Certifier, ExamCertifier, Measurement, Setup, Task, exam_certifier
-from suite.certify.fixed import bound_counts, certify, certify_fixed
+from suite.certify.certifier import Certifier, ExamCertifier, Measurement, Setup, Task
+from suite.certify.fixed import certify, certify_fixed
 from suite.certify.incremental import certify_incremental, certify_irs
 from suite.certify.noise import NoiseStream
 from suite.certify.ranking import Estimates, estimate
-from suite.certify.sampling import NoisyClassifier, NoisyImages, Sampler, pick_classes
+from suite.certify.sampling import NoisyClassifier, NoisyImages, Sampler
 from suite.certify.sequential import certify_sequential
 from suite.certify.set_scores import Score, SetScores
 
@@ -38,7 +38,6 @@ __all__ = [
     "SetScores",
     "Setup",
     "Task",
-    "bound_counts",
     "certified_radius",
     "certify",
     "certify_fixed",
@@ -50,8 +49,6 @@ __all__ = [
     "clopper_pearson_upper",
     "design_scores",
     "estimate",
-    "exam_certifier",
     "largest_radius",
-    "pick_classes",
     "record_base",
 ]

@@ -1,7 +1,7 @@
 """A lower confidence bound on a whole set's average certified radius, from few noise samples per image.
 
-A per-image certificate pays for its own confidence, image by image. A leaderboard asks for one number about the set, and
-the noise of many images averages out. Let image ``i`` be predicted as its label with probability ``p_i`` under noise, ``K_i`` of
+Per-image certificates each pay for their own confidence. A leaderboard needs one number about the set, and the noise of
+many images averages out. Let image ``i`` be predicted as its label with probability ``p_i`` under noise, ``K_i`` of
 ``n`` samples agree with the label, and let ``gain(p)`` be what the image is worth: ``sigma * max(0, Phi^-1(p))`` for the ACR,
 ``1 if p >= Phi(r / sigma) else 0`` for the certified accuracy at ``r``.
 
@@ -14,17 +14,17 @@ Markov's inequality, with probability at least ``1 - alpha``,
 
     mean_i gain(p_i) >= mean_i phi(K_i) - ln(1 / alpha) / (rate * images).                                        (2)
 
-No image has to be classified first, none is left out, and ``p_i`` may be anything.
+No image has to be classified first, none is left out, and nothing is assumed about ``p_i``.
 
 **Between grid points.** ``phi`` never decreases in k, so ``B`` never decreases in p; nor does ``h``. On a grid
 ``0 = p_0 < ... < p_J = 1``, ``B(p_{j+1}) <= h(p_j)`` for all j therefore implies (1): for p in ``[p_j, p_{j+1})`` is
 ``B(p) <= B(p_{j+1}) <= h(p_j) <= h(p)``, and ``B(1) <= h(p_{J-1}) <= h(1)``. A step of ``gain`` is a grid point, so the
-inequality holds up to its very edge. This is checked on a fine grid and ``phi`` lowered by what is missing.
+inequality holds up to its very edge. This is checked on a fine grid, and ``phi`` is lowered by any excess.
 
 **Score.** (1) is linear in ``g(k) = exp(rate * phi(k))``, and the expected bound is ``E log g(K) / rate``: among all
 non-negative, non-decreasing ``g`` with (1), the best one for images like those of the calibration split maximizes a concave
 function over a polytope. It is the growth-rate optimal e-variable of the composite hypothesis, found here by a barrier
-method. ``rate`` is chosen by the expected bound, too. Tuning touches the calibration split only; (2) holds whatever it finds.
+method. The expected bound also selects ``rate``. Tuning uses the calibration split only; (2) holds whatever it finds.
 
 References:
     Grünwald, de Heide, Koolen, Safe testing, J. R. Stat. Soc. B 86 (2024), for growth-rate optimality; Larsson, Ramdas,
@@ -33,7 +33,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -53,20 +53,20 @@ from suite.contract.objective import check_radii
 from suite.contract.problem import check_sigma
 from suite.errors import BitcertError
 
-_LEVELS = 120  # most different values of a score
-_COARSE, _FINE = 160, 16_000  # grid points that the optimum sees, and that the proof checks
+_LEVELS = 120  # most distinct values of a score
+_COARSE, _FINE = 160, 16_000  # grid points of the optimization, and of the proof
 _LARGEST_Z = 8.0  # where Phi is 1 to double precision
 _ROUNDING = 1e-9  # relative error of B allowed for
 _LOG_RATES = float(np.log(0.05)), float(np.log(20.0))  # searched for the best rate, in units of 1 / scale of the gain
-_SPREAD = 0.02  # share of the calibration counts that is spread evenly: no count is thought impossible
+_SPREAD = 0.02  # share of the calibration counts spread evenly, so that no count is impossible
 
 
 @dataclass(frozen=True, slots=True)
 class Aggregate(ExamCertifier):
     """Lower bounds on the set's ACR and certified accuracies, from few samples of each image.
 
-    An exam certifies image by image as :class:`~suite.certify.fixed.Fixed` does, since differences between classifiers are
-    measured there, and bounds the set from the same samples.
+    Held-out certification also certifies each image as :class:`~suite.certify.fixed.Fixed` does, for differences between
+    classifiers, and bounds the set from the same samples.
     """
 
     uses_scores: ClassVar[bool] = True
@@ -116,10 +116,10 @@ def design_scores(
     radii: Sequence[float] = (),
     alpha: float = 1e-3,
 ) -> SetScores:
-    """Design scores that are best for images like those of a calibration set.
+    """Design the best scores for images like those of a calibration set.
 
     Args:
-        probabilities: Of predicting the label under noise, for calibration images, shape ``(calibration images,)``; estimates.
+        probabilities: Estimated label probabilities under noise, shape ``(calibration images,)``.
         n: Noise samples per image.
         images: Size of the set that will be bounded.
         sigma: Standard deviation of the noise.
@@ -137,57 +137,35 @@ def design_scores(
         raise BitcertError("scores are designed from a list of probabilities within [0, 1]")
     counts = (1 - _SPREAD) * _binomial(n, special.ndtri(likely)).mean(axis=0) + _SPREAD / (n + 1)
     share = alpha / (1 + len(radii))
-    threshold = {float(r): r / sigma for r in (check_radii(tuple(radii)) if radii else ())}
+    radii = check_radii(tuple(radii)) if radii else ()
     return SetScores(
         n=n,
         alpha=alpha,
         sigma=sigma,
-        acr=_best_score(counts, images, share, _RadiusGain(sigma)),
-        certified_accuracy={r: _best_score(counts, images, share, _StepGain(z)) for r, z in threshold.items()},
+        acr=_best_score(counts, images, share, _radius_gain(sigma, n)),
+        certified_accuracy={float(r): _best_score(counts, images, share, _step_gain(r / sigma)) for r in radii},
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _RadiusGain:
-    """``sigma * max(0, z)`` for ``p = Phi(z)``."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Gain:
+    """What an image is worth, as a function of ``z = Phi^-1(p)``, its scale, and the grids for the optimum and the proof."""
 
-    sigma: float
-
-    def __call__(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
-        return self.sigma * np.maximum(z, 0.0)
-
-    @property
-    def scale(self) -> float:
-        return self.sigma
-
-    def coarse_grid(self, n: int) -> NDArray[np.float64]:
-        return np.linspace(0.0, min(_LARGEST_Z, special.ndtri(1 - 0.05 / n)), _COARSE)
-
-    def fine_grid(self) -> NDArray[np.float64]:
-        return np.linspace(0.0, _LARGEST_Z, _FINE)
+    value: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    scale: float
+    coarse: NDArray[np.float64]
+    fine: NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class _StepGain:
-    """1 where ``z >= edge``, else 0; both of its values are reached at the upper ends of two intervals."""
-
-    edge: float
-
-    def __call__(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
-        return (z >= self.edge).astype(np.float64)
-
-    @property
-    def scale(self) -> float:
-        return 1.0
-
-    def coarse_grid(self, n: int) -> NDArray[np.float64]:
-        return np.array([self.edge])
-
-    def fine_grid(self) -> NDArray[np.float64]:
-        return np.array([self.edge])
+def _radius_gain(sigma: float, n: int) -> _Gain:
+    """``sigma * max(0, z)``."""
+    coarse = np.linspace(0.0, min(_LARGEST_Z, special.ndtri(1 - 0.05 / n)), _COARSE)
+    return _Gain(lambda z: sigma * np.maximum(z, 0.0), sigma, coarse, np.linspace(0.0, _LARGEST_Z, _FINE))
 
 
-_Gain = _RadiusGain | _StepGain
+def _step_gain(edge: float) -> _Gain:
+    """1 where ``z >= edge``, else 0; both values are reached at the upper ends of two intervals."""
+    return _Gain(lambda z: (z >= edge).astype(np.float64), 1.0, np.array([edge]), np.array([edge]))
 
 
 def _best_score(counts: NDArray[np.float64], images: int, alpha: float, gain: _Gain) -> Score:
@@ -195,11 +173,10 @@ def _best_score(counts: NDArray[np.float64], images: int, alpha: float, gain: _G
     n = len(counts) - 1
     starts = _level_starts(n)
     mass = np.add.reduceat(counts, starts)
-    inner = gain.coarse_grid(n)
     # The optimum sees B <= h at the coarse grid's points, with the gain just before each, and at p = 1.
-    survival = np.cumsum(_binomial(n, inner)[:, ::-1], axis=1)[:, ::-1][:, starts]
+    survival = np.cumsum(_binomial(n, gain.coarse)[:, ::-1], axis=1)[:, ::-1][:, starts]
     survival = np.vstack([survival, np.ones(len(starts))])
-    before = np.concatenate([gain(np.nextafter(inner, -np.inf)), gain(np.array([_LARGEST_Z]))])
+    before = np.concatenate([gain.value(np.nextafter(gain.coarse, -np.inf)), gain.value(np.array([_LARGEST_Z]))])
     tolerance = min(1e-3, -0.01 * np.log(alpha) / images)  # a hundredth of what the confidence costs
     tried: list[tuple[float, Score]] = []
 
@@ -219,7 +196,7 @@ def _best_score(counts: NDArray[np.float64], images: int, alpha: float, gain: _G
 def _grow(mass: NDArray[np.float64], survival: NDArray[np.float64], tolerance: float) -> NDArray[np.float64]:
     """Maximize ``sum_l mass_l * log g_l`` over ``g = cumsum(rises)``, ``rises >= 0``, ``survival @ rises <= 1``.
 
-    Newton's method on a logarithmic barrier whose weight falls until the optimum is missed by less than ``tolerance``.
+    Newton's method on a logarithmic barrier whose weight falls until the optimality gap is below ``tolerance``.
     """
     levels = len(mass)
     rises = np.full(levels, 0.3 / levels)
@@ -256,12 +233,12 @@ def _grow(mass: NDArray[np.float64], survival: NDArray[np.float64], tolerance: f
 
 def _lowered(log_growth: NDArray[np.float64], rate: float, gain: _Gain) -> NDArray[np.float64]:
     """``log g`` shifted so that ``B(p_{j+1}) <= h(p_j)`` on the fine grid, with room for rounding."""
-    grid = gain.fine_grid()
-    worst = float(log_growth[-1]) - rate * float(gain(grid[-1:])[0])  # B(1) = g(n)
+    grid = gain.fine
+    worst = float(log_growth[-1]) - rate * float(gain.value(grid[-1:])[0])  # B(1) = g(n)
     for start in range(0, len(grid), 1000):
         part = grid[start : start + 1000]
         before = np.concatenate([[grid[start - 1]] if start else [-np.inf], part[:-1]])
-        worst = max(worst, float((_log_mean(log_growth, part) - rate * gain(before)).max()))
+        worst = max(worst, float((_log_mean(log_growth, part) - rate * gain.value(before)).max()))
     return log_growth - worst - _ROUNDING
 
 
@@ -281,7 +258,7 @@ def _binomial(n: int, z: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _level_starts(n: int) -> NDArray[np.int64]:
-    """The counts at which a score may rise: all of them, or a selection that is dense at both ends."""
+    """The counts at which a score may rise: all, or a selection that is dense at both ends."""
     if n < _LEVELS:
         return np.arange(n + 1)
     return np.unique(np.rint(n * np.sin(np.linspace(0, np.pi / 2, _LEVELS)) ** 2).astype(np.int64))

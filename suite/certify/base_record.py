@@ -1,4 +1,4 @@
-"""What a fully sampled classifier predicted, sample by sample: the base that incremental certificates build on."""
+"""Predictions of a fully sampled classifier, sample by sample: the base that incremental certificates build on."""
 
 from __future__ import annotations
 
@@ -19,12 +19,10 @@ from suite.certify.sampling import Sampler
 from suite.errors import BitcertError
 from suite.store import Store
 
-CACHE_VARIABLE = "BITCERT_CACHE"
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BaseRecord:
-    """Predictions of a base classifier under noise that other classifiers can be given again.
+    """Predictions of a base classifier on noise that other classifiers can replay.
 
     Attributes:
         select: Predictions on the samples for ``"select"``, shape ``(images, n0)``, int16.
@@ -56,17 +54,18 @@ def most_frequent(predictions: NDArray[np.integer]) -> NDArray[np.int64]:
 
 
 class BaseStore:
-    """Base records in a folder, each under the hash of everything it depends on: another network is another file.
+    """Base records in a folder, each named by a hash of everything it depends on: another network, another file.
 
     Args:
-        folder: Where they are; by default the environment variable BITCERT_CACHE, or ``bitcert`` in the user's cache.
+        folder: By default the environment variable BITCERT_CACHE, or ``bitcert`` in the user's cache.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or _default_folder()
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        self.folder = folder or Path(os.environ.get("BITCERT_CACHE") or cache / "bitcert")
 
     def path(self, key: Mapping[str, Any]) -> Path:
-        """Where the record of a key is, or would be."""
+        """File of a key's record, whether or not it exists."""
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
         return self.folder / f"base-{name}.safetensors"
 
@@ -74,11 +73,11 @@ class BaseStore:
         """Read the record of a key, or make it and store it.
 
         Args:
-            key: JSON-ready; everything the predictions depend on: network, data, images, sigma, seed, numbers of samples.
+            key: JSON-ready; everything the predictions depend on: network, data, images, sigma, seed, sample counts.
             make: Samples the base.
 
         Warns:
-            CertificationWarning: If a file is there but damaged, or not what its name says; the record is made again.
+            CertificationWarning: If a file is damaged, or not what its name says; the base is sampled again.
         """
         store = Store(self.path(key), "base classifier", key, "numpy", remedy="it is sampled again")
         if store.path.exists():
@@ -96,10 +95,3 @@ def _checked(tensors: Mapping[str, NDArray[Any]]) -> BaseRecord:
     if found != [("count", "int16", 2), ("select", "int16", 2)] or len(tensors["count"]) != len(tensors["select"]):
         raise BitcertError(f"a stored base is damaged (it holds {found}); it is sampled again")
     return BaseRecord(tensors["select"], tensors["count"])
-
-
-def _default_folder() -> Path:
-    given = os.environ.get(CACHE_VARIABLE)
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bitcert"

@@ -21,16 +21,16 @@ from suite.plugins import CERTIFIERS
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """What is to be certified, and how much it may cost; the same for all networks that are compared.
+    """What to certify and how many samples to spend; the same for all networks under comparison.
 
     Attributes:
         noisy: The images, plain (``noisy.pixels``) and under noise.
         labels: True classes, shape ``(images,)``.
         radii: Radii at which certified accuracy is reported, ascending.
         n0: Noise samples that choose a class.
-        n: Noise samples that enter a bound or an estimate; the most of them for methods that choose.
+        n: Noise samples that enter a bound or an estimate; the maximum for adaptive methods.
         alpha: Failure probability of each certificate, or of all bounds on the set together.
-        progress: Called with forward passes made since the last call.
+        progress: Called with the forward passes since the last call.
     """
 
     noisy: NoisyImages
@@ -42,7 +42,7 @@ class Task:
     progress: Progress | None = None
 
     def sampler(self, network: nn.Module) -> NoisyClassifier:
-        """The network under noise."""
+        """A network under this task's noise."""
         return NoisyClassifier(network, self.noisy, self.progress)
 
 
@@ -57,7 +57,7 @@ class Measurement:
         alpha: Failure probability: of each certificate, of the bounds together, or 1 for estimates.
         certificates: One row per image, for certifiers of single images.
         set_certificate: Bounds on the set, where an exam has both.
-        values: Whatever else it measures, by name.
+        values: Other measured quantities, by name.
         norm: Norm of the radii.
     """
 
@@ -83,28 +83,28 @@ class Measurement:
 
 
 class Setup(ABC):
-    """What certifiers may ask for beforehand: made once for all networks that are measured, and not charged."""
+    """What certifiers may ask for: computed once for all networks, and not charged."""
 
     @abstractmethod
     def float_base(self, task: Task) -> BaseRecord:
-        """What the float network predicted on the task's images and noise."""
+        """Predictions of the float network on the task's images and noise."""
 
     @abstractmethod
     def bases(self, task: Task) -> Sequence[BaseRecord]:
-        """What all base networks predicted, the float network first."""
+        """Predictions of all base networks, the float network first."""
 
     @abstractmethod
     def scores(self, images: int, n: int, alpha: float) -> SetScores:
-        """Scores for bounds on a set of so many images with ``n`` samples each."""
+        """Scores for bounds on a set of ``images`` images with ``n`` samples each."""
 
 
 class Certifier(ABC):
     """Measures networks in a search. Subclasses are frozen dataclasses whose fields are their options.
 
     Attributes:
-        estimates: Whether it promises nothing: its scores order policies, and finalists are measured again.
+        estimates: Whether it guarantees nothing: its scores order policies, and finalists are measured again.
         limited_by_samples: Whether no radius can exceed what ``n`` agreeing samples certify.
-        uses_scores: Whether it asks for :meth:`Setup.scores`, which are then made before evaluations are sent to workers.
+        uses_scores: Whether it needs :meth:`Setup.scores`, which are then computed before evaluations go to workers.
     """
 
     estimates: ClassVar[bool] = False
@@ -115,17 +115,11 @@ class Certifier(ABC):
 
     @abstractmethod
     def measure(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
-        """Measure a network.
-
-        Args:
-            network: Images to logits, normalization inside, in evaluation mode, on the images' device.
-            task: Images, labels and samples.
-            setup: What is made beforehand.
-        """
+        """Measure a network: images to logits, normalization inside, in evaluation mode, on the images' device."""
 
 
 class ExamCertifier(Certifier):
-    """A certifier that also certifies single images without looking at another classifier: it may hold an exam.
+    """A certifier whose certificates of single images need no other classifier: it can do held-out certification.
 
     Attributes:
         exam_limited_by_samples: Whether no radius of an exam can exceed what ``n`` agreeing samples certify.
@@ -135,17 +129,13 @@ class ExamCertifier(Certifier):
 
     __slots__ = ()
 
-    @abstractmethod
     def examine(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
-        """Certify image by image; arguments as for :meth:`measure`. The result has ``certificates``."""
+        """Certify image by image; the result has ``certificates``. The same as :meth:`measure` by default."""
+        return self.measure(network, task, setup)
 
 
 def exam_certifier(text: str) -> ExamCertifier:
-    """Make a certifier that may hold an exam, from its name and options.
-
-    Raises:
-        BitcertError: If there is none of that name, or it cannot certify single images by itself.
-    """
+    """Make an exam certifier from its name and options; raises BitcertError on other certifiers and unknown names."""
     certifier = CERTIFIERS.make(text)
     if isinstance(certifier, ExamCertifier):
         return certifier

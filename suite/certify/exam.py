@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from suite.certify.bounds import check_alpha, check_positive
 from suite.certify.certifier import ExamCertifier, exam_certifier
-from suite.errors import BitcertError, unknown_name
+from suite.errors import unknown_name
 
 EXAM_SPLITS = ("exam", "search")
-"""Images that may be certified: those of the exam, or those of the search, to choose settings by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +20,10 @@ class ExamSettings:
         n0: Noise samples that choose an image's class.
         n: Noise samples that enter its bound.
         alpha: Failure probability of each image's certificate.
-        method: A certifier that may hold exams, options after its name if any. ``"fixed"``; ``"sequential"``: radii of the
-            problem only, far fewer samples (``n`` is the most); or ``"aggregate"``: as fixed, and from the same samples bounds
-            on the set's ACR and certified accuracies, far tighter than the average of certificates where ``n`` is small.
-        split: ``"exam"``, or ``"search"`` to choose settings, which must not see exam images.
+        method: An exam certifier, with its options. ``"fixed"``; ``"sequential"``: the problem's radii only, far fewer samples
+            (at most ``n``); or ``"aggregate"``: as fixed, plus bounds on the set's ACR and certified accuracies from the same
+            samples, far tighter than the average of certificates where ``n`` is small.
+        split: ``"exam"``, or ``"search"`` for tuning settings, which must not see exam images.
     """
 
     images: int | None = None
@@ -37,12 +37,10 @@ class ExamSettings:
         self.certifier  # noqa: B018 (checks the name)
         if self.split not in EXAM_SPLITS:
             raise unknown_name("split of an exam", self.split, EXAM_SPLITS)
-        for name in ("images", "n0", "n"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise BitcertError(f"exam {name} must be at least 1, got {value}")
-        if not 0 < self.alpha < 1:
-            raise BitcertError(f"alpha must lie strictly between 0 and 1, got {self.alpha}; 0.001 is usual")
+        check_positive(
+            **{"exam images": 1 if self.images is None else self.images, "exam n0": self.n0, "exam n": self.n}
+        )
+        check_alpha(self.alpha)
 
     @property
     def certifier(self) -> ExamCertifier:

@@ -34,10 +34,6 @@ class Fixed(ExamCertifier):
         found = certify_fixed(task.sampler(network), n0=task.n0, n=task.n, alpha=task.alpha)
         return Measurement.average(found, task)
 
-    def examine(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
-        """The same as :meth:`measure`."""
-        return self.measure(network, task, setup)
-
 
 def certify(
     network: nn.Module,
@@ -61,7 +57,7 @@ def certify(
     everywhere within the returned radius. The noise is a pure function of ``(seed, image id, sample index)``.
 
     Args:
-        network: Images to logits, normalization inside; evaluation mode is the caller's business.
+        network: Images to logits, normalization inside; put it in evaluation mode first.
         images: Shape ``(images, C, H, W)``, float in [0, 1]; a tensor on the network's device, or an array.
         labels: True classes, shape ``(images,)``; only checked for shape: no label enters a certificate.
         sigma: Standard deviation of the noise, in the units of the images.
@@ -71,7 +67,7 @@ def certify(
         seed: Root seed of the noise, non-negative.
         ids: Ids that key the noise, non-negative and distinct, shape ``(images,)``; positions by default.
         batch: Rows per batch; bounds the memory.
-        progress: Called with forward passes made since the last call.
+        progress: Called with the forward passes since the last call.
 
     Returns:
         One row per image; ``prediction`` is -1 where it abstains.
@@ -93,7 +89,7 @@ def certify(
 
 
 def certify_fixed(sampler: Sampler, *, n0: int, n: int, alpha: float) -> Certificates:
-    """The same as :func:`certify` for any sampler: samples for ``"select"`` choose the class, those for ``"count"`` bound it."""
+    """:func:`certify` for any sampler: samples for ``"select"`` choose the class, those for ``"count"`` bound it."""
     check_alpha(alpha)
     check_positive(n0=n0, n=n)
     if largest_radius(n, alpha, sampler.sigma) == 0:

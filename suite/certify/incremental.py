@@ -1,13 +1,13 @@
 """Certificates of a changed classifier from what a similar one predicted on the same noise.
 
-A *base* is sampled in full, once. A changed classifier that is given the same noise again differs from it only now and
-then, and rare events are bounded tightly by few samples. Let ``c`` be a class, ``g`` the base and ``f`` the changed classifier:
+A *base* is sampled in full, once. A changed classifier on the same noise rarely differs from it, and few samples bound rare
+events tightly. Let ``c`` be a class, ``g`` the base and ``f`` the changed classifier:
 
     P(f = c) >= P(f = c, g = c) = P(g = c) - P(g = c, f != c).                                                      (1)
 
 Only flips *away from c* count. With a Clopper-Pearson lower bound of ``P(g = c)`` at level ``alpha_base`` and an upper bound
 of ``P(g = c, f != c)`` at level ``alpha - alpha_base``, their difference is a lower bound of ``P(f = c)`` at level ``alpha``, by
-the union bound; that both use the same samples does no harm.
+the union bound; both may use the same samples.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from suite.certify.certifier import Certifier, Measurement, Setup, Task
 from suite.certify.sampling import Sampler, pick_classes
 from suite.errors import BitcertError
 
-_BASE_SHARE = 0.2  # of alpha: the base's samples are many, and its bound loses little by it
-_POOL = 30.0  # samples of the pilot that the average share of flips over all images stands for
-_SHARES = (0.1, 0.25, 0.5, 1.0)  # of the samples, tried for a replay
+_BASE_SHARE = 0.2  # of alpha: the base has many samples, so its bound loses little
+_POOL = 30.0  # pilot samples that the mean flip rate over all images is worth
+_SHARES = (0.1, 0.25, 0.5, 1.0)  # of the samples, candidates for a replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class IRS(Certifier):
 
 @dataclass(frozen=True, slots=True)
 class Incremental(Certifier):
-    """Certificates that build on the records of any number of bases, wherever these help."""
+    """Certificates that build on the records of any number of bases where they help."""
 
     def measure(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
         """Certify image by image and average."""
@@ -70,10 +70,10 @@ def certify_irs(
 ) -> Certificates:
     """Incremental randomized smoothing, as published.
 
-    The class is the base's. Where the base's bound is below ``gamma``, its first ``n`` samples are given to the changed
-    classifier, and every disagreement counts against the bound, also one between other classes. Elsewhere the changed
-    classifier gets ``n`` fresh samples (those for ``"fresh"``). ``alpha`` is split evenly between the base's bound and the
-    disagreement's; fresh samples have all of it. An image whose class the base gets wrong can never score.
+    The class is the base's. Where the base's bound is below ``gamma``, the changed classifier replays its first ``n``
+    samples, and every disagreement counts against the bound, even between other classes. Elsewhere it gets ``n`` fresh
+    samples (those for ``"fresh"``). ``alpha`` is split evenly between the base's bound and the disagreement's; fresh samples
+    have all of it. An image that the base gets wrong can never score.
 
     Args:
         sampler: The changed classifier, on the base's images and noise.
@@ -114,20 +114,19 @@ def certify_incremental(
     n: int,
     alpha: float = 1e-3,
 ) -> Certificates:
-    """Certify a classifier with the help of any fully sampled ones, wherever they help.
+    """Certify a classifier with the help of fully sampled bases, where they help.
 
-    The samples for ``"select"`` choose the class, as in Cohen's method, and are the pilot: every base's predictions on them
-    are on record, so they show for each image how often the changed classifier flips away from the class, and which
-    base is nearest; the more of them a base has, the better. From them alone a plan is made for each image: the fewest
-    replayed samples, of the nearest base, that promise at least the bound that ``n`` samples without a base promise, or
-    else these. Then the plan is carried out on the samples for ``"count"``, which are independent of it: whatever plan was
-    chosen, its bound fails with probability at most ``alpha``.
+    The samples for ``"select"`` choose the class, as in Cohen's method, and serve as a pilot: every base's predictions on
+    them are on record, so they show for each image how often the changed classifier flips away from the class, and which
+    base is nearest. From the pilot alone, a plan is made for each image: the fewest replayed samples of the nearest base
+    expected to match the bound of ``n`` samples without a base, or else those ``n``. The plan is carried out on the samples
+    for ``"count"``, which are independent of it: whatever the plan, its bound fails with probability at most ``alpha``.
 
     Args:
         sampler: The changed classifier, on the bases' images and noise.
-        bases: What bases predicted; none makes it Cohen's method.
+        bases: Records of the bases; without any, this is Cohen's method.
         n0: Samples that choose class and plan, at most a base's.
-        n: Most samples that enter a bound, at most a base's.
+        n: Maximum samples that enter a bound, at most a base's.
         alpha: Probability of a wrong certificate, for each image.
 
     Returns:
@@ -179,12 +178,12 @@ def _plan(
 
 
 def _share(events: NDArray[np.bool_], weight: float = 1.0, typical: float = 0.5) -> NDArray[np.float64]:
-    """Frequency of an event for each image, drawn towards a typical one as if by ``weight`` more samples."""
+    """Frequency of an event for each image, shrunk towards ``typical`` as if by ``weight`` more samples."""
     return np.asarray((events.sum(axis=1) + weight * typical) / (events.shape[1] + weight))
 
 
 def _rare_share(events: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Frequency of a rare event, drawn towards its average over all images: pilots are short."""
+    """Frequency of a rare event, shrunk towards its mean over all images, as pilots are short."""
     return _share(events, _POOL, float(_share(events.reshape(1, -1))[0]))
 
 

@@ -7,8 +7,7 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK = 32
-"""Noise samples of an image that are drawn together; a constant, so that no batch size can change the noise."""
+BLOCK = 32  # noise samples of an image drawn together; a constant, so that the batch size cannot change the noise
 
 
 class NoiseStream:
@@ -31,16 +30,7 @@ class NoiseStream:
         self._generator = np.random.Generator(self._philox)
 
     def block(self, image_id: int, block: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Draw one block of samples of one image.
-
-        Args:
-            image_id: Id of the image in its dataset, non-negative.
-            block: Index of the block, non-negative.
-            shape: Shape of one image.
-
-        Returns:
-            Array of shape ``(BLOCK, *shape)``.
-        """
+        """Draw one block of samples of the image with a non-negative id, shape ``(BLOCK, *shape)``."""
         self._philox.state = {
             "bit_generator": "Philox",
             "state": {

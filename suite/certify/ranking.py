@@ -1,8 +1,8 @@
-"""Which policy is better? Estimates for ordering policies: no certificates, and a fraction of their cost.
+"""Estimates for ordering policies: no certificates, at a fraction of their cost.
 
-All policies see the same images and the same noise (common random numbers), so that what is common to them cancels in
-their differences. The choice of images dominates the error of an average certified radius; a few dozen noise samples an
-image are enough, and images buy more than samples.
+All policies see the same images and the same noise (common random numbers), so shared errors cancel in their differences.
+The choice of images dominates the error of an average certified radius: a few dozen noise samples per image are enough,
+and more images help more than more samples.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from suite.certify.sampling import Sampler, label_counts
 
 @dataclass(frozen=True, slots=True)
 class Ranking(Certifier):
-    """Estimates that order policies; they promise nothing."""
+    """Estimates that order policies, without guarantee."""
 
     estimates: ClassVar[bool] = True
 
@@ -36,7 +36,7 @@ class Ranking(Certifier):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimates:
-    """What a classifier's certificates would say with endless noise, as few samples suggest it: no bound, no confidence.
+    """Estimates of a classifier's certificates in the limit of infinitely many samples; not bounds.
 
     Attributes:
         successes: Samples in which the label was predicted, shape ``(images,)``.
@@ -64,10 +64,9 @@ class Estimates:
         return float(self.scores.mean())
 
     def certified_accuracy(self, radii: Sequence[float]) -> dict[float, float]:
-        """Estimated share of images certified at each radius: the mean posterior probability of it.
+        """Estimated share of images certified at each radius: its mean posterior probability under the Jeffreys prior.
 
-        The posterior is that of the Jeffreys prior. A count near a radius' threshold adds a fraction, so that policies a
-        few samples apart differ.
+        A count near a radius' threshold adds a fraction, so that policies a few samples apart differ.
         """
         a, b = self.successes + 0.5, self.trials - self.successes + 0.5
         thresholds = {float(radius): special.ndtr(radius / self.sigma) for radius in radii}
@@ -75,12 +74,6 @@ class Estimates:
 
 
 def estimate(sampler: Sampler, labels: NDArray[np.integer], *, n: int) -> Estimates:
-    """Estimate from ``n`` samples per image (those for ``"count"``).
-
-    Args:
-        sampler: The classifier under noise; the same images and seed for all that are compared.
-        labels: True classes, shape ``(images,)``.
-        n: Noise samples per image.
-    """
+    """Estimate from ``n`` samples per image (those for ``"count"``); use the same images and seed for all policies."""
     check_positive(n=n)
     return Estimates(label_counts(sampler, labels, "count", 0, n), n, sampler.sigma)

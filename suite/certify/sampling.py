@@ -12,19 +12,19 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from suite.certify.bounds import check_positive
 from suite.certify.noise import BLOCK, NoiseStream
 from suite.contract.problem import check_sigma
 from suite.errors import BitcertError
 
-Progress = Callable[[int], None]
-"""Called with the number of forward passes made since the last call."""
+Progress = Callable[[int], None]  # called with the number of forward passes since the last call
 
 
 class Sampler(Protocol):
     """A classifier under Gaussian noise: what every certification method draws from.
 
     Sample ``s`` of image ``i`` for a purpose is one fixed draw of the noise; samples that differ in image, index or purpose
-    are independent. Methods rest on that alone, so that they can be tried on classifiers whose probabilities are known.
+    are independent. Methods rely on nothing else, so they can be tested on classifiers with known probabilities.
     """
 
     @property
@@ -57,7 +57,7 @@ class NoisyBatch:
 
 
 class NoisyImages:
-    """Images and their noise; what fits into memory is made once and serves every network.
+    """Images and their noise, drawn once for all networks as far as memory allows.
 
     Args:
         images: Shape ``(images, C, H, W)``, float in [0, 1]; a tensor on the network's device, or an array.
@@ -65,7 +65,7 @@ class NoisyImages:
         seed: Root seed of the noise, non-negative.
         ids: Ids that key the noise, non-negative and distinct, shape ``(images,)``; positions by default.
         batch: Rows per batch.
-        memory: Bytes of noisy images that may be kept.
+        memory: Bytes of noisy images to keep, at most.
 
     Raises:
         BitcertError: On shapes that disagree, repeated ids, or a batch, seed, sigma or id out of range.
@@ -82,8 +82,7 @@ class NoisyImages:
         memory: int = 0,
     ) -> None:
         check_sigma(sigma)
-        if batch < 1:
-            raise BitcertError(f"batch must be at least 1, got {batch}")
+        check_positive(batch=batch)
         if seed < 0:
             raise BitcertError(f"seed must not be negative, got {seed}")
         self.pixels = torch.as_tensor(images, dtype=torch.float32)
@@ -112,10 +111,7 @@ class NoisyImages:
     def batches(
         self, purpose: str, start: int, stop: int, rows: NDArray[np.int64] | None = None
     ) -> Iterable[NoisyBatch]:
-        """Samples ``start`` to ``stop - 1`` of the images at positions ``rows`` (all by default), image by image.
-
-        Only what is asked for all images is kept.
-        """
+        """Samples ``start`` to ``stop - 1``, image by image, of the images at ``rows`` (default: all; kept if they fit)."""
         key = purpose, start, stop
         if rows is None and key in self._kept:
             return _copies(self._kept[key])
@@ -132,23 +128,15 @@ class NoisyImages:
         if rows is not None or size > self._free:
             return made
         self._free -= size
-        self._kept[key] = list(_copies(made))  # what is made refers to more noise than its own
+        self._kept[key] = list(_copies(made))  # batches are views of larger arrays
         return _copies(self._kept[key])
 
 
 class NoisyClassifier:
-    """The :class:`Sampler` of a network on noisy images.
-
-    Args:
-        network: Inputs to logits, normalization inside, in evaluation mode, on the images' device.
-        noisy: The images and their noise.
-        progress: Called with forward passes made since the last call.
-    """
+    """The :class:`Sampler` of a network, in evaluation mode and on the images' device, on noisy images."""
 
     def __init__(self, network: nn.Module, noisy: NoisyImages, progress: Progress | None = None) -> None:
-        self._network = network
-        self._noisy = noisy
-        self._progress = progress
+        self._network, self._noisy, self._progress = network, noisy, progress
 
     @property
     def sigma(self) -> float:
@@ -184,7 +172,7 @@ def label_counts(
     """How often the images at positions ``rows`` are predicted right in samples ``start`` to ``stop - 1``.
 
     Raises:
-        BitcertError: If there is not one integer label for each of the sampler's images, or a label is not a class.
+        BitcertError: If there is not one integer label per image, or a label is not a class.
     """
     known = np.asarray(labels)
     if known.shape != (len(sampler),) or known.dtype.kind not in "iu":
@@ -213,16 +201,9 @@ def noisy_batches(
     batch: int,
     start: int = 0,
 ) -> Iterator[NoisyBatch]:
-    """Yield noisy copies of every image, image by image, in batches of a fixed size (the last may be smaller).
+    """Yield samples ``start`` to ``stop - 1`` of every image, image by image, in batches of a fixed size but for the last.
 
-    Args:
-        images: Shape ``(images, C, H, W)``, float32 in [0, 1]; the batches are made on its device.
-        ids: Ids that key the noise, shape ``(images,)``.
-        sigma: Standard deviation of the noise.
-        stop: End of the samples of each image.
-        stream: Where the noise comes from.
-        batch: Rows per batch.
-        start: Index of the first sample.
+    Batches are on the images' device; the other arguments are those of :class:`NoisyImages`.
     """
     shape = tuple(images.shape[1:])
     drawn: list[NDArray[np.float32]] = []
@@ -249,7 +230,7 @@ def noisy_batches(
 
 
 def _copies(batches: Iterable[NoisyBatch]) -> Iterator[NoisyBatch]:
-    """Batches whose inputs a network may write to."""
+    """Copies of batches, which a network may overwrite."""
     return (NoisyBatch(chunk.inputs.clone(), chunk.rows.clone()) for chunk in batches)
 
 
@@ -263,16 +244,7 @@ def predict(network: nn.Module, images: Tensor, *, batch: int) -> Tensor:
 def count_classes(
     network: nn.Module, batches: Iterable[NoisyBatch], images: int, progress: Progress | None = None
 ) -> Tensor:
-    """Count how often each class is predicted for each image.
-
-    Args:
-        network: Inputs to logits.
-        batches: What to run.
-        images: Number of images the rows refer to.
-        progress: Told the rows of each batch.
-
-    Returns:
-        Counts, shape ``(images, classes)``, int64, on the network's device.
+    """Count how often each class is predicted for each image, shape ``(images, classes)``, on the network's device.
 
     Raises:
         BitcertError: If there are no batches or a logit is not finite.
@@ -291,7 +263,7 @@ def count_classes(
 def _run(
     network: nn.Module, batches: Iterable[NoisyBatch], progress: Progress | None = None
 ) -> Iterator[tuple[NoisyBatch, int, Tensor]]:
-    """Yield each batch with the number of classes and its predictions; nothing waits for the device in between."""
+    """Yield each batch with the number of classes and its predictions, without synchronizing with the device."""
     finite: Tensor | None = None
     for chunk in batches:
         with torch.inference_mode():

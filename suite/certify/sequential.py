@@ -1,4 +1,4 @@
-"""Certified at radius r, yes or no: as many noise samples as an image's decision takes, and no more.
+"""Sequential tests of certification at given radii: each image draws only as many noise samples as its decision takes.
 
 For a radius ``r`` let ``q = Phi(r / sigma)``: the prediction ``c`` is certified at ``r`` if ``p = P(network(x + noise) = c)``
 is at least ``q``. Against the hypothesis ``p <= q`` stands the mixture of likelihood ratios
@@ -7,9 +7,9 @@ is at least ``q``. Against the hypothesis ``p <= q`` stands the mixture of likel
 
 with Pi the Jeffreys prior Beta(1/2, 1/2) restricted to (q, 1). Every factor has mean ``1 + (p - q)(u - q)/(q(1 - q)) <= 1``
 under the hypothesis, so ``M`` is a non-negative supermartingale that starts at 1, and by Ville's inequality it ever
-reaches ``1/a`` with probability at most ``a``: one may look after every sample and stop by any rule. What is still open when
-the last sample is drawn is looked at once more with the Clopper-Pearson bound, which is sharper at a fixed number of
-samples. The two tests of a radius share its alpha: 70 % for all looks, 30 % for the last one.
+reaches ``1/a`` with probability at most ``a``: one may look after every sample and stop by any rule. What is undecided after
+the last sample is tested once more with the Clopper-Pearson bound, which is sharper at a fixed number of samples. The two
+tests of a radius share its alpha: 70 % for all looks, 30 % for the last one.
 
 One alpha serves all radii: a radius is certified only if all smaller ones are. If any certified radius is wrong, so is
 the smallest wrong one, and one of its own two tests has failed.
@@ -45,7 +45,7 @@ _LAST_SHARE = 0.3  # of alpha, for the look at the last sample
 
 @dataclass(frozen=True, slots=True)
 class Sequential(ExamCertifier):
-    """Certificates at the problem's radii, with as many samples as each image takes.
+    """Certificates at the problem's radii, with as many samples as each image needs.
 
     Attributes:
         futility: When a radius is given up; see :func:`certify_sequential`.
@@ -64,10 +64,6 @@ class Sequential(ExamCertifier):
         )
         return Measurement.average(found, task)
 
-    def examine(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
-        """The same as :meth:`measure`."""
-        return self.measure(network, task, setup)
-
 
 def certify_sequential(
     sampler: Sampler,
@@ -78,26 +74,26 @@ def certify_sequential(
     alpha: float = 1e-3,
     futility: float = 0.4,
 ) -> Certificates:
-    """Certify at a list of radii; images that are decided at every radius draw no more samples.
+    """Certify at a list of radii; images decided at every radius draw no more samples.
 
     Samples for ``"select"`` choose the class, those for ``"count"`` decide. With probability at least ``1 - alpha`` for each
-    image, the smoothed classifier's prediction is the returned one everywhere within the returned radius. What is
-    undecided after ``n`` samples is not certified.
+    image, the smoothed classifier's prediction is the returned one everywhere within the returned radius. Radii undecided
+    after ``n`` samples are not certified.
 
     Args:
         sampler: The classifier under noise.
         radii: Ascending radii >= 0, in the units of the images; 0 is always tried.
         n0: Samples that choose the class.
-        n: Most samples that decide an image.
+        n: Maximum samples that decide an image.
         alpha: Probability of a wrong certificate, for each image.
-        futility: A radius is given up once the samples so far predict that it would be certified by those left with a
-            probability below ``futility * sqrt(share of samples drawn)``; 0 gives up only what has become impossible.
-            Early predictions are the least certain and the cheapest to improve. Giving up is never wrong: it costs
-            certificates, not their validity.
+        futility: A radius is given up once its predicted probability of being certified by the remaining samples falls
+            below ``futility * sqrt(share of samples drawn)``; 0 gives up only what has become impossible. The factor allows
+            for early predictions, the least certain and the cheapest to improve. Giving up costs certificates, not their
+            validity.
 
     Returns:
-        One row per image; ``radius`` is the largest one certified and ``p_lower`` what it implies. A prediction with
-        radius 0 is certified at the image itself; -1 abstains.
+        One row per image; ``radius`` is the largest one certified, ``p_lower`` the bound it implies. A prediction with radius
+        0 is certified at the image itself; -1 abstains.
 
     Raises:
         BitcertError: On arguments out of range.
@@ -138,10 +134,9 @@ def certify_sequential(
 
 
 def log_evidence(successes: ArrayLike, trials: ArrayLike, threshold: ArrayLike) -> NDArray[np.float64]:
-    """Logarithm of the mixture martingale ``M`` against ``p <= threshold``; arrays that broadcast.
+    """Logarithm of the mixture martingale ``M`` against ``p <= threshold``, in closed form; arguments broadcast.
 
-    Returns:
-        In closed form by incomplete beta functions; minus infinity for a threshold that floating point cannot tell from 1.
+    Minus infinity for a threshold of 1 in floating point.
     """
     k, t, q = np.broadcast_arrays(*(np.asarray(value, dtype=np.float64) for value in (successes, trials, threshold)))
     prior, possible = _PRIOR, q < 1

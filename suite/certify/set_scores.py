@@ -29,13 +29,8 @@ class Score:
         """Bound (2) on the mean gain of a set of images, from their label counts, shape ``(images,)``; at least 0."""
         check_alpha(alpha)
         counts = np.asarray(successes)
-        if (
-            counts.dtype.kind not in "iu"
-            or counts.ndim != 1
-            or not len(counts)
-            or counts.min() < 0
-            or counts.max() >= len(self.values)
-        ):
+        integers = counts.dtype.kind in "iu" and counts.ndim == 1 and len(counts)
+        if not integers or counts.min() < 0 or counts.max() >= len(self.values):
             raise BitcertError(f"label counts must be a list of integers within 0..{len(self.values) - 1}")
         return max(0.0, float(self.values[counts].mean() + np.log(alpha) / (self.rate * len(counts))))
 

@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     from suite.problems.definition import Definition
     from suite.train.finetune import FinetuneSettings
 
-_OWN = "folder"
-"""The problem that a user's network is put into by default."""
+_OWN = "folder"  # the problem that takes a user's network by default
 
 
 class UnquantizedWarning(UserWarning):
-    """Something of a network stays in floating point."""
+    """Part of a network stays in floating point."""
 
 
 def problem_names() -> tuple[str, ...]:
@@ -32,7 +31,7 @@ def problem_names() -> tuple[str, ...]:
 
 
 def definitions() -> dict[str, Definition]:
-    """The registered problems that are a definition of a network and images, by name."""
+    """The registered problems that are definitions, by name."""
     from suite.problems.definition import Definition
 
     found = {name: PROBLEMS.load(name) for name in problem_names()}
@@ -62,26 +61,26 @@ def load_problem(
     """Make a problem by name; images and checkpoint are read at the first evaluation.
 
     Args:
-        name: See :func:`problem_names`; also ``"my_module:Thing"``, a definition, a class or a function that returns a
-            problem. Options of a class may follow its name, as in ``"separable:layers=20"``.
-        network: A function of yours, ``"my_module:build"``, whose network takes the place of the problem's, with weights
-            from ``checkpoint``. It takes images in [0, 1] and normalizes them itself. Only ``"folder"`` needs one.
-        image_size: Side of the square images that a folder's images are cropped to, with ``network``; 224 if None.
+        name: See :func:`problem_names`; also ``"my_module:Thing"``, a definition, or a class or function that returns a
+            problem. Its options may follow, as in ``"separable:layers=20"``.
+        network: Your function ``"my_module:build"``, whose network replaces the problem's, with weights from
+            ``checkpoint``. It takes images in [0, 1] and normalizes them itself. Only ``"folder"`` needs one.
+        image_size: Side to which a folder's images are cropped, with ``network``; 224 if None.
         budget: Limit on BOPs: ``"w3a3"``, ``"1/64"`` of FP32, or an integer; the problem's default if None.
         sigma: Standard deviation of the smoothing noise, in the units of images in [0, 1]; the problem's default if None.
         seed: Root seed of calibration, search and exam noise.
         objective: ``"acr"``, ``"clean"`` or ``"certified@0.25,0.5"``; with ``"+bops"``, fewer BOPs are a second objective.
         certify: The certifier of the search: ``"ranking"`` estimates, for ordering policies, or certificates by
             ``"fixed"``, ``"irs"``, ``"incremental"``, ``"sequential"`` or ``"aggregate"``.
-        bases: Further policies whose recorded predictions incremental certificates may build on, feasible or not.
+        bases: Additional policies, feasible or not, whose recorded predictions incremental certificates may reuse.
         alpha: Failure probability of each certificate of the search.
         data: Folder with the images; the environment variable BITCERT_DATA if None.
         download: Whether missing images may be downloaded, for MNIST and CIFAR-10.
         checkpoint: Pretrained checkpoint (.safetensors, or a PyTorch state dict); the included one if None.
         finetuning: How networks are finetuned.
-        recalibrate: Whether batch norms are recalibrated for every policy.
+        recalibrate: Whether batch norm is recalibrated for every policy.
         device: Where evaluations run, such as ``"cuda"``.
-        protocol: How policies become networks: ``"ptq"`` or ``"finetune"``; by default the latter for fidelities with
+        protocol: How policies become networks: ``"ptq"`` or ``"finetune"``; by default the latter if the fidelity has
             finetuning steps.
 
     Raises:
@@ -105,20 +104,19 @@ def load_problem(
     if not isinstance(found, Definition) or options:
         what = f"takes no options, got {', '.join(options)}" if options else "is neither a definition nor a class"
         raise BitcertError(f"the problem {chosen!r} {what}")
-    definition = found
     if network is not None:
         if checkpoint is None:
             raise BitcertError(f"the weights of {network} are missing: give them with --checkpoint FILE")
-        definition = _with_network(definition, network, image_size)
+        found = _with_network(found, network, image_size)
     del given["network"], given["image_size"]
-    return VisionProblem(definition, **given)
+    return VisionProblem(found, **given)
 
 
 _DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(load_problem).parameters.items()}
 
 
 def _make(name: str, make: Any, given: dict[str, Any], options: dict[str, Any]) -> Problem:
-    """Make a problem of a class or function with the settings that were given, all of which it must take."""
+    """Call a class or function with the given settings, all of which it must take."""
     known = list(inspect.signature(make).parameters)
     for option in options:
         if option not in known:
@@ -133,7 +131,7 @@ def _make(name: str, make: Any, given: dict[str, Any], options: dict[str, Any]) 
 
 
 def _with_network(base: Definition, network: str, image_size: int | None) -> Definition:
-    """A definition with a user's network in it; warns about what of the network is not quantized."""
+    """Put a user's network into a definition; warns about its unquantized parts."""
     from suite.networks import build_own, check_layers, count_outputs, find_unquantized, trace_layers
 
     size = base.shape[-1] if image_size is None else image_size

@@ -86,4 +86,3 @@ FOLDER = Definition(
     threads=2,
     exam=ExamSettings(images=500),
 )
-"""Where a user's network goes by default."""

@@ -1,4 +1,4 @@
-"""What makes a named problem: the choices that a definition fixes, everything else having a default."""
+"""The definition of a named problem with a network and images."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Definition:
         radii: Radii at which certified accuracy is reported, ascending.
         fidelity: Default fidelity of a search.
         exam: Default exam.
-        choices: Bits a free slot may take.
+        choices: Bit widths to choose from.
         tie_weight_activation: Whether a layer's weights and inputs share their bit width.
         tie_shortcuts: Whether a block's shortcut shares its precision with the block's first convolution.
         batch: Rows per batch.
         threads: Threads of one evaluation; with ``batch`` fixed so that scores are equal, not nearly equal, everywhere.
         calibration_images: Calibration images, the first ones of the split.
-        trained_as: Problem whose trained network this one shares; its own if None.
-        based_on: Problem into which a network of the user's was put, if any.
-        unquantized: What of the user's network stays in floating point, in words.
+        trained_as: Problem whose checkpoint this one shares; its own if None.
+        based_on: Problem into which the user's network was put, if any.
+        unquantized: The parts of the user's network that stay in floating point, in words.
     """
 
     name: str

@@ -1,112 +1,29 @@
-"""Read data and checkpoint, calibrate the network, and lay it all out on a workbench."""
+"""Load images, network and device, and check that they fit the definition."""
 
 from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from suite.certify import NoiseStream
-from suite.contract.problem import Meter
-from suite.contract.space import FLOAT_BITS, Policy, SearchSpace
+from suite.contract.space import FLOAT_BITS, Policy
 from suite.data import ImageDataset, load_dataset
 from suite.errors import BitcertError
 from suite.networks import build_network, load_checkpoint, network_sha256, shipped_checkpoint
 from suite.problems.definition import Definition
-from suite.problems.setup import calibration_split
-from suite.quantize import QuantizedNetwork, calibrate
-from suite.seeds import derive_seed
-from suite.train.finetune import FinetuneSettings
-from suite.workbench import Workbench, labelled_batches, torch_threads
+from suite.quantize import QuantizedNetwork
 
 
 class DataWarning(UserWarning):
-    """The images may not be what the network takes them for."""
+    """The images' classes may not be the network's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """Where data and checkpoint come from.
-
-    Attributes:
-        data: Folder with the images; the environment variable BITCERT_DATA if None.
-        download: Whether missing images may be downloaded.
-        checkpoint: Pretrained checkpoint; the included one if None.
-    """
-
-    data: str | Path | None = None
-    download: bool = False
-    checkpoint: Path | None = None
-
-
-def load_workbench(
-    definition: Definition,
-    sources: Sources,
-    *,
-    space: SearchSpace,
-    sigma: float,
-    radii: tuple[float, ...],
-    seed: int,
-    finetuning: FinetuneSettings,
-    recalibrate: bool,
-    device: torch.device,
-    meter: Meter,
-) -> Workbench:
-    """Read and calibrate everything that evaluations need; arguments as for :class:`Workbench`.
-
-    Raises:
-        BitcertError: If the images, the checkpoint or the network do not fit the definition.
-
-    Warns:
-        DataWarning: If the images have fewer classes than the network has outputs.
-    """
-    dataset = _read_images(definition, sources)
-    network = build_network(definition.network, definition.classes, definition.shape[0])
-    trained = sources.checkpoint or shipped_checkpoint(definition.trained_as or definition.name, sigma)
-    load_checkpoint(network, trained)
-    network = network.to(device).eval().requires_grad_(False)
-    split = calibration_split(dataset, definition.calibration_images)
-    stream = NoiseStream(derive_seed(seed, "calibration"), "calibration")
-    with torch_threads(definition.threads):
-        batches = [
-            inputs
-            for inputs, _ in labelled_batches(split, stream, 1, sigma=sigma, batch=definition.batch, device=device)
-        ]
-        calibration = calibrate(network, [layer.name for layer in space.layers], batches)
-    if recalibrate and not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
-        raise BitcertError(f"{definition.name} has no batch norms to recalibrate; leave recalibration out")
-    executed = QuantizedNetwork(network, space.layers, calibration, fold=not recalibrate)
-    identity = network_sha256(network)
-    if definition.based_on:
-        with torch_threads(definition.threads):
-            identity = _check_execution(network, executed, batches[0], identity)
-    return Workbench(
-        network=network,
-        network_sha256=identity,
-        dataset=dataset,
-        calibration=calibration,
-        calibration_batches=batches,
-        executed=executed,
-        space=space,
-        sigma=sigma,
-        radii=radii,
-        seed=seed,
-        batch=definition.batch,
-        threads=definition.threads,
-        device=device,
-        finetuning=finetuning,
-        recalibrate=recalibrate,
-        exam=definition.exam,
-        meter=meter,
-    )
-
-
-def _read_images(definition: Definition, sources: Sources) -> ImageDataset:
-    dataset = load_dataset(definition.dataset, sources.data, download=sources.download, size=definition.shape[-1])
+def load_images(definition: Definition, folder: str | Path | None, *, download: bool) -> ImageDataset:
+    """Load a definition's images; raises BitcertError if they do not fit it, warns of fewer classes than outputs."""
+    dataset = load_dataset(definition.dataset, folder, download=download, size=definition.shape[-1])
     if dataset.shape != definition.shape or dataset.classes > definition.classes:
         raise BitcertError(
             f"{definition.name} takes images of shape {definition.shape} in at most {definition.classes} classes; "
@@ -114,23 +31,30 @@ def _read_images(definition: Definition, sources: Sources) -> ImageDataset:
         )
     if dataset.classes < definition.classes:
         warnings.warn(
-            f"the network has {definition.classes} outputs and the images are of {dataset.classes} classes, which stand "
-            f"for the outputs 0 to {dataset.classes - 1}, folders in alphabetical order; labels are wrong if that is not so",
+            f"the network has {definition.classes} outputs but the images have {dataset.classes} classes; folders, in "
+            f"alphabetical order, are taken as outputs 0 to {dataset.classes - 1}, and labels are wrong if they are not",
             DataWarning,
             stacklevel=2,
         )
     return dataset
 
 
+def load_network(definition: Definition, checkpoint: Path | None, sigma: float, device: torch.device) -> nn.Module:
+    """Load a definition's pretrained network, frozen, from a checkpoint, or the included one."""
+    network = build_network(definition.network, definition.classes, definition.shape[0])
+    load_checkpoint(network, checkpoint or shipped_checkpoint(definition.trained_as or definition.name, sigma))
+    return network.to(device).eval().requires_grad_(False)
+
+
 @torch.no_grad()
-def _check_execution(network: nn.Module, quantized: QuantizedNetwork, images: Tensor, weights_sha256: str) -> str:
-    """Check that with nothing quantized a user's network computes the same layer by layer as in one piece.
+def check_execution(network: nn.Module, quantized: QuantizedNetwork, images: Tensor) -> str:
+    """Check that a user's network, with nothing quantized, gives the same logits layer by layer as in one piece.
 
     Returns:
-        A hash of its weights and of what it computes: its code may change while its weights stay.
+        A hash of its weights and its logits: its code may change while its weights stay.
 
     Raises:
-        BitcertError: If it is not.
+        BitcertError: If the logits differ.
     """
     expected = network(images)
     bits = [FLOAT_BITS] * len(quantized.layers)
@@ -141,7 +65,7 @@ def _check_execution(network: nn.Module, quantized: QuantizedNetwork, images: Te
             f"layer by layer the network gives other logits than as a whole, up to {float((found - expected).abs().max()):.3g} "
             "off with nothing quantized: something in it, such as a hook, changes what its Conv2d and Linear modules compute"
         )
-    digest = hashlib.sha256(weights_sha256.encode())
+    digest = hashlib.sha256(network_sha256(network).encode())
     digest.update(expected.cpu().numpy().tobytes())
     return digest.hexdigest()
 

@@ -23,11 +23,10 @@ from suite.seeds import derive_seed
 from suite.train.indicators import learn_steps, passes_per_image
 from suite.workbench import Batches, Workbench
 
-_SHARPNESS = 2.0
-"""Factor of the margins: nearer to what is counted in a certificate, which is infinitely sharp, than the softmax itself."""
-
-_MOST_CHANCE = 1e-3 ** (1 / 10_000)
-"""Largest probability that the usual exam certifies, 10,000 samples at alpha = 0.001; a larger one is worth no more."""
+_SHARPNESS = 2.0  # factor of the margins: closer than softmax to the hard counts of a certificate
+_MOST_CHANCE = 1e-3 ** (
+    1 / 10_000
+)  # largest probability that the default exam certifies: 10,000 samples at alpha = 0.001
 
 
 class NetworkProbes(Probes):
@@ -60,18 +59,14 @@ class NetworkProbes(Probes):
         if part == "activation":
             self._bench.meter.charge(self._settings.rows)
             return self._input_perturbations(calibration)
-        return np.array(
-            [
-                [
-                    float((calibration.quantized_weight(name, bits) - calibration.weights[name]).square().sum())
-                    for bits in self._bench.space.choices
-                ]
-                for name in self._names
-            ]
-        )
+
+        def change(name: str, bits: int) -> float:
+            return float((calibration.quantized_weight(name, bits) - calibration.weights[name]).square().sum())
+
+        return np.array([[change(name, bits) for bits in self._bench.space.choices] for name in self._names])
 
     def derivatives(self, part: Part) -> Derivatives:
-        """Derivatives of the float network's loss; they charge when they are computed."""
+        """Derivatives of the float network's loss, charged when computed."""
         return NetworkDerivatives(self._bench, self._names, self._batches, part)
 
     def learned_steps(self, epochs: int, images: int | None = None) -> NDArray[np.float64]:
@@ -134,16 +129,16 @@ class NetworkProbes(Probes):
 
 
 class NetworkDerivatives(Derivatives):
-    """Derivatives by automatic differentiation, batch by batch, in evaluation mode.
+    """Derivatives by automatic differentiation, batch by batch, in evaluation mode; the bench's meter is charged.
 
     Args:
-        bench: The float network; its meter is charged.
+        bench: The float network.
         names: Its layers.
         batches: Inputs and labels.
-        part: By what the loss is derived.
+        part: What the loss is differentiated with respect to.
 
     Raises:
-        BitcertError: If the loss is derived by the inputs of a layer that is executed more than once.
+        BitcertError: If that is the inputs of a layer that is executed more than once.
     """
 
     def __init__(self, bench: Workbench, names: Sequence[str], batches: Batches, part: Part) -> None:
@@ -168,7 +163,7 @@ class NetworkDerivatives(Derivatives):
         return found
 
     def products(self, vectors: Sequence[Mapping[int, NDArray[np.float32]]]) -> list[dict[int, NDArray[np.float32]]]:
-        """Multiply the Hessian with vectors; three forward passes per row and ``product_passes`` more."""
+        """Multiply the Hessian by vectors; three forward passes per row, plus ``product_passes``."""
         found = [{layer: np.zeros_like(values) for layer, values in vector.items()} for vector in vectors]
         with self._bench.fixed_threads(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             for lines, inputs, labels in self._lines():
@@ -190,14 +185,14 @@ class NetworkDerivatives(Derivatives):
         return found
 
     def _lines(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Each batch with the lines of :attr:`shapes` that it speaks of."""
+        """Each batch with its rows in arrays of :attr:`shapes`."""
         start = 0
         for inputs, labels in self._batches:
             yield slice(None) if self._part == "weight" else slice(start, start + len(inputs)), inputs, labels
             start += len(inputs)
 
     def _differentiable(self, inputs: Tensor, labels: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Run a batch so that its loss can be derived: by what, one tensor a layer, and the loss."""
+        """Run a batch; return what its loss can be differentiated by, one tensor per layer, and the loss."""
         network = self._bench.network
         if self._part == "weight":
             leaves = [module.weight.detach().clone().requires_grad_() for module in self._modules.values()]
@@ -209,7 +204,7 @@ class NetworkDerivatives(Derivatives):
         def shift(layer: int, seen: Tensor) -> Tensor:
             if layer in shifts:
                 raise BitcertError(
-                    f"layer {self._names[layer]!r} is executed more than once: the loss cannot be derived by its inputs"
+                    f"layer {self._names[layer]!r} is executed more than once: the loss cannot be differentiated by its inputs"
                 )
             shifts[layer] = torch.zeros_like(seen, requires_grad=True)
             return seen + shifts[layer]
@@ -227,7 +222,7 @@ def _flat(values: Tensor, like: NDArray[np.float32]) -> NDArray[np.float32]:
 def _run_hooked(
     network: nn.Module, names: Sequence[str], inputs: Tensor, see: Callable[[int, Tensor], Tensor | None]
 ) -> Tensor:
-    """Run a network; ``see`` gets the position and the inputs of each named layer, and may put others in their place."""
+    """Run a network; ``see`` gets the position and the inputs of each named layer, and may replace the inputs."""
     handles = [
         network.get_submodule(name).register_forward_pre_hook(
             lambda _, arguments, layer=layer: see(layer, arguments[0])

@@ -1,7 +1,7 @@
-"""A problem that costs nothing: every layer loses accuracy on its own, by a closed formula.
+"""A problem that costs nothing: every layer loses accuracy independently, by a closed formula.
 
-It has no network and no data. Searchers are tested on it (the optimum of small instances is found by enumeration), and
-benchmarks use it to see what everything but the evaluation costs.
+It has no network and no data. Searchers are tested on it (small instances are solved by enumeration), and benchmarks
+use it to measure overhead.
 """
 
 from __future__ import annotations
@@ -40,9 +40,8 @@ class SeparableProblem(Problem):
 
     Args:
         layers: Number of layers; MACs are drawn from the seed, within a factor of four.
-        budget: As for every problem.
+        choices, budget, objective: As for every problem.
         sigma: Scale of the radius.
-        objective: As for every problem.
         radii: Radii at which certified accuracy is reported.
         seed: Draws sensitivities and MACs.
 
@@ -90,7 +89,7 @@ class SeparableProblem(Problem):
         raise BitcertError("the separable problem has no network: its losses are a formula")
 
     def loss(self, policy: Policy) -> float:
-        """The sum that is to be minimized."""
+        """The sum to minimize."""
         weights, activations = np.array(policy.weights), np.array(policy.activations)
         return float(self.sensitivity @ (4.0**-weights + 4.0**-activations))
 
@@ -100,7 +99,7 @@ class SeparableProblem(Problem):
         return self._metrics(self.loss(policy), self.bops(policy), fidelity)
 
     def evaluate_float(self, fidelity: Fidelity, seed: int = 0) -> Metrics:
-        """Apply the formula to no loss at all; charges like an evaluation."""
+        """Apply the formula to a loss of 0; charges like an evaluation."""
         return self._metrics(0.0, float_bops(self.space), fidelity)
 
     def _metrics(self, loss: float, bops: int, fidelity: Fidelity) -> Metrics:
@@ -141,13 +140,10 @@ class SeparableProblem(Problem):
 
 
 class SeparableProbes(Probes):
-    """Probes of the formula, as if a quantizer changed the n weights of a layer by ``n * 4^-bits`` in square, and its inputs too.
+    """Probes of the formula; the problem's meter is charged.
 
-    Then a Hessian of ``2 * s_i / n`` on the diagonal gives the formula's losses, exactly.
-
-    Args:
-        problem: Whose formula it is, and whose meter is charged.
-        settings: What is charged for.
+    The squared quantization error of a layer's n weights is taken as ``n * 4^-bits``, that of its inputs too: a diagonal
+    Hessian of ``2 * s_i / n`` then gives the formula's losses exactly.
     """
 
     def __init__(self, problem: SeparableProblem, settings: ProbeSettings) -> None:
@@ -169,7 +165,7 @@ class SeparableProbes(Probes):
         return _DiagonalDerivatives(self._problem, self._settings.rows)
 
     def learned_steps(self, epochs: int, images: int | None = None) -> NDArray[np.float64]:
-        """``s_i * 4^-bits`` for both parts: what a perfect indicator would be; charges nothing, there are no images."""
+        """``s_i * 4^-bits`` for both parts, a perfect indicator; charges nothing, as there are no images."""
         losses = np.outer(self._problem.sensitivity, 4.0 ** -np.array(self._problem.space.choices))
         return np.stack([losses] * len(PARTS))
 

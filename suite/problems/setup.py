@@ -1,4 +1,4 @@
-"""What all evaluations of a search share: its images and noise, records of base networks, and scores of set bounds."""
+"""What all evaluations of a search share: images and noise, base records, and scores of set bounds."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _NOISE_MEMORY = 2**28
 
 
 class SearchSetup(Setup):
-    """Made once for a problem and not charged to any searcher; everything in it is a function of the workbench alone.
+    """Computed once per problem and not charged to any searcher; a function of the workbench alone.
 
     Args:
         bench: Network and data.
@@ -55,14 +55,13 @@ class SearchSetup(Setup):
         self._scores: dict[tuple[int, int, float], SetScores] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the noisy images: whoever receives the problem draws them again."""
+        """Without the noisy images, which the receiver draws again."""
         return {**self.__dict__, "_images": {}}
 
     def task(self, fidelity: Fidelity, seed: int) -> Task:
-        """The first search images with their noise; those last asked for are kept.
+        """The first search images with their noise; raises BitcertError if there are too few.
 
-        Raises:
-            BitcertError: If there are fewer images.
+        The most recent images are kept.
         """
         bench, count = self._bench, fidelity.images
         search = bench.dataset.splits["search"]
@@ -84,15 +83,15 @@ class SearchSetup(Setup):
         )
 
     def float_base(self, task: Task) -> BaseRecord:
-        """What the float network predicted on the task's images and noise."""
+        """Predictions of the float network on the task's images and noise."""
         return self._base(None, task)
 
     def bases(self, task: Task) -> list[BaseRecord]:
-        """What all base networks predicted, the float network first."""
+        """Predictions of all base networks, the float network first."""
         return [self._base(policy, task) for policy in self._policies]
 
     def _base(self, policy: Policy | None, task: Task) -> BaseRecord:
-        """From memory, from disk, or made; a record on disk is found by a hash of all that its predictions depend on."""
+        """Look a record up in memory, then on disk by a hash of everything its predictions depend on, or make it."""
         noisy = task.noisy
         key = policy, len(noisy), noisy.seed, task.n
         if key not in self._bases:
@@ -119,10 +118,7 @@ class SearchSetup(Setup):
         return self._bases[key]
 
     def scores(self, images: int, n: int, alpha: float) -> SetScores:
-        """Scores for bounds on a set of so many images, designed on calibration images as the float network sees them.
-
-        They take ``n`` forward passes for each calibration image.
-        """
+        """Scores for bounds on ``images`` images, designed on the float network: ``n`` passes per calibration image."""
         key = images, n, alpha
         if key not in self._scores:
             bench = self._bench
@@ -142,6 +138,6 @@ def select_samples(noise: int) -> int:
 
 
 def calibration_split(dataset: ImageDataset, images: int) -> ImageSplit:
-    """The first calibration images, as many as there are at most."""
+    """The first ``images`` calibration images, or all if there are fewer."""
     split = dataset.splits["calibration"]
     return split.subset(np.arange(min(images, len(split))))

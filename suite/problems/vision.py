@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import nn
 
-from suite.certify import CertificationWarning, Certifier, Task, largest_radius
+from suite.certify import CertificationWarning, Certifier, NoiseStream, Task, largest_radius
 from suite.certify.bounds import check_alpha
+from suite.certify.sampling import noisy_batches
 from suite.contract.cost import float_bops, parse_budget
 from suite.contract.objective import check_radii, parse_objective
 from suite.contract.probes import ProbeSettings
@@ -21,13 +22,16 @@ from suite.contract.space import Policy, SearchSpace
 from suite.contract.trial import Fidelity, Metrics
 from suite.errors import BitcertError
 from suite.measure import measure
-from suite.networks import network_layers, shortcut_ties
+from suite.networks import network_layers, network_sha256, shortcut_ties
 from suite.plugins import CERTIFIERS
 from suite.problems.definition import Definition
-from suite.problems.loading import Sources, load_workbench, usable_device
+from suite.problems.loading import check_execution, load_images, load_network, usable_device
 from suite.problems.network_probes import NetworkProbes
-from suite.problems.setup import SearchSetup
+from suite.problems.setup import SearchSetup, calibration_split
 from suite.protocols import Prepared, Request, protocol_for
+from suite.quantize import QuantizedNetwork, calibrate
+from suite.seeds import derive_seed
+from suite.train.base import torch_threads
 from suite.train.finetune import FinetuneSettings
 from suite.workbench import BenchProblem, Workbench
 
@@ -35,15 +39,15 @@ from suite.workbench import BenchProblem, Workbench
 class VisionProblem(BenchProblem):
     """Find the policy whose smoothed classifier has the best certificates within a BOPs budget.
 
-    Space, budget and BOPs are known at once; images and checkpoint are read when the network is first needed. An evaluation
-    prepares the policy's network by the protocol and measures the first ``fidelity.images`` search images by the certifier,
-    with ``fidelity.noise`` noise samples each (and ``select_samples(fidelity.noise)`` more where a class is chosen first); it
-    classifies the images once without noise. What all searchers share is set-up and is not charged: calibration, the scores
-    of set bounds, and the records of the bases of incremental certificates (the float network and the largest uniform policy
-    within the budget, sampled ten times as often, kept on disk).
+    Space, budget and BOPs are available at once; images and checkpoint are read when the network is first needed. An
+    evaluation prepares the policy's network by the protocol, classifies the first ``fidelity.images`` search images without
+    noise, and certifies them with ``fidelity.noise`` noise samples each (and ``select_samples(fidelity.noise)`` more where a
+    class is chosen first). Set-up is shared by all searchers and not charged: calibration, the scores of set bounds, and the
+    base records of incremental certificates (the float network and the largest uniform policy within the budget, with ten
+    times the samples, kept on disk).
 
     Args:
-        definition: What the named problem fixes; budget, sigma and checkpoint are its own by default.
+        definition: What the named problem fixes.
         budget, sigma, ...: As for :func:`suite.problems.load_problem`.
 
     Raises:
@@ -95,7 +99,8 @@ class VisionProblem(BenchProblem):
         self.finetuning = finetuning or FinetuneSettings()
         self.recalibrate = recalibrate
         self.device = usable_device(device)
-        self._sources = Sources(data, download, None if checkpoint is None else Path(checkpoint))
+        self._data, self._download = data, download
+        self._checkpoint = None if checkpoint is None else Path(checkpoint)
         self._evaluated: dict[tuple[Policy | None, Fidelity, int], Metrics] = {}
 
     @property
@@ -105,17 +110,39 @@ class VisionProblem(BenchProblem):
 
     @cached_property
     def bench(self) -> Workbench:
-        """Network, data and calibration; read when first asked for."""
-        return load_workbench(
-            self.definition,
-            self._sources,
+        """Network, data and calibration; loaded on first access."""
+        definition, layers = self.definition, self.space.layers
+        dataset = load_images(definition, self._data, download=self._download)
+        network = load_network(definition, self._checkpoint, self.sigma, self.device)
+        split = calibration_split(dataset, definition.calibration_images)
+        stream = NoiseStream(derive_seed(self.seed, "calibration"), "calibration")
+        with torch_threads(definition.threads):
+            images = split.images().to(self.device)
+            noisy = noisy_batches(images, split.ids, sigma=self.sigma, stop=1, stream=stream, batch=definition.batch)
+            batches = [chunk.inputs.clone() for chunk in noisy]
+            calibration = calibrate(network, [layer.name for layer in layers], batches)
+            if self.recalibrate and not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+                raise BitcertError(f"{self.name} has no batch norms to recalibrate; leave recalibration out")
+            executed = QuantizedNetwork(network, layers, calibration, fold=not self.recalibrate)
+            own = bool(definition.based_on)  # a user's network
+            identity = check_execution(network, executed, batches[0]) if own else network_sha256(network)
+        return Workbench(
+            network=network,
+            network_sha256=identity,
+            dataset=dataset,
+            calibration=calibration,
+            calibration_batches=batches,
+            executed=executed,
             space=self.space,
             sigma=self.sigma,
             radii=self.radii,
             seed=self.seed,
+            batch=definition.batch,
+            threads=definition.threads,
+            device=self.device,
             finetuning=self.finetuning,
             recalibrate=self.recalibrate,
-            device=self.device,
+            exam=definition.exam,
             meter=self.meter,
         )
 
@@ -134,12 +161,12 @@ class VisionProblem(BenchProblem):
         return self.setup.task(fidelity, seed)
 
     def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
-        """Measure a feasible policy on search images; a repeated request is answered from memory and charged all the same."""
+        """Measure a feasible policy on search images; repeated requests are answered from memory and charged in full."""
         self.check_feasible(policy)
         return self._charged(policy, fidelity, seed)
 
     def evaluate_float(self, fidelity: Fidelity, seed: int = 0) -> Metrics:
-        """Measure the float network as :meth:`evaluate` measures policies, nothing finetuned; charges the meter."""
+        """Measure the float network as :meth:`evaluate` measures policies, without finetuning; charges the meter."""
         return self._charged(None, replace(fidelity, finetune_steps=0), seed)
 
     def probes(self, settings: ProbeSettings) -> NetworkProbes:
@@ -147,23 +174,25 @@ class VisionProblem(BenchProblem):
         return NetworkProbes(self.bench, settings)
 
     def default_fidelity(self) -> Fidelity:
-        """The default with no more images than the search split has: a folder may be small."""
-        available = len(self.bench.dataset.splits["search"])
-        return replace(self.fidelity, images=min(self.fidelity.images, available))
+        """The default, limited to the search split's images: a folder may be small."""
+        return self._limited(self.fidelity, self.fidelity.images)
 
     @property
     def estimates(self) -> bool:
-        """Whether the certifier of the search promises nothing."""
+        """Whether the search's certifier only estimates."""
         return self.certifier.estimates
 
     def second_look(self, fidelity: Fidelity) -> Fidelity:
         """Up to twice the images, which buy more than noise samples."""
-        return replace(fidelity, images=min(2 * fidelity.images, len(self.bench.dataset.splits["search"])))
+        return self._limited(fidelity, 2 * fidelity.images)
+
+    def _limited(self, fidelity: Fidelity, images: int) -> Fidelity:
+        return replace(fidelity, images=min(images, len(self.bench.dataset.splits["search"])))
 
     def check_fidelity(self, fidelity: Fidelity) -> None:
-        """Raise BitcertError if there are too few images; warn if the samples cannot certify what the objective asks for.
+        """Raise BitcertError if there are too few images; warn if the samples cannot certify the objective.
 
-        Scores of set bounds are designed here, so that all workers have the same.
+        Scores of set bounds are designed here, once for all workers.
         """
         self.search_task(fidelity)
         protocol_for(self.protocol, fidelity.finetune_steps).choose_steps(fidelity.finetune_steps)
@@ -174,19 +203,17 @@ class VisionProblem(BenchProblem):
 
     def provenance(self) -> dict[str, Any]:
         """Settings and hashes; reads data and checkpoint."""
-        definition, own = self.definition, {}
+        definition, space = self.definition, self.space
+        own: dict[str, Any] = {}
         if definition.based_on:
-            own = {
-                "based_on": definition.based_on,
-                "image_size": definition.shape[-1],
-                "unquantized": definition.unquantized,
-            }
+            own |= {"based_on": definition.based_on, "image_size": definition.shape[-1]}
+            own["unquantized"] = definition.unquantized
         if self.protocol is not None:
             own["protocol"] = self.protocol
         return own | {
             "problem": self.name,
-            "network": self.definition.network,
-            "dataset": self.definition.dataset,
+            "network": definition.network,
+            "dataset": definition.dataset,
             "budget": self.budget.text,
             "budget_bops": self.budget.limit,
             "sigma": self.sigma,
@@ -195,13 +222,13 @@ class VisionProblem(BenchProblem):
             "bases": [base.to_dict() for base in self.bases],
             "alpha": self.alpha,
             "radii": list(self.radii),
-            "choices": list(self.space.choices),
-            "pins": {name: list(precision) for name, precision in self.space.pinned.items()},
-            "ties": [list(group) for group in self.space.ties],
-            "tie_weight_activation": self.space.tie_weight_activation,
-            "batch": self.definition.batch,
-            "threads": self.definition.threads,
-            "calibration_images": self.definition.calibration_images,
+            "choices": list(space.choices),
+            "pins": {name: list(precision) for name, precision in space.pinned.items()},
+            "ties": [list(group) for group in space.ties],
+            "tie_weight_activation": space.tie_weight_activation,
+            "batch": definition.batch,
+            "threads": definition.threads,
+            "calibration_images": definition.calibration_images,
             "finetuning": asdict(self.finetuning),
             "recalibrate": self.recalibrate,
             "device": str(self.device),
@@ -211,6 +238,7 @@ class VisionProblem(BenchProblem):
         }
 
     def _charged(self, policy: Policy | None, fidelity: Fidelity, seed: int) -> Metrics:
+        """Measure a policy, or the float network (None), from memory if possible; charges the meter."""
         key = policy, fidelity, seed
         if key not in self._evaluated:
             self._evaluated[key] = self._measure(policy, fidelity, seed)
@@ -219,7 +247,6 @@ class VisionProblem(BenchProblem):
         return metrics
 
     def _measure(self, policy: Policy | None, fidelity: Fidelity, seed: int) -> Metrics:
-        """Measure a policy, or the float network (None)."""
         task, started, steps = self.search_task(fidelity, seed), self.clock.now(), fidelity.finetune_steps
         protocol = protocol_for(self.protocol, steps)
         with self.bench.fixed_threads():
@@ -247,7 +274,7 @@ class VisionProblem(BenchProblem):
 
 
 def warn_if_unreachable(problem: Problem, n: int, alpha: float) -> None:
-    """Warn if ``n`` agreeing samples do not certify the objective's largest radius, or nothing at all."""
+    """Warn if ``n`` agreeing samples cannot certify the objective's largest radius, or any at all."""
     most = largest_radius(n, alpha, problem.sigma)
     wanted = max(problem.objective.radii, default=0.0)
     if (problem.objective.certified and most <= 0) or most < wanted:

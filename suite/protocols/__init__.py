@@ -16,20 +16,16 @@ __all__ = [
 
 
 def parse_post_step(text: str, steps: int | None = None) -> PostStep:
-    """Read a post-step with options, such as ``sqwa:captures=3:noise=false``.
-
-    Args:
-        text: Name, options after it.
-        steps: Optimizer steps where no option says otherwise; the default if None.
+    """Make a post-step from text such as ``sqwa:captures=3:noise=false``; its options override ``steps``.
 
     Raises:
-        BitcertError: If the name, an option or a value is not known.
+        BitcertError: If the name, an option or a value is unknown.
     """
     step: PostStep = POST_STEPS.make(text, **({} if steps is None else {"steps": steps}))
     return step
 
 
 def protocol_for(text: str | None, steps: int) -> Protocol:
-    """Make a protocol from its name and options, or if there is no name, by whether there are finetuning steps."""
+    """Make a protocol from its name and options; without a name, ``finetune`` if there are steps, else ``ptq``."""
     protocol: Protocol = PROTOCOLS.make(text or ("finetune" if steps else "ptq"))
     return protocol

@@ -1,4 +1,4 @@
-"""From a policy to the network that is measured: what protocols and post-steps have in common."""
+"""From a policy to the network that is measured: the contracts of protocols and post-steps."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Request:
     """How one network is to be prepared.
 
     Attributes:
-        protocol: The search's protocol; it also prepares policies that take no post-step.
+        protocol: The search's protocol; it also prepares policies without a post-step.
         steps: Finetuning steps of the protocol; post-steps have their own.
-        seed: Seed of the training's order and noise.
-        state: File in which a post-step that can be resumed keeps its state.
+        seed: Seed of training order and noise.
+        state: File in which a resumable post-step keeps its state.
         progress: Called with the number of finished optimizer steps.
     """
 
@@ -42,7 +42,7 @@ class Prepared:
     Attributes:
         network: For inference.
         forward_passes: What its preparation cost.
-        record: What happened on the way, JSON-ready; empty where there is nothing to tell.
+        record: What happened on the way, JSON-ready.
     """
 
     network: nn.Module
@@ -56,16 +56,7 @@ class Preparation(ABC):
 
     @abstractmethod
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
-        """Make the network of a policy, as it will be deployed.
-
-        Args:
-            bench: Network, data and calibration.
-            policy: A policy for the network's layers.
-            request: Steps, seed and state.
-
-        Raises:
-            BitcertError: If training diverges.
-        """
+        """Make the network of a policy, as it will be deployed; raises BitcertError if training diverges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +64,17 @@ class Protocol(Preparation):
     """How every policy of a search becomes the network that is measured.
 
     Attributes:
-        default_steps: Finetuning steps where a fidelity does not say otherwise; 0 for a protocol that does not finetune.
+        default_steps: Default finetuning steps; 0 for a protocol that does not finetune.
     """
 
     default_steps: ClassVar[int]
 
     @abstractmethod
     def forward_passes(self, bench: Workbench, steps: int) -> int:
-        """Forward passes that :meth:`prepare` costs with so many steps."""
+        """Forward passes that :meth:`prepare` costs with ``steps`` finetuning steps."""
 
     def choose_steps(self, steps: int | None) -> int:
-        """The given finetuning steps, or the default ones.
-
-        Raises:
-            BitcertError: If the steps contradict the protocol.
-        """
+        """The given finetuning steps, or the default; raises BitcertError if they contradict the protocol."""
         chosen = self.default_steps if steps is None else steps
         if (chosen > 0) != (self.default_steps > 0):
             raise BitcertError(
@@ -99,10 +86,10 @@ class Protocol(Preparation):
 
 @dataclass(frozen=True, slots=True)
 class PostStep(Preparation):
-    """What every winner goes through between search and exam.
+    """What every winner goes through between search and held-out certification.
 
     Attributes:
-        trains: Whether it trains the network; if not, winners are examined as the search measured them.
+        trains: Whether it trains the network; if not, winners are certified as the search measured them.
     """
 
     trains: ClassVar[bool] = True
@@ -130,7 +117,7 @@ class NoPostStep(PostStep):
 
     @property
     def steps(self) -> int:
-        """None at all."""
+        """None."""
         return 0
 
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:

@@ -1,4 +1,4 @@
-"""Post-training quantization: a policy's network as it is calibrated."""
+"""Post-training quantization: a policy's network as calibrated."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from suite.workbench import Workbench
 
 @dataclass(frozen=True, slots=True)
 class PTQ(Protocol):
-    """Quantized with calibrated steps, batch norms recalibrated where the problem asks for it; nothing is trained."""
+    """Calibrated steps, batch norm recalibrated if the problem asks for it; nothing is trained."""
 
     default_steps: ClassVar[int] = 0
 
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
-        """Set the policy of the network that all policies share."""
+        """Set the shared network to the policy."""
         self.choose_steps(request.steps)
         return Prepared(bench.quantized(policy), bench.recalibration_passes)
 

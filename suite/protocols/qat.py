@@ -1,4 +1,4 @@
-"""Quantization-aware finetuning of winners: the controls of SQWA that average nothing."""
+"""Quantization-aware finetuning of winners: controls for SQWA without averaging."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class QAT(PostStep):
     Attributes:
         steps: Optimizer steps.
         rate: Learning rate at the start.
-        noise: Whether training sees the noise of smoothing.
+        noise: Whether to train under the smoothing noise.
     """
 
     steps: int = 400
@@ -48,7 +48,7 @@ class QATLowRate(CyclesAndFinish):
         return self.split_steps(1)
 
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
-        """Finetune a copy of the network, first at one rate, then at the other."""
+        """Finetune a copy of the network at the first rate, then at the low one."""
         plan, network = self.plan, bench.trainable(policy)
         training = training_of(bench, noise=self.noise, seed=request.seed, progress=request.progress)
         training.run(network, plan.cycle_steps, self.rate, "part", 0, done=0)

@@ -16,7 +16,7 @@ class SQWA(CyclesAndFinish):
     """Train in cycles, average the quantized networks, quantize the average again and finetune it at a low rate.
 
     Attributes:
-        captures: Cycles, each of which ends with a capture.
+        captures: Cycles; each ends with a capture.
         averaged: What is averaged: ``"quantized"`` weights, or the float ``"masters"`` behind them.
         resolve: Whether the average is quantized with new least-squares steps.
     """
@@ -33,10 +33,6 @@ class SQWA(CyclesAndFinish):
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Finetune a copy of the network; ``request.state`` keeps its state between cycles."""
         network = bench.trainable(policy)
-        record = sqwa(
-            network,
-            training_of(bench, noise=self.noise, seed=request.seed, progress=request.progress),
-            self.plan,
-            state=request.state,
-        )
+        training = training_of(bench, noise=self.noise, seed=request.seed, progress=request.progress)
+        record = sqwa(network, training, self.plan, state=request.state)
         return Prepared(network.freeze(), record.forward_passes, asdict(record))

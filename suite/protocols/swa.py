@@ -1,4 +1,4 @@
-"""Stochastic weight averaging of the float network before it is quantized: a control of SQWA."""
+"""Stochastic weight averaging of the float network before quantization: a control for SQWA."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SWA(CyclesAndFinish):
     """The float network trained in SQWA's cycles and averaged, then quantized and finished like SQWA.
 
     Attributes:
-        captures: Cycles, each of which ends with a capture.
+        captures: Cycles; each ends with a capture.
 
     References:
         Izmailov et al., Averaging weights leads to wider optima and better generalization, UAI 2018.

@@ -1,4 +1,4 @@
-"""What post-steps that train have in common: their data, and how cycles and a finish share their steps."""
+"""What training post-steps share: their data, and how cycles and a finish split the steps."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from suite.seeds import derive_seed
 from suite.train.sqwa import Averaged, SQWASettings, Training
 from suite.workbench import Workbench
 
-_IMAGES = 1_000
-"""Training images, at most, on which batch norms are recalibrated and losses measured."""
+_IMAGES = 1_000  # training images, at most, for batch-norm recalibration and losses
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +24,10 @@ class CyclesAndFinish(PostStep):
 
     Attributes:
         steps: Optimizer steps in total.
-        finish: Share of the steps that the finish takes, within (0, 1); it also takes what the cycles leave over.
+        finish: Share of the steps for the finish, within (0, 1); it also takes the cycles' remainder.
         rate: Learning rate at the start of each cycle.
         finish_rate: The low rate, at the start of the finish.
-        noise: Whether training sees the noise of smoothing.
+        noise: Whether to train under the smoothing noise.
     """
 
     steps: int = 400
@@ -61,14 +60,7 @@ class CyclesAndFinish(PostStep):
 def training_of(
     bench: Workbench, *, noise: bool, seed: int = 0, progress: Callable[[int], None] | None = None
 ) -> Training:
-    """What a post-step trains on; training images with one noise sample each, the same for every policy, measure losses.
-
-    Args:
-        bench: Where the images come from.
-        noise: Whether training sees the noise of smoothing.
-        seed: Seed of order and noise.
-        progress: Called with the number of finished optimizer steps.
-    """
+    """What a post-step trains on; losses are measured on training images with one noise sample, the same for all policies."""
     train = bench.dataset.splits["train"]
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(bench.seed))[:_IMAGES]
     stream = NoiseStream(derive_seed(bench.seed, "post-step"), "post-step")

@@ -1,4 +1,4 @@
-"""Batch-norm recalibration: statistics of the network as it is executed."""
+"""Batch-norm recalibration: statistics of the network as executed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from suite.quantize.layer import QuantizedLayer
 def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace running means and variances by averages over the given batches, in place.
 
-    Every batch counts the same. Dropout and everything else stays in evaluation mode.
+    Batches are weighted equally. Dropout and everything else stays in evaluation mode.
 
     Args:
-        network: Network whose batch-norm layers are updated; a quantized one that was built with ``fold=False``.
-        batches: Images with the problem's noise already added, each of shape ``(images, C, H, W)``; at least one.
+        network: The network to update; a quantized one must be built with ``fold=False``.
+        batches: At least one batch of images with the problem's noise already added, each of shape ``(images, C, H, W)``.
 
     Raises:
         BitcertError: If there is no batch, or batch norms were folded away.

@@ -1,4 +1,4 @@
-"""Calibration: what a float network's layers see under noise, and the quantizer steps that follow from it."""
+"""Calibration: the inputs of a float network's layers under noise, and the quantizer steps fitted to them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from suite.contract.space import FLOAT_BITS
 from suite.errors import BitcertError
 from suite.quantize.steps import activation_grid, fit_steps, quantize, weight_grid
 
-SAMPLE = 2**14
-"""Activation values kept per layer."""
+SAMPLE = 2**14  # activation values kept per layer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,8 +22,8 @@ class SeenInputs:
 
     Attributes:
         signed: Whether any input was negative.
-        values: An evenly spaced sample of the non-zero inputs, shape ``(1, at most SAMPLE)``; as many again for each
-            further call of a layer that is called more than once.
+        values: An evenly spaced sample of the non-zero inputs, shape ``(1, at most SAMPLE)``; larger for a layer that is
+            called more than once.
     """
 
     signed: bool
@@ -33,7 +32,7 @@ class SeenInputs:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Quantizer steps of a network for every layer and bit width, each solved when first asked for.
+    """Quantizer steps for every layer and bit width, each fitted on first use.
 
     Attributes:
         weights: Float weights by layer name.
@@ -71,7 +70,7 @@ class Calibration:
 
 
 def quantizable_modules(network: nn.Module, names: Sequence[str]) -> dict[str, nn.Conv2d | nn.Linear]:
-    """The network's modules of the given names; raises BitcertError if one is no Conv2d or Linear, or is not finite."""
+    """The named modules of a network; raises BitcertError if one is not a Conv2d or Linear, or has non-finite weights."""
     modules: dict[str, nn.Conv2d | nn.Linear] = {}
     for name in names:
         module = network.get_submodule(name)
@@ -93,7 +92,7 @@ def calibrate(
         network: Float network, in evaluation mode; it is not changed.
         names: Layers to calibrate.
         batches: Images with the problem's noise already added, each of shape ``(images, C, H, W)``.
-        per_channel: Whether weights get one step an output channel.
+        per_channel: Whether weights get one step per output channel.
 
     Raises:
         BitcertError: On non-finite weights or activations, naming the layer, or if there are no images.
@@ -125,15 +124,10 @@ def calibrate(
     finally:
         for handle in handles:
             handle.remove()
+    seen: dict[str, SeenInputs] = {}
     for name in names:
         if not collected[name]:
             raise BitcertError(f"layer {name!r} was never executed during calibration")
-    return Calibration(
-        weights={name: module.weight.detach() for name, module in modules.items()},
-        inputs={name: SeenInputs(signed[name], _row(torch.cat(collected[name]))) for name in names},
-        per_channel=per_channel,
-    )
-
-
-def _row(values: Tensor) -> Tensor:
-    return values[None] if values.numel() else torch.zeros(1, 1, device=values.device)
+        values = torch.cat(collected[name])
+        seen[name] = SeenInputs(signed[name], values[None] if values.numel() else values.new_zeros(1, 1))
+    return Calibration({name: module.weight.detach() for name, module in modules.items()}, seen, per_channel)

@@ -1,4 +1,4 @@
-"""Batch norm folded into the layer before it: the same function, one pass over the activations less."""
+"""Batch norm folded into the layer before it: the same function with one pass fewer over the activations."""
 
 from __future__ import annotations
 
@@ -9,16 +9,9 @@ from suite.quantize.graph import argument, trace
 
 
 def followed_by_batch_norm(network: nn.Module) -> dict[str, str]:
-    """Find layers whose output goes into one batch norm and nowhere else.
+    """Map each convolution whose output goes into one batch norm and nowhere else to that batch norm, by name.
 
-    A network that ``torch.fx`` cannot trace has none: its batch norms are executed as modules, which is slower and the
-    same function.
-
-    Args:
-        network: Any network; its convolutions and batch norms are still the modules of ``torch.nn``.
-
-    Returns:
-        Layer name -> name of its batch norm.
+    Empty if ``torch.fx`` cannot trace the network: its batch norms then run as modules, the same function but slower.
     """
     graph = trace(network)
     if graph is None:
@@ -30,8 +23,10 @@ def followed_by_batch_norm(network: nn.Module) -> dict[str, str]:
         if source is None or source.op != "call_module" or len(source.users) != 1:
             continue
         layer, norm = str(source.target), str(node.target)
-        if called.count(layer) == called.count(norm) == 1 and _can_be_folded(network, layer, norm):
-            pairs[layer] = norm
+        if called.count(layer) == called.count(norm) == 1 and isinstance(network.get_submodule(layer), nn.Conv2d):
+            module = network.get_submodule(norm)
+            if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+                pairs[layer] = norm
     return pairs
 
 
@@ -44,9 +39,3 @@ def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
         scale = scale * norm.weight.detach()
     shift = -norm.running_mean * scale
     return scale, shift + norm.bias.detach() if norm.affine else shift
-
-
-def _can_be_folded(network: nn.Module, layer: str, norm: str) -> bool:
-    module = network.get_submodule(norm)
-    statistics = isinstance(module, nn.BatchNorm2d) and module.running_mean is not None
-    return statistics and isinstance(network.get_submodule(layer), nn.Conv2d)

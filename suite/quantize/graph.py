@@ -1,4 +1,4 @@
-"""A network as a graph of calls, seen by ``torch.fx``, and the exchange of its modules."""
+"""A network as a graph of calls, traced by ``torch.fx``, and the replacement of its modules."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from torch import fx, nn
 def trace(network: nn.Module, leaf: type[nn.Module] | None = None) -> fx.Graph | None:
     """The calls that a network makes, or None if ``torch.fx`` cannot trace it.
 
-    Args:
-        network: Any network; it is not changed.
-        leaf: A kind of module whose calls are recorded as one, as those of the modules of ``torch.nn`` are.
+    Modules of class ``leaf`` are not traced into, like those of ``torch.nn``.
     """
+
+    class Tracer(fx.Tracer):
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return (leaf is not None and isinstance(m, leaf)) or super().is_leaf_module(m, module_qualified_name)
+
     try:
-        return _Tracer(leaf).trace(network)
+        return Tracer().trace(network)
     except Exception:  # fx gives up on data-dependent control flow with many kinds of exceptions
         return None
 
@@ -24,23 +27,13 @@ def called_module(network: nn.Module, node: fx.Node) -> nn.Module | None:
 
 
 def argument(node: fx.Node) -> fx.Node | None:
-    """The node whose result is the first argument of another one, if it is one."""
+    """The node whose result is a node's first argument, if there is one."""
     first = node.args[0] if node.args else None
     return first if isinstance(first, fx.Node) else None
 
 
 def substitute(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put a module in the place of another one, under every name that it has in the network."""
+    """Replace a module under every name that it has in the network."""
     for name, module in list(network.named_modules(remove_duplicate=False)):
         if module is old:
             network.set_submodule(name, new)
-
-
-class _Tracer(fx.Tracer):
-    def __init__(self, leaf: type[nn.Module] | None) -> None:
-        super().__init__()
-        self._leaf = leaf
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        leaf = self._leaf is not None and isinstance(m, self._leaf)
-        return leaf or super().is_leaf_module(m, module_qualified_name)

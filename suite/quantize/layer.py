@@ -10,16 +10,16 @@ from suite.quantize.steps import Grid
 
 
 class QuantizedLayer(nn.Module):
-    """A Conv2d or Linear whose inputs are rounded to a grid and whose weights already are.
+    """A Conv2d or Linear that rounds its inputs to a grid; its weights are already quantized.
 
-    Inputs become integers ``clip(round(x / step), low, high)``; the step that turns them back into activations is a
-    factor of the stored weight, so that no multiplication is spent on it. So is the scale of a batch norm that follows.
+    Inputs become integers ``clip(round(x / step), low, high)``. Their step, and the scale of a folded batch norm, are
+    multiplied into the stored weight, so they cost nothing at run time.
 
     Args:
         layer: The float layer; it is not changed.
 
     Attributes:
-        overwrites: Whether the memory of the inputs is used for the integers; only where nothing else reads it.
+        overwrites: Whether the integers overwrite the inputs; only where nothing else reads them.
     """
 
     def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
@@ -37,7 +37,7 @@ class QuantizedLayer(nn.Module):
 
     @property
     def folded(self) -> bool:
-        """Whether it does the work of a batch norm."""
+        """Whether a batch norm is folded in."""
         return self._scale is not None
 
     @property
@@ -47,10 +47,7 @@ class QuantizedLayer(nn.Module):
 
     @property
     def channels_last(self) -> bool | None:
-        """Whether a convolution's output has its channels next to each other in memory; None if as the inputs have.
-
-        ``False`` makes inputs contiguous. ``True`` arranges the weights, which inputs and outputs then follow.
-        """
+        """Memory layout of a convolution: channels-last (its weights decide), contiguous, or None to follow its inputs."""
         return self._channels_last
 
     @channels_last.setter
@@ -61,14 +58,14 @@ class QuantizedLayer(nn.Module):
 
     @torch.no_grad()
     def fold(self, norm: nn.BatchNorm2d) -> None:
-        """Take over the work of a batch norm in evaluation mode that follows; before :meth:`load`."""
+        """Fold in the batch norm that follows, in evaluation mode; call before :meth:`load`."""
         self._scale, shift = scale_and_shift(norm)
         self.bias = shift if self.bias is None else self.bias * self._scale + shift
 
     def load(self, weight: Tensor, step: float, grid: Grid | None) -> None:
-        """Take over quantized weights (in units of the float weights), and the step and grid of the inputs.
+        """Load quantized weights (in units of the float weights), and the step and grid of the inputs.
 
-        Without a grid the inputs stay as they are; their step is 1 then.
+        Without a grid, inputs are not quantized; pass a step of 1.
         """
         scaled = weight * step
         if self._scale is not None:

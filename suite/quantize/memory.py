@@ -1,7 +1,7 @@
-"""Memory that activations take: which of them may be overwritten, and how they are arranged.
+"""Memory of activations: which may be overwritten, and their layout.
 
-Both are decided once, on the graph of the network's calls; a network that cannot be traced is left as it is. Modules
-are only told how to work: what is executed is the network's own ``forward``.
+Both are decided once, on the graph of the network's calls; a network that cannot be traced is left alone. Modules are only
+told how to work: what runs is the network's own ``forward``.
 """
 
 from __future__ import annotations
@@ -18,47 +18,26 @@ from suite.quantize.layer import QuantizedLayer
 _NEW_MEMORY = (QuantizedLayer, nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.ReLU, nn.ReLU6)
 _ARITHMETIC = (operator.add, operator.sub, operator.mul, operator.truediv)
 
-_ANY_LAYOUT_MODULES = (
-    *_NEW_MEMORY,
-    nn.Identity,
-    nn.Dropout,
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.Flatten,
-)
-_ANY_LAYOUT_FUNCTIONS = (
-    *_ARITHMETIC,
-    operator.getitem,
-    torch.add,
-    torch.cat,
-    torch.flatten,
-    torch.mean,
-    torch.relu,
-    functional.relu,
-    functional.relu6,
-    functional.pad,
-    functional.max_pool2d,
-    functional.avg_pool2d,
-    functional.adaptive_avg_pool2d,
-)
+_POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+_POOLING_FUNCTIONS = (functional.max_pool2d, functional.avg_pool2d, functional.adaptive_avg_pool2d)
+_ACTIVATIONS = (torch.relu, functional.relu, functional.relu6)
+_OTHER_FUNCTIONS = (operator.getitem, torch.add, torch.cat, torch.flatten, torch.mean, functional.pad)
+
+_ANY_LAYOUT_MODULES = (*_NEW_MEMORY, *_POOLING, nn.Identity, nn.Dropout, nn.Flatten)
+_ANY_LAYOUT_FUNCTIONS = (*_ARITHMETIC, *_OTHER_FUNCTIONS, *_ACTIVATIONS, *_POOLING_FUNCTIONS)
 _ANY_LAYOUT_METHODS = ("add", "flatten", "mean", "permute", "relu", "reshape", "size")
 
 
 def economize(network: nn.Module) -> None:
-    """Do both things that this module offers, in place.
-
-    Args:
-        network: In evaluation mode, with its quantized layers in place and batch norms folded or not.
-    """
+    """Apply both optimizations in place, to a network in evaluation mode with its quantized layers in place."""
     overwrite_inputs(network)
     arrange_channels_last(network)
 
 
 def overwrite_inputs(network: nn.Module) -> None:
-    """Let quantized layers and ReLUs work in the memory of their inputs where nothing else reads it.
+    """Let quantized layers and ReLUs overwrite their inputs where nothing else reads them.
 
-    Equal to the last bit. Besides the allocation it saves the page faults of fresh memory.
+    Results are equal to the last bit. This saves allocations and the page faults of fresh memory.
     """
     for module, nodes in _calls(network).items():
         if all(_is_disposable(network, argument(node)) for node in nodes):
@@ -69,10 +48,10 @@ def overwrite_inputs(network: nn.Module) -> None:
 
 
 def arrange_channels_last(network: nn.Module) -> None:
-    """Keep activations with their channels next to each other, as convolutions on a CPU want them.
+    """Keep activations channels-last, which is faster for convolutions on a CPU; other devices are left alone.
 
-    Equal up to the order of summation. Not for convolutions whose output reaches an operation that might ask how its
-    input lies in memory, such as ``view``, before the next quantized convolution, and not on other devices.
+    Results are equal up to the order of summation. Excluded are convolutions whose output reaches an operation that may
+    depend on memory layout, such as ``view``, before the next quantized convolution.
     """
     for module, nodes in _calls(network).items():
         if isinstance(module, QuantizedLayer) and module.is_convolution and module.weight.device.type == "cpu":
@@ -80,7 +59,7 @@ def arrange_channels_last(network: nn.Module) -> None:
 
 
 def _calls(network: nn.Module) -> dict[nn.Module, list[fx.Node]]:
-    """Every module that is called, and where."""
+    """Every called module, with its calls."""
     graph = trace(network, leaf=QuantizedLayer)
     calls: dict[nn.Module, list[fx.Node]] = {}
     for node in () if graph is None else graph.nodes:
@@ -91,7 +70,7 @@ def _calls(network: nn.Module) -> dict[nn.Module, list[fx.Node]]:
 
 
 def _is_disposable(network: nn.Module, node: fx.Node | None) -> bool:
-    """Whether a result has one reader and lies in memory that nothing else refers to."""
+    """Whether a result has one reader and owns its memory."""
     if node is None or len(node.users) != 1:
         return False
     module = called_module(network, node)
@@ -104,7 +83,7 @@ def _is_disposable(network: nn.Module, node: fx.Node | None) -> bool:
 
 
 def _any_layout_will_do(network: nn.Module, node: fx.Node) -> bool:
-    """Whether all that a result reaches up to the next quantized convolutions works on any memory layout."""
+    """Whether everything between a result and the next quantized convolutions works on any memory layout."""
     seen, waiting = {node}, [node]
     while waiting:
         for user in waiting.pop().users:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,19 +18,19 @@ from suite.quantize.steps import activation_grid
 
 
 class QuantizedNetwork(nn.Module):
-    """A copy of a float network that executes any policy; the float network stays as it is.
+    """A copy of a float network that executes any policy; the float network does not change.
 
-    Parameters are shared with the float network, buffers (batch-norm statistics) are copied. Switching policies
-    requantizes the weights of the layers whose precision changed and allocates nothing else.
+    Parameters are shared with the float network; buffers (batch-norm statistics) are copied. Switching policies requantizes
+    the weights of the layers whose precision changed and allocates nothing else.
 
     Args:
         network: Float network in evaluation mode.
         layers: Its quantizable layers in execution order.
         calibration: Steps for every layer and bit width.
-        fold: Whether batch norms are folded into the quantized layers before them, which leaves the function as it is
-            (quantization comes first) and saves time; without it their statistics can be recalibrated.
-        fast: Whether activations are overwritten in place and arranged in memory as convolutions want them, which
-            leaves the function as it is but for the order of summation; see :mod:`suite.quantize.memory`.
+        fold: Whether batch norms are folded into the quantized layers before them: the same function (quantization comes
+            first), faster, but their statistics cannot be recalibrated.
+        fast: Whether activations are overwritten in place and laid out in memory as convolutions prefer: the same function
+            up to the order of summation; see :mod:`suite.quantize.memory`.
     """
 
     def __init__(
@@ -44,9 +44,17 @@ class QuantizedNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.calibration = calibration
-        self.network, self._layers = replace_layers(network, [layer.name for layer in layers])
-        if fold:
-            fold_batch_norms(self.network, self._layers, followed_by_batch_norm(network))
+        self.network = copy.deepcopy(network, {id(parameter): parameter for parameter in network.parameters()})
+        self._layers: dict[str, QuantizedLayer] = {}
+        for name, module in quantizable_modules(self.network, [layer.name for layer in layers]).items():
+            self._layers[name] = QuantizedLayer(module)
+            substitute(self.network, module, self._layers[name])
+        for name, norm in followed_by_batch_norm(network).items() if fold else ():
+            if name in self._layers:
+                batch_norm = self.network.get_submodule(norm)
+                assert isinstance(batch_norm, nn.BatchNorm2d)
+                self._layers[name].fold(batch_norm)
+                substitute(self.network, batch_norm, nn.Identity())
         self.layers = tuple(self._layers)
         self._current: dict[str, Precision] = {}
         self.eval()
@@ -55,7 +63,7 @@ class QuantizedNetwork(nn.Module):
 
     @torch.no_grad()
     def set_policy(self, policy: Policy) -> None:
-        """Quantize every layer to the policy's precision; weights or inputs of 32 bits are left as they are."""
+        """Quantize every layer to the policy's precision; 32 bits leave weights or inputs as they are."""
         for (name, layer), precision in zip(self._layers.items(), policy.precisions, strict=True):
             if self._current.get(name) == precision:
                 continue
@@ -71,24 +79,3 @@ class QuantizedNetwork(nn.Module):
         """Images in [0, 1], shape ``(batch, C, H, W)``, to logits, shape ``(batch, classes)``."""
         logits: Tensor = self.network(images)
         return logits
-
-
-def fold_batch_norms(network: nn.Module, layers: Mapping[str, QuantizedLayer], pairs: Mapping[str, str]) -> None:
-    """Fold batch norms into quantized layers, in place; ``pairs`` as ``followed_by_batch_norm`` finds them."""
-    for name, norm in pairs.items():
-        if name in layers:
-            module = network.get_submodule(norm)
-            assert isinstance(module, nn.BatchNorm2d)
-            layers[name].fold(module)
-            substitute(network, module, nn.Identity())
-
-
-def replace_layers(network: nn.Module, names: Sequence[str]) -> tuple[nn.Module, dict[str, QuantizedLayer]]:
-    """Copy a network with the named layers replaced by :class:`QuantizedLayer`; parameters are shared, buffers copied."""
-    shared = {id(parameter): parameter for parameter in network.parameters()}
-    duplicate = copy.deepcopy(network, shared)
-    replaced = {}
-    for name, module in quantizable_modules(duplicate, names).items():
-        replaced[name] = QuantizedLayer(module)
-        substitute(duplicate, module, replaced[name])
-    return duplicate, replaced

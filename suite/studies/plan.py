@@ -20,8 +20,8 @@ from suite.quantize import QuantizedNetwork, calibrate
 from suite.run.exam import exam_forward_passes
 from suite.run.limits import FINALISTS
 from suite.studies.settings import CertificateSettings, ExecutorSettings, SearchedProblem, SpendSettings
+from suite.train.base import torch_threads
 from suite.train.finetune import FinetuneSettings
-from suite.workbench import torch_threads
 
 _POST_STEP_IMAGES = 1_000
 """Training images, at most, on which a post-step recomputes batch norms and measures losses."""

@@ -1,4 +1,4 @@
-"""Base training: a float network learns images under Gaussian noise, the same that smoothing will add."""
+"""Base training: a float network learns images under Gaussian noise, as smoothing will add it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from suite.data import ImageSplit
 from suite.errors import BitcertError
 from suite.networks import initialize, network_sha256
 from suite.seeds import derive_seed
-from suite.train.resume import Progress, read_progress, write_progress
+from suite.store import Store
 
 Report = Callable[[int, int, float, float], None]
 
@@ -32,13 +32,13 @@ class TrainSettings:
 
     Attributes:
         epochs: Passes over the training images.
-        batch: Images per step; what an epoch leaves over is dropped.
-        rate: Highest learning rate of the one-cycle schedule.
+        batch: Images per step; an incomplete last batch is dropped.
+        rate: Peak learning rate of the one-cycle schedule.
         momentum: Nesterov momentum.
         weight_decay: L2 penalty on all parameters.
         flip: Whether half of the images are mirrored.
-        shift: Most pixels by which an image is moved along each axis; zeros move in.
-        threads: CPU threads. Sums depend on them, so they are part of the settings.
+        shift: Largest shift of an image along each axis, in pixels; padded with zeros.
+        threads: CPU threads; floating-point sums depend on them.
     """
 
     epochs: int
@@ -72,16 +72,16 @@ def train_base(
 
     Noise is added to images in [0, 1], before the network's own normalization (Cohen et al., ICML 2019). Cross-entropy,
     stochastic gradient descent with Nesterov momentum, one-cycle rate. On a CPU the result is a function of the
-    arguments, bit for bit, whether or not the training was interrupted; the network is left in eval mode.
+    arguments, bit for bit, whether or not training was interrupted; the network is left in evaluation mode.
 
     Args:
-        network: The network; its weights are initialized again.
+        network: The network; its weights are reinitialized.
         split: Training images.
         sigma: Standard deviation of the noise, in the units of the images; 0 trains without noise.
         settings: Epochs, rate and augmentation.
         seed: Seed of weights, order, noise and augmentation, which are drawn independently.
-        resume: File that keeps the state after each epoch; a training that finds it goes on from there. The caller
-            removes it when the network is safe.
+        resume: File that keeps the state after each epoch; training resumes from it. The caller removes it once the
+            network is saved.
         progress: Called after each epoch with its number from 1, the number of epochs, and the mean loss and the
             accuracy over the epoch's noisy images.
 
@@ -103,14 +103,15 @@ def train_base(
     optimizer = torch.optim.SGD(
         network.parameters(), settings.rate, settings.momentum, weight_decay=settings.weight_decay, nesterov=True
     )
-    done = read_progress(resume, identity, network, optimizer) if resume else Progress()
+    store = None if resume is None else Store(resume, "training", identity)
+    done = _Progress() if store is None else _read_progress(store, network, optimizer)
     network.train()
-    with _threads(settings.threads):
+    with torch_threads(settings.threads):
         for epoch in range(done.epochs, settings.epochs):
             loss, accuracy = _train_epoch(network, optimizer, split, sigma, settings, seed, epoch)
-            done = Progress(epoch + 1, loss, accuracy)
-            if resume:
-                write_progress(resume, identity, network, optimizer, done)
+            done = _Progress(epoch + 1, loss, accuracy)
+            if store is not None:
+                _write_progress(store, network, optimizer, done)
             if progress:
                 progress(done.epochs, settings.epochs, loss, accuracy)
     network.eval()
@@ -123,6 +124,37 @@ def train_base(
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    """Finished epochs, with mean loss and accuracy over the last epoch's noisy images."""
+
+    epochs: int = 0
+    loss: float = math.nan
+    accuracy: float = math.nan
+
+
+def _write_progress(store: Store, network: nn.Module, optimizer: torch.optim.Optimizer, progress: _Progress) -> None:
+    """Replace the stored state atomically."""
+    momenta = {
+        name: optimizer.state[parameter].get("momentum_buffer") for name, parameter in network.named_parameters()
+    }
+    kept = {name: momentum for name, momentum in momenta.items() if momentum is not None}
+    store.write({"network": network.state_dict(), "momentum": kept}, asdict(progress))
+
+
+def _read_progress(store: Store, network: nn.Module, optimizer: torch.optim.Optimizer) -> _Progress:
+    """Load the stored state, if there is one, into network and optimizer."""
+    if not store.path.exists():
+        return _Progress()
+    stored = store.read()
+    network.load_state_dict(stored.groups["network"])
+    momenta = stored.groups.get("momentum", {})
+    for name, parameter in network.named_parameters():
+        if name in momenta:
+            optimizer.state[parameter]["momentum_buffer"] = momenta[name].to(parameter.device)
+    return _Progress(**stored.record)
+
+
 class _Stream(IntEnum):
     """What random numbers are for; each has its own generator in each epoch."""
 
@@ -130,10 +162,6 @@ class _Stream(IntEnum):
     NOISE = 1
     AUGMENTATION = 2
     NETWORK = 3
-
-
-def _generator(seed: int, epoch: int, stream: _Stream) -> torch.Generator:
-    return torch.Generator().manual_seed(derive_seed(seed, epoch, stream))
 
 
 def _train_epoch(
@@ -147,7 +175,9 @@ def _train_epoch(
 ) -> tuple[float, float]:
     """Run one epoch; return the mean loss and the accuracy on its noisy images."""
     device = next(network.parameters()).device
-    order, noise, augmentation, own = (_generator(seed, epoch, stream) for stream in _Stream)
+    order, noise, augmentation, own = (
+        torch.Generator().manual_seed(derive_seed(seed, epoch, stream)) for stream in _Stream
+    )
     batch = min(settings.batch, len(split))
     steps = len(split) // batch
     shuffled = torch.randperm(len(split), generator=order).numpy()
@@ -177,9 +207,9 @@ def _train_epoch(
 
 
 def one_cycle(step: int, steps: int, highest: float) -> float:
-    """Learning rate of a step: a cosine up from 1/25 of the highest over 30 % of the steps, then one down to nothing.
+    """Learning rate of a step: cosine warm-up from 1/25 of the peak over 30 % of the steps, then cosine decay to zero.
 
-    Smith and Topin 2019, with the shape and the defaults of ``torch.optim.lr_scheduler.OneCycleLR``.
+    Smith and Topin 2019, with the defaults of ``torch.optim.lr_scheduler.OneCycleLR``.
     """
     summit = 0.3 * steps - 1
     lowest, last = highest / 25, highest / 25e4
@@ -189,14 +219,7 @@ def one_cycle(step: int, steps: int, highest: float) -> float:
 
 
 def augment(images: torch.Tensor, flip: bool, shift: int, generator: torch.Generator) -> torch.Tensor:
-    """Mirror half of the images and move each by up to ``shift`` pixels along each axis; zeros move in.
-
-    Args:
-        images: Shape ``(images, channels, height, width)``.
-        flip: Whether to mirror.
-        shift: Most pixels to move by, >= 0.
-        generator: Source of randomness.
-    """
+    """Flip half of the images of shape ``(images, C, H, W)`` and shift each by up to ``shift`` pixels, padded with zeros."""
     count, _, height, width = images.shape
     if flip:
         mirrored = torch.rand(count, generator=generator) < 0.5
@@ -211,9 +234,10 @@ def augment(images: torch.Tensor, flip: bool, shift: int, generator: torch.Gener
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def torch_threads(threads: int) -> Iterator[None]:
+    """Run a block with a fixed number of threads."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(threads)
     try:
         yield
     finally:

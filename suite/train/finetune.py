@@ -14,8 +14,7 @@ from suite.data import ImageSplit
 from suite.errors import BitcertError
 from suite.quantize.trainable import SCHEMES, Scheme, TrainableNetwork
 
-PASSES_PER_IMAGE = GRADIENT_PASSES
-"""Forward passes charged for one image of one finetuning step."""
+PASSES_PER_IMAGE = GRADIENT_PASSES  # forward passes charged per image and finetuning step
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +23,8 @@ class FinetuneSettings:
 
     Attributes:
         batch: Images per step.
-        learning_rate: Adam's rate at the start; it falls to zero along a half cosine. For learned steps and clipping levels
-            it is relative to their size: Adam moves every number by about its rate, whatever the gradient.
+        learning_rate: Adam's initial rate; it falls to zero along a half cosine. For learned steps and clipping levels it is
+            relative to their size, as Adam's updates are about the rate whatever the gradient.
         clip_decay: L2 penalty on PACT's clipping levels.
         quantizer: ``"lsq"``, ``"fixed"``, ``"pact"`` or ``"dorefa"``.
     """
@@ -42,7 +41,7 @@ class FinetuneSettings:
             raise BitcertError(f"unknown quantizer {self.quantizer!r}; known: {', '.join(SCHEMES)}")
 
     def forward_passes(self, steps: int) -> int:
-        """What ``steps`` steps are charged."""
+        """Forward passes charged for ``steps`` steps."""
         return PASSES_PER_IMAGE * self.batch * steps
 
 
@@ -58,8 +57,8 @@ def finetune(
 ) -> None:
     """Train the network in place on noisy training images with cross-entropy.
 
-    Images are visited in a fresh random order each epoch; Gaussian noise is added in [0, 1] before normalization. Order,
-    noise and what the network draws itself (dropout) depend on ``seed`` alone. The network is left in evaluation mode.
+    Images are reshuffled each epoch; Gaussian noise is added in [0, 1] before normalization. Order, noise and the network's
+    own randomness (dropout) depend on ``seed`` alone. The network is left in evaluation mode.
 
     Args:
         network: Quantized network with float masters.

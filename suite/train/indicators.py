@@ -21,10 +21,8 @@ from suite.quantize.steps import activation_grid, weight_grid
 from suite.quantize.trainable import LearnedStep, input_size
 from suite.train.finetune import PASSES_PER_IMAGE
 
-LEARNING_RATE = 0.01
-"""Of Adam, relative to the size of each step."""
-
-BATCH = 64
+_LEARNING_RATE = 0.01  # of Adam, relative to the size of each step
+_BATCH = 64
 
 
 class _SwitchableLayer(nn.Module):
@@ -50,7 +48,7 @@ class _SwitchableLayer(nn.Module):
 
 
 def passes_per_image(choices: int) -> int:
-    """Forward passes that an image of one step costs: every bit width and one mixture, forward and backward."""
+    """Forward passes per image and step: every bit width and one mixture, forward and backward."""
     return PASSES_PER_IMAGE * (choices + 1)
 
 
@@ -67,19 +65,19 @@ def learn_steps(
 ) -> NDArray[np.float64]:
     """Learn the steps of all layers and bit widths on noisy images, the network's weights frozen.
 
-    In each step of training the gradients of all uniform policies and of one drawn at random are added up, as in
-    LIMPQ's released code; there, batch norms are trained for each bit width, here they stay as they are. Steps start
-    as in LSQ and are one a layer.
+    Each training step sums the gradients of all uniform policies and a random one, as in LIMPQ's released code; unlike
+    there, batch norms stay as they are rather than being trained for each bit width. Each layer has one step per bit
+    width, initialized as in LSQ.
 
     Args:
         network: Float network in evaluation mode; it is not changed.
         layers: Its quantizable layers.
         choices: Bit widths.
-        calibration: Inputs that the layers have seen.
+        calibration: Inputs that the layers saw.
         split: Training images.
         epochs: Passes over them.
         sigma: Standard deviation of the noise.
-        seed: Of order, noise and random policies.
+        seed: Seed of order, noise and random policies.
 
     Returns:
         Steps, shape ``(2, layers, choices)``: weights, then inputs.
@@ -96,12 +94,12 @@ def learn_steps(
         switchable.append(_SwitchableLayer(module, layer, choices, calibration.inputs[layer.name]).to(device))
         substitute(trained, module, switchable[-1])
     steps = [parameter for layer in switchable for parameter in layer.parameters()]
-    optimizer = torch.optim.Adam([{"params": [step], "lr": LEARNING_RATE * float(step.detach())} for step in steps])
+    optimizer = torch.optim.Adam([{"params": [step], "lr": _LEARNING_RATE * float(step.detach())} for step in steps])
     generator = torch.Generator().manual_seed(seed)
     uniform = torch.arange(len(choices))[:, None].expand(-1, len(switchable))
     labels = torch.tensor(split.labels)
     for _ in range(epochs):
-        for chosen in torch.randperm(len(split), generator=generator).split(BATCH):
+        for chosen in torch.randperm(len(split), generator=generator).split(_BATCH):
             images = split.subset(chosen.numpy()).images()
             inputs = (images + sigma * torch.randn(images.shape, generator=generator)).to(device)
             mixture = torch.randint(len(choices), (1, len(switchable)), generator=generator)
@@ -114,13 +112,5 @@ def learn_steps(
                     raise BitcertError("learning the steps diverged: the loss is not finite")
                 loss.backward()
             optimizer.step()
-    return np.array(
-        [
-            [_steps(switched.weights) for switched in switchable],
-            [_steps(switched.inputs) for switched in switchable],
-        ]
-    )
-
-
-def _steps(quantizers: nn.ModuleList) -> list[float]:
-    return [float(quantizer.positive_step().detach()) for quantizer in quantizers]  # type: ignore[operator]
+    learned = [[switched.weights for switched in switchable], [switched.inputs for switched in switchable]]
+    return np.array([[[float(step.positive_step()) for step in layer] for layer in part] for part in learned])  # type: ignore[operator]

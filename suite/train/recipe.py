@@ -18,12 +18,7 @@ from suite.train.base import Report, TrainSettings, train_base
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What is trained on a dataset unless told otherwise.
-
-    Attributes:
-        network: Name of the network.
-        settings: How it is trained.
-    """
+    """The default network for a dataset, and how it is trained."""
 
     network: str
     settings: TrainSettings
@@ -37,11 +32,7 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def recipe_for(dataset: str) -> Recipe:
-    """The recipe of a dataset.
-
-    Raises:
-        BitcertError: If there is none; ImageNet networks are not trained here but loaded from published checkpoints.
-    """
+    """The recipe of a dataset; raises BitcertError for ImageNet, whose published checkpoints are loaded instead."""
     if dataset not in RECIPES:
         raise BitcertError(
             f"networks for {dataset} are not trained here, but for {', '.join(RECIPES)}; give a trained one with --checkpoint FILE"
@@ -69,15 +60,15 @@ def make_checkpoint(
         path: Where the checkpoint goes, ending in ``.safetensors``.
         sigma: Standard deviation of the noise, in the units of the images.
         seed: Seed of the training.
-        command: What makes the checkpoint again, for the record.
+        command: The command that reproduces the checkpoint, for the record.
         progress: Called after each epoch, see :func:`train_base`.
 
     Returns:
-        The record: that of :func:`train_base`, with the dataset and its hash, the network's name, the accuracy on
-        search images without noise and the command, if one is given.
+        The record of :func:`train_base`, with the dataset and its hash, the network's name, the accuracy on search images
+        without noise, and the command if given.
 
     Raises:
-        BitcertError: If the training fails, or a state left beside ``path`` belongs to another one.
+        BitcertError: If training fails, or a state left beside ``path`` belongs to another training.
     """
     network = build_network(recipe.network, dataset.classes, dataset.shape[0])
     resume = path.with_suffix(".resume")
@@ -99,7 +90,7 @@ def make_checkpoint(
 
 
 def accuracy(network: nn.Module, split: ImageSplit, batch: int = 500) -> float:
-    """Share of a split's images, without noise, that the network, in eval mode, gets right."""
+    """Accuracy of a network in evaluation mode on a split, without noise."""
     hits = 0
     device = next(network.parameters()).device
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Stochastic quantized weight averaging (SQWA): train in cycles, average the quantized networks, quantize again, finetune."""
+"""Stochastic quantized weight averaging (SQWA): train in cycles, average the quantized networks, requantize, finetune."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from suite.store import Store
 from suite.train.finetune import PASSES_PER_IMAGE, FinetuneSettings, finetune
 
 Averaged = Literal["quantized", "masters"]
-AVERAGED: tuple[Averaged, ...] = ("quantized", "masters")
+AVERAGED: tuple[Averaged, ...] = get_args(Averaged)
 
 State = dict[str, Tensor]
 
@@ -32,11 +32,11 @@ class SQWASettings:
     """How a network is averaged and finetuned.
 
     Attributes:
-        captures: Cycles, each of which ends with a capture.
-        cycle_steps: Optimizer steps of a cycle.
-        rate: Learning rate at the start of each cycle; it falls to zero along a half cosine. The paper's shape is not known.
-        finish_steps: Optimizer steps of the finetuning at the end.
-        finish_rate: Its learning rate at the start, a low one.
+        captures: Cycles; each ends with a capture.
+        cycle_steps: Optimizer steps per cycle.
+        rate: Initial learning rate of each cycle; it falls to zero along a half cosine (the paper does not give the shape).
+        finish_steps: Optimizer steps of the final finetuning.
+        finish_rate: Its initial learning rate, a low one.
         averaged: What is averaged: the ``"quantized"`` weights, or the float ``"masters"`` behind them.
         resolve: Whether the average is quantized with new least-squares steps rather than those of the last capture.
     """
@@ -71,10 +71,10 @@ class Training:
 
     Attributes:
         split: Training images.
-        sigma: Standard deviation of the noise that training sees.
-        finetuning: Batch and quantizer; its rate is not used.
-        seed: Of order and noise.
-        batches: Noisy training images with labels, on which batch norms are recomputed and losses measured.
+        sigma: Standard deviation of the training noise.
+        finetuning: Batch and quantizer; its rate is ignored.
+        seed: Seed of order and noise.
+        batches: Noisy training images with labels, for batch-norm recalibration and losses.
         progress: Called with the number of finished optimizer steps of the whole post-step.
     """
 
@@ -96,15 +96,9 @@ class Training:
         return sum(len(inputs) for inputs in self.images)
 
     def run(self, network: TrainableNetwork, steps: int, rate: float, part: str, number: int, *, done: int) -> None:
-        """Finetune in place, with a fresh optimizer and its own seed; the rate falls to zero along a half cosine.
+        """Finetune in place with a fresh optimizer, from ``rate`` to zero along a half cosine.
 
-        Args:
-            network: What is trained.
-            steps: Optimizer steps.
-            rate: Learning rate at the start.
-            part: Name of this part of the post-step; it keys the seed.
-            number: Number of the part, where there are several.
-            done: Optimizer steps before it.
+        ``part`` and ``number`` name this part of the post-step and key its seed; ``done`` optimizer steps came before it.
         """
         tell = self.progress
         finetune(
@@ -124,10 +118,10 @@ class SQWARecord:
 
     Attributes:
         captures: Loss of each capture.
-        averaged: Loss of the average before its weights are quantized again, batch norms recomputed.
-        requantized: Loss once they are.
+        averaged: Loss of the average before requantization, batch norm recalibrated.
+        requantized: Loss after requantization.
         finetuned: Loss at the end.
-        forward_passes: What all of it cost, three for an image of an optimizer step.
+        forward_passes: Total cost; three per image of an optimizer step.
     """
 
     captures: tuple[float, ...] = ()
@@ -139,18 +133,18 @@ class SQWARecord:
 
 @dataclass(slots=True)
 class Average:
-    """Running average of captures: memory for one network, however many there are.
+    """Running average of captures, in the memory of one network.
 
     Attributes:
         count: Captures so far.
-        state: Their mean, in double precision; whole numbers are those of the last capture.
+        state: Their mean, in double precision; integers are those of the last capture.
     """
 
     count: int = 0
     state: State = field(default_factory=dict)
 
     def add(self, capture: Mapping[str, Tensor]) -> None:
-        """Take in one more capture."""
+        """Add a capture."""
         self.count += 1
         for name, tensor in capture.items():
             if not tensor.is_floating_point():
@@ -163,7 +157,7 @@ class Average:
 
 @torch.no_grad()
 def capture(network: TrainableNetwork, averaged: Averaged = "quantized") -> State:
-    """The state of a network, its weights as they are quantized or as float masters."""
+    """A copy of a network's state, with quantized weights or their float masters."""
     state = {name: tensor.detach().clone() for name, tensor in network.network.state_dict().items()}
     if averaged == "quantized":
         for name, layer in network.layers().items():
@@ -173,9 +167,9 @@ def capture(network: TrainableNetwork, averaged: Averaged = "quantized") -> Stat
 
 @torch.no_grad()
 def resolve_steps(network: TrainableNetwork) -> None:
-    """Solve the weights' steps again, by least squares on the masters, where weights have steps at all.
+    """Refit the weights' steps, if they have any, by least squares on the masters.
 
-    A step stays where no better one is found, so that weights that are on its levels already do not change at all.
+    A step stays unless a better one is found, so weights already on its levels do not change.
     """
     for layer in network.layers().values():
         quantizer = layer.quantize_weights
@@ -199,17 +193,16 @@ def sqwa(
 ) -> SQWARecord:
     """Finetune a quantized network by stochastic quantized weight averaging, in place.
 
-    Cycles of training with a learning rate that falls to zero each end with a capture of the quantized network; the
-    captures are averaged; the average is quantized with new steps, its batch norms are recomputed, and it is finetuned at
-    a low rate. Each cycle begins with a fresh optimizer and its own seed, so that a training goes on after a cycle as if
-    it had never stopped.
+    Each training cycle, with a learning rate that falls to zero, ends with a capture of the quantized network. The average
+    of the captures is requantized with new steps, its batch norm is recalibrated, and it is finetuned at a low rate. Each
+    cycle has a fresh optimizer and its own seed, so training resumes after a cycle as if it had never stopped.
 
     Args:
-        network: Starts where direct quantization ends.
+        network: The quantized network.
         training: Images, noise, batch and seed.
         settings: Cycles, rates, what is averaged.
-        state: File that keeps the state between cycles; it is removed at the end.
-        captured: Called with the number of each capture and its state, where captures are to be kept.
+        state: File that keeps the state between cycles; removed at the end.
+        captured: Called with the number and the state of each capture.
 
     Raises:
         BitcertError: If training diverges, or the file belongs to something else.
@@ -248,10 +241,10 @@ def average_cycles(
     state: Path | None = None,
     captured: Callable[[int, State], None] | None = None,
 ) -> list[float]:
-    """Train in cycles and load the average of what they end with into the network; arguments as for :func:`sqwa`.
+    """Train in cycles and load the average of the captures into the network; arguments as for :func:`sqwa`.
 
     Returns:
-        The loss of each capture. Batch norms have the mean of the captures' statistics, which are not those of the average.
+        The loss of each capture. Batch norms hold the mean of the captures' statistics, not the average's own.
     """
     identity = {
         "settings": asdict(settings),
@@ -264,7 +257,10 @@ def average_cycles(
     average = Average()
     losses: list[float] = []
     if store is not None and store.path.exists():
-        losses = _read_state(store, network, average)
+        stored = store.read()
+        load_state(network, stored.groups["network"])
+        device, losses = next(network.parameters()).device, list(stored.record["losses"])
+        average = Average(stored.record["count"], {k: v.to(device) for k, v in stored.groups["average"].items()})
     for cycle in range(average.count, settings.captures):
         training.run(network, settings.cycle_steps, settings.rate, "cycle", cycle, done=cycle * settings.cycle_steps)
         taken = capture(network, settings.averaged)
@@ -291,7 +287,7 @@ def mean_loss(network: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> float
 
 @contextmanager
 def _unquantized_weights(network: TrainableNetwork) -> Iterator[None]:
-    """Compute with the float masters for a while."""
+    """Compute with the float masters within the block."""
     layers = network.layers().values()
     quantizers = [layer.quantize_weights for layer in layers]
     try:
@@ -304,16 +300,6 @@ def _unquantized_weights(network: TrainableNetwork) -> Iterator[None]:
 
 
 def load_state(network: TrainableNetwork, state: Mapping[str, Tensor]) -> None:
-    """Give a network a state such as :func:`capture` returns, in whatever precision."""
+    """Load a state such as :func:`capture` returns, in any precision."""
     own = network.network.state_dict()
     network.network.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in state.items()})
-
-
-def _read_state(store: Store, network: TrainableNetwork, average: Average) -> list[float]:
-    """Bring network and average to a stored state; returns the captures' losses."""
-    stored = store.read()
-    device = next(network.parameters()).device
-    load_state(network, stored.groups["network"])
-    average.count = stored.record["count"]
-    average.state = {name: tensor.to(device) for name, tensor in stored.groups["average"].items()}
-    return list(stored.record["losses"])

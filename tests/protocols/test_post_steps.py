@@ -135,7 +135,7 @@ def test_options_follow_the_name() -> None:
         ("none:rate=5", "unknown option of post-step none 'rate'; known: none"),
         ("sqwa:seed=1", "unknown option of post-step sqwa 'seed'"),
         ("qat:5", "options of a post-step are given as NAME=VALUE"),
-        ("suite.protocols.ptq:PTQ", "is not a post-step"),
+        ("suite.protocols.ptq:PTQ", "cannot be used as post-step: it does not inherit from .*PostStep"),
         ("sqwa:captures=0", "captures >= 1"),
         ("sqwa:steps=5", "5 steps are too few for 5 cycles"),
         ("sqwa:captures=x", "captures of post-step sqwa: .*integer, got 'x'"),
