@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import matplotlib.style
@@ -22,8 +23,7 @@ _LONGEST_NAME = 24
 _LEFT_OUT = (6, 7, 8)  # of seaborn's palette: pink and yellow are lost on white paper, grey is for those not told apart
 _DARK = ("#332288", "#882255", "#117733", "#999933", "#661100")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "p", "d", "h")
-_SOLID: Any = "-"
-_DASHES: tuple[Any, ...] = (_SOLID, (0, (6, 1.5)), (0, (3, 1, 1, 1)), (0, (6, 1, 1, 1, 1, 1)), (0, (2, 1)))
+_DASHES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (3, 1, 1, 1)), (0, (6, 1, 1, 1, 1, 1)), (0, (2, 1)))
 
 _STYLE: dict[str, Any] = {
     "font.family": ["sans-serif"],
@@ -70,17 +70,9 @@ def assign_looks(searchers: Iterable[str]) -> dict[str, Look]:
     Twelve colours that the colour-blind can tell apart: seaborn's palette without two pale ones and grey, and five dark ones
     of Paul Tol's.
     """
-    names = sorted(set(searchers))
     bright = [color for index, color in enumerate(sns.color_palette("colorblind", 10)) if index not in _LEFT_OUT]
-    palette = [*bright, *map(to_rgb, _DARK)]
-    return {
-        name: Look(
-            color=palette[index % len(palette)],
-            marker=_MARKERS[index % len(_MARKERS)],
-            dashes=_DASHES[index % len(_DASHES)],
-        )
-        for index, name in enumerate(names)
-    }
+    looks = map(Look, cycle([*bright, *map(to_rgb, _DARK)]), cycle(_MARKERS), cycle(_DASHES))
+    return dict(zip(sorted(set(searchers)), looks, strict=False))
 
 
 @contextmanager

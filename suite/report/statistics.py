@@ -262,32 +262,19 @@ def compare_searchers(comparison: Comparison, against: str = "random") -> list[D
     }
     if against not in scores:
         raise unknown_name("searcher of this comparison", against, scores)
-    others = [searcher for searcher in scores if searcher != against]
-    if not others:
-        return []
-    seeds = [tuple(seed for seed in scores[searcher] if seed in scores[against]) for searcher in others]
-    differences = [
-        np.array([scores[searcher][seed] - scores[against][seed] for seed in paired])
-        for searcher, paired in zip(others, seeds, strict=True)
+    reference = scores.pop(against)
+    paired = [
+        {seed: score - reference[seed] for seed, score in found.items() if seed in reference}
+        for found in scores.values()
     ]
-    p_values = [sign_flip_p_value(difference) for difference in differences]
+    means = [float(np.mean(list(found.values()))) if found else float("nan") for found in paired]
+    p_values = [sign_flip_p_value(list(found.values())) for found in paired]
     p_adjusted = correct_p_values(p_values)
     # No corrected p-value rises when an uncorrected one falls, so correcting the least ones bounds all from below.
-    p_attainable = correct_p_values([least_p_value(len(paired)) for paired in seeds])
-    means = [float(difference.mean()) if len(difference) else float("nan") for difference in differences]
-    return [
-        Difference(
-            searcher=searcher,
-            against=against,
-            seeds=seeds[index],
-            mean=means[index],
-            p_value=p_values[index],
-            p_adjusted=p_adjusted[index],
-            p_attainable=p_attainable[index],
-            verdict=_judge(means[index], p_adjusted[index], p_attainable[index]),
-        )
-        for index, searcher in enumerate(others)
-    ]
+    p_attainable = correct_p_values([least_p_value(len(found)) for found in paired])
+    verdicts = map(_judge, means, p_adjusted, p_attainable)
+    tests = zip(scores, map(tuple, paired), means, p_values, p_adjusted, p_attainable, verdicts, strict=True)
+    return [Difference(searcher, against, *test) for searcher, *test in tests]
 
 
 def _judge(mean: float, p_adjusted: float, p_attainable: float) -> Verdict:
