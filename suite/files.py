@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a crash, never meets half of one, and JSON that notices when it was changed."""
+"""Atomic file writes, and JSON files with a checksum."""
 
 from __future__ import annotations
 

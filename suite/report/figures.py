@@ -26,26 +26,18 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "p", "d", "h")
 _DASHES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (3, 1, 1, 1)), (0, (6, 1, 1, 1, 1, 1)), (0, (2, 1)))
 
 _STYLE: dict[str, Any] = {
-    "font.family": ["sans-serif"],
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9,
-    "axes.labelsize": 9,
-    "axes.titlesize": 9,
+    "font.family": "DejaVu Sans",
+    **dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize", "figure.titlesize"), 9),
+    **dict.fromkeys(("legend.fontsize", "xtick.labelsize", "ytick.labelsize"), 8),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     "axes.titlelocation": "left",
     "axes.grid": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "grid.color": "0.92",
     "grid.linewidth": 0.6,
-    "legend.fontsize": 8,
-    "figure.titlesize": 9,
-    "legend.frameon": False,
     "lines.linewidth": 1.4,
     "lines.markersize": 5,
     "svg.fonttype": "path",
     "svg.hashsalt": _SALT,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
 }
 
 

@@ -283,12 +283,12 @@ def _searchers_by(column: str, ranked: pd.DataFrame) -> dict[Any, str]:
 def _seeds(ranked: pd.DataFrame) -> str:
     by_count = _searchers_by("seeds", ranked)
     if len(by_count) == 1:
-        return f"{count(*by_count, 'seed')} each."
+        return f"{count(next(iter(by_count)), 'seed')} each."
     return f"Seeds: {'; '.join(f'{names} {seeds}' for seeds, names in by_count.items())}."
 
 
 def _limit(ranked: pd.DataFrame) -> str:
-    """The limit of a search, and who went over it by probes alone: those are made before there is a trial to stop at."""
+    """The limits of a search, and the searchers whose probes alone exceed them: probes run before the first trial."""
     row = ranked.iloc[0]
     said = [f"{row[f'limit_{name}']:,.15g} {what}" for name, what in _LIMITS.items() if pd.notna(row[f"limit_{name}"])]
     if not said:

@@ -73,18 +73,11 @@ def examine(
             problem.check_feasible(policy)
             request = Request(protocol_for(found.protocol, steps), steps, seed, state, on_step)
             prepared, bops = step.prepare(bench, policy, request), problem.bops(policy)
+        noisy = bench.noisy(split, derive_seed(bench.seed, "exam"))
         metrics, measured = measure(
             prepared,
             certifier.examine,
-            Task(
-                noisy=bench.noisy(split, derive_seed(bench.seed, "exam")),
-                labels=split.labels,
-                radii=bench.radii,
-                n0=settings.n0,
-                n=settings.n,
-                alpha=settings.alpha,
-                progress=progress,
-            ),
+            Task(noisy, split.labels, bench.radii, settings.n0, settings.n, settings.alpha, progress=progress),
             found.setup,
             bops=bops,
             method=settings.method,
@@ -92,8 +85,8 @@ def examine(
             started=started,
         )
     assert measured.certificates is not None
-    post_step = step.to_dict() | {"seed": seed}
-    provenance = problem.provenance() | {"exam": asdict(settings), **software(), "post_step": post_step}
+    applied = step.to_dict() | {"seed": seed}
+    provenance = problem.provenance() | {"exam": asdict(settings), **software(), "post_step": applied}
     if policy is not None and not step.trains:
         provenance["finetune_steps"] = steps
     if prepared.record:
@@ -143,7 +136,7 @@ def _examine(shared: tuple[Problem, ExamSettings], case: ExamCase) -> Outcome:
 
 
 def default_exam(problem: Problem, split: str = "exam") -> ExamSettings:
-    """The problem's exam, on all images of the split where there are fewer than it asks for; reads the data."""
+    """The problem's exam, on all images of the split if it has fewer than the exam asks for; reads the data."""
     bench = workbench_of(problem, _PURPOSE)
     enough = bench.exam.images is not None and bench.exam.images <= len(bench.dataset.splits[split])
     return replace(bench.exam, split=split, images=bench.exam.images if enough else None)

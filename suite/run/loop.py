@@ -263,7 +263,7 @@ class SearchLoop:
 
 
 class _SearcherCalls:
-    """What the searcher's own calls have cost since that was last put on record: forward passes of its probes, and time.
+    """What the searcher's own calls have cost since the last record of it: forward passes of its probes, and time.
 
     Attributes:
         uncounted: Their time that is not in the state's ``elapsed`` yet.
@@ -289,7 +289,7 @@ class _SearcherCalls:
             self.uncounted += seconds
 
     def take(self) -> dict[str, Any]:
-        """The cost, as fields of an event; counting starts again from zero."""
+        """The cost, as fields of an event; resets the counts."""
         cost = {"probes": self._probes, "searcher_seconds": round(self._seconds, 6)}
         self._probes, self._seconds = 0, 0.0
         return cost
