@@ -22,7 +22,7 @@ _MARKS = 8
 _MOST_TOLD = 9
 _BEST = 4
 OTHER = Look(color=(0.72, 0.72, 0.72), marker="o", dashes="-")
-"""How searchers are drawn of which there are too many to be told apart."""
+"""How searchers are drawn where there are too many to tell apart."""
 
 
 @figure_style()
@@ -189,7 +189,7 @@ def _line(searcher: str, look: Look) -> dict[str, Any]:
 
 
 def _count_others(axes: Axes, looks: Mapping[str, Look], **shown: Any) -> None:
-    """Say in the legend how many searchers cannot be told apart."""
+    """Say in the legend how many searchers look alike."""
     if others := sum(look is OTHER for look in looks.values()):
         axes.plot([], [], **{**_line("", OTHER), "label": f"{others} others", **shown})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -67,7 +67,7 @@ class Progress:
         """Set what is done, the total and the text of a bar; None leaves a value as it is."""
         task = self._bars.tasks[self._ids[name]]
         done, whole = task.completed if completed is None else completed, task.total if total is None else total
-        text = {} if state is None else {"state": state}
+        text: dict[str, Any] = {} if state is None else {"state": state}
         self.show()
         self._bars.update(task.id, completed=done, total=None if whole is None else max(whole, done), **text)
 

@@ -20,7 +20,7 @@ OUTCOME_VERSION = 2
 _WHAT = "an exam"
 _TOLERANCE = 1e-9  # sums in floating point depend on the machine
 
-_Count = Annotated[int, Field(ge=0)]
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Class = Annotated[int, Field(ge=0, lt=2**15)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Length = Annotated[float, Field(ge=0, allow_inf_nan=False)]
