@@ -1,4 +1,4 @@
-"""What an exam says: its score image by image, its settings, and whether two exams can be compared."""
+"""Reading exams: scores per image, settings, and whether two exams are comparable."""
 
 from __future__ import annotations
 

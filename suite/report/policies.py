@@ -38,9 +38,8 @@ def plot_policies(comparison: Comparison, ax: Axes | None = None, part: Part = "
     layers = len(comparison.layer_names)
     numbered = 2 * layers * len(rows) <= _MOST_NUMBERED_CELLS and layers <= MOST_NAMED_LAYERS
     colors = ListedColormap(sns.color_palette("viridis", MAX_BITS - MIN_BITS + 1))
-    width, height = (
-        (0.19, 0.19) if numbered else (max(0.08, 4.5 / layers), 0.13 if len(rows) > _MOST_ROOMY_ROWS else 0.19)
-    )
+    width = 0.19 if numbered else max(0.08, 4.5 / layers)
+    height = 0.13 if not numbered and len(rows) > _MOST_ROOMY_ROWS else 0.19
     names_inches = 0.075 * max(map(len, comparison.layer_names)) if layers <= MOST_NAMED_LAYERS else 0.3
     size = (max(6.4, 2 * layers * width + 2.6), height * len(rows) + names_inches + 1.3)
     sheet = Sheet.on(ax, size, 1, 2, sharey=True)

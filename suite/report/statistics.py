@@ -1,4 +1,4 @@
-"""What can be said about searchers from a handful of seeds and a sample of exam images, and what cannot.
+"""Statistical tests and intervals for searchers, from a handful of seeds and a sample of exam images.
 
 Two things vary: the seed of a search and the images of the exam. They answer different questions and are kept apart.
 Spread over *seeds* says how much a method's result depends on luck; whether one method is better than another is
@@ -100,10 +100,10 @@ def average_images(outcomes: Sequence[Outcome], objective: Objective, baseline: 
 
 
 def compare_outcomes(first: Outcome, second: Outcome, objective: Objective) -> ImageAverage:
-    """Subtract the exam scores of two fixed policies, or of a policy and the float network, image by image.
+    """Compare the exam scores of two fixed policies, or of a policy and the float network, image by image.
 
-    Both were certified on the same images with the same noise, so that what makes an image hard cancels in the
-    difference. The interval is for these two networks on all images, not for the methods that found them.
+    Both were certified on the same images with the same noise, so the difficulty of an image cancels in the difference.
+    The interval is for these two networks on all images, not for the methods that found them.
 
     Raises:
         BitcertError: If the exams are on different images, or the objective is clean accuracy.
@@ -214,7 +214,7 @@ def sign_flip_p_value(differences: ArrayLike) -> float:
 
 
 def least_p_value(seeds: int) -> float:
-    """Compute the least :func:`sign_flip_p_value` can be: ``2 / 2**seeds``, or what the drawn patterns allow."""
+    """The smallest possible :func:`sign_flip_p_value`: ``2 / 2**seeds``, or what the drawn patterns allow."""
     return min(1.0, max(2.0 / 2.0**seeds, 2.0 / (_SIGN_FLIPS + 1) if 2**seeds > _SIGN_FLIPS else 0.0))
 
 
