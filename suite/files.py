@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a crash, never meets half of one, and JSON that notices when it was changed."""
+"""Atomic file writes, and JSON files with a checksum."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _CHECKSUM = "sha256"
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace ``path`` by ``data`` in one step, creating its folder if need be.
 
-    The data goes to a temporary file in the same folder, is flushed to the disk, and is renamed: whoever opens ``path``
-    at any time, also after a crash, finds the old content or the new one.
+    The data goes to a temporary file in the same folder, is flushed to disk, and is renamed: whoever opens ``path`` at
+    any time, even after a crash, finds either the old content or the new. An existing file keeps its permissions.
 
     Raises:
         OSError: If the folder cannot be written to; ``path`` is then as it was.
@@ -32,7 +32,7 @@ def write_bytes(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        partial.chmod(_mode_of_new_files(path))
+        partial.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -47,10 +47,7 @@ def write_text(path: Path, text: str) -> None:
 def write_sealed(path: Path, content: Mapping[str, Any], *, indent: int | None = None) -> None:
     """Replace ``path`` by a JSON object with a checksum over everything else in it; see :func:`read_sealed`.
 
-    Args:
-        path: The file.
-        content: JSON-ready, of finite numbers, without a key ``"sha256"``.
-        indent: Of the JSON; one line if None.
+    ``content`` is JSON-ready, of finite numbers, without a key ``"sha256"``; it goes on one line if ``indent`` is None.
     """
     plain = json.loads(json.dumps(content, allow_nan=False))
     sealed = {**plain, _CHECKSUM: json_sha256(plain)}
@@ -60,14 +57,17 @@ def write_sealed(path: Path, content: Mapping[str, Any], *, indent: int | None =
 def read_sealed(path: Path, what: str) -> dict[str, Any]:
     """Read what :func:`write_sealed` wrote, without the checksum.
 
-    Args:
-        path: The file.
-        what: What it holds, with its article: ``"an exam"``.
+    ``what`` says in messages what the file holds, with its article: ``"an exam"``.
 
     Raises:
         BitcertError: If there is no file, or anything in it has changed.
     """
-    content = read_json(path, what)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BitcertError(f"{what} is missing: there is no file {path}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BitcertError(f"{path} is not {what}, or it is damaged: it is not JSON ({error})") from None
     if not isinstance(content, dict) or _CHECKSUM not in content:
         raise BitcertError(
             f"{path} is not {what} of this version of bitcert: it has no checksum; make it again, or remove it"
@@ -77,25 +77,6 @@ def read_sealed(path: Path, what: str) -> dict[str, Any]:
     return content
 
 
-def read_json(path: Path, what: str) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        BitcertError: If there is no file, or it is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BitcertError(f"{what} is missing: there is no file {path}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise BitcertError(f"{path} is not {what}, or it is damaged: it is not JSON ({error})") from None
-
-
 def json_sha256(content: Any) -> str:
     """SHA-256 of JSON content, the same for every order of keys; 1 and 1.0 differ."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _mode_of_new_files(path: Path) -> int:
-    """Keep the permissions ``path`` has; a new file others may read."""
-    return path.stat().st_mode & 0o777 if path.exists() else 0o644

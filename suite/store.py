@@ -1,7 +1,7 @@
-"""Tensors in a file that says what it belongs to: written in one step, checked when read, nothing unpickled.
+"""Tensor files with an identity: written in one step, verified when read, never unpickled.
 
 A store is a safetensors file. Its metadata hold an identity (what the tensors depend on), a record (what else is to be
-read back), both JSON, and the SHA-256 of the whole file with that hash blanked out: a change of any byte is noticed.
+read back), both JSON, and the SHA-256 of the whole file with that hash blanked out, which detects a change of any byte.
 """
 
 from __future__ import annotations
@@ -28,12 +28,7 @@ _PREPARE: dict[str, Callable[[Any], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What was read from a store.
-
-    Attributes:
-        groups: Name of a group -> name -> tensor; torch tensors are on the CPU. Empty groups are not stored.
-        record: What was written beside them.
-    """
+    """What was read from a store, as it was written: torch tensors are on the CPU, empty groups are missing."""
 
     groups: Mapping[str, Mapping[str, Any]]
     record: Mapping[str, Any]

@@ -17,12 +17,7 @@ LOGGERS = ("tensorboard", "mlflow", "wandb")
 
 
 class Loop(Protocol):
-    """A search as executors see it: it says which trial is next, and is handed the trial back when it is finished.
-
-    Attributes:
-        searcher: The method, named in logs.
-        parallel: Most trials under way at once.
-    """
+    """A search as executors see it: it proposes the next trial, of at most ``parallel`` under way, and takes it back."""
 
     searcher: Searcher
     parallel: int
@@ -76,7 +71,7 @@ class Resources:
 
 
 class Executor(Protocol):
-    """Runs searches to their end and maps functions over inputs; results do not depend on which one does."""
+    """Runs searches to their end and maps functions over inputs; the results do not depend on the executor."""
 
     def run(self, problem: Problem, loops: Sequence[Loop]) -> None:
         """Drive all loops until they are finished."""

@@ -11,11 +11,7 @@ from suite.execute.executor import Loop, Resources
 
 
 class InlineExecutor:
-    """Everything in this process, one after the other; loops take turns.
-
-    Args:
-        resources: Not used: one evaluation at a time needs none.
-    """
+    """Everything in this process, one after the other; loops take turns. It ignores the resources."""
 
     def __init__(self, resources: Resources | None = None) -> None:
         pass

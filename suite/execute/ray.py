@@ -7,6 +7,7 @@ for a trial. Tune's own experiment files go to a temporary folder; the record is
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import math
@@ -15,8 +16,8 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from typing import Any
 
 from suite.execute.ray_settings import apply_settings
@@ -37,6 +38,14 @@ from suite.execute.executor import Loop, Resources
 
 _LONGEST_WAIT = 20.0
 """Seconds that a worker waits for the others to start."""
+
+_FAILURE = ("failure", "wasted", "retryable")
+
+_LOGGERS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "tensorboard": ("ray.tune.logger", "TBXLoggerCallback", {}),
+    "mlflow": ("ray.air.integrations.mlflow", "MLflowLoggerCallback", {"experiment_name": "bitcert"}),
+    "wandb": ("ray.air.integrations.wandb", "WandbLoggerCallback", {"project": "bitcert"}),
+}
 
 
 class _Gathering:
@@ -75,8 +84,7 @@ class PolicyTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Evaluate the trial of the current configuration."""
         trial = evaluate_trial(self._problem, _trial_of(self._config))
-        failed = {"failure": trial.failure, "wasted": trial.wasted, "retryable": trial.retryable}
-        result: dict[str, Any] = {"metrics": None, **failed, DONE: True}
+        result = {"metrics": None, DONE: True, **{name: getattr(trial, name) for name in _FAILURE}}
         if trial.metrics is not None:
             result |= _curves(self._problem, trial.metrics) | {"metrics": json.dumps(trial.metrics.to_dict())}
         return result
@@ -137,39 +145,29 @@ class RayExecutor:
         self._resources = resources
         self._callbacks = [_logger(name) for name in resources.loggers]
         _connect(resources)
-        available = ray.cluster_resources()
-        fitting = [
-            int(available.get(name, 0) // wanted)
-            for name, wanted in (("CPU", resources.cpus), ("GPU", resources.gpus))
-            if wanted
-        ]
-        # Tune stops a worker that finishes while no trial is waiting. Several trials are therefore kept waiting for each
-        # worker; by default it would be one altogether, and of two workers that finish at once one would be lost.
-        self._fitting = min(fitting)
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(4, 2 * self._fitting))
-        for name, wanted in (("CPU", resources.cpus), ("GPU", resources.gpus)):
-            if wanted > available.get(name, 0):
+        wanted = {name: each for name, each in (("CPU", resources.cpus), ("GPU", resources.gpus)) if each}
+        available = {name: ray.cluster_resources().get(name, 0) for name in wanted}
+        for name, each in wanted.items():
+            if each > available[name]:
                 raise BitcertError(
-                    f"an evaluation asks for {wanted:g} {name}s, the Ray cluster has {available.get(name, 0):g}; "
+                    f"an evaluation asks for {each:g} {name}s, the Ray cluster has {available[name]:g}; "
                     "ask for less or add nodes"
                 )
+        self._fitting = min(int(available[name] // each) for name, each in wanted.items())
+        # Tune stops a worker that finishes while no trial is waiting. By default one trial waits for all workers together,
+        # and of two workers that finish at once one would be lost; so several wait for each.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(4, 2 * self._fitting))
 
     def run(self, problem: Problem, loops: Sequence[Loop]) -> None:
         """Drive all loops until they are finished."""
         at_once = sum(loop.parallel for loop in loops if not loop.finished)
         workers = min(self._fitting, at_once, self._resources.workers or at_once)
-        trainable = tune.with_resources(
-            tune.with_parameters(
-                PolicyTrainable,
-                problem=problem,
-                gathering=ray.remote(_Gathering).options(num_cpus=0).remote(),
-                workers=workers,
-            ),
-            {"cpu": self._resources.cpus, "gpu": self._resources.gpus},
-        )
-        with self._tune_folder() as folder:
-            tuner = tune.Tuner(
-                trainable,
+        gathering = ray.remote(_Gathering).options(num_cpus=0).remote()
+        trainable = tune.with_parameters(PolicyTrainable, problem=problem, gathering=gathering, workers=workers)
+        logs = self._resources.log_directory if self._resources.loggers else None
+        with nullcontext(logs.resolve()) if logs else tempfile.TemporaryDirectory(prefix="bitcert-tune-") as folder:
+            tune.Tuner(
+                tune.with_resources(trainable, {"cpu": self._resources.cpus, "gpu": self._resources.gpus}),
                 tune_config=tune.TuneConfig(
                     search_alg=LoopSearcher(loops),
                     num_samples=-1,
@@ -177,28 +175,15 @@ class RayExecutor:
                     max_concurrent_trials=self._resources.workers if self._resources.address else None,
                 ),
                 run_config=tune.RunConfig(
-                    storage_path=folder,
+                    storage_path=str(folder),
                     name="search",
                     verbose=0,
                     callbacks=self._callbacks,
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 ),
-            )
-            tuner.fit()
-        unfinished = [loop for loop in loops if not loop.finished]
-        if unfinished:
-            raise RuntimeError(
-                f"Ray Tune ended with {len(unfinished)} searches unfinished; run the same command again to resume"
-            )
-
-    @contextmanager
-    def _tune_folder(self) -> Iterator[str]:
-        """Where Tune keeps its own files: kept only if a logger is to find its files there."""
-        if self._resources.loggers and self._resources.log_directory is not None:
-            yield str(self._resources.log_directory.resolve())
-            return
-        with tempfile.TemporaryDirectory(prefix="bitcert-tune-") as folder:
-            yield folder
+            ).fit()
+        if unfinished := sum(not loop.finished for loop in loops):
+            raise RuntimeError(f"Ray Tune ended with {unfinished} searches unfinished; rerun the command to resume")
 
     def map(self, function: Callable[..., Any], shared: Any, inputs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         """Yield ``(position, function(shared, input))`` as they finish; ``shared`` is sent once."""
@@ -221,8 +206,7 @@ def _connect(resources: Resources) -> None:
     cpus = math.ceil(resources.workers * resources.cpus) if resources.workers and not address else None
     for attempts_left in (2, 1, 0):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with warnings.catch_warnings(action="ignore"):
                 ray.init(
                     address=address or "local",
                     num_cpus=cpus,
@@ -230,31 +214,22 @@ def _connect(resources: Resources) -> None:
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )
+            return
         except Exception as error:
             ray.shutdown()
-            if address is None and attempts_left:
-                continue
-            reason = str(error).splitlines()[0]
-            raise BitcertError(f"no Ray cluster at {address or 'this machine'}: {reason}") from error
-        return
+            if address is not None or not attempts_left:
+                reason = str(error).splitlines()[0]
+                raise BitcertError(f"no Ray cluster at {address or 'this machine'}: {reason}") from error
 
 
 def _logger(name: str) -> tune.Callback:
     """One of Tune's own callbacks; each reads its settings from the environment variables of its software."""
+    module, callback, settings = _LOGGERS[name]
     try:
-        if name == "tensorboard":
-            from ray.tune.logger import TBXLoggerCallback
-
-            return TBXLoggerCallback()
-        if name == "mlflow":
-            from ray.air.integrations.mlflow import MLflowLoggerCallback
-
-            return MLflowLoggerCallback(experiment_name="bitcert")
-        from ray.air.integrations.wandb import WandbLoggerCallback
-
-        return WandbLoggerCallback(project="bitcert")
+        made: tune.Callback = getattr(importlib.import_module(module), callback)(**settings)
     except (ImportError, RuntimeError) as error:
         raise BitcertError(f"metrics cannot go to {name}: {error}; install it beside bitcert") from error
+    return made
 
 
 def _curves(problem: Problem, metrics: Metrics) -> dict[str, float]:
@@ -270,14 +245,7 @@ def _curves(problem: Problem, metrics: Metrics) -> dict[str, float]:
 
 
 def _config_of(trial: Trial) -> dict[str, Any]:
-    return {
-        "number": trial.number,
-        "policy": trial.policy.to_json(),
-        "images": trial.fidelity.images,
-        "noise": trial.fidelity.noise,
-        "finetune_steps": trial.fidelity.finetune_steps,
-        "seed": trial.seed,
-    }
+    return {"number": trial.number, "policy": trial.policy.to_json(), **asdict(trial.fidelity), "seed": trial.seed}
 
 
 def _trial_of(config: dict[str, Any]) -> Trial:
@@ -286,6 +254,5 @@ def _trial_of(config: dict[str, Any]) -> Trial:
 
 
 def _with_result(trial: Trial, result: dict[str, Any]) -> Trial:
-    if result["metrics"] is not None:
-        return replace(trial, metrics=Metrics.from_dict(json.loads(result["metrics"])))
-    return replace(trial, **{name: result[name] for name in ("failure", "wasted", "retryable")})
+    metrics = None if result["metrics"] is None else Metrics.from_dict(json.loads(result["metrics"]))
+    return replace(trial, metrics=metrics, **{name: result[name] for name in _FAILURE})

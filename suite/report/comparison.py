@@ -81,14 +81,13 @@ class Comparison:
             BitcertError: If the comparison does not compare like with like.
         """
         check_comparison(self)
-        records = [*(_describe_entry(entry, self) for entry in self.entries), _describe_reference(self)]
-        given: dict[str, list[Any]] = {}
-        for record in records:
-            for column, value in record.items():
-                given.setdefault(column, []).extend([] if value is None else [value])
+        records = [*(_describe_entry(entry, self) for entry in self.entries), _describe_float(self)]
+        frame = pd.DataFrame(records)
+        given = {name: [row[name] for row in records if row.get(name) is not None] for name in map(str, frame)}
         integers = [name for name, values in given.items() if values and all(type(value) is int for value in values)]
-        # A missing value would turn the integers of its column into floats.
-        return pd.DataFrame(records).astype(dict.fromkeys(integers, "Int64"))
+        return frame.astype(
+            dict.fromkeys(integers, "Int64")
+        )  # a missing value turns the integers of its column into floats
 
     def by_searcher(self) -> dict[str, list[Entry]]:
         """Group the entries of each searcher, both in the order of the comparison."""
@@ -98,13 +97,12 @@ class Comparison:
         return grouped
 
     def by_rank(self) -> dict[str, list[Entry]]:
-        """The same with the searchers in the order of the leaderboard, the best mean exam score first."""
-        grouped = self.by_searcher()
+        """Group the entries likewise, searchers in the order of the leaderboard: the best mean exam score first."""
 
-        def score(searcher: str) -> float:
-            return float(np.mean([exam_score(entry.outcome, self.objective) for entry in grouped[searcher]]))
+        def score(group: tuple[str, list[Entry]]) -> float:
+            return float(np.mean([exam_score(entry.outcome, self.objective) for entry in group[1]]))
 
-        return {searcher: grouped[searcher] for searcher in sorted(grouped, key=score, reverse=True)}
+        return dict(sorted(self.by_searcher().items(), key=score, reverse=True))
 
     def recorded(self, name: str, provenance: Mapping[str, Any] | None = None) -> Any:
         """Look up what ``provenance``, else that of the comparison, else of its first run, says of ``name``; or None."""
@@ -127,11 +125,9 @@ def check_comparison(comparison: Comparison) -> None:
     (searcher, seed), count = counts.most_common(1)[0]
     if count > 1:
         raise BitcertError(f"searcher {searcher!r} with seed {seed} occurs {count} times; keep one run of each seed")
-    objectives = sorted({entry.run.objective.text for entry in comparison.entries})
-    if len(objectives) > 1:
+    if len(objectives := sorted({entry.run.objective.text for entry in comparison.entries})) > 1:
         raise BitcertError(f"the runs have different objectives: {', '.join(objectives)}; compare runs of one")
-    post_steps = sorted({entry.outcome.post_step for entry in comparison.entries})
-    if len(post_steps) > 1:
+    if len(post_steps := sorted({entry.outcome.post_step for entry in comparison.entries})) > 1:
         raise BitcertError(f"the winners had different post-steps: {', '.join(post_steps)}; examine all with one")
     _check_averages(FLOAT, comparison.reference)
     for entry in comparison.entries:
@@ -174,21 +170,16 @@ def set_bounds(outcomes: Sequence[Outcome], radii: Sequence[float]) -> dict[str,
     found = [outcome.set_certificate for outcome in outcomes if outcome.set_certificate is not None]
     if len(found) < len(outcomes):
         return {}
-    shares = {
-        f"set_{certified_column(radius)}": float(np.mean([bounds.certified_accuracy[radius] for bounds in found]))
-        for radius in radii
-    }
-    return {"set_acr": float(np.mean([bounds.acr for bounds in found])), **shares}
+    columns = {"set_acr": [bounds.acr for bounds in found]}
+    for radius in radii:
+        columns[f"set_{certified_column(radius)}"] = [bounds.certified_accuracy[radius] for bounds in found]
+    return {name: float(np.mean(values)) for name, values in columns.items()}
 
 
 def search_seconds(run: Run) -> float:
     """Wall time of all that :attr:`Run.forward_passes` counts: the searcher's own, and that of evaluations; repeats take none."""
-    evaluations = (
-        trial.metrics.seconds
-        for trial in (*run.trials, *run.finals)
-        if trial.metrics is not None and trial.repeat_of is None
-    )
-    return run.searcher_seconds + sum(evaluations)
+    measured = [trial for trial in (*run.trials, *run.finals) if trial.repeat_of is None]
+    return run.searcher_seconds + sum(trial.metrics.seconds for trial in measured if trial.metrics is not None)
 
 
 def _describe_entry(entry: Entry, comparison: Comparison) -> dict[str, Any]:
@@ -212,7 +203,7 @@ def _describe_entry(entry: Entry, comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _describe_reference(comparison: Comparison) -> dict[str, Any]:
+def _describe_float(comparison: Comparison) -> dict[str, Any]:
     return {
         **_describe_problem(comparison.provenance, comparison),
         "searcher": FLOAT,
@@ -222,13 +213,8 @@ def _describe_reference(comparison: Comparison) -> dict[str, Any]:
 
 
 def _describe_problem(provenance: Mapping[str, Any], comparison: Comparison) -> dict[str, Any]:
-    return {
-        "problem": comparison.recorded("problem", provenance),
-        "budget": comparison.recorded("budget", provenance),
-        "budget_bops": comparison.budget_bops,
-        "sigma": comparison.recorded("sigma", provenance),
-        "objective": comparison.objective.text,
-    }
+    known = {name: comparison.recorded(name, provenance) for name in ("problem", "budget", "budget_bops", "sigma")}
+    return known | {"budget_bops": comparison.budget_bops, "objective": comparison.objective.text}
 
 
 def _describe_exam(outcome: Outcome, bops: int, comparison: Comparison) -> dict[str, Any]:

@@ -17,7 +17,7 @@ INTERVAL_FROM = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Band:
-    """A curve averaged over seeds, with what is known of the mean; all arrays have the same shape ``(points,)``.
+    """A curve averaged over seeds, with its uncertainty; all arrays have the same shape ``(points,)``.
 
     From :data:`INTERVAL_FROM` seeds on, ``least`` and ``most`` are the pointwise 95 % t interval of the mean (the bootstrap's
     covers 84 % with five seeds); with fewer, the range over seeds.

@@ -1,4 +1,4 @@
-"""What an exam says: its score image by image, its settings, and whether two exams can be compared."""
+"""Reading exams: scores per image, settings, and whether two exams are comparable."""
 
 from __future__ import annotations
 
@@ -38,11 +38,8 @@ def check_same_exam(first: Outcome, second: Outcome) -> None:
     if first.metrics.method != second.metrics.method:
         methods = f"{first.metrics.method} and {second.metrics.method}"
         raise BitcertError(f"two exams certify by different methods: {methods}; repeat one of them")
-    if first.metrics.alpha != second.metrics.alpha:
-        alphas = f"{first.metrics.alpha} and {second.metrics.alpha}"
-        raise BitcertError(f"two exams have different alpha: {alphas}; repeat one of them")
-    for name in _SHARED:
-        given, expected = find(first.provenance, name), find(second.provenance, name)
+    pairs = {name: (find(first.provenance, name), find(second.provenance, name)) for name in _SHARED}
+    for name, (given, expected) in {"alpha": (first.metrics.alpha, second.metrics.alpha), **pairs}.items():
         if given is not None and expected is not None and given != expected:
             raise BitcertError(f"two exams have different {name}: {given} and {expected}; repeat one of them")
 

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import matplotlib.style
@@ -22,30 +23,21 @@ _LONGEST_NAME = 24
 _LEFT_OUT = (6, 7, 8)  # of seaborn's palette: pink and yellow are lost on white paper, grey is for those not told apart
 _DARK = ("#332288", "#882255", "#117733", "#999933", "#661100")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "p", "d", "h")
-_SOLID: Any = "-"
-_DASHES: tuple[Any, ...] = (_SOLID, (0, (6, 1.5)), (0, (3, 1, 1, 1)), (0, (6, 1, 1, 1, 1, 1)), (0, (2, 1)))
+_DASHES: tuple[Any, ...] = ("-", (0, (6, 1.5)), (0, (3, 1, 1, 1)), (0, (6, 1, 1, 1, 1, 1)), (0, (2, 1)))
 
 _STYLE: dict[str, Any] = {
-    "font.family": ["sans-serif"],
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9,
-    "axes.labelsize": 9,
-    "axes.titlesize": 9,
+    "font.family": "DejaVu Sans",
+    **dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize", "figure.titlesize"), 9),
+    **dict.fromkeys(("legend.fontsize", "xtick.labelsize", "ytick.labelsize"), 8),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     "axes.titlelocation": "left",
     "axes.grid": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "grid.color": "0.92",
     "grid.linewidth": 0.6,
-    "legend.fontsize": 8,
-    "figure.titlesize": 9,
-    "legend.frameon": False,
     "lines.linewidth": 1.4,
     "lines.markersize": 5,
     "svg.fonttype": "path",
     "svg.hashsalt": _SALT,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
 }
 
 
@@ -70,17 +62,9 @@ def assign_looks(searchers: Iterable[str]) -> dict[str, Look]:
     Twelve colours that the colour-blind can tell apart: seaborn's palette without two pale ones and grey, and five dark ones
     of Paul Tol's.
     """
-    names = sorted(set(searchers))
     bright = [color for index, color in enumerate(sns.color_palette("colorblind", 10)) if index not in _LEFT_OUT]
-    palette = [*bright, *map(to_rgb, _DARK)]
-    return {
-        name: Look(
-            color=palette[index % len(palette)],
-            marker=_MARKERS[index % len(_MARKERS)],
-            dashes=_DASHES[index % len(_DASHES)],
-        )
-        for index, name in enumerate(names)
-    }
+    looks = map(Look, cycle([*bright, *map(to_rgb, _DARK)]), cycle(_MARKERS), cycle(_DASHES))
+    return dict(zip(sorted(set(searchers)), looks, strict=False))
 
 
 @contextmanager

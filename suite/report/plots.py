@@ -22,7 +22,7 @@ _MARKS = 8
 _MOST_TOLD = 9
 _BEST = 4
 OTHER = Look(color=(0.72, 0.72, 0.72), marker="o", dashes="-")
-"""How searchers are drawn of which there are too many to be told apart."""
+"""How searchers are drawn where there are too many to tell apart."""
 
 
 @figure_style()
@@ -53,8 +53,7 @@ def plot_certified_accuracy(comparison: Comparison, ax: Axes | None = None) -> A
     enlarged = _without_cheapest(searchers) if _stretches(bands) else searchers
     upper = sheet.panels[0]
     upper.plot(radii, reference, color="black", linestyle="--", label="float network", zorder=4)
-    for place, searcher in enumerate(searchers):
-        band = bands[searcher]
+    for place, (searcher, band) in enumerate(bands.items()):
         less = Band(radii, band.mean - reference, band.least - reference, band.most - reference)
         marks = [point for point in _spread_marks(place, len(searchers)) if band.mean[point] > 0]
         _draw_band(upper, band, searcher, looks, marks)
@@ -84,7 +83,7 @@ def plot_score_by_bops(comparison: Comparison, ax: Axes | None = None) -> Axes:
     looks = _looks(searchers)
     enlarged = _without_cheapest(searchers)
     two = len(enlarged) < len(searchers)
-    sheet = Sheet.on(ax, _size(looks, width=8.4 if two else _SIZE[0]), 1, 2 if two else 1)
+    sheet = Sheet.on(ax, _size(looks, width=8.4 if two else _SIZE[0]), 1, 1 + two)
     first = sheet.panels[0]
     reference, share = exam_score(comparison.reference, objective), comparison.budget_bops / comparison.float_bops
     budget = comparison.recorded("budget")
@@ -92,11 +91,11 @@ def plot_score_by_bops(comparison: Comparison, ax: Axes | None = None) -> Axes:
     for axes, shown in zip(sheet.panels, (searchers, enlarged), strict=False):
         for searcher, entries in shown.items():
             points = [(entry.outcome.metrics.bops, exam_score(entry.outcome, objective)) for entry in entries]
-            distinct = dict.fromkeys(points)  # equal winners would add up to an opaque marker
+            bops, scores = zip(*dict.fromkeys(points), strict=True)  # equal winners would add up to an opaque marker
             look = looks[searcher]
             axes.scatter(
-                [bops / comparison.float_bops for bops, _ in distinct],
-                [score for _, score in distinct],
+                np.array(bops) / comparison.float_bops,
+                scores,
                 facecolors=[(*look.color, 0.25)],
                 edgecolors=[look.color],
                 marker=look.marker,
@@ -190,7 +189,7 @@ def _line(searcher: str, look: Look) -> dict[str, Any]:
 
 
 def _count_others(axes: Axes, looks: Mapping[str, Look], **shown: Any) -> None:
-    """Say in the legend how many searchers cannot be told apart."""
+    """Say in the legend how many searchers look alike."""
     if others := sum(look is OTHER for look in looks.values()):
         axes.plot([], [], **{**_line("", OTHER), "label": f"{others} others", **shown})
 
@@ -204,12 +203,7 @@ def _stretches(bands: Mapping[str, Band]) -> bool:
 
 
 def _draw_band(
-    axes: Axes,
-    band: Band,
-    searcher: str,
-    looks: Mapping[str, Look],
-    marks: list[int] | tuple[int, int],
-    side: Literal["pre", "post"] = "pre",
+    axes: Axes, band: Band, searcher: str, looks: Mapping[str, Look], marks: Any, side: Literal["pre", "post"] = "pre"
 ) -> None:
     """Draw a step curve and its band, the lighter the more of them there are; steps go up at their end or at their start."""
     look, shade = looks[searcher], min(0.15, 1.0 / len(looks))

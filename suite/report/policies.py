@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import seaborn as sns
@@ -18,7 +17,6 @@ from suite.report.plots import describe
 from suite.run.records import Entry
 
 Part = Literal["weights", "activations"]
-_PARTS: tuple[Part, ...] = ("weights", "activations")
 _MOST_NUMBERED_CELLS = 2_400
 _LONGEST_ROW_NAME = 32
 _MOST_ROOMY_ROWS = 45
@@ -35,21 +33,19 @@ def plot_policies(comparison: Comparison, ax: Axes | None = None, part: Part = "
     """
     check_comparison(comparison)
     groups = {searcher: _distinct(entries) for searcher, entries in comparison.by_rank().items()}
-    rows = [(searcher, seeds, entry) for searcher, group in groups.items() for seeds, entry in group]
+    rows = [(f"{_shorten(searcher)} · {seeds}", entry) for searcher, group in groups.items() for seeds, entry in group]
+    edges = np.cumsum([0, *map(len, groups.values())])
     layers = len(comparison.layer_names)
     numbered = 2 * layers * len(rows) <= _MOST_NUMBERED_CELLS and layers <= MOST_NAMED_LAYERS
     colors = ListedColormap(sns.color_palette("viridis", MAX_BITS - MIN_BITS + 1))
-    width, height = (
-        (0.19, 0.19) if numbered else (max(0.08, 4.5 / layers), 0.13 if len(rows) > _MOST_ROOMY_ROWS else 0.19)
-    )
+    width = 0.19 if numbered else max(0.08, 4.5 / layers)
+    height = 0.13 if not numbered and len(rows) > _MOST_ROOMY_ROWS else 0.19
     names_inches = 0.075 * max(map(len, comparison.layer_names)) if layers <= MOST_NAMED_LAYERS else 0.3
     size = (max(6.4, 2 * layers * width + 2.6), height * len(rows) + names_inches + 1.3)
     sheet = Sheet.on(ax, size, 1, 2, sharey=True)
-    for axes, shown in zip(sheet.panels, (part,) if sheet.given else _PARTS, strict=True):
-        policies = [entry.outcome.policy for _, _, entry in rows if entry.outcome.policy is not None]
-        bits = [policy.weights if shown == "weights" else policy.activations for policy in policies]
+    for axes, shown in zip(sheet.panels, (part,) if sheet.given else get_args(Part), strict=True):
         sns.heatmap(
-            np.array(bits),
+            np.array([getattr(entry.outcome.policy, shown) for _, entry in rows]),
             ax=axes,
             cmap=colors,
             vmin=MIN_BITS - 0.5,
@@ -65,12 +61,20 @@ def plot_policies(comparison: Comparison, ax: Axes | None = None, part: Part = "
             text.set_in_layout(False)  # hundreds of numbers inside their cells need not be measured
         axes.set_title(shown)
         name_layers(axes, comparison.layer_names, np.arange(layers) + 0.5)
-        for edge in np.cumsum([len(group) for group in groups.values()])[:-1]:
+        for edge in edges[1:-1]:
             axes.axhline(edge, color="white", linewidth=1.8)
     if not sheet.given:
         sheet.title(describe(comparison))
         sheet.panels[1].tick_params(left=False)
-    _label_rows(sheet.panels[0], groups)
+    first = sheet.panels[0]
+    if len(rows) <= _MOST_NAMED_ROWS:
+        first.set_yticks(np.arange(len(rows)) + 0.5, [name for name, _ in rows], rotation=0)
+        first.set_ylabel("searcher · seed")
+        if len(rows) > _MOST_ROOMY_ROWS:
+            first.tick_params(axis="y", labelsize=6)
+    else:
+        first.set_yticks((edges[:-1] + edges[1:]) / 2, list(map(wrap_name, groups)), rotation=0)
+        first.set_ylabel("searcher, one row per policy")
     bounds = np.arange(MIN_BITS - 0.5, MAX_BITS + 1)
     scale = ScalarMappable(BoundaryNorm(bounds, colors.N), colors)
     bar = sheet.figure.colorbar(
@@ -84,38 +88,21 @@ def plot_policies(comparison: Comparison, ax: Axes | None = None, part: Part = "
         anchor=(0, 1),
     )
     bar.ax.minorticks_off()
-    return sheet.panels[0]
+    return first
 
 
 def _distinct(entries: list[Entry]) -> list[tuple[str, Entry]]:
-    """One entry for each policy of a searcher, with the seeds that found it."""
-    seeds: dict[object, list[int]] = {}
-    first: dict[object, Entry] = {}
+    """The first entry of each policy of a searcher, with the seeds that found it."""
+    alike: dict[object, list[Entry]] = {}
     for entry in entries:
-        seeds.setdefault(entry.outcome.policy, []).append(entry.run.seed)
-        first.setdefault(entry.outcome.policy, entry)
-    return [(_name_seeds(found), first[policy]) for policy, found in seeds.items()]
+        alike.setdefault(entry.outcome.policy, []).append(entry)
+    return [(_name_seeds(sorted(entry.run.seed for entry in group)), group[0]) for group in alike.values()]
 
 
 def _name_seeds(seeds: list[int]) -> str:
-    ordered = sorted(seeds)
-    if len(ordered) > 2 and all(later - earlier == 1 for earlier, later in pairwise(ordered)):
-        return f"{ordered[0]}..{ordered[-1]}"
-    return ", ".join(map(str, ordered))
-
-
-def _label_rows(axes: Axes, groups: dict[str, list[tuple[str, Entry]]]) -> None:
-    total = sum(len(group) for group in groups.values())
-    if total <= _MOST_NAMED_ROWS:
-        labels = [f"{_shorten(searcher)} · {seeds}" for searcher, group in groups.items() for seeds, _ in group]
-        places = np.arange(total) + 0.5
-    else:
-        edges = np.cumsum([0, *(len(group) for group in groups.values())])
-        places, labels = (edges[:-1] + edges[1:]) / 2, list(map(wrap_name, groups))
-    axes.set_yticks(places, labels, rotation=0)
-    if _MOST_ROOMY_ROWS < total <= _MOST_NAMED_ROWS:
-        axes.tick_params(axis="y", labelsize=6)
-    axes.set_ylabel("searcher · seed" if total <= _MOST_NAMED_ROWS else "searcher, one row per policy")
+    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]}..{seeds[-1]}"
+    return ", ".join(map(str, seeds))
 
 
 def _shorten(name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, final
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 from suite.contract.objective import Objective
@@ -20,7 +20,7 @@ from suite.run.watcher import Watcher
 class Progress:
     """Named bars, a context manager; does nothing if ``quiet``.
 
-    Bars appear with the first news of any of them, or with :meth:`show`, so that mistakes found before print alone.
+    Starts lazily, with the first update or with :meth:`show`, so that early errors print alone.
 
     Example:
         >>> with Progress(quiet=True) as progress:
@@ -39,7 +39,7 @@ class Progress:
             TextColumn("{task.fields[state]}"),
             console=Console(stderr=True),
         )
-        self._ids: dict[str, Any] = {}
+        self._ids: dict[str, TaskID] = {}
 
     def __enter__(self) -> Progress:
         return self
@@ -49,29 +49,27 @@ class Progress:
             self._bars.stop()
 
     def add(self, name: str, total: float | None = None) -> None:
-        """Add a bar; without a ``total`` it only says that something goes on, with a total of 0 it stays hidden."""
+        """Add a bar: indeterminate without a ``total``, hidden with a total of 0."""
         self._ids[name] = self._bars.add_task(name, total=total, visible=total != 0, state="")
 
     def show(self) -> None:
-        """Show the bars now: for work whose first news takes long and whose mistakes are ruled out."""
+        """Show the bars now, before the first update; for work that starts slowly and can no longer fail early."""
         if not self._quiet and not self._bars.live.is_started:
             self._bars.start()
 
     def advance(self, name: str, amount: float = 1) -> None:
-        """Move a bar on by ``amount``; one that is full grows."""
+        """Advance a bar by ``amount``; beyond its total, the total grows."""
         self.update(name, self._bars.tasks[self._ids[name]].completed + amount)
 
     def update(
         self, name: str, completed: float | None = None, total: float | None = None, state: str | None = None
     ) -> None:
-        """Set how much of a bar is done, out of how much, and what it says beside; what is None stays as it is."""
+        """Set what is done, the total and the text of a bar; None leaves a value as it is."""
         task = self._bars.tasks[self._ids[name]]
         done, whole = task.completed if completed is None else completed, task.total if total is None else total
-        whole = whole if whole is None else max(whole, done)
+        text: dict[str, Any] = {} if state is None else {"state": state}
         self.show()
-        self._bars.update(
-            self._ids[name], completed=done, total=whole, state=task.fields["state"] if state is None else state
-        )
+        self._bars.update(task.id, completed=done, total=None if whole is None else max(whole, done), **text)
 
     def finish(self, name: str) -> None:
         """Fill a bar that ended before its total."""

@@ -22,7 +22,7 @@ from suite.report.statistics import (
     summarize,
 )
 from suite.report.table import NOTHING, Column, Row, Table, count, duration, integer, magnitude, number
-from suite.run.records import Entry
+from suite.run.records import Entry, Outcome
 
 TRIVIAL = ("random", "uniform", "cheapest", "sensitivity-greedy")
 NOT_COMPARED = "not compared"
@@ -90,36 +90,34 @@ def leaderboard_table(frame: pd.DataFrame) -> Table:
 
 
 def _columns(frame: pd.DataFrame) -> list[Column]:
-    score = parse_objective(str(frame["objective"].iloc[0])).label
-    against = str(frame["against"].iloc[0])
-    certified = [name for name in frame.columns if name.startswith("certified@")]
+    score, against = parse_objective(frame["objective"].iloc[0]).label, frame["against"].iloc[0]
     tuned, bounded = frame["score_before"].notna().any(), "set_acr" in frame
     shares = [
-        Column(name.removeprefix("certified"), _percent(name), priority=6 + place / 10)
-        for place, name in enumerate(certified)
+        Column(name.removeprefix("certified"), _number(name, ".1f", 100), priority=6 + place / 10)
+        for place, name in enumerate(name for name in frame.columns if name.startswith("certified@"))
     ]
     return [
         Column("#", lambda row: integer(row["rank"])),
         Column("searcher", lambda row: f"{row['searcher']}{_MARKS.get(row['beats_trivial'], '')}", "left"),
         Column("seeds", lambda row: integer(row["seeds"]), priority=9),
         Column("exam ACR" if score == "ACR" else "exam score", _score),
-        *([Column("before", lambda row: number(row["score_before"], ".4f"), priority=1.5)] if tuned else []),
-        *([Column("set ACR ≥", lambda row: number(row["set_acr"], ".4f"), priority=1.2)] if bounded else []),
+        *([Column("before", _number("score_before"), priority=1.5)] if tuned else []),
+        *([Column("set ACR ≥", _number("set_acr"), priority=1.2)] if bounded else []),
         Column("95 % images", _image_interval, priority=5),
-        *([] if score == "ACR" else [Column("exam ACR", lambda row: number(row["acr"], ".4f"), priority=4)]),
+        *([] if score == "ACR" else [Column("exam ACR", _number("acr"), priority=4)]),
         *shares,
-        Column("clean", _percent("clean_accuracy"), priority=4),
-        Column("BOPs", lambda row: number(100 * row["bops_share"], ".3g"), priority=3),
+        Column("clean", _number("clean_accuracy", ".1f", 100), priority=4),
+        Column("BOPs", _number("bops_share", ".3g", 100), priority=3),
         Column("passes", lambda row: magnitude(row["forward_passes"]), priority=2),
         Column("time", lambda row: duration(row["seconds"]), priority=8),
-        Column(f"Δ {against}", lambda row: number(row["difference"], "+.4f"), priority=1),
+        Column(f"Δ {against}", _number("difference", "+.4f"), priority=1),
         Column("verdict", _verdict, "left"),
     ]
 
 
 def _notes(frame: pd.DataFrame) -> list[str]:
     """Say what a reader has to know about the marks and numbers of this leaderboard, a paragraph each."""
-    against = str(frame["against"].iloc[0])
+    against = frame["against"].iloc[0]
     ranked = frame[frame["searcher"] != FLOAT]
     found = [
         f"{_seeds(ranked)} {_limit(ranked)}{_exam_split(ranked)} ± is the standard deviation over seeds, "
@@ -154,12 +152,9 @@ def _notes(frame: pd.DataFrame) -> list[str]:
         "no": "does not beat every trivial method",
         "underpowered": "too few seeds to tell whether it beats every trivial method",
     }.items():
-        marked = ranked[ranked["beats_trivial"] == state]
-        alike: dict[str, list[str]] = {}
-        for searcher, unbeaten in zip(marked["searcher"], marked["unbeaten"], strict=True):
-            alike.setdefault(str(unbeaten), []).append(str(searcher))
-        listed = "; ".join(f"{', '.join(names)}: {unbeaten}" for unbeaten, names in alike.items() if unbeaten)
-        if len(marked):
+        alike = _searchers_by("unbeaten", ranked[ranked["beats_trivial"] == state])
+        listed = "; ".join(f"{names}: {unbeaten}" for unbeaten, names in alike.items() if unbeaten)
+        if alike:
             found.append(f"{_MARKS[state]} {meaning}.{f' {listed}.' if listed else ''}")
     return found
 
@@ -169,8 +164,7 @@ def _title(frame: pd.DataFrame) -> str:
     row = frame.iloc[0]
     problem = [str(row["problem"])] if pd.notna(row["problem"]) else []
     named = [f"{name} {row[name]}" for name in ("budget", "sigma") if pd.notna(row[name])]
-    objective = parse_objective(str(row["objective"])).label
-    named.append(f"ranked by {objective}")
+    named.append(f"ranked by {parse_objective(row['objective']).label}")
     if row["finetune_steps"] > 0:
         named.append(f"searched after {int(row['finetune_steps'])} steps of finetuning")
     return ", ".join([*problem, *named, f"post-step {row['post_step']}", f"{row['exam_images']} exam images"])
@@ -179,8 +173,7 @@ def _title(frame: pd.DataFrame) -> str:
 def _describe(summary: Summary, entries: Sequence[Entry], comparison: Comparison) -> dict[str, Any]:
     outcomes, objective = [entry.outcome for entry in entries], comparison.objective
     to_float = average_images(outcomes, objective, baseline=[comparison.reference])
-    radii = comparison.radii
-    certified = [outcome.certificates.certified_accuracy(outcome.labels, radii) for outcome in outcomes]
+    before = [exam_score(entry.before, objective) for entry in entries if entry.before is not None]
     return {
         "searcher": summary.searcher,
         "seeds": len(summary.seeds),
@@ -189,15 +182,10 @@ def _describe(summary: Summary, entries: Sequence[Entry], comparison: Comparison
         "score_sd": summary.sd,
         "score_least": summary.least,
         "score_most": summary.most,
-        "score_before": _mean(
-            [exam_score(entry.before, objective) for entry in entries if entry.before is not None] or [float("nan")]
-        ),
+        "score_before": _mean(before or [float("nan")]),
         "image_low": summary.images.low,
         "image_high": summary.images.high,
-        "acr": _mean([outcome.metrics.measured("acr") for outcome in outcomes]),
-        **{certified_column(radius): _mean([shares[radius] for shares in certified]) for radius in radii},
-        **set_bounds(outcomes, radii),
-        "clean_accuracy": _mean([outcome.metrics.measured("clean_accuracy") for outcome in outcomes]),
+        **_describe_exams(outcomes, comparison),
         "bops_share": _mean([outcome.metrics.bops / comparison.float_bops for outcome in outcomes]),
         "forward_passes": round(_mean([entry.run.forward_passes for entry in entries])),
         "probe_passes": round(_mean([entry.run.probe_spend for entry in entries])),
@@ -205,6 +193,17 @@ def _describe(summary: Summary, entries: Sequence[Entry], comparison: Comparison
         "to_float": to_float.mean,
         "to_float_low": to_float.images.low,
         "to_float_high": to_float.images.high,
+    }
+
+
+def _describe_exams(outcomes: Sequence[Outcome], comparison: Comparison) -> dict[str, Any]:
+    radii = comparison.radii
+    certified = [outcome.certificates.certified_accuracy(outcome.labels, radii) for outcome in outcomes]
+    return {
+        "acr": _mean([outcome.metrics.measured("acr") for outcome in outcomes]),
+        **{certified_column(radius): _mean([shares[radius] for shares in certified]) for radius in radii},
+        **set_bounds(outcomes, radii),
+        "clean_accuracy": _mean([outcome.metrics.measured("clean_accuracy") for outcome in outcomes]),
     }
 
 
@@ -258,20 +257,16 @@ def _describe_trivial(
 
 
 def _describe_float(comparison: Comparison) -> dict[str, Any]:
-    row = comparison.rows.iloc[-1]
-    images = average_images([comparison.reference], comparison.objective).images
+    score = average_images([comparison.reference], comparison.objective)
     return {
         "searcher": FLOAT,
         **_describe_setting(comparison),
-        "post_step": row["post_step"],
-        "score": row["exam_score"],
-        "image_low": images.low,
-        "image_high": images.high,
-        "acr": row["exam_acr"],
-        **{name: row[name] for name in map(certified_column, comparison.radii)},
-        **set_bounds([comparison.reference], comparison.radii),
-        "clean_accuracy": row["exam_clean_accuracy"],
-        "bops_share": row["bops_share"],
+        "post_step": comparison.reference.post_step,
+        "score": score.mean,
+        "image_low": score.images.low,
+        "image_high": score.images.high,
+        **_describe_exams([comparison.reference], comparison),
+        "bops_share": 1.0,
     }
 
 
@@ -279,27 +274,28 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values))
 
 
+def _searchers_by(column: str, ranked: pd.DataFrame) -> dict[Any, str]:
+    """The names of the searchers that share a value of a column, in the order of the ranking."""
+    names: dict[Any, str] = ranked.groupby(column, sort=False)["searcher"].agg(", ".join).to_dict()
+    return names
+
+
 def _seeds(ranked: pd.DataFrame) -> str:
-    counts: dict[int, list[str]] = {}
-    for searcher, seeds in zip(ranked["searcher"], ranked["seeds"], strict=True):
-        counts.setdefault(int(seeds), []).append(str(searcher))
-    if len(counts) == 1:
-        return f"{count(next(iter(counts)), 'seed')} each."
-    listed = "; ".join(f"{', '.join(names)} {seeds}" for seeds, names in counts.items())
-    return f"Seeds: {listed}."
+    by_count = _searchers_by("seeds", ranked)
+    if len(by_count) == 1:
+        return f"{count(next(iter(by_count)), 'seed')} each."
+    return f"Seeds: {'; '.join(f'{names} {seeds}' for seeds, names in by_count.items())}."
 
 
 def _limit(ranked: pd.DataFrame) -> str:
-    """The limit of a search, and who went over it by probes alone: those are made before there is a trial to stop at."""
+    """The limits of a search, and the searchers whose probes alone exceed them: probes run before the first trial."""
     row = ranked.iloc[0]
     said = [f"{row[f'limit_{name}']:,.15g} {what}" for name, what in _LIMITS.items() if pd.notna(row[f"limit_{name}"])]
     if not said:
         return ""
     passes = row["limit_forward_passes"]
-    over = ranked[ranked["probe_passes"] > (float("inf") if pd.isna(passes) else passes)]
-    listed = ", ".join(
-        f"{name} ({magnitude(probes)})" for name, probes in zip(over["searcher"], over["probe_passes"], strict=True)
-    )
+    over = ranked[ranked["probe_passes"] > (float("inf") if pd.isna(passes) else passes)].to_dict("records")
+    listed = ", ".join(f"{search['searcher']} ({magnitude(search['probe_passes'])})" for search in over)
     beyond = f" OVER THE LIMIT by probes alone: {listed}." if listed else ""
     return f"Limit of a search: {', '.join(said)}.{beyond} "
 
@@ -316,8 +312,7 @@ def _score(row: Row) -> str:
 
 
 def _image_interval(row: Row) -> str:
-    low, high = row["image_low"], row["image_high"]
-    return NOTHING if pd.isna(low) else f"{low:.3f}..{high:.3f}"
+    return NOTHING if pd.isna(row["image_low"]) else f"{row['image_low']:.3f}..{row['image_high']:.3f}"
 
 
 def _verdict(row: Row) -> str:
@@ -326,5 +321,5 @@ def _verdict(row: Row) -> str:
     return NOTHING if row["searcher"] == row["against"] else str(row["verdict"])
 
 
-def _percent(name: str) -> Callable[[Row], str]:
-    return lambda row: number(100 * row[name], ".1f")
+def _number(name: str, form: str = ".4f", scale: float = 1) -> Callable[[Row], str]:
+    return lambda row: number(scale * row[name], form)

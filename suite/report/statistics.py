@@ -1,4 +1,4 @@
-"""What can be said about searchers from a handful of seeds and a sample of exam images, and what cannot.
+"""Statistical tests and intervals for searchers, from a handful of seeds and a sample of exam images.
 
 Two things vary: the seed of a search and the images of the exam. They answer different questions and are kept apart.
 Spread over *seeds* says how much a method's result depends on luck; whether one method is better than another is
@@ -100,10 +100,10 @@ def average_images(outcomes: Sequence[Outcome], objective: Objective, baseline: 
 
 
 def compare_outcomes(first: Outcome, second: Outcome, objective: Objective) -> ImageAverage:
-    """Subtract the exam scores of two fixed policies, or of a policy and the float network, image by image.
+    """Compare the exam scores of two fixed policies, or of a policy and the float network, image by image.
 
-    Both were certified on the same images with the same noise, so that what makes an image hard cancels in the
-    difference. The interval is for these two networks on all images, not for the methods that found them.
+    Both were certified on the same images with the same noise, so the difficulty of an image cancels in the difference.
+    The interval is for these two networks on all images, not for the methods that found them.
 
     Raises:
         BitcertError: If the exams are on different images, or the objective is clean accuracy.
@@ -214,7 +214,7 @@ def sign_flip_p_value(differences: ArrayLike) -> float:
 
 
 def least_p_value(seeds: int) -> float:
-    """Compute the least :func:`sign_flip_p_value` can be: ``2 / 2**seeds``, or what the drawn patterns allow."""
+    """The smallest possible :func:`sign_flip_p_value`: ``2 / 2**seeds``, or what the drawn patterns allow."""
     return min(1.0, max(2.0 / 2.0**seeds, 2.0 / (_SIGN_FLIPS + 1) if 2**seeds > _SIGN_FLIPS else 0.0))
 
 
@@ -262,32 +262,19 @@ def compare_searchers(comparison: Comparison, against: str = "random") -> list[D
     }
     if against not in scores:
         raise unknown_name("searcher of this comparison", against, scores)
-    others = [searcher for searcher in scores if searcher != against]
-    if not others:
-        return []
-    seeds = [tuple(seed for seed in scores[searcher] if seed in scores[against]) for searcher in others]
-    differences = [
-        np.array([scores[searcher][seed] - scores[against][seed] for seed in paired])
-        for searcher, paired in zip(others, seeds, strict=True)
+    reference = scores.pop(against)
+    paired = [
+        {seed: score - reference[seed] for seed, score in found.items() if seed in reference}
+        for found in scores.values()
     ]
-    p_values = [sign_flip_p_value(difference) for difference in differences]
+    means = [float(np.mean(list(found.values()))) if found else float("nan") for found in paired]
+    p_values = [sign_flip_p_value(list(found.values())) for found in paired]
     p_adjusted = correct_p_values(p_values)
     # No corrected p-value rises when an uncorrected one falls, so correcting the least ones bounds all from below.
-    p_attainable = correct_p_values([least_p_value(len(paired)) for paired in seeds])
-    means = [float(difference.mean()) if len(difference) else float("nan") for difference in differences]
-    return [
-        Difference(
-            searcher=searcher,
-            against=against,
-            seeds=seeds[index],
-            mean=means[index],
-            p_value=p_values[index],
-            p_adjusted=p_adjusted[index],
-            p_attainable=p_attainable[index],
-            verdict=_judge(means[index], p_adjusted[index], p_attainable[index]),
-        )
-        for index, searcher in enumerate(others)
-    ]
+    p_attainable = correct_p_values([least_p_value(len(found)) for found in paired])
+    verdicts = map(_judge, means, p_adjusted, p_attainable)
+    tests = zip(scores, map(tuple, paired), means, p_values, p_adjusted, p_attainable, verdicts, strict=True)
+    return [Difference(searcher, against, *test) for searcher, *test in tests]
 
 
 def _judge(mean: float, p_adjusted: float, p_attainable: float) -> Verdict:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -37,9 +36,8 @@ _LATEX = {
 }
 _LATEX_LIGATURE = re.compile(r"([-`'])(?=\1)")
 _MARKDOWN = {**{sign: f"\\{sign}" for sign in "\\`*~"}, "&": "&amp;", "<": "&lt;", "|": "&#124;", "\n": " "}
-_MARKDOWN_IN_PLACE = re.compile(
-    r"(?<![^\W_])_|_(?![^\W_])|\](?=[\[(:])"
-)  # emphasis and links; snake_case and [a, b] are neither
+_MARKDOWN_IN_PLACE = re.compile(r"(?<![^\W_])_|_(?![^\W_])|\](?=[\[(:])")
+"""Emphasis and links; snake_case and [a, b] are neither."""
 
 Row = Mapping[str, Any]
 
@@ -122,9 +120,8 @@ class Table:
         """Write a LaTeX ``table``; it needs the packages ``booktabs`` and ``textcomp``."""
         sides = "".join("r" if column.align == "right" else "l" for column in self.columns)
         head, *lines = (" & ".join(map(_latex, line)) + r" \\" for line in (self.headers, *self.cells))
-        lines = [
-            f"{{}}{line}" if line[0] in "[*" else line for line in lines
-        ]  # they would be options of the row before
+        # A bracket or star at the start of a row would be an option of the row before.
+        lines = [f"{{}}{line}" if line[0] in "[*" else line for line in lines]
         body = [f"\\midrule\n{line}" if row in self.emphasized else line for row, line in enumerate(lines)]
         caption = [rf"\caption{{{_latex(self.title)}}}"] if self.title else []
         notes = [rf"\par\smallskip\footnotesize {_latex(note)}" for note in self.notes]
@@ -164,7 +161,8 @@ class Table:
 
 def to_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Turn a frame into JSON-ready rows, numbers at full precision, missing values as None."""
-    return [{str(column): _plain(value) for column, value in record.items()} for record in frame.to_dict("records")]
+    records = frame.to_dict("records")
+    return [{str(column): None if pd.isna(value) else value for column, value in row.items()} for row in records]
 
 
 def number(value: Any, form: str) -> str:
@@ -217,9 +215,3 @@ def _markdown(text: str) -> str:
 
 def _latex(text: str) -> str:
     return _LATEX_LIGATURE.sub(r"\1{}", "".join(_LATEX.get(sign, sign) for sign in text))
-
-
-def _plain(value: Any) -> Any:
-    if pd.isna(value):
-        return None
-    return value.item() if isinstance(value, np.generic) else value

@@ -127,13 +127,7 @@ def to_json(content: Mapping[str, Any]) -> str:
 
 
 def render_page(table: Table, figures: Mapping[str, bytes], provenance: Mapping[str, Any]) -> str:
-    """Render a self-contained HTML page.
-
-    Args:
-        table: The leaderboard; its title is the page's.
-        figures: Caption -> PNG.
-        provenance: Shown in full.
-    """
+    """Render a self-contained HTML page: the leaderboard, figures by caption as PNG, and the provenance in full."""
     shown = [
         f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{base64.b64encode(data).decode("ascii")}">\n'
         f"<figcaption>{escape(caption)}</figcaption></figure>\n"

@@ -73,18 +73,11 @@ def examine(
             problem.check_feasible(policy)
             request = Request(protocol_for(found.protocol, steps), steps, seed, state, on_step)
             prepared, bops = step.prepare(bench, policy, request), problem.bops(policy)
+        noisy = bench.noisy(split, derive_seed(bench.seed, "exam"))
         metrics, measured = measure(
             prepared,
             certifier.examine,
-            Task(
-                noisy=bench.noisy(split, derive_seed(bench.seed, "exam")),
-                labels=split.labels,
-                radii=bench.radii,
-                n0=settings.n0,
-                n=settings.n,
-                alpha=settings.alpha,
-                progress=progress,
-            ),
+            Task(noisy, split.labels, bench.radii, settings.n0, settings.n, settings.alpha, progress=progress),
             found.setup,
             bops=bops,
             method=settings.method,
@@ -92,8 +85,8 @@ def examine(
             started=started,
         )
     assert measured.certificates is not None
-    provenance = problem.provenance() | {"exam": asdict(settings), **software()}
-    provenance["post_step"] = step.to_dict() | {"seed": seed}
+    applied = step.to_dict() | {"seed": seed}
+    provenance = problem.provenance() | {"exam": asdict(settings), **software(), "post_step": applied}
     if policy is not None and not step.trains:
         provenance["finetune_steps"] = steps
     if prepared.record:
@@ -112,15 +105,7 @@ def examine(
 
 @dataclass(frozen=True, slots=True)
 class ExamCase:
-    """One exam to be held.
-
-    Attributes:
-        policy: What is examined; None for the float network.
-        post_step: What the policy goes through first.
-        seed: Seed of the order and noise of any training.
-        state: File that keeps the state of a post-step that can be resumed.
-        finetune_steps: Finetuning of a policy that takes no post-step.
-    """
+    """One exam to be held; the fields are arguments of :func:`examine`."""
 
     policy: Policy | None
     post_step: PostStep = field(default_factory=NoPostStep)
@@ -147,24 +132,14 @@ def hold_exams(
 
 def _examine(shared: tuple[Problem, ExamSettings], case: ExamCase) -> Outcome:
     problem, exam = shared
-    return examine(
-        problem,
-        case.policy,
-        case.post_step,
-        exam=exam,
-        finetune_steps=case.finetune_steps,
-        seed=case.seed,
-        state=case.state,
-    )
+    return examine(problem, exam=exam, **{name: getattr(case, name) for name in ExamCase.__slots__})
 
 
 def default_exam(problem: Problem, split: str = "exam") -> ExamSettings:
-    """The problem's exam, on all images of the split where there are fewer than it asks for; reads the data."""
+    """The problem's exam, on all images of the split if it has fewer than the exam asks for; reads the data."""
     bench = workbench_of(problem, _PURPOSE)
-    settings = replace(bench.exam, split=split)
-    if settings.images is None or settings.images <= len(bench.dataset.splits[settings.split]):
-        return settings
-    return replace(settings, images=None)
+    enough = bench.exam.images is not None and bench.exam.images <= len(bench.dataset.splits[split])
+    return replace(bench.exam, split=split, images=bench.exam.images if enough else None)
 
 
 def exam_images(problem: Problem, exam: ExamSettings) -> ImageSplit:

@@ -1,4 +1,4 @@
-"""Folders of many files: one JSON file with a checksum says what they hold, so that nothing else is mixed in."""
+"""Folders of many files: one JSON file with a checksum says what a folder holds, so that runs are never mixed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,7 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class SettingsFile:
-    """The file that says what a folder holds.
-
-    Attributes:
-        name: Its name.
-        what: What such a folder holds, in words.
-        version: Of its content.
-    """
+    """The file of that name in which a folder says ``what`` it holds (in words), in a content of that version."""
 
     name: str
     what: str

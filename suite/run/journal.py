@@ -26,7 +26,7 @@ SYNC_INTERVAL = 1.0
 
 
 class JournalWarning(UserWarning):
-    """A journal was mended or does not match the software that reads it."""
+    """A journal was repaired, or other software wrote it."""
 
 
 class Event(BaseModel):
@@ -76,19 +76,15 @@ class Journal(Generic[E]):
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._file.close()
-            raise BitcertError(
-                f"{directory} is being written by another process; wait for it or choose another directory"
-            ) from None
+            message = f"{directory} is being written by another process; wait for it or choose another directory"
+            raise BitcertError(message) from None
         try:
             self._file.seek(0)
             content = self._file.read()
             self.events, intact, self._crc = _parse(content, self.path, schema)
-            if intact < len(content):
-                warnings.warn(
-                    f"{self.path}: dropped a torn last line of {len(content) - intact} bytes",
-                    JournalWarning,
-                    stacklevel=3,
-                )
+            if torn := len(content) - intact:
+                message = f"{self.path}: dropped a torn last line of {torn} bytes"
+                warnings.warn(message, JournalWarning, stacklevel=3)
                 self._file.truncate(intact)
         except BaseException:
             self._file.close()
@@ -171,10 +167,8 @@ def _parse(content: bytes, path: Path, schema: TypeAdapter[E]) -> tuple[list[E],
 def _reason(error: ValidationError) -> str:
     first = error.errors()[0]
     if first["type"] == "union_tag_invalid":
-        context = first["ctx"]
-        return (
-            f"the event {context['tag']!r} is none of {context['expected_tags']}: this is the journal of something else"
-        )
+        tag, expected = first["ctx"]["tag"], first["ctx"]["expected_tags"]
+        return f"the event {tag!r} is none of {expected}: this is the journal of something else"
     where = ".".join(str(part) for part in first["loc"]) or "event"
     return f"{where}: {first['msg']}, got {first['input']!r:.80}"
 

@@ -34,8 +34,7 @@ class Limits:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("evaluations", "forward_passes"):
-            value = getattr(self, name)
+        for name, value in (("evaluations", self.evaluations), ("forward_passes", self.forward_passes)):
             if value is not None and value < 1:
                 raise BitcertError(f"{name} must be at least 1, got {value}")
         if self.seconds is not None and not 0 < self.seconds < math.inf:
@@ -61,11 +60,3 @@ class Promotion:
     def __post_init__(self) -> None:
         if self.finalists < 1:
             raise BitcertError(f"finalists must be at least 1, got {self.finalists}")
-
-
-def check_pace(parallel: int, retries: int) -> None:
-    """Raise BitcertError unless a search can have so many trials under way and so many retries of each."""
-    if parallel < 1:
-        raise BitcertError(f"parallel must be at least 1, got {parallel}")
-    if retries < 0:
-        raise BitcertError(f"retries must not be negative, got {retries}")

@@ -20,7 +20,7 @@ from suite.contract.trial import Fidelity, Metrics, Trial
 from suite.errors import BitcertError
 from suite.run.events import SEARCH_EVENTS, Ask, Promote, Resume, Retry, Rung, SearchEvent, Start, Stop, Tell
 from suite.run.journal import JOURNAL_VERSION, Journal, JournalWarning
-from suite.run.limits import RETRIES, Limits, Promotion, check_pace
+from suite.run.limits import RETRIES, Limits, Promotion
 from suite.run.provenance import software
 from suite.run.rungs import NO_RUNGS, Halving, Rungs
 from suite.run.state import RunState
@@ -49,10 +49,7 @@ class SearchLoop:
         on_trial: Called with every finished trial, replayed ones included.
 
     Attributes:
-        problem: What is searched.
-        searcher: The searcher.
-        parallel: Most trials under way at once.
-        state: Where the search stands.
+        state: Where the search stands; ``problem``, ``searcher`` and ``parallel`` are as given.
 
     Raises:
         BitcertError: If the directory holds another run, or the replay does not reproduce the journal.
@@ -73,7 +70,10 @@ class SearchLoop:
         rungs: Rungs = NO_RUNGS,
         on_trial: Callable[[Trial], None] | None = None,
     ) -> None:
-        check_pace(parallel, retries)
+        if parallel < 1:
+            raise BitcertError(f"parallel must be at least 1, got {parallel}")
+        if retries < 0:
+            raise BitcertError(f"retries must not be negative, got {retries}")
         self.problem = problem
         self.searcher = searcher
         self.parallel = parallel
@@ -85,7 +85,7 @@ class SearchLoop:
             problem.check_fidelity(measured)
         self._halving = Halving(len(ladder), rungs.reduction) if rungs.lower else None
         self._calls = _SearcherCalls(problem)
-        self._exhausted = self._over = False
+        self._exhausted = self._searcher_done = False
         header = {
             "version": JOURNAL_VERSION,
             "searcher": searcher.name,
@@ -110,7 +110,7 @@ class SearchLoop:
         except BaseException:
             self._journal.close()
             raise
-        self._again = list(self.state.pending.values())
+        self._queue = list(self.state.pending.values())
         self._elapsed_before = self.state.elapsed + self._calls.uncounted
         self._opened = problem.clock.now()
 
@@ -126,9 +126,12 @@ class SearchLoop:
 
     def propose(self) -> Trial | None:
         """The next trial to evaluate, on record before it is returned; None if finished or if results must come first."""
-        while self._again or (self._stop_reason() is None and len(self.state.pending) < self.parallel):
-            trial = self._again.pop(0) if self._again else self._ask()
-            if trial is None:
+        while self._queue or (self._stop_reason() is None and len(self.state.pending) < self.parallel):
+            if self._queue:
+                trial = self._queue.pop(0)
+            elif (policy := self._propose_policy()) is not None:
+                trial = self._record(Ask(number=self.state.next_number, policy=policy, **self._calls.take()))
+            else:
                 continue
             first = self.state.first_with.get(trial.policy)
             if first is None or trial.number in self.state.promoted or trial.number in self.state.below:
@@ -151,12 +154,12 @@ class SearchLoop:
         if trial.metrics is None:
             outcome: dict[str, Any] = {"failure": trial.failure, "wasted": trial.wasted}
             if trial.retryable and self.state.retries[number] < self._retries:
-                self._again.append(self._record(Retry(number=number, **outcome)))
+                self._queue.append(self._record(Retry(number=number, **outcome)))
                 return
         elif trial.repeat_of is not None:
             outcome = {"metrics": trial.metrics, "repeat_of": trial.repeat_of}
         elif self._goes_on(number, trial.metrics):
-            self._again.append(self._record(Rung(number=number, elapsed=self._elapsed(), metrics=trial.metrics)))
+            self._queue.append(self._record(Rung(number=number, elapsed=self._elapsed(), metrics=trial.metrics)))
             return
         else:
             outcome = {"metrics": self.state.with_rungs_below(number, trial.metrics)}
@@ -176,7 +179,7 @@ class SearchLoop:
         """Time of the run in seconds, earlier sessions included as far as their last record."""
         return round(self._elapsed_before + self.problem.clock.now() - self._opened, 3)
 
-    def _record(self, event: SearchEvent) -> Trial:
+    def _record(self, event: Ask | Promote | Rung | Retry | Tell) -> Trial:
         trial = self.state.apply(self._journal.append(event))
         assert trial is not None
         return trial
@@ -186,20 +189,14 @@ class SearchLoop:
             with self._calls.measured():
                 policy = self.searcher.ask(pending=tuple(self.state.pending.values()))
         except Exhausted:
-            self._exhausted = self._over = True
+            self._exhausted = self._searcher_done = True
             return None
         self.problem.check_feasible(policy)
         return policy
 
-    def _ask(self) -> Trial | None:
-        policy = self._propose_policy()
-        if policy is None:
-            return None
-        return self._record(Ask(number=self.state.next_number, policy=policy, **self._calls.take()))
-
     def _hear(self, trial: Trial) -> None:
         """Tell the searcher of a finished trial, unless it is a second measurement, and whoever listens."""
-        if not self._over and trial.number not in self.state.promoted:
+        if not self._searcher_done and trial.number not in self.state.promoted:
             with self._calls.measured():
                 self.searcher.tell(trial)
         if self._on_trial is not None:
@@ -224,7 +221,7 @@ class SearchLoop:
         last = next(event for event in reversed(events) if not isinstance(event, Resume))
         if isinstance(last, Stop):
             self._exhausted = last.reason == "exhausted"
-            self._over = self._exhausted or recorded.stop_reason(self._limits, last.elapsed) is not None
+            self._searcher_done = self._exhausted or recorded.stop_reason(self._limits, last.elapsed) is not None
         self.state = RunState(recorded.start)
         for event in events[1:]:
             self._check_replayed(event)
@@ -235,7 +232,7 @@ class SearchLoop:
                 self._calls.uncounted = 0.0  # these records' time includes what came before
             if isinstance(event, Tell) and trial is not None:
                 self._hear(trial)
-        if not self._over and recorded.start.software != start.software:
+        if not self._searcher_done and recorded.start.software != start.software:
             warnings.warn(
                 f"{path}: begun with other versions of the software; equal scores are not guaranteed",
                 JournalWarning,
@@ -248,7 +245,7 @@ class SearchLoop:
         path = self._journal.path
         match event:
             case Ask():
-                if self._over:
+                if self._searcher_done:
                     self.problem.check_feasible(event.policy)
                 elif self._propose_policy() != event.policy:
                     raise BitcertError(
@@ -266,7 +263,7 @@ class SearchLoop:
 
 
 class _SearcherCalls:
-    """What the searcher's own calls have cost since that was last put on record: forward passes of its probes, and time.
+    """What the searcher's own calls have cost since the last record of it: forward passes of its probes, and time.
 
     Attributes:
         uncounted: Their time that is not in the state's ``elapsed`` yet.
@@ -292,7 +289,7 @@ class _SearcherCalls:
             self.uncounted += seconds
 
     def take(self) -> dict[str, Any]:
-        """The cost, as fields of an event; counting starts again from zero."""
+        """The cost, as fields of an event; resets the counts."""
         cost = {"probes": self._probes, "searcher_seconds": round(self._seconds, 6)}
         self._probes, self._seconds = 0, 0.0
         return cost

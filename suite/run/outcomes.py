@@ -20,7 +20,7 @@ OUTCOME_VERSION = 2
 _WHAT = "an exam"
 _TOLERANCE = 1e-9  # sums in floating point depend on the machine
 
-_Count = Annotated[int, Field(ge=0)]
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Class = Annotated[int, Field(ge=0, lt=2**15)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Length = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -60,6 +60,14 @@ class _Set(_Checked):
     alpha: _Alpha
     n: _Count
 
+    @staticmethod
+    def record(bounds: SetCertificate) -> dict[str, Any]:
+        shares = {radius_text(radius): share for radius, share in bounds.certified_accuracy.items()}
+        return {"acr": bounds.acr, "certified_accuracy": shares, "alpha": bounds.alpha, "n": bounds.forward_passes}
+
+    def certificate(self) -> SetCertificate:
+        return SetCertificate(self.acr, _by_radius(self.certified_accuracy), self.alpha, self.n)
+
 
 class _Images(_Checked):
     id: list[_Count]
@@ -91,21 +99,18 @@ class _Exam(_Checked):
 
 def write_outcome(outcome: Outcome, path: Path) -> None:
     """Write an outcome as JSON with a checksum, in one step."""
-    certificates, bounds = outcome.certificates, outcome.set_certificate
+    bounds = outcome.set_certificate
     content = {
         "version": OUTCOME_VERSION,
         "policy": None if outcome.policy is None else outcome.policy.to_dict(),
         "post_step": outcome.post_step,
         "metrics": outcome.metrics.to_dict(),
         "provenance": dict(outcome.provenance),
-        "set": None if bounds is None else _set_record(bounds),
+        "set": None if bounds is None else _Set.record(bounds),
         "images": {
             "id": outcome.image_ids.tolist(),
             "label": outcome.labels.tolist(),
-            "prediction": certificates.prediction.tolist(),
-            "radius": certificates.radius.tolist(),
-            "p_lower": certificates.p_lower.tolist(),
-            "forward_passes": certificates.forward_passes.tolist(),
+            **{name: getattr(outcome.certificates, name).tolist() for name in Certificates.__slots__},
         },
     }
     write_sealed(path, content)
@@ -129,21 +134,16 @@ def read_outcome(path: Path) -> Outcome:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "content"
         raise BitcertError(f"{path} is not {_WHAT} of bitcert, or it is damaged: {place}: {first['msg']}") from None
-    images = exam.images
+    columns = {name: np.array(values) for name, values in exam.images.model_dump().items()}
     outcome = Outcome(
         policy=None if exam.policy is None else Policy.from_json(json.dumps(exam.policy)),
         post_step=exam.post_step,
         metrics=Metrics.from_dict(content["metrics"]),
-        certificates=Certificates(
-            prediction=np.array(images.prediction, dtype=np.int64),
-            radius=np.array(images.radius, dtype=np.float64),
-            p_lower=np.array(images.p_lower, dtype=np.float64),
-            forward_passes=np.array(images.forward_passes, dtype=np.int64),
-        ),
-        labels=np.array(images.label, dtype=np.int64),
-        image_ids=np.array(images.id, dtype=np.int64),
+        labels=columns.pop("label"),
+        image_ids=columns.pop("id"),
+        certificates=Certificates(**columns),
         provenance=exam.provenance,
-        set_certificate=None if exam.set is None else _set_certificate(exam.set),
+        set_certificate=None if exam.set is None else exam.set.certificate(),
     )
     _check_averages(exam.metrics, outcome, path)
     return outcome
@@ -151,7 +151,7 @@ def read_outcome(path: Path) -> Outcome:
 
 def _check_averages(metrics: _Metrics, outcome: Outcome, path: Path) -> None:
     found, labels = outcome.certificates, outcome.labels
-    shares = {float(radius): share for radius, share in (metrics.certified_accuracy or {}).items()}
+    shares = _by_radius(metrics.certified_accuracy or {})
     wanted = found.certified_accuracy(labels, list(shares))
     pairs = [(shares[radius], wanted[radius]) for radius in shares]
     if metrics.acr is not None:
@@ -160,11 +160,5 @@ def _check_averages(metrics: _Metrics, outcome: Outcome, path: Path) -> None:
         raise BitcertError(f"{path} is damaged: its ACR and certified accuracies do not follow from its certificates")
 
 
-def _set_record(found: SetCertificate) -> dict[str, Any]:
-    shares = {radius_text(radius): share for radius, share in found.certified_accuracy.items()}
-    return {"acr": found.acr, "certified_accuracy": shares, "alpha": found.alpha, "n": found.forward_passes}
-
-
-def _set_certificate(record: _Set) -> SetCertificate:
-    shares = {float(radius): share for radius, share in record.certified_accuracy.items()}
-    return SetCertificate(record.acr, shares, record.alpha, record.n)
+def _by_radius(shares: dict[str, float]) -> dict[float, float]:
+    return {float(radius): share for radius, share in shares.items()}

@@ -30,10 +30,8 @@ def leaders(trials: Sequence[Trial], objective: Objective, count: int) -> list[T
     first: dict[Policy, Trial] = {}
     for trial in measured_best(trials):
         first.setdefault(trial.policy, trial)
-    return sorted(
-        first.values(),
-        key=lambda trial: (-objective.score(trial.metrics), trial.number),  # type: ignore[arg-type]
-    )[:count]
+    ranked = sorted(first.values(), key=lambda trial: (-objective.score(trial.metrics), trial.number))  # type: ignore[arg-type]
+    return ranked[:count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +68,11 @@ class Run:
     def best(self) -> Trial | None:
         """The trial with the highest score, the earliest among equals; None if no trial succeeded.
 
-        Where the best policies were measured again, the second measurements decide; else those at the highest fidelity. A
-        search that was taken further may have measured again what is among its best no longer: that does not count.
+        Where the best policies were measured a second time, the second measurements decide; else the trials at the highest
+        fidelity. Second measurements of policies that an extended search no longer has among its best do not count.
         """
-        promotion = self.provenance.get("promotion")
-        best = {
-            trial.policy for trial in leaders(self.trials, self.objective, promotion["finalists"] if promotion else 0)
-        }
+        promotion = self.provenance.get("promotion") or {"finalists": 0}
+        best = {trial.policy for trial in leaders(self.trials, self.objective, promotion["finalists"])}
         finals = [trial for trial in self.finals if trial.policy in best]
         finished = measured_best(finals) or measured_best(self.trials)
         return max(finished, key=lambda trial: (self.score(trial), -trial.number), default=None)
@@ -87,14 +83,9 @@ class Run:
         return nondominated(measured_best(self.trials), self.objective)
 
     @property
-    def search_passes(self) -> int:
-        """What counts against a limit on forward passes: evaluations and probes."""
-        return self.probe_spend + self.failed_spend + sum(trial.spend for trial in self.trials)
-
-    @property
     def forward_passes(self) -> int:
         """Everything the run spent: evaluations, probes, and second measurements."""
-        return self.search_passes + sum(trial.spend for trial in self.finals)
+        return self.probe_spend + self.failed_spend + sum(trial.spend for trial in (*self.trials, *self.finals))
 
     def score(self, trial: Trial) -> float:
         """The trial's objective; raises ValueError if it failed."""
@@ -169,13 +160,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One search and the exam of its winner.
-
-    Attributes:
-        run: The search.
-        outcome: The exam, after the post-step.
-        before: The exam before the post-step; None if there was no post-step.
-    """
+    """One search and the exam of its winner after the post-step, and ``before`` it; None if there was no post-step."""
 
     run: Run
     outcome: Outcome

@@ -57,7 +57,7 @@ NO_RUNGS = Rungs()
 
 
 class Halving:
-    """Ray Tune's ASHA scheduler as the judge of who goes on; told the same scores in the same order, it decides the same.
+    """Ray Tune's ASHA scheduler, asked which trials go on; the same scores in the same order give the same decisions.
 
     Args:
         rungs: How many there are, the top one included.

@@ -32,7 +32,7 @@ class RunState:
         promoted: Policies of all second measurements.
         below: Metrics of a pending trial on the rungs it has passed.
         retries: How often a trial has been retried.
-        first_with: The first successful trial of the search with a policy.
+        first_with: The first successful trial of the search with a given policy.
         probe_spend, failed_spend, searcher_seconds, stopped: As in :class:`suite.run.records.Run`.
         elapsed: Time of the run at the last event, in seconds.
     """
@@ -49,14 +49,9 @@ class RunState:
         self.first_with: dict[Policy, Trial] = {}
         self.below: dict[int, list[Metrics]] = {}
         self.retries: Counter[int] = Counter()
-        self.probe_spend = 0
-        self.failed_spend = 0
-        self.searcher_seconds = 0.0
-        self.elapsed = 0.0
+        self.probe_spend = self.failed_spend = self._trial_spend = self._final_spend = self._free_in_a_row = 0
+        self.searcher_seconds = self.elapsed = 0.0
         self.stopped: str | None = None
-        self._trial_spend = 0
-        self._final_spend = 0
-        self._free_in_a_row = 0
 
     @classmethod
     def of(cls, events: Iterable[SearchEvent], path: Path) -> Self:
@@ -95,9 +90,8 @@ class RunState:
                 trial = self._begin(Trial(event.number, event.policy, self.ladder[0], self.start.evaluation_seed))
                 self.asked += 1
             case Promote():
-                if self.start.promotion is None:
+                if (promotion := self.start.promotion) is None:
                     raise BitcertError("this run measures no policy again")
-                promotion = self.start.promotion
                 trial = self._begin(Trial(event.number, event.policy, promotion.fidelity, promotion.seed))
                 self.promoted[event.number] = event.policy
             case Rung():

@@ -1,4 +1,4 @@
-"""What hears how a comparison goes on."""
+"""Callbacks on the progress of a comparison."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from suite.run.records import Outcome
 
 
 class Watcher:
-    """Hears how a comparison goes on; a subclass shows it. Every method does nothing here."""
+    """Is told how a comparison progresses; subclasses override what they show."""
 
     def trial(self, searcher: str, seed: int, trial: Trial) -> None:
         """A trial has finished, or was found in the journal."""
 
     def exams(self, count: int) -> None:
-        """That many exams are to be held; those on file are left out."""
+        """That many exams are about to run; those on file are not counted."""
 
     def exam(self, outcome: Outcome) -> None:
         """An exam has finished."""
