@@ -17,10 +17,6 @@ class Uniform(Searcher):
     The most expensive come first, by the budget's cost and then by BOPs; among equals the pair whose weight and activation
     bits differ least, then the one with more weight bits. A space that ties weight and activation bits has pairs of equal
     bits only.
-
-    Args:
-        problem: What is searched.
-        seed: Not used: the method has no randomness.
     """
 
     def __init__(self, problem: Problem, seed: int) -> None:

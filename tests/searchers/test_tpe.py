@@ -21,7 +21,7 @@ def test_suggestions_over_the_budget_are_told_as_violated_constraints_without_a_
     problem = toy_problem(budget="w2.2a2.2")
     searcher = TPE(problem, seed=0)
     drive(searcher, problem, 48)
-    pruned = searcher.walled.study.get_trials(states=[TrialState.PRUNED])
+    pruned = searcher.study.get_trials(states=[TrialState.PRUNED])
     assert pruned
     for trial in pruned:
         suggested = problem.space.decode(list(trial.params.values()))
@@ -34,7 +34,7 @@ def test_every_repelling_pending_trial_is_the_policy_that_was_proposed() -> None
     searcher = TPE(problem, seed=0)
     drive(searcher, problem, 30)
     proposed = [searcher.ask() for _ in range(4)]
-    running = searcher.walled.study.get_trials(states=[TrialState.RUNNING])
+    running = searcher.study.get_trials(states=[TrialState.RUNNING])
     assert [problem.space.decode(list(trial.params.values())) for trial in running] == proposed
 
 
