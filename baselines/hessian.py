@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from suite.contract.probes import Derivatives
 from suite.errors import BitcertError
 
-_TOGETHER = 8
-"""Random vectors of a layer that share a gradient."""
+_TOGETHER = 8  # random vectors of a layer that share a gradient
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -117,9 +117,10 @@ def assign(
         (0, 1)
     """
     losses = _read_losses(loss, layers, choices)
-    budgets = [
-        (_read_costs(costs, losses.shape, layers, choices), _read_limit(most)) for costs, most in [(cost, limit), *also]
-    ]
+    budgets = [(_read_costs(costs, losses.shape, layers, choices), most) for costs, most in [(cost, limit), *also]]
+    for _, most in budgets:
+        if not isinstance(most, (int, np.integer)):
+            raise BitcertError(f"a limit must be an integer, got {most!r}")
     count = len(losses)
     groups = _groups(ties, count)
     group_of = {layer: number for number, group in enumerate(groups) for layer in group}
@@ -127,12 +128,12 @@ def assign(
     allowed = _allowed(pins or {}, groups, losses.shape)
 
     members = np.array([[layer in group for layer in range(count)] for group in groups], dtype=np.int64)
-    members = members.reshape(len(groups), count)
+    members = members.reshape(len(groups), count)  # also where there are no groups
     merged_loss = members @ losses
     excess = np.stack([members @ costs for costs, _ in budgets])
     least = np.where(allowed, excess, MOST_COST).min(axis=2, initial=MOST_COST)
     excess -= least[:, :, None]
-    rooms = [most - sum(row.tolist()) for row, (_, most) in zip(least, budgets, strict=True)]
+    rooms = [int(most) - sum(row.tolist()) for row, (_, most) in zip(least, budgets, strict=True)]
     rooms = [max(-1, min(MOST_COST, room)) for room in rooms]
     allowed &= (excess <= np.array(rooms)[:, None, None]).all(axis=0)
     solution = None
@@ -318,12 +319,6 @@ def _read_costs(
 def _place(layer: int, choice: int, layers: Sequence[str] | None, choices: Sequence[str] | None) -> str:
     name = repr(layers[layer]) if layers else layer
     return f"layer {name} at {choices[choice] if choices else f'choice {choice}'}"
-
-
-def _read_limit(limit: int) -> int:
-    if not isinstance(limit, (int, np.integer)):
-        raise BitcertError(f"a limit must be an integer, got {limit!r}")
-    return int(limit)
 
 
 def _index(value: int, count: int, what: str) -> int:

@@ -210,12 +210,17 @@ def split_names(text: str) -> tuple[str, ...]:
     return tuple(re.split(r",(?!\d)", text))
 
 
-def _import(target: str, what: str) -> Any:
+def import_target(target: str) -> Any:
+    """Import ``module:attribute``; the module may be in the current folder."""
     module, _, attribute = target.partition(":")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+    return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
+
+
+def _import(target: str, what: str) -> Any:
     try:
-        return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
+        return import_target(target)
     except Exception as error:  # whatever the code of another package raises when it is imported
         raise BitcertError(f"{what} cannot be loaded from {target}: {type(error).__name__}: {error}") from error
 

@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from suite.contract.trial import Metrics, Trial
 from suite.errors import BitcertError
 from suite.plugins import OBJECTIVES
-
-Value = TypeVar("Value")
 
 _MOST_TEXT = 200
 """Characters of an objective's text."""
@@ -58,7 +56,7 @@ class Objective(ABC):
     def image_scores(
         self, labels: NDArray[np.int64], prediction: NDArray[np.int64], radius: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Split the score into what each image adds, shape ``(images,)``.
+        """Score each image, shape ``(images,)``; the score is their mean.
 
         Args:
             labels: True classes, shape ``(images,)``.
@@ -77,11 +75,7 @@ class ACR(Objective):
 
     is_radius: ClassVar[bool] = True
     per_image: ClassVar[bool] = True
-
-    @property
-    def label(self) -> str:
-        """ACR."""
-        return "ACR"
+    label = "ACR"
 
     def score(self, metrics: Metrics) -> float:
         """The mean over images of the radius if the prediction is right, else 0."""
@@ -99,11 +93,7 @@ class CleanAccuracy(Objective):
     """Accuracy without noise, which held-out certification keeps as an average only."""
 
     certified: ClassVar[bool] = False
-
-    @property
-    def label(self) -> str:
-        """Clean accuracy."""
-        return "clean accuracy"
+    label = "clean accuracy"
 
     def score(self, metrics: Metrics) -> float:
         """Share of images that the quantized network gets right without noise."""
@@ -132,7 +122,9 @@ class CertifiedAccuracy(Objective):
 
     def score(self, metrics: Metrics) -> float:
         """The mean over radii of the share of images predicted right with a certified radius >= it."""
-        certified = _measured(metrics.certified_accuracy, "certified accuracy")
+        certified = metrics.certified_accuracy
+        if certified is None:
+            raise BitcertError("the problem does not measure certified accuracy; choose another objective")
         return sum(certified[radius] for radius in self.radii) / len(self.radii)
 
     def image_scores(
@@ -142,12 +134,6 @@ class CertifiedAccuracy(Objective):
         certified = radius[:, None] >= np.array(self.radii)
         shares: NDArray[np.float64] = ((prediction == labels)[:, None] & certified).mean(axis=1)
         return shares
-
-
-def _measured(value: Value | None, what: str) -> Value:
-    if value is None:
-        raise BitcertError(f"the problem does not measure {what}; choose another objective")
-    return value
 
 
 def parse_objective(text: str) -> Objective:
@@ -204,15 +190,15 @@ def check_radii(radii: tuple[float, ...]) -> tuple[float, ...]:
 
 def nondominated(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
     """The trials that no other one beats in both score and BOPs, by ascending BOPs; failed trials are left out."""
-    finished = [trial for trial in trials if trial.metrics is not None]
+    finished = [
+        (trial.metrics.bops, -objective.score(trial.metrics), trial.number, trial)
+        for trial in trials
+        if trial.metrics is not None
+    ]
     front: list[Trial] = []
-    best = float("-inf")
-    for trial in sorted(
-        finished, key=lambda t: (t.metrics.bops, -objective.score(t.metrics), t.number) if t.metrics else ()
-    ):
-        assert trial.metrics is not None
-        score = objective.score(trial.metrics)
-        if score > best:
+    least = float("inf")
+    for _, loss, _, trial in sorted(finished, key=lambda row: row[:3]):
+        if loss < least:
             front.append(trial)
-            best = score
+            least = loss
     return front

@@ -19,9 +19,6 @@ PARTS: tuple[Part, ...] = ("weight", "activation")
 GRADIENT_PASSES = 3
 """Forward passes charged for a gradient, per row: a backward pass costs about two forward ones."""
 
-PATH_PASSES, OWN_PASSES = 4, 2
-"""What a Hessian-vector product is charged beside the gradient it starts from, see :func:`product_passes`."""
-
 
 @dataclass(frozen=True, slots=True)
 class ProbeSettings:
@@ -73,9 +70,7 @@ def product_passes(space: SearchSpace, vectors: Sequence[Mapping[int, NDArray[np
     """
     shares = np.array([layer.macs for layer in space.layers], dtype=float)
     shares /= shares.sum()
-    return float(
-        sum(PATH_PASSES * shares[min(vector) :].sum() + OWN_PASSES * shares[list(vector)].sum() for vector in vectors)
-    )
+    return float(sum(4 * shares[min(vector) :].sum() + 2 * shares[list(vector)].sum() for vector in vectors))
 
 
 class Derivatives(ABC):

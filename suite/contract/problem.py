@@ -36,7 +36,7 @@ def check_seed(seed: int) -> None:
 
 
 class Meter:
-    """Counts the forward passes charged by a problem; never goes backward."""
+    """Counts the forward passes charged by a problem; never decreases."""
 
     def __init__(self) -> None:
         self._forward_passes = 0

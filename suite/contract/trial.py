@@ -89,9 +89,7 @@ class Metrics:
         """As a JSON-ready dictionary; radii become text, and extras are left out where there are none."""
         content = {name: getattr(self, name) for name in self.__slots__}
         if self.certified_accuracy is not None:
-            content["certified_accuracy"] = {
-                radius_text(radius): share for radius, share in self.certified_accuracy.items()
-            }
+            content["certified_accuracy"] = {radius_text(r): share for r, share in self.certified_accuracy.items()}
         content["values"] = dict(self.values)
         if not self.values:
             del content["values"]
@@ -110,8 +108,8 @@ class Metrics:
         missing = [name for name in known if name not in content and name not in ("values", "norm")]
         unknown = [name for name in content if name not in known]
         if missing or unknown:
-            what = f"lack {', '.join(missing)}" if missing else f"have unknown values: {', '.join(unknown)}"
-            raise BitcertError(f"the metrics {what}")
+            fault = f"lack {', '.join(missing)}" if missing else f"have unknown values: {', '.join(unknown)}"
+            raise BitcertError(f"the metrics {fault}")
         for name, kinds in _KINDS.items():
             if name in content and type(content[name]) not in kinds:
                 raise BitcertError(f"{name} of metrics cannot be {content[name]!r}")

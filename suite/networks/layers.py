@@ -21,11 +21,11 @@ def trace_layers(network: nn.Module, shape: tuple[int, int, int]) -> tuple[Layer
     """Find every Conv2d and Linear that a forward pass executes, in order of first execution, with its cost.
 
     MACs are counted from the outputs that the layer actually produces, so they are exact for strides, dilation, groups and any
-    padding; repeated calls of a module add up. One image passes in eval mode without gradients; the network's state is
+    padding; repeated calls of a module add up. One image passes in eval mode without gradients, then the training flags are
     restored. The network may be on the meta device.
 
     Args:
-        network: The network; its training flags are restored.
+        network: The network.
         shape: Channels, height and width of an image.
 
     Raises:
@@ -106,13 +106,8 @@ def _describe(name: str, module: nn.Module, calls: Sequence[tuple[torch.Size, to
         biases=biases,
         in_channels=module.in_channels,
         out_channels=module.out_channels,
-        kernel=_pair(module.kernel_size),
-        stride=_pair(module.stride),
+        kernel=(module.kernel_size[0], module.kernel_size[1]),
+        stride=(module.stride[0], module.stride[1]),
         groups=module.groups,
         input_size=(calls[0][0][-2], calls[0][0][-1]),
     )
-
-
-def _pair(size: tuple[int, ...]) -> tuple[int, int]:
-    height, width = size
-    return height, width

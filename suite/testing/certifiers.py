@@ -1,10 +1,4 @@
-"""What every certifier has to pass: inherit from one class and say how yours is built.
-
-Example:
-    >>> class TestMine(CertifierConformance):
-    ...     def make(self):
-    ...         return Mine(tolerance=0.1)
-"""
+"""What every certifier has to pass."""
 
 from __future__ import annotations
 

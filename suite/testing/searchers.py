@@ -1,12 +1,4 @@
-"""What every searcher has to pass: inherit from one class and say how yours is built.
-
-Example:
-    >>> class TestMine(SearcherConformance):
-    ...     def make(self, problem, seed):
-    ...         return Mine(problem, seed)
-
-``python -m suite.testing.searchers FILE CLASS SEED`` prints what the searcher of such a class proposes.
-"""
+"""What every searcher has to pass; ``python -m suite.testing.searchers FILE CLASS SEED`` prints what one proposes."""
 
 from __future__ import annotations
 
@@ -42,7 +34,7 @@ T_QUANTILE = 2.821  # Student's t at 0.99 with 9 degrees of freedom
 class SearcherConformance(ABC):
     """Feasibility, determinism, learning, and survival of what a run does to a searcher.
 
-    Subclasses define :meth:`make` and, where their method differs from the usual, the class attributes.
+    Subclasses define :meth:`make` and, where their method is unusual, the class attributes.
     """
 
     seeded: ClassVar[bool] = True
