@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import random
+import runpy
 import subprocess
 import sys
 from abc import ABC, abstractmethod
@@ -180,13 +180,7 @@ class SearcherConformance(ABC):
 
 
 def _print_trajectory(file: str, name: str, seed: str) -> None:
-    spec = importlib.util.spec_from_file_location("searcher_under_test", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    conformance: SearcherConformance = getattr(module, name)()
+    conformance: SearcherConformance = runpy.run_path(file)[name]()
     print(json.dumps(conformance.trajectory(int(seed))))
 
 
