@@ -140,7 +140,7 @@ class HAWQ3(TraceSearcher[HAWQ3Options]):
 
 
 def raise_in_order(problem: Problem, sensitivity: NDArray[np.float64]) -> Policy:
-    """Raise layers from the fewest bits, one choice at a time over all layers, the most sensitive first, until one does not fit.
+    """Raise layers from the fewest bits, a choice at a time, the most sensitive first, until one does not fit.
 
     Tied layers are raised together, when the most sensitive of them is met.
     """

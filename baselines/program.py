@@ -1,4 +1,4 @@
-"""The integer program: one choice a layer, least total loss within one or two budgets, solved exactly."""
+"""The integer program: one choice per layer, least total loss within one or two budgets, solved exactly."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def assign(
     layers: Sequence[str] | None = None,
     choices: Sequence[str] | None = None,
 ) -> Assignment:
-    """Find the choices, one a layer, of least total loss among those whose total cost is at most ``limit``.
+    """Find the choices, one per layer, of least total loss among those whose total cost is at most ``limit``.
 
     The integer program of HAWQ-V3 (Yao et al. 2021, section 3.4), solved by branch and bound (HiGHS). Limits hold
     exactly: costs are summed in integers. The choice is optimal to the solver's tolerances, about 1e-9 of what a limit
@@ -98,7 +98,7 @@ def assign(
 
     Args:
         loss: Loss of each choice in each layer, shape ``(layers, choices)``, finite.
-        cost: Cost of the same, integers from 0; the dearest choices may add up to 2^62.
+        cost: Cost of the same, integers from 0; the most expensive choices may add up to 2^62.
         limit: Most total cost.
         ties: Groups of layers that take the same choice.
         pins: Layer -> the choice that it takes.
@@ -232,9 +232,9 @@ def _constraints(program: _Program) -> list[LinearConstraint]:
 
 
 def _cut(program: _Program, budget: int, taken: NDArray[np.bool_]) -> LinearConstraint:
-    """Exclude an assignment that exceeds a budget by less than the solver can tell, and all that are as dear.
+    """Exclude an assignment that exceeds a budget by less than the solver can tell, and all of at least its cost.
 
-    A cover inequality: of the groups whose choices are the dearest, as few as exceed the budget together, at least one
+    A cover inequality: of the groups with the most expensive choices, as few as exceed the budget together, at least one
     has to take a cheaper choice.
     """
     costs = program.costs[budget]
@@ -281,11 +281,13 @@ def _read_losses(loss: ArrayLike, layers: Sequence[str] | None, choices: Sequenc
     try:
         losses = np.array(loss, dtype=np.float64)
     except (TypeError, ValueError):
-        raise BitcertError("the losses are not a table of numbers with a row a layer and a column a choice") from None
+        raise BitcertError(
+            "the losses are not a table of numbers with one row per layer and one column per choice"
+        ) from None
     if losses.shape[:1] == (0,):
         return np.zeros((0, 0))
     if losses.ndim != 2 or not losses.size:
-        raise BitcertError(f"the losses need a row a layer and a column a choice, got shape {losses.shape}")
+        raise BitcertError(f"the losses need one row per layer and one column per choice, got shape {losses.shape}")
     for names, expected, what in ((layers, len(losses), "layers"), (choices, losses.shape[1], "choices")):
         if names is not None and len(names) != expected:
             raise BitcertError(f"{len(names)} names for {expected} {what}; give one for each")
@@ -312,7 +314,9 @@ def _read_costs(
             raise BitcertError(f"the cost of {place} is {value!r}; costs must be integers and at least 0")
     dearest = sum(max(map(int, row)) for row in costs.tolist())
     if dearest > MOST_COST:
-        raise BitcertError(f"the dearest choices cost {dearest} together, more than 2^62; give costs in a coarser unit")
+        raise BitcertError(
+            f"the most expensive choices cost {dearest} together, more than 2^62; give costs in a coarser unit"
+        )
     return costs.astype(np.int64)
 
 

@@ -52,11 +52,11 @@ class NSGA2(StudySearcher):
         rng = np.random.default_rng(seed)
         sampler = NSGAIISampler(
             population_size=options.population,
-            mutation=None,  # redraw uniformly: few choices a variable, and Optuna's only operator is experimental
+            mutation=None,  # redraw uniformly: few choices per variable, and Optuna's only operator is experimental
             mutation_prob=options.mutation_probability,  # None is one over the number of variables
             crossover=UniformCrossover(swapping_prob=0.5),  # the order of layers favours no place to cut at
             crossover_prob=options.crossover_probability,
-            swapping_prob=0.5,  # for categorical parameters; there are none
+            swapping_prob=0.5,  # for categorical parameters, of which there are none
             seed=int(rng.integers(2**32)),
             constraints_func=None,  # deprecated, and every policy that is told is feasible
             elite_population_selection_strategy=None,  # this and the next two: the algorithm of the paper

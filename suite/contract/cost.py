@@ -42,11 +42,11 @@ class Cost(ABC):
         """What a layer costs at a precision: an integer >= 0 that never falls when bits are raised."""
 
     def constant(self, space: SearchSpace) -> int:
-        """What every policy of a space costs beside its layers."""
+        """Cost that every policy of a space has in addition to its layers."""
         return 0
 
     def total(self, space: SearchSpace, policy: Policy) -> int:
-        """What a policy costs, exact."""
+        """Cost of a policy, exact."""
         return sum(map(self.of_layer, space.layers, policy.precisions)) + self.constant(space)
 
     def units(self, amount: int) -> int:
@@ -94,7 +94,7 @@ def float_bops(space: SearchSpace) -> int:
 
 
 def cheapest(space: SearchSpace) -> Policy:
-    """The policy that costs least, whatever the cost: every variable at its lowest choice."""
+    """The cheapest policy under any cost: every variable at its lowest choice."""
     return space.uniform(space.choices[0])
 
 
@@ -103,8 +103,8 @@ class Budget:
     """The limit on one cost. Several limits at once are not supported yet.
 
     Attributes:
-        limit: Most that a feasible policy may cost, an integer in the units that ``cost`` counts (BOPs, or bits of a model).
-        text: The budget as it was asked for, such as ``"w3a3"``.
+        limit: Largest cost of a feasible policy, an integer in the units that ``cost`` counts (BOPs, or bits of a model).
+        text: The budget as given, such as ``"w3a3"``.
         cost: What is limited.
     """
 
@@ -178,7 +178,7 @@ class _Table:
     walk: tuple[int, ...]
 
     def total(self, vector: Sequence[int]) -> int:
-        """What a policy costs, given as an index into the choices for each variable."""
+        """Cost of a policy, given as an index into the choices for each variable."""
         # Of a weight and its partner only the first is counted: both curves are the cost of the same layers.
         pairs = enumerate(self.partners)
         return self.fixed + sum(self.curves[v][vector[p]][vector[v]] for v, p in pairs if v <= p)

@@ -15,8 +15,7 @@ from suite.contract.trial import Metrics, Trial
 from suite.errors import BitcertError
 from suite.plugins import OBJECTIVES
 
-_MOST_TEXT = 200
-"""Characters of an objective's text."""
+_MOST_TEXT = 200  # characters of an objective
 
 
 @dataclass(frozen=True)
@@ -27,18 +26,18 @@ class Objective(ABC):
 
     Attributes:
         radii: Radii at which the score needs certified accuracies.
-        text: The objective as asked for, such as ``"acr"`` or ``"certified@0.25,0.5+bops"``.
+        text: The objective as given, such as ``"acr"`` or ``"certified@0.25,0.5+bops"``.
         pareto: Whether fewer BOPs are a second objective.
     """
 
     certified: ClassVar[bool] = True
-    """Whether the score is made of certificates, and 0 where none can be had."""
+    """Whether the score is computed from certificates, and 0 without them."""
 
     is_radius: ClassVar[bool] = False
     """Whether the score is a radius, in the units of sigma, rather than a share of the images."""
 
     per_image: ClassVar[bool] = False
-    """Whether the score is the mean over images of :meth:`image_scores`; else reports have no intervals over images."""
+    """Whether the score is the mean of :meth:`image_scores`; otherwise reports show no intervals over images."""
 
     radii: tuple[float, ...] = field(default=(), init=False)
     text: str = field(default="", kw_only=True)
@@ -189,7 +188,7 @@ def check_radii(radii: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def nondominated(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
-    """The trials that no other one beats in both score and BOPs, by ascending BOPs; failed trials are left out."""
+    """The Pareto front of score and BOPs, by ascending BOPs; failed trials are left out."""
     finished = [
         (trial.metrics.bops, -objective.score(trial.metrics), trial.number, trial)
         for trial in trials

@@ -1,4 +1,4 @@
-"""What a searcher may learn of a problem's network beside evaluations: losses, derivatives and learned steps, all metered."""
+"""What a searcher may learn of a problem's network besides evaluations: losses, derivatives and learned steps, metered."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ GRADIENT_PASSES = 3
 
 @dataclass(frozen=True, slots=True)
 class ProbeSettings:
-    """What a probe looks at.
+    """The images and noise of a probe.
 
     Attributes:
         images: Training images, drawn without replacement.
-        noise: Noise samples of each image at the problem's sigma; 0 for the images as they are.
-        seed: Of the choice of images and of their noise.
+        noise: Noise samples of each image at the problem's sigma; 0 for clean images.
+        seed: Seed of the choice of images and of their noise.
     """
 
     images: int = 128
@@ -76,11 +76,11 @@ def product_passes(space: SearchSpace, vectors: Sequence[Mapping[int, NDArray[np
 class Derivatives(ABC):
     """First and second derivatives of the loss by the weights, or by the inputs, of the quantizable layers.
 
-    For weights the loss is the mean over all rows. For inputs every row has its own loss and its own Hessian: what
-    belongs to a layer has one line a row, and products never mix rows.
+    For weights the loss is the mean over all rows. For inputs every row has its own loss and its own Hessian, and
+    products never mix rows.
 
     Attributes:
-        shapes: Of what belongs to each layer: ``(1, weights)``, or ``(rows, inputs)``.
+        shapes: Shape of each layer's derivatives: ``(1, weights)``, or ``(rows, inputs)``.
     """
 
     shapes: tuple[tuple[int, int], ...]

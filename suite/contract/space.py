@@ -72,12 +72,12 @@ class Policy:
 
     @property
     def weights(self) -> tuple[int, ...]:
-        """Weight bits, one a layer."""
+        """Weight bits, one per layer."""
         return tuple([precision.weight for precision in self.precisions])
 
     @property
     def activations(self) -> tuple[int, ...]:
-        """Activation bits, one a layer."""
+        """Activation bits, one per layer."""
         return tuple([precision.activation for precision in self.precisions])
 
     def to_dict(self) -> dict[str, list[int]]:

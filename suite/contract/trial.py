@@ -47,7 +47,7 @@ class Metrics:
             a guarantee (``"ranking"``).
         method: The certifier, options after its name if any.
         values: Whatever else the family measures, by name.
-        norm: Norm of the certified radii; None where there are none.
+        norm: Norm of the certified radii; None without certificates.
     """
 
     clean_accuracy: float | None

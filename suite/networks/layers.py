@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -40,15 +39,22 @@ def trace_layers(network: nn.Module, shape: tuple[int, int, int]) -> tuple[Layer
             )
         calls.setdefault(module, []).append((inputs[0].shape, output.shape))
 
-    with _watched(network, record), torch.no_grad():
-        some = next(network.parameters(), torch.empty(0))
-        try:
-            network(torch.zeros((1, *shape), device=some.device, dtype=some.dtype))
-        except BitcertError:
-            raise
-        except Exception as error:  # a user's network may fail in any way
-            reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-            raise BitcertError(f"the network cannot take an image of shape {shape}: {reason}") from error
+    training = {module: module.training for module in network.modules()}
+    hooks = [module.register_forward_hook(record) for module in training if _is_layer(module)]
+    some = next(network.parameters(), torch.empty(0))
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros((1, *shape), device=some.device, dtype=some.dtype))
+    except BitcertError:
+        raise
+    except Exception as error:  # a user's network may fail in any way
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise BitcertError(f"the network cannot take an image of shape {shape}: {reason}") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, flag in training.items():
+            module.training = flag
     if not calls:
         raise BitcertError("the network executes no Conv2d or Linear module, and bitcert quantizes no others")
     names = {module: name for name, module in network.named_modules()}
@@ -74,21 +80,6 @@ def shortcut_ties(layers: Sequence[Layer]) -> tuple[tuple[str, ...], ...]:
 
 def _is_layer(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d | nn.Linear)
-
-
-@contextmanager
-def _watched(network: nn.Module, record: Callable[..., None]) -> Iterator[None]:
-    """Call ``record`` after every layer's forward, with the network in eval mode, until the block ends."""
-    training = {module: module.training for module in network.modules()}
-    hooks = [module.register_forward_hook(record) for module in training if _is_layer(module)]
-    try:
-        network.eval()
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, flag in training.items():
-            module.training = flag
 
 
 def _describe(name: str, module: nn.Module, calls: Sequence[tuple[torch.Size, torch.Size]]) -> Layer:

@@ -89,7 +89,7 @@ def drive(
     fails: Callable[[int], bool] = lambda number: False,
     between: Callable[[], None] = lambda: None,
 ) -> list[Trial]:
-    """Run a searcher until so many trials are proposed or it is exhausted; every proposal must be feasible.
+    """Run a searcher for a number of trials, or until it is exhausted; every proposal must be feasible.
 
     Args:
         searcher: Asked and told.
