@@ -69,14 +69,17 @@ TraceT = TypeVar("TraceT", bound=TraceOptions)
 
 
 class TraceSearcher(ProbedSearcher[TraceT]):
-    """What HAWQ v2 and v3 share: average Hessian traces times squared perturbations are the predicted losses."""
+    """What HAWQ v2 and v3 share: average Hessian traces times squared perturbations are the predicted losses.
+
+    Attributes:
+        traces: Gives the traces of the layers' Hessians by a part, estimated at the first call.
+    """
 
     def __init__(self, problem: Problem, seed: int, options: TraceT | None = None) -> None:
         super().__init__(problem, seed, options)
         self.traces = cache(self._estimate)
 
     def _estimate(self, part: Part) -> Traces:
-        """Traces of the layers' Hessians by a part."""
         rng = np.random.default_rng([self.seed, 2 + (part == "activation")])
         return estimate_traces(self.probes.derivatives(part), rng, tolerance=self._options.tolerance)
 
@@ -113,7 +116,7 @@ class HAWQ3Options(TraceOptions):
     """Options of :class:`HAWQ3`.
 
     Attributes:
-        activations: As for HAWQ v2; the published sensitivities are those of the weights.
+        activations: Whether the inputs' share of the loss is counted; the published sensitivities are those of the weights.
         tie_bits: Whether weights and inputs of a layer have equal bits, as published.
     """
 
