@@ -12,12 +12,7 @@ from suite.contract.trial import Trial
 
 
 class Cheapest(Searcher):
-    """Proposes the policy that costs least once, then is exhausted.
-
-    Args:
-        problem: What is searched.
-        seed: Not used: the method has no randomness.
-    """
+    """Proposes the policy that costs least once, then is exhausted."""
 
     def __init__(self, problem: Problem, seed: int) -> None:
         super().__init__(problem, seed)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from searchers.arq import ARQ, ARQOptions
 from suite.contract.problem import Problem
-from suite.contract.searcher import Searcher
-from suite.contract.space import Policy
-from suite.contract.trial import Trial
 from suite.plugins import check_counts
 
 
@@ -28,23 +24,17 @@ class HAQOptions:
         check_counts(self, episodes=1)
 
 
-class HAQ(Searcher):
+class HAQ(ARQ):
     """Hardware-aware automated quantization, with the budget's cost as its resource.
 
     Reward: ``10 * (accuracy of the quantized network - accuracy of the float network)``, without noise, which is the paper's
-    0.1 for every percent. State, actions, wall, agent and schedule are those of the released code but for its defects:
-    accuracy is measured on held-out images in evaluation mode instead of on training images in training mode; the features
-    of a layer do not change from episode to episode; the feature that tells weights from activations is kept; no action
-    means zero bits; pinned layers, which leave no choice, take no step; and no meaningless step is added to the memory at
-    the end of an episode.
+    0.1 for every percent. State, actions, wall, agent and schedule are those of the released code without its defects:
+    accuracy is measured on held-out images in evaluation mode, not on training images in training mode; the features of
+    a layer are the same in every episode; the feature that tells weights from activations is kept; no action means zero
+    bits; pinned layers take no step; and no spurious step is stored at the end of an episode.
 
     Evaluations cost what they cost every searcher, noise included. The winner is chosen as for every search, by the
     problem's objective: HAQ steers by accuracy only.
-
-    Args:
-        problem: What is searched.
-        seed: Seed of the agent and its exploration.
-        options: See :class:`HAQOptions`.
 
     References:
         Wang, Liu, Lin, Lin and Han, HAQ: Hardware-aware automated quantization with mixed precision, CVPR 2019.
@@ -53,14 +43,5 @@ class HAQ(Searcher):
     Options: ClassVar[type] = HAQOptions
 
     def __init__(self, problem: Problem, seed: int, options: HAQOptions | None = None) -> None:
-        super().__init__(problem, seed)
         episodes = (options or HAQOptions()).episodes
-        self._agent = ARQ(problem, seed, ARQOptions(reward="clean", episodes=episodes))
-
-    def ask(self, pending: Sequence[Trial] = ()) -> Policy:
-        """Propose the policy of one more episode."""
-        return self._agent.ask(pending)
-
-    def tell(self, trial: Trial) -> None:
-        """Reward the episode of a trial; one that failed teaches nothing."""
-        self._agent.tell(trial)
+        super().__init__(problem, seed, ARQOptions(reward="clean", episodes=episodes))

@@ -2,64 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import ClassVar
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from baselines.hessian import Eigenvalues, Traces, estimate_traces, top_eigenvalues
-from baselines.planned import PlannedSearcher
+from baselines.planned import ProbedOptions, ProbedSearcher
 from baselines.prediction import Prediction, best_policy
-from suite.contract.probes import Part, ProbeSettings
+from suite.contract.probes import Part
 from suite.contract.problem import Problem
-from suite.contract.space import Policy
+from suite.contract.space import Policy, Precision, SearchSpace
 from suite.errors import BitcertError
-from suite.plugins import check_counts, check_positive
+from suite.plugins import check_positive
 
 
-@dataclass(frozen=True, slots=True)
-class HAWQ1Options:
-    """Options of :class:`HAWQ1`.
-
-    Attributes:
-        images: Training images of the loss.
-        noise: Noise samples of each image, as in the training of a smoothed network; 0 for none.
-        refine: Whether the rest of the spend is used to search around the policy; the papers do not.
-    """
-
-    images: int = 128
-    noise: int = 1
-    refine: bool = False
-
-    def __post_init__(self) -> None:
-        check_counts(self, images=1, noise=0)
-
-
-class HAWQ1(PlannedSearcher):
+class HAWQ1(ProbedSearcher[ProbedOptions]):
     """HAWQ v1: layers in the order of the top Hessian eigenvalue by number of weights; the first of them get more bits.
 
-    The paper orders the layers and leaves the bits to the reader. Here all layers start at the fewest bits and are raised
-    together, the most sensitive first, until one does not fit: at most two neighbouring bit widths are used, and no
-    layer has more than a more sensitive one. Weights and inputs of a layer have equal bits. The predicted loss of a policy is
-    the sum of top eigenvalues times squared perturbations of the weights, by which the paper orders finetuning.
-
-    Args:
-        problem: What is searched.
-        seed: Of the images, their noise and the first vectors.
-        options: See :class:`HAWQ1Options`.
+    The paper orders the layers and leaves the bits to the reader; :func:`raise_in_order` chooses them here: at most two
+    neighbouring bit widths are used, and no layer has more than a more sensitive one. Weights and inputs of a layer have
+    equal bits. The predicted loss of a policy is the sum of top eigenvalues times squared perturbations of the weights, by
+    which the paper orders finetuning.
 
     References:
         Dong, Yao, Gholami, Mahoney and Keutzer, HAWQ: Hessian aware quantization of neural networks with mixed precision,
         ICCV 2019.
     """
 
-    Options: ClassVar[type] = HAWQ1Options
-
-    def __init__(self, problem: Problem, seed: int, options: HAWQ1Options | None = None) -> None:
-        options = options or HAWQ1Options()
-        super().__init__(problem, seed, ProbeSettings(options.images, options.noise, seed), options.refine)
+    Options: ClassVar[type] = ProbedOptions
 
     @cached_property
     def eigenvalues(self) -> Eigenvalues:
@@ -76,8 +49,8 @@ class HAWQ1(PlannedSearcher):
 
 
 @dataclass(frozen=True, slots=True)
-class TraceOptions(HAWQ1Options):
-    """Options of :class:`HAWQ2`, and of :class:`HAWQ3` among others.
+class TraceOptions(ProbedOptions):
+    """Options of :class:`HAWQ2`, besides those of :class:`ProbedOptions`.
 
     Attributes:
         activations: Whether the inputs' share of the loss is counted.
@@ -88,30 +61,27 @@ class TraceOptions(HAWQ1Options):
     tolerance: float = 0.1
 
     def __post_init__(self) -> None:
-        HAWQ1Options.__post_init__(self)
+        ProbedOptions.__post_init__(self)
         check_positive(self, "tolerance")
 
 
-class TraceSearcher(PlannedSearcher):
+TraceT = TypeVar("TraceT", bound=TraceOptions)
+
+
+class TraceSearcher(ProbedSearcher[TraceT]):
     """What HAWQ v2 and v3 share: average Hessian traces times squared perturbations are the predicted losses.
 
-    Args:
-        problem: What is searched.
-        seed: Of the images, their noise and the random vectors.
-        options: See :class:`TraceOptions`.
+    Attributes:
+        traces: Gives the traces of the layers' Hessians by a part, estimated at the first call.
     """
 
-    def __init__(self, problem: Problem, seed: int, options: TraceOptions) -> None:
-        super().__init__(problem, seed, ProbeSettings(options.images, options.noise, seed), options.refine)
-        self._options = options
-        self._traces: dict[Part, Traces] = {}
+    def __init__(self, problem: Problem, seed: int, options: TraceT | None = None) -> None:
+        super().__init__(problem, seed, options)
+        self.traces = cache(self._estimate)
 
-    def traces(self, part: Part) -> Traces:
-        """Traces of the layers' Hessians by a part, estimated at the first use."""
-        if part not in self._traces:
-            rng = np.random.default_rng([self.seed, 2 + (part == "activation")])
-            self._traces[part] = estimate_traces(self.probes.derivatives(part), rng, tolerance=self._options.tolerance)
-        return self._traces[part]
+    def _estimate(self, part: Part) -> Traces:
+        rng = np.random.default_rng([self.seed, 2 + (part == "activation")])
+        return estimate_traces(self.probes.derivatives(part), rng, tolerance=self._options.tolerance)
 
     def _predict(self) -> Prediction:
         weights = self._losses("weight")
@@ -124,23 +94,18 @@ class TraceSearcher(PlannedSearcher):
         return losses
 
 
-class HAWQ2(TraceSearcher):
+class HAWQ2(TraceSearcher[TraceOptions]):
     """HAWQ v2: least sum of average Hessian trace times squared perturbation, over policies monotone in the trace.
 
     No layer gets more bits than one of a larger average trace by the weights; among these policies the best within the
     budget is found by integer programming. Weights and inputs of a layer have equal bits. Traces by the inputs are part of
     the loss, as in the paper's section on activations.
 
-    Its options are those of :class:`TraceOptions`; ``refine`` is not in the paper.
-
     References:
         Dong et al., HAWQ-V2: Hessian aware trace-weighted quantization of neural networks, NeurIPS 2020.
     """
 
     Options: ClassVar[type] = TraceOptions
-
-    def __init__(self, problem: Problem, seed: int, options: TraceOptions | None = None) -> None:
-        super().__init__(problem, seed, options or TraceOptions())
 
     def _plan(self, prediction: Prediction) -> Policy:
         return best_policy(self.problem, prediction, tie_bits=True, descending=np.abs(self.traces("weight").mean))
@@ -164,13 +129,8 @@ class HAWQ3Options(TraceOptions):
             raise BitcertError("tie_bits=false needs activations=true: otherwise all inputs would get the fewest bits")
 
 
-class HAWQ3(TraceSearcher):
+class HAWQ3(TraceSearcher[HAWQ3Options]):
     """HAWQ v3: least sum of average Hessian trace times squared perturbation within the budget, by integer programming.
-
-    Args:
-        problem: What is searched.
-        seed: Of the images, their noise and the random vectors.
-        options: See :class:`HAWQ3Options`.
 
     References:
         Yao et al., HAWQ-V3: Dyadic neural network quantization, ICML 2021.
@@ -178,17 +138,12 @@ class HAWQ3(TraceSearcher):
 
     Options: ClassVar[type] = HAWQ3Options
 
-    def __init__(self, problem: Problem, seed: int, options: HAWQ3Options | None = None) -> None:
-        options = options or HAWQ3Options()
-        super().__init__(problem, seed, options)
-        self._tie_bits = options.tie_bits
-
     def _plan(self, prediction: Prediction) -> Policy:
-        return best_policy(self.problem, prediction, tie_bits=self._tie_bits)
+        return best_policy(self.problem, prediction, tie_bits=self._options.tie_bits)
 
 
 def raise_in_order(problem: Problem, sensitivity: NDArray[np.float64]) -> Policy:
-    """Raise layers from the fewest bits, one choice at a time over all layers, the most sensitive first, until one does not fit.
+    """Raise layers from the fewest bits, a choice at a time, the most sensitive first, until one does not fit.
 
     Tied layers are raised together, when the most sensitive of them is met.
     """
@@ -200,18 +155,13 @@ def raise_in_order(problem: Problem, sensitivity: NDArray[np.float64]) -> Policy
     for bits in space.choices[1:]:
         for group in groups:
             if not any(name in space.pinned for name in group):
-                raised = _with_bits(problem, policy, group, bits)
+                raised = _with_bits(space, policy, group, bits)
                 if not problem.is_feasible(raised):
                     return policy
                 policy = raised
     return policy
 
 
-def _with_bits(problem: Problem, policy: Policy, names: tuple[str, ...], bits: int) -> Policy:
-    return replace(
-        policy,
-        precisions=tuple(
-            precision._replace(weight=bits, activation=bits) if layer.name in names else precision
-            for layer, precision in zip(problem.space.layers, policy.precisions, strict=True)
-        ),
-    )
+def _with_bits(space: SearchSpace, policy: Policy, names: tuple[str, ...], bits: int) -> Policy:
+    layers = zip(space.layers, policy.precisions, strict=True)
+    return Policy(tuple(Precision(bits, bits) if layer.name in names else given for layer, given in layers))

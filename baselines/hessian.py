@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 from suite.contract.probes import Derivatives
 from suite.errors import BitcertError
 
-_TOGETHER = 8
-"""Random vectors of a layer that share a gradient."""
+_TOGETHER = 8  # random vectors of a layer that share a gradient
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Traces:
-    """Estimated traces of the diagonal blocks of a Hessian, one a layer.
+    """Estimated traces of the diagonal blocks of a Hessian, one per layer.
 
     Attributes:
         trace: Shape ``(layers,)``; where every row has its own Hessian, the mean of their traces.
@@ -97,7 +96,7 @@ def _standard_error(values: list[float]) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Eigenvalues:
-    """Eigenvalues of largest absolute value of the diagonal blocks of a Hessian, one a layer.
+    """Eigenvalues of largest absolute value of the diagonal blocks of a Hessian, one per layer.
 
     Attributes:
         value: Shape ``(layers,)``.
@@ -119,7 +118,7 @@ def top_eigenvalues(
     Stops when no layer's value has changed by more than ``tolerance`` of its absolute value in one step.
 
     Args:
-        derivatives: Of the loss by the weights: one Hessian, not one a row.
+        derivatives: Of the loss by the weights: one Hessian, not one per row.
         rng: Draws the first vectors.
         tolerance: Relative change that is small enough.
         most: Most products with a block.

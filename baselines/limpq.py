@@ -43,11 +43,6 @@ class LIMPQ(PlannedSearcher):
     are trained together on the training images, the network's weights frozen. A step that comes out smaller than that of
     more bits, an outlier of the joint training, counts as much as that one; the released code forbids the choice.
 
-    Args:
-        problem: What is searched.
-        seed: Of order, noise and random policies in training.
-        options: See :class:`LIMPQOptions`.
-
     References:
         Tang et al., Mixed-precision neural network quantization via learned layer-wise importance, ECCV 2022.
     """

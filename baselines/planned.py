@@ -1,11 +1,13 @@
-"""What the sensitivity methods share: predict every policy's loss once, propose the best, refine it if asked to."""
+"""What the sensitivity methods share: predict every policy's loss once, propose the best, refine it on request."""
 
 from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -15,20 +17,41 @@ from suite.contract.problem import Problem
 from suite.contract.searcher import Exhausted, Searcher
 from suite.contract.space import Policy
 from suite.contract.trial import Trial
+from suite.plugins import check_counts
+
+
+@dataclass(frozen=True, slots=True)
+class ProbedOptions:
+    """Options of every method that probes the network on training images.
+
+    Attributes:
+        images: Training images of the loss.
+        noise: Noise samples of each image; 0 for none.
+        refine: Whether the remaining evaluations search around the policy; the published methods do not.
+    """
+
+    images: int = 128
+    noise: int = 1
+    refine: bool = False
+
+    def __post_init__(self) -> None:
+        check_counts(self, images=1, noise=0)
+
+
+OptionsT = TypeVar("OptionsT", bound=ProbedOptions)
 
 
 class PlannedSearcher(Searcher):
     """Proposes the policy that its prediction makes best, then is exhausted or searches around the best policy measured.
 
-    Probes are made when the first policy is asked for. To refine, the untried policies that differ from the best one
-    measured by a step of one variable, or by a step up of one and a step down of another, are proposed in the order of
-    their predicted losses.
+    Probes are made when the first policy is asked for. To refine, it proposes the untried :func:`exchanges` of the best
+    policy measured, in the order of their predicted losses.
 
     Args:
         problem: What is searched.
         seed: Of the images, the noise and the random vectors of probes.
         settings: Images and noise of the probes.
-        refine: Whether the rest of the spend is used to refine; the published methods do not.
+        refine: Whether the remaining evaluations are used to refine.
     """
 
     def __init__(self, problem: Problem, seed: int, settings: ProbeSettings, refine: bool) -> None:
@@ -40,7 +63,7 @@ class PlannedSearcher(Searcher):
 
     @cached_property
     def probes(self) -> Probes:
-        """What the network is asked; images and noise are drawn at the first use."""
+        """Measurements of the network; images and noise are drawn at the first use."""
         return self.problem.probes(self._settings)
 
     @cached_property
@@ -49,8 +72,8 @@ class PlannedSearcher(Searcher):
         return self._predict()
 
     def ask(self, pending: Sequence[Trial] = ()) -> Policy:
-        """Propose the predicted best policy; after it raise Exhausted, or propose what refines the best one measured."""
-        policy = self._next()
+        """Propose the policy predicted best, then refinements of the best one measured, or raise Exhausted."""
+        policy = self._next() if self._proposed else self._planned
         self._proposed.add(policy)
         return policy
 
@@ -74,8 +97,6 @@ class PlannedSearcher(Searcher):
         return self._plan(self.prediction)
 
     def _next(self) -> Policy:
-        if not self._proposed:
-            return self._planned
         if not self._refine:
             raise Exhausted("the method proposes one policy; refine=true makes it search around that")
         centre = self._planned if self._best is None else self._best[1]
@@ -83,6 +104,15 @@ class PlannedSearcher(Searcher):
         if not untried:
             raise Exhausted("every policy around the best one has been proposed")
         return min(untried, key=self.prediction.loss)
+
+
+class ProbedSearcher(PlannedSearcher, Generic[OptionsT]):
+    """A planned searcher whose probes are set by its options."""
+
+    def __init__(self, problem: Problem, seed: int, options: OptionsT | None = None) -> None:
+        self._options: OptionsT = options or self.Options()
+        settings = ProbeSettings(self._options.images, self._options.noise, seed)
+        super().__init__(problem, seed, settings, self._options.refine)
 
 
 def exchanges(problem: Problem, policy: Policy) -> Iterator[Policy]:

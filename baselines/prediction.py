@@ -17,7 +17,7 @@ from suite.contract.space import Policy, Precision, SearchSpace
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """What every layer is predicted to lose at every precision; the loss of a policy is the sum.
+    """The predicted loss of every layer at every precision; the loss of a policy is the sum.
 
     Attributes:
         space: The policies.
@@ -31,14 +31,11 @@ class Prediction:
 
     def loss(self, policy: Policy) -> float:
         """Predicted loss of a policy of the space; pinned layers, which never differ, are left out."""
-        choices = self.space.choices
-        return float(
-            sum(
-                self.weights[layer, choices.index(policy.precisions[layer].weight)]
-                + self.activations[layer, choices.index(policy.precisions[layer].activation)]
-                for layer in self.free
-            )
-        )
+        total, column = 0.0, self.space.choices.index
+        for layer in self.free:
+            weight, activation = policy.precisions[layer]
+            total += self.weights[layer, column(weight)] + self.activations[layer, column(activation)]
+        return float(total)
 
     @property
     def free(self) -> list[int]:
@@ -63,20 +60,14 @@ def best_policy(
     """
     space, free = problem.space, prediction.free
     tied = tie_bits or space.tie_weight_activation
-    options = [
-        (weight, activation)
-        for weight, activation in product(range(len(space.choices)), repeat=2)
-        if weight == activation or not tied
-    ]
-    pairs = [Precision(space.choices[weight], space.choices[activation]) for weight, activation in options]
+    options = [(w, a) for w, a in product(range(len(space.choices)), repeat=2) if w == a or not tied]
+    pairs = [Precision(space.choices[w], space.choices[a]) for w, a in options]
     losses = [[prediction.weights[layer, w] + prediction.activations[layer, a] for w, a in options] for layer in free]
     cost, lowest = problem.budget.cost, cheapest(space)
     costs = [[cost.of_layer(space.layers[layer], pair) for pair in pairs] for layer in free]
     spent = problem.cost(lowest) - sum(cost.of_layer(space.layers[layer], lowest.precisions[layer]) for layer in free)
     position = {space.layers[layer].name: row for row, layer in enumerate(free)}
-    order: list[int] = []
-    if descending is not None:
-        order = sorted(range(len(free)), key=lambda row: -descending[free[row]])
+    order = [] if descending is None else sorted(range(len(free)), key=lambda row: -descending[free[row]])
     found = assign(
         np.array(losses).reshape(len(free), len(pairs)),
         np.array(costs, dtype=object).reshape(len(free), len(pairs)),
@@ -86,10 +77,9 @@ def best_policy(
         layers=[space.layers[layer].name for layer in free],
         choices=[f"w{pair.weight}a{pair.activation}" for pair in pairs],
     )
-    chosen = dict(zip(free, found.choice, strict=True))
-    precisions = [
-        pairs[chosen[layer]] if layer in chosen else lowest.precisions[layer] for layer in range(len(space.layers))
-    ]
+    precisions = list(lowest.precisions)
+    for layer, choice in zip(free, found.choice, strict=True):
+        precisions[layer] = pairs[choice]
     return Policy(tuple(precisions))
 
 

@@ -1,4 +1,4 @@
-"""The integer program: one choice a layer, least total loss within one or two budgets, solved exactly."""
+"""The integer program: one choice per layer, least total loss within one or two budgets, solved exactly."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def assign(
     layers: Sequence[str] | None = None,
     choices: Sequence[str] | None = None,
 ) -> Assignment:
-    """Find the choices, one a layer, of least total loss among those whose total cost is at most ``limit``.
+    """Find the choices, one per layer, of least total loss among those whose total cost is at most ``limit``.
 
     The integer program of HAWQ-V3 (Yao et al. 2021, section 3.4), solved by branch and bound (HiGHS). Limits hold
     exactly: costs are summed in integers. The choice is optimal to the solver's tolerances, about 1e-9 of what a limit
@@ -98,7 +98,7 @@ def assign(
 
     Args:
         loss: Loss of each choice in each layer, shape ``(layers, choices)``, finite.
-        cost: Cost of the same, integers from 0; the dearest choices may add up to 2^62.
+        cost: Cost of the same, integers from 0; the most expensive choices may add up to 2^62.
         limit: Most total cost.
         ties: Groups of layers that take the same choice.
         pins: Layer -> the choice that it takes.
@@ -117,9 +117,10 @@ def assign(
         (0, 1)
     """
     losses = _read_losses(loss, layers, choices)
-    budgets = [
-        (_read_costs(costs, losses.shape, layers, choices), _read_limit(most)) for costs, most in [(cost, limit), *also]
-    ]
+    budgets = [(_read_costs(costs, losses.shape, layers, choices), most) for costs, most in [(cost, limit), *also]]
+    for _, most in budgets:
+        if not isinstance(most, (int, np.integer)):
+            raise BitcertError(f"a limit must be an integer, got {most!r}")
     count = len(losses)
     groups = _groups(ties, count)
     group_of = {layer: number for number, group in enumerate(groups) for layer in group}
@@ -127,12 +128,12 @@ def assign(
     allowed = _allowed(pins or {}, groups, losses.shape)
 
     members = np.array([[layer in group for layer in range(count)] for group in groups], dtype=np.int64)
-    members = members.reshape(len(groups), count)
+    members = members.reshape(len(groups), count)  # also where there are no groups
     merged_loss = members @ losses
     excess = np.stack([members @ costs for costs, _ in budgets])
     least = np.where(allowed, excess, MOST_COST).min(axis=2, initial=MOST_COST)
     excess -= least[:, :, None]
-    rooms = [most - sum(row.tolist()) for row, (_, most) in zip(least, budgets, strict=True)]
+    rooms = [int(most) - sum(row.tolist()) for row, (_, most) in zip(least, budgets, strict=True)]
     rooms = [max(-1, min(MOST_COST, room)) for room in rooms]
     allowed &= (excess <= np.array(rooms)[:, None, None]).all(axis=0)
     solution = None
@@ -231,9 +232,9 @@ def _constraints(program: _Program) -> list[LinearConstraint]:
 
 
 def _cut(program: _Program, budget: int, taken: NDArray[np.bool_]) -> LinearConstraint:
-    """Exclude an assignment that exceeds a budget by less than the solver can tell, and all that are as dear.
+    """Exclude an assignment that exceeds a budget by less than the solver can tell, and all of at least its cost.
 
-    A cover inequality: of the groups whose choices are the dearest, as few as exceed the budget together, at least one
+    A cover inequality: of the groups with the most expensive choices, as few as exceed the budget together, at least one
     has to take a cheaper choice.
     """
     costs = program.costs[budget]
@@ -280,11 +281,13 @@ def _read_losses(loss: ArrayLike, layers: Sequence[str] | None, choices: Sequenc
     try:
         losses = np.array(loss, dtype=np.float64)
     except (TypeError, ValueError):
-        raise BitcertError("the losses are not a table of numbers with a row a layer and a column a choice") from None
+        raise BitcertError(
+            "the losses are not a table of numbers with one row per layer and one column per choice"
+        ) from None
     if losses.shape[:1] == (0,):
         return np.zeros((0, 0))
     if losses.ndim != 2 or not losses.size:
-        raise BitcertError(f"the losses need a row a layer and a column a choice, got shape {losses.shape}")
+        raise BitcertError(f"the losses need one row per layer and one column per choice, got shape {losses.shape}")
     for names, expected, what in ((layers, len(losses), "layers"), (choices, losses.shape[1], "choices")):
         if names is not None and len(names) != expected:
             raise BitcertError(f"{len(names)} names for {expected} {what}; give one for each")
@@ -311,19 +314,15 @@ def _read_costs(
             raise BitcertError(f"the cost of {place} is {value!r}; costs must be integers and at least 0")
     dearest = sum(max(map(int, row)) for row in costs.tolist())
     if dearest > MOST_COST:
-        raise BitcertError(f"the dearest choices cost {dearest} together, more than 2^62; give costs in a coarser unit")
+        raise BitcertError(
+            f"the most expensive choices cost {dearest} together, more than 2^62; give costs in a coarser unit"
+        )
     return costs.astype(np.int64)
 
 
 def _place(layer: int, choice: int, layers: Sequence[str] | None, choices: Sequence[str] | None) -> str:
     name = repr(layers[layer]) if layers else layer
     return f"layer {name} at {choices[choice] if choices else f'choice {choice}'}"
-
-
-def _read_limit(limit: int) -> int:
-    if not isinstance(limit, (int, np.integer)):
-        raise BitcertError(f"a limit must be an integer, got {limit!r}")
-    return int(limit)
 
 
 def _index(value: int, count: int, what: str) -> int:

@@ -2,95 +2,66 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from baselines.planned import PlannedSearcher
+from baselines.planned import ProbedOptions, ProbedSearcher
 from baselines.prediction import Prediction, best_policy, greedy_policy
 from suite.contract.cost import cheapest
-from suite.contract.probes import Probes, ProbeSettings, Quality
+from suite.contract.probes import Probes, Quality
 from suite.contract.problem import Problem
 from suite.contract.space import FLOAT_BITS, Policy
 from suite.errors import unknown_name
-from suite.plugins import check_counts
 
 AROUND = ("float", "budget")
 
 
 @dataclass(frozen=True, slots=True)
-class MeasuredOptions:
-    """Options of the methods that measure layer by layer.
+class MeasuredOptions(ProbedOptions):
+    """Options of the methods that measure layer by layer, besides those of :class:`ProbedOptions`.
 
     Attributes:
-        images: Training images.
-        noise: Noise samples of each image; 0 for none.
         around: What one layer differs from: the ``"float"`` network, or the largest uniform policy within the ``"budget"``.
-        refine: Whether the rest of the spend is used to search around the policy.
     """
 
-    images: int = 128
     noise: int = 4
     around: str = "float"
-    refine: bool = False
 
     def __post_init__(self) -> None:
-        check_counts(self, images=1, noise=0)
+        ProbedOptions.__post_init__(self)
         if self.around not in AROUND:
             raise unknown_name("value of around", self.around, AROUND)
 
 
-class MeasuredSearcher(PlannedSearcher):
-    """What the methods that measure layer by layer share.
-
-    Args:
-        problem: What is searched.
-        seed: Of the images and their noise.
-        options: See :class:`MeasuredOptions`.
-    """
+class MeasuredSearcher(ProbedSearcher[MeasuredOptions]):
+    """What the methods that measure layer by layer share."""
 
     Options: ClassVar[type] = MeasuredOptions
-
-    def __init__(self, problem: Problem, seed: int, options: MeasuredOptions | None = None) -> None:
-        options = options or self.Options()
-        super().__init__(problem, seed, ProbeSettings(options.images, options.noise, seed), options.refine)
-        self._around = options.around
+    minimizes_loss: ClassVar[bool] = True
+    """Whether the mean loss is minimized, rather than the certified radius maximized."""
 
     def _predict(self) -> Prediction:
-        return measure_losses(self.problem, self.probes, self._around, self._lost)
+        def lost(quality: Quality) -> float:
+            return quality.loss if self.minimizes_loss else -quality.radius
 
-    @abstractmethod
-    def _lost(self, quality: Quality) -> float:
-        """What is to be minimized."""
+        return measure_losses(self.problem, self.probes, self._options.around, lost)
 
 
 class SensitivityILP(MeasuredSearcher):
-    """Least sum of measured loss increases within the budget, by integer programming.
-
-    Its options are those of :class:`MeasuredOptions`.
-    """
+    """Least sum of measured loss increases within the budget, by integer programming."""
 
     def _plan(self, prediction: Prediction) -> Policy:
         return best_policy(self.problem, prediction)
 
-    def _lost(self, quality: Quality) -> float:
-        return quality.loss
-
 
 class SensitivityGreedy(MeasuredSearcher):
-    """Measured loss increases, used greedily: bits that save the most of the budget for their loss are given up first.
-
-    Its options are those of :class:`MeasuredOptions`.
-    """
+    """Measured loss increases, used greedily: bits that save the most of the budget for their loss are given up first."""
 
     def _plan(self, prediction: Prediction) -> Policy:
         return greedy_policy(self.problem, prediction)
-
-    def _lost(self, quality: Quality) -> float:
-        return quality.loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +78,10 @@ class CertifiedILP(MeasuredSearcher):
     """
 
     Options: ClassVar[type] = CertifiedOptions
+    minimizes_loss: ClassVar[bool] = False
 
     def _plan(self, prediction: Prediction) -> Policy:
         return best_policy(self.problem, prediction)
-
-    def _lost(self, quality: Quality) -> float:
-        return -quality.radius
 
 
 def measure_losses(problem: Problem, probes: Probes, around: str, lost: Callable[[Quality], float]) -> Prediction:

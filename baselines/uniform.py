@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 
+from searchers._heuristics import uniform_policies
 from suite.contract.problem import Problem
 from suite.contract.searcher import Exhausted, Searcher
 from suite.contract.space import Policy
@@ -15,23 +15,12 @@ class Uniform(Searcher):
     """Proposes every feasible uniform policy once, then is exhausted.
 
     The most expensive come first, by the budget's cost and then by BOPs; among equals the pair whose weight and activation
-    bits differ least, then the one with more weight bits. A space that ties weight and activation bits has pairs of equal
-    bits only.
-
-    Args:
-        problem: What is searched.
-        seed: Not used: the method has no randomness.
+    bits differ least, then the one with more weight bits.
     """
 
     def __init__(self, problem: Problem, seed: int) -> None:
         super().__init__(problem, seed)
-        space = problem.space
-        pairs = [
-            (weight, activation)
-            for weight, activation in product(space.choices, repeat=2)
-            if weight == activation or not space.tie_weight_activation
-        ]
-        policies = {pair: policy for pair in pairs if problem.is_feasible(policy := space.uniform(*pair))}
+        policies = uniform_policies(problem)
 
         def order(pair: tuple[int, int]) -> tuple[int, int, int, int]:
             return -problem.cost(policies[pair]), -problem.bops(policies[pair]), abs(pair[0] - pair[1]), -pair[0]

@@ -207,7 +207,9 @@ def _options_table(found: Any) -> str:
     options = getattr(found, "Options", found)
     if not dataclasses.is_dataclass(options):
         return "No options.\n"
-    described = _documented(found) | _documented(options)
+    described = _documented(found)
+    for base in reversed(options.__mro__):
+        described |= _documented(base)
     rows = [
         (f"`{field.name}`", f"`{_type(field.type)}`", _default(field), described.get(field.name, ""))
         for field in dataclasses.fields(options)

@@ -23,9 +23,7 @@ from suite.store import Store
 
 Array = NDArray[np.floating]
 
-_THREADS = 1
-"""Threads of the agent's arithmetic: fixed, since sums in floating point depend on them; more of them wait for each other
-wherever evaluations use the cores."""
+_THREADS = 1  # fixed, since floating-point sums depend on it; more would contend with evaluations for the cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +34,12 @@ class AgentSettings:
         hidden: Width of both hidden layers, of actor and critics.
         actor_rate, critic_rate: Learning rates of Adam.
         discount: Of the value of the next state.
-        tau: Share of the networks that goes into their targets at every update.
+        tau: Rate at which the target networks follow, per update.
         batch: Transitions of an update, drawn without replacement.
         capacity: Transitions remembered; the oldest make room.
-        critics: 1, or 2 for TD3's twins: the lesser value of the next state is believed.
-        baseline_rate: How fast the moving average of rewards that is subtracted from them moves to a batch's mean; None
-            subtracts nothing.
-        gradient_norm: Largest norm of a gradient, longer ones are shortened to it; None leaves them as they are.
+        critics: 1, or 2 for TD3's twins, of which the smaller value of the next state counts.
+        baseline_rate: Rate of the moving average of rewards that is subtracted from them; None subtracts nothing.
+        gradient_norm: Gradients are clipped to this norm; None for no clipping.
         warmup: Episodes of random actions before the actor is followed and trained.
         deviation: Standard deviation of the first exploration, in units of the action.
         decay: Factor of the deviation from one episode to the next.
@@ -64,7 +61,7 @@ class AgentSettings:
 
 
 class Tape(NamedTuple):
-    """What a forward pass leaves for the backward pass: inputs and both hidden layers, one row per sample."""
+    """What the backward pass needs of a forward pass: inputs and both hidden layers, one row per sample."""
 
     inputs: Array
     first: Array
@@ -203,7 +200,7 @@ class DDPG:
         actor: From states to actions before the sigmoid.
         critics: From states and actions to values.
         baseline: The moving average of rewards; None before the first update.
-        remembered: Transitions taken in so far.
+        remembered: Transitions stored so far.
     """
 
     def __init__(
@@ -217,7 +214,7 @@ class DDPG:
         rates = [settings.actor_rate] + [settings.critic_rate] * settings.critics
         self._optimizers = [Adam(network.parameters, rate) for network, rate in zip(self._networks, rates, strict=True)]
         self.actor, *self.critics = self._networks
-        # A row of memory: state, action, next state, whether there is one, reward.
+        # One row per transition: state, action, next state, whether there is one, reward.
         self._columns = np.cumsum([state_size, 1, state_size, 1])
         self._memory = np.zeros((settings.capacity, 2 * state_size + 3), dtype=dtype)
         self._threads = ThreadpoolController()
@@ -239,13 +236,7 @@ class DDPG:
         return self.settings.deviation * self.settings.decay ** max(0, episode - self.settings.warmup)
 
     def remember(self, states: ArrayLike, actions: ArrayLike, rewards: ArrayLike) -> None:
-        """Take in an episode; its last step ends it.
-
-        Args:
-            states: Shape ``(steps, state_size)``.
-            actions: Shape ``(steps,)``.
-            rewards: Shape ``(steps,)``.
-        """
+        """Store an episode: states of shape ``(steps, state_size)``, actions and rewards of shape ``(steps,)``."""
         state = np.asarray(states)
         steps = len(state)
         following = np.concatenate([state[1:], np.zeros_like(state[:1])])
@@ -279,14 +270,14 @@ class DDPG:
             for critic, optimizer in zip(self.critics, critic_optimizers, strict=True):
                 value, tape = critic.forward(pair)
                 gradient = critic.parameter_gradient(tape, (2 / len(batch)) * (value - target))  # of the mean square
-                optimizer.descend(critic.parameters, self._shortened(gradient))
+                optimizer.descend(critic.parameters, self._clipped(gradient))
             output, actor_tape = self.actor.forward(state)
             chosen = special.expit(output)
             _, tape = self.critics[0].forward(np.hstack([state, chosen]))
             outward = np.full_like(chosen, -1 / len(batch))  # of the negative mean value
             by_action = self.critics[0].input_gradient(tape, outward)[:, -1:]
             gradient = self.actor.parameter_gradient(actor_tape, by_action * chosen * (1 - chosen))
-            actor_optimizer.descend(self.actor.parameters, self._shortened(gradient))
+            actor_optimizer.descend(self.actor.parameters, self._clipped(gradient))
         for target_network, network in zip(self._targets, self._networks, strict=True):
             target_network.follow(network, settings.tau)
 
@@ -330,10 +321,11 @@ class DDPG:
             named[f"{number}.moments"] = self._optimizers[number].moments
         return named
 
-    def _shortened(self, gradient: Array) -> Array:
+    def _clipped(self, gradient: Array) -> Array:
         most = self.settings.gradient_norm
-        norm = 0.0 if most is None else float(np.linalg.norm(gradient))
-        return gradient if most is None or norm <= most else gradient * (most / norm)
+        if most is None or (norm := float(np.linalg.norm(gradient))) <= most:
+            return gradient
+        return gradient * (most / norm)
 
 
 def _store(path: Path) -> Store:

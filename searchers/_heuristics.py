@@ -1,4 +1,4 @@
-"""Policies that need no search: the largest uniform ones, and what a greedy use of the budget makes of them."""
+"""Policies that need no search: uniform ones, and the largest of them with the budget filled up greedily."""
 
 from __future__ import annotations
 
@@ -9,21 +9,26 @@ from suite.contract.problem import Problem
 from suite.contract.space import Policy
 
 
+def uniform_policies(problem: Problem) -> dict[tuple[int, int], Policy]:
+    """The feasible uniform policies, by their weight and activation bits."""
+    space = problem.space
+    pairs = [(w, a) for w, a in product(space.choices, repeat=2) if w == a or not space.tie_weight_activation]
+    return {pair: policy for pair in pairs if problem.is_feasible(policy := space.uniform(*pair))}
+
+
 def heuristic_policies(problem: Problem) -> list[Policy]:
     """The uniform policies of which neither bit width can be raised, then these and the cheapest policy filled up.
 
     All are feasible and differ from each other; more bits in total come first among the uniform ones.
     """
-    space = problem.space
-    pairs = [pair for pair in product(space.choices, repeat=2) if pair[0] == pair[1] or not space.tie_weight_activation]
-    feasible = [pair for pair in pairs if problem.is_feasible(space.uniform(*pair))]
+    feasible = uniform_policies(problem)
     largest = [
         pair
         for pair in feasible
         if not any(other != pair and other[0] >= pair[0] and other[1] >= pair[1] for other in feasible)
     ]
-    uniform = [space.uniform(*pair) for pair in sorted(largest, key=lambda pair: (-sum(pair), abs(pair[0] - pair[1])))]
-    filled = [fill_up(problem, policy) for policy in (*uniform, cheapest(space))]
+    uniform = [feasible[pair] for pair in sorted(largest, key=lambda pair: (-sum(pair), abs(pair[0] - pair[1])))]
+    filled = [fill_up(problem, policy) for policy in (*uniform, cheapest(problem.space))]
     return list(dict.fromkeys([*uniform, *filled]))
 
 

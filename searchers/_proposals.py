@@ -100,5 +100,5 @@ def spend(problem: Problem, policy: Policy, rng: np.random.Generator) -> Policy:
                 affordable.append(variable)
             else:
                 vector[variable] -= 1
-        open_variables = affordable  # what was too dear stays so: raising others only makes a step dearer
+        open_variables = affordable  # a step over the budget stays so: raising others only adds cost
     return space.decode(vector)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import ClassVar
 
 import numpy as np
 import optuna
@@ -13,12 +14,13 @@ from optuna.trial import TrialState, create_trial
 from searchers._proposals import Proposals, mutations
 from suite.contract.cost import enforce_budget, random_feasible
 from suite.contract.problem import Problem
+from suite.contract.searcher import Searcher
 from suite.contract.space import Policy
 from suite.contract.trial import Trial
 
 
-class WalledStudy:
-    """An in-memory Optuna study whose evaluated points are feasible policies that differ from each other.
+class StudySearcher(Searcher):
+    """Follows an Optuna sampler; the points of its in-memory study are feasible policies, all different.
 
     One integer parameter, the index into ``choices``, stands for each variable of the space. What the sampler suggests
     goes through the budget wall, and through mutation if it was proposed before. The study then holds the policy
@@ -27,10 +29,12 @@ class WalledStudy:
     over the budget as a violated constraint.
 
     The first ``startup`` results are those of random feasible policies: a walled uniform draw would have its last layers
-    at the fewest bits almost always.
+    at the fewest bits almost always. With ``+bops`` in the problem's objective, the study has score and BOPs as two
+    objectives.
 
     Args:
-        problem: What is searched; fewer BOPs are the study's second objective if its objective says so.
+        problem: What is searched.
+        seed: Seed of ``rng``.
         sampler: The Optuna sampler.
         rng: Source of the randomness outside the sampler.
         startup: Number of successful trials before the sampler's suggestions are followed.
@@ -40,16 +44,19 @@ class WalledStudy:
         study: The Optuna study, to be read.
     """
 
+    supports_pareto: ClassVar[bool] = True
+
     def __init__(
         self,
         problem: Problem,
+        seed: int,
         sampler: optuna.samplers.BaseSampler,
         rng: np.random.Generator,
         *,
         startup: int,
         tell_excess: bool,
     ) -> None:
-        self._problem = problem
+        super().__init__(problem, seed)
         self._rng = rng
         self._startup = startup
         self._tell_excess = tell_excess
@@ -73,26 +80,22 @@ class WalledStudy:
         finally:
             optuna.logging.set_verbosity(verbosity)
 
-    def propose(self, pending: Sequence[Trial] = ()) -> Policy:
-        """Ask the sampler and make of its suggestion a feasible policy that was not proposed before.
-
-        Raises:
-            Exhausted: If every feasible policy of the space has been proposed.
-        """
-        space, budget = self._problem.space, self._problem.budget
+    def ask(self, pending: Sequence[Trial] = ()) -> Policy:
+        """Turn the sampler's next suggestion into a new feasible policy."""
+        space, budget = self.problem.space, self.problem.budget
         suggestion = self.study.ask(self._distributions)
         suggested = space.decode(list(suggestion.params.values()))
         if self._finished < self._startup:
             wanted = random_feasible(space, budget, self._rng)
         else:
             wanted = enforce_budget(space, suggested, budget)
-        policy = self._proposals.take(chain([wanted], mutations(self._problem, wanted, self._rng)), pending)
+        policy = self._proposals.take(chain([wanted], mutations(self.problem, wanted, self._rng)), pending)
         if policy == suggested:
             self._numbers[policy] = suggestion.number
             return policy
         # Copied before the constraint is set: NSGA-II keeps the generation that the suggestion was made for in here.
         attributes = dict(self.study.get_trials(deepcopy=False)[suggestion.number].system_attrs)
-        excess = self._problem.cost(suggested) / budget.limit - 1
+        excess = self.problem.cost(suggested) / budget.limit - 1
         if self._tell_excess and excess > 0 and self._finished >= self._startup:
             suggestion.set_constraint(f"excess {budget.cost.unit}", excess)
             self.study.tell(suggestion, state=TrialState.PRUNED)
@@ -109,8 +112,8 @@ class WalledStudy:
         )
         return policy
 
-    def learn(self, trial: Trial) -> None:
-        """Tell the study the result of a policy it proposed; repeats and policies from elsewhere are passed over."""
+    def tell(self, trial: Trial) -> None:
+        """Tell the study the result of a policy proposed here, once; a failed trial is ignored by every sampler."""
         number = self._numbers.pop(trial.policy, None)
         if number is None:
             return
@@ -118,7 +121,7 @@ class WalledStudy:
             self.study.tell(number, state=TrialState.FAIL)
             return
         self._finished += 1
-        values = [self._problem.objective.score(trial.metrics)]
-        if self._problem.objective.pareto:
-            values.append(trial.metrics.bops / self._problem.budget.limit)
+        values = [self.problem.objective.score(trial.metrics)]
+        if self.problem.objective.pareto:
+            values.append(trial.metrics.bops / self.problem.budget.limit)
         self.study.tell(number, values)

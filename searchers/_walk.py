@@ -27,12 +27,12 @@ _PREVIOUS = FEATURES.index("previous action")
 
 
 class LayerWalk:
-    """The steps of an episode on a problem, what is seen at each, and what actions mean.
+    """The steps of an episode on a problem, the state at each, and what actions mean.
 
-    There is one step for each variable of the space, in execution order: a layer's weights, then its inputs. Tied numbers
-    are decided where the first of them is met, and pinned layers are passed by. What is seen is HAQ's state: eight numbers
-    of the layer, min-max normalized over all layers of the network; the bits decided before, as a share of the most there
-    are (1 at the start); and whether weights are decided (1) or only inputs (0).
+    There is one step for each variable of the space, in execution order: a layer's weights, then its inputs. Tied layers
+    are decided at the first of them, and pinned layers are skipped. The state is HAQ's: eight features of the layer,
+    min-max normalized over all layers of the network; the bits decided before, as a fraction of the largest choice (1 at
+    the start); and whether weights are decided (1) or only inputs (0).
 
     Args:
         problem: Whose policies are decided.
@@ -97,13 +97,5 @@ def _describe(layer: Layer, index: int) -> tuple[float, ...]:
     depthwise = layer.kind == "conv" and layer.groups == layer.in_channels > 1
     stride = 0 if layer.kind == "linear" else layer.stride[0]
     height, width = layer.input_size
-    return (
-        depthwise,
-        layer.in_channels,
-        layer.out_channels,
-        stride,
-        layer.kernel[0],
-        layer.parameters,
-        height * width,
-        index,
-    )
+    shape = layer.in_channels, layer.out_channels, stride, layer.kernel[0]
+    return depthwise, *shape, layer.parameters, height * width, index

@@ -19,35 +19,35 @@ from suite.contract.objective import parse_objective
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
 from suite.contract.space import Policy
-from suite.contract.trial import Fidelity, Trial
+from suite.contract.trial import Trial
 from suite.errors import BitcertError
 from suite.plugins import check_counts, check_positive
 
 _HAQ_EPISODES = 600
-"""Episodes of a run of HAQ's released code, for which its warm-up and its exploration are made."""
+"""Episodes of a run of HAQ's released code, for which its warm-up and exploration are tuned."""
 
 _HAQ_MEMORY = 128
 """Transitions that HAQ's released code remembers, for each layer of the network."""
 
 _ATTEMPTS, _LEAST_DEVIATION, _GROWTH = 16, 0.05, 1.3
-"""Walks of an episode that has to end at a new policy, the least deviation of the second, and its growth from walk to walk."""
+"""Of an episode that must end at a new policy: most attempts, least deviation of a second one, its growth per attempt."""
 
 
 @dataclass(frozen=True, slots=True)
 class ARQOptions:
-    """Options of :class:`ARQ`; everything after ``scale`` differs from the published method when it is changed.
+    """Options of :class:`ARQ`; changing any after ``scale`` departs from the published method.
 
     Attributes:
         reward: What is rewarded: ``"acr"``, or the paper's rivals ``"clean"`` and ``"certified@0.25,0.5"``.
         scale: Factor of the reward. The published value is not known; None is ten per sigma of radius (ten per unit of
             accuracy), about HAQ's, and makes the reward independent of the unit of radii.
-        baseline: Whether a moving average is taken off the rewards, as in HAQ's released code.
+        baseline: Whether a moving average is subtracted from the rewards, as in HAQ's released code.
         episodes: Planned length of the run, to which warm-up and exploration are fitted; None for HAQ's 600.
         relabel: Whether the agent is taught what the budget wall did instead of what it asked for.
         updates: Updates of the agent for every step of an episode.
         warm_start: Whether uniform and greedy policies are tried first and remembered.
         twin_critics: Whether two critics guard against overestimation (TD3).
-        avoid_repeats: Whether an episode that ends at a policy proposed before is walked again, exploring more widely.
+        avoid_repeats: Whether an episode that ends at a known policy is repeated with wider exploration.
         gradient_norm: Largest norm of the agent's gradients; None for no limit.
     """
 
@@ -91,11 +91,6 @@ class ARQ(Searcher):
     whatever the order they arrive in: the episodes under way together are all walked by the same actor, and the agent
     ends up the same.
 
-    Args:
-        problem: What is searched.
-        seed: Seed of the agent and its exploration.
-        options: See :class:`ARQOptions`.
-
     Attributes:
         agent: The agent.
 
@@ -119,7 +114,7 @@ class ARQ(Searcher):
                 f"unsupported reward {options.reward!r}; give acr, clean, or certified@ with radii of the problem ({radii})"
             )
         self._scale = options.scale or (10.0 / problem.sigma if self._reward.is_radius else 10.0)
-        self._score_of_float = cache(self._measure_float)
+        self._float_metrics = cache(problem.evaluate_float)
         self._walk = LayerWalk(problem)
         settings = AgentSettings(
             critics=2 if options.twin_critics else 1,
@@ -149,12 +144,12 @@ class ARQ(Searcher):
     def tell(self, trial: Trial) -> None:
         """Reward the episode of a trial, NaN if it failed, and train on all episodes whose turn has come.
 
-        Trials of policies that were not proposed here are passed over; one that failed teaches nothing.
+        Trials of policies not proposed here are ignored; a failed one teaches nothing.
         """
         reward = math.nan
         if trial.metrics is not None:
-            gain = self._reward.score(trial.metrics) - self._score_of_float(trial.fidelity, trial.seed)
-            reward = self._scale * gain
+            of_float = self._float_metrics(trial.fidelity, trial.seed)
+            reward = self._scale * (self._reward.score(trial.metrics) - self._reward.score(of_float))
         for episode in self._open:
             if episode.reward is None and episode.policy == trial.policy:
                 episode.reward = reward
@@ -181,16 +176,12 @@ class ARQ(Searcher):
     def _train(self, episode: _Episode) -> None:
         if episode.reward is None or np.isnan(episode.reward) or self._walk.steps == 0:
             return
-        actions = episode.actions
-        if self._settings.relabel:
-            actions = self._walk.taken(actions, episode.policy)
+        relabel = self._settings.relabel
+        actions = self._walk.taken(episode.actions, episode.policy) if relabel else episode.actions
         self.agent.remember(self._walk.states(actions), actions, np.full(self._walk.steps, episode.reward))
         if episode.number >= self.agent.settings.warmup:
             for _ in range(self._settings.updates * self._walk.steps):
                 self.agent.update()
-
-    def _measure_float(self, fidelity: Fidelity, seed: int) -> float:
-        return self._reward.score(self.problem.evaluate_float(fidelity, seed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,38 +198,24 @@ class ARQPlusOptions:
         check_counts(self, episodes=1)
 
 
-class ARQPlus(Searcher):
+class ARQPlus(ARQ):
     """ARQ with what helps it in short runs: first the obvious policies, no policy twice, and a more careful agent.
 
     Uniform and greedy policies are tried and remembered before anything else, the agent is taught what the budget wall
     did instead of what it asked for, two critics guard against overestimation, an episode that ends at a known policy is
     walked again, and exploration is fitted to the length of the run. What each adds is measured in ``results/``.
-
-    Args:
-        problem: What is searched.
-        seed: Seed of the agent and its exploration.
-        options: See :class:`ARQPlusOptions`.
     """
 
     Options: ClassVar[type] = ARQPlusOptions
 
     def __init__(self, problem: Problem, seed: int, options: ARQPlusOptions | None = None) -> None:
-        super().__init__(problem, seed)
         episodes = (options or ARQPlusOptions()).episodes
         careful = ARQOptions(episodes=episodes, relabel=True, warm_start=True, twin_critics=True, avoid_repeats=True)
-        self._arq = ARQ(problem, seed, careful)
-
-    def ask(self, pending: Sequence[Trial] = ()) -> Policy:
-        """Propose the policy of one more episode."""
-        return self._arq.ask(pending)
-
-    def tell(self, trial: Trial) -> None:
-        """Reward the episode of a trial; one that failed teaches nothing."""
-        self._arq.tell(trial)
+        super().__init__(problem, seed, careful)
 
 
 def schedule(settings: AgentSettings, episodes: int | None) -> AgentSettings:
-    """Fit warm-up and exploration, made for 600 episodes, to a run of another length; None leaves them as they are.
+    """Fit warm-up and exploration, tuned for 600 episodes, to a run of another length; None leaves them as they are.
 
     The warm-up is a quarter of the run at most, and the last episode explores as little as it would have done there.
     """

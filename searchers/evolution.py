@@ -63,11 +63,6 @@ class Evolution(Searcher):
     alone lets spending only sink. Members leave by age, whatever their score, once ``population`` younger ones have
     succeeded. Failed trials become no one's parent and push nobody out.
 
-    Args:
-        problem: What is searched.
-        seed: Seed of all draws.
-        options: See :class:`EvolutionOptions`.
-
     References:
         Real, Aggarwal, Huang and Le, Regularized evolution for image classifier architecture search, AAAI 2019.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,11 +9,8 @@ import numpy as np
 from optuna.samplers import NSGAIISampler
 from optuna.samplers.nsgaii import UniformCrossover
 
-from searchers._study import WalledStudy
+from searchers._study import StudySearcher
 from suite.contract.problem import Problem
-from suite.contract.searcher import Searcher
-from suite.contract.space import Policy
-from suite.contract.trial import Trial
 from suite.plugins import check_counts, check_probabilities
 
 
@@ -37,17 +33,12 @@ class NSGA2Options:
         check_probabilities(self, "crossover_probability", "mutation_probability")
 
 
-class NSGA2(Searcher):
+class NSGA2(StudySearcher):
     """Nondominated sorting genetic algorithm II on policies repaired by the budget wall.
 
     A generation consists of the policies evaluated, never of the suggestions they were repaired from: those would be
     dominated by every feasible policy and only fill places. A failed trial takes no place in its generation. With one
     objective, domination is plain comparison of scores, which makes this an elitist genetic algorithm.
-
-    Args:
-        problem: What is searched; with ``+bops`` in its objective, score and BOPs are two objectives.
-        seed: Seed of the sampler and of the first generation.
-        options: See :class:`NSGA2Options`.
 
     References:
         Deb, Pratap, Agarwal and Meyarivan, A fast and elitist multiobjective genetic algorithm: NSGA-II, IEEE
@@ -55,31 +46,21 @@ class NSGA2(Searcher):
     """
 
     Options: ClassVar[type] = NSGA2Options
-    supports_pareto: ClassVar[bool] = True
 
     def __init__(self, problem: Problem, seed: int, options: NSGA2Options | None = None) -> None:
-        super().__init__(problem, seed)
         options = options or NSGA2Options()
         rng = np.random.default_rng(seed)
         sampler = NSGAIISampler(
             population_size=options.population,
-            mutation=None,  # redraw uniformly: few choices a variable, and Optuna's only operator is experimental
+            mutation=None,  # redraw uniformly: few choices per variable, and Optuna's only operator is experimental
             mutation_prob=options.mutation_probability,  # None is one over the number of variables
             crossover=UniformCrossover(swapping_prob=0.5),  # the order of layers favours no place to cut at
             crossover_prob=options.crossover_probability,
-            swapping_prob=0.5,  # for categorical parameters; there are none
+            swapping_prob=0.5,  # for categorical parameters, of which there are none
             seed=int(rng.integers(2**32)),
             constraints_func=None,  # deprecated, and every policy that is told is feasible
             elite_population_selection_strategy=None,  # this and the next two: the algorithm of the paper
             child_generation_strategy=None,
             after_trial_strategy=None,
         )
-        self.walled = WalledStudy(problem, sampler, rng, startup=options.population, tell_excess=False)
-
-    def ask(self, pending: Sequence[Trial] = ()) -> Policy:
-        """Propose a feasible policy not proposed before; raises Exhausted when there is none."""
-        return self.walled.propose(pending)
-
-    def tell(self, trial: Trial) -> None:
-        """Add a proposed policy to its generation, unless it failed."""
-        self.walled.learn(trial)
+        super().__init__(problem, seed, sampler, rng, startup=options.population, tell_excess=False)

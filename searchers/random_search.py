@@ -19,10 +19,6 @@ _ATTEMPTS = 32
 class RandomSearch(Searcher):
     """Draws policies close to uniformly from all that are within the budget, without replacement.
 
-    Args:
-        problem: What is searched.
-        seed: Seed of the draws.
-
     References:
         Bergstra and Bengio, Random search for hyper-parameter optimization, JMLR 13, 2012.
     """

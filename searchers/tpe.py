@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from optuna.samplers import TPESampler
 
-from searchers._study import WalledStudy
+from searchers._study import StudySearcher
 from suite.contract.problem import Problem
-from suite.contract.searcher import Searcher
-from suite.contract.space import Policy
-from suite.contract.trial import Trial
 from suite.plugins import check_counts
 
 
@@ -33,17 +29,13 @@ class TPEOptions:
         check_counts(self, startup=1, candidates=1)
 
 
-class TPE(Searcher):
+class TPE(StudySearcher):
     """Tree-structured Parzen estimator with the budget as a known constraint.
 
     Every proposal is the sampler's suggestion behind the budget wall. The estimator learns the score of the policy
     evaluated and, of a suggestion over the budget, by how much: the latter joins the density of points to avoid, which
-    is what keeps suggestions near the feasible policies. Pending policies join it too (constant liar).
-
-    Args:
-        problem: What is searched; with ``+bops`` in its objective, score and BOPs are two objectives (MOTPE).
-        seed: Seed of the sampler and of the first proposals.
-        options: See :class:`TPEOptions`.
+    is what keeps suggestions near the feasible policies. Pending policies join it too (constant liar). With two
+    objectives it is MOTPE.
 
     References:
         Bergstra, Bardenet, Bengio and Kegl, Algorithms for hyper-parameter optimization, NeurIPS 2011.
@@ -53,15 +45,13 @@ class TPE(Searcher):
     """
 
     Options: ClassVar[type] = TPEOptions
-    supports_pareto: ClassVar[bool] = True
 
     def __init__(self, problem: Problem, seed: int, options: TPEOptions | None = None) -> None:
-        super().__init__(problem, seed)
         options = options or TPEOptions()
         rng = np.random.default_rng(seed)
-        # The options left out (prior, magic clip, endpoints, gamma, weights) are deprecated: giving them a value warns.
+        # The arguments left out (prior, magic clip, endpoints, gamma, weights) are deprecated: passing them warns.
         sampler = TPESampler(
-            n_startup_trials=options.startup,  # below it WalledStudy draws, feasibly, in its place
+            n_startup_trials=options.startup,  # until then random feasible policies are proposed instead
             n_ei_candidates=options.candidates,
             seed=int(rng.integers(2**32)),
             multivariate=True,  # bits of different layers compete for one budget: independent densities miss that
@@ -69,12 +59,4 @@ class TPE(Searcher):
             constant_liar=True,  # pending policies repel further proposals
             constraints_func=None,  # deprecated: constraints are set on the trials
         )
-        self.walled = WalledStudy(problem, sampler, rng, startup=options.startup, tell_excess=True)
-
-    def ask(self, pending: Sequence[Trial] = ()) -> Policy:
-        """Propose a feasible policy not proposed before; raises Exhausted when there is none."""
-        return self.walled.propose(pending)
-
-    def tell(self, trial: Trial) -> None:
-        """Learn the score of a proposed policy; a failed one is left out of both densities."""
-        self.walled.learn(trial)
+        super().__init__(problem, seed, sampler, rng, startup=options.startup, tell_excess=True)

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from suite.certify.exam import ExamSettings
     from suite.contract.cost import Budget
     from suite.contract.problem import Problem
     from suite.contract.searcher import Exhausted, Searcher
@@ -23,55 +24,27 @@ if TYPE_CHECKING:
     from suite.studies.experiment import run_experiment
     from suite.studies.search.run import search
 
-_HOME = {
-    "BitcertError": "suite.errors",
-    "Budget": "suite.contract.cost",
-    "Exhausted": "suite.contract.searcher",
-    "Fidelity": "suite.contract.trial",
-    "Layer": "suite.contract.space",
-    "Metrics": "suite.contract.trial",
-    "Policy": "suite.contract.space",
-    "Precision": "suite.contract.space",
-    "Problem": "suite.contract.problem",
-    "SearchSpace": "suite.contract.space",
-    "Searcher": "suite.contract.searcher",
-    "Trial": "suite.contract.trial",
-    "compare": "suite.studies.compare.run",
-    "examine": "suite.run.exam",
-    "load_comparison": "suite.studies.compare.run",
-    "load_problem": "suite.problems",
-    "load_run": "suite.run.state",
-    "make_searcher": "suite.run.registry",
-    "problem_names": "suite.problems",
-    "run_experiment": "suite.studies.experiment",
-    "search": "suite.studies.search.run",
-    "searcher_names": "suite.run.registry",
+_NAMES = {
+    "suite.certify.exam": ["ExamSettings"],
+    "suite.contract.cost": ["Budget"],
+    "suite.contract.problem": ["Problem"],
+    "suite.contract.searcher": ["Exhausted", "Searcher"],
+    "suite.contract.space": ["Layer", "Policy", "Precision", "SearchSpace"],
+    "suite.contract.trial": ["Fidelity", "Metrics", "Trial"],
+    "suite.errors": ["BitcertError"],
+    "suite.problems": ["load_problem", "problem_names"],
+    "suite.run.exam": ["examine"],
+    "suite.run.registry": ["make_searcher", "searcher_names"],
+    "suite.run.state": ["load_run"],
+    "suite.studies.compare.run": ["compare", "load_comparison"],
+    "suite.studies.experiment": ["run_experiment"],
+    "suite.studies.search.run": ["search"],
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = [
-    "BitcertError",
-    "Budget",
-    "Exhausted",
-    "Fidelity",
-    "Layer",
-    "Metrics",
-    "Policy",
-    "Precision",
-    "Problem",
-    "SearchSpace",
-    "Searcher",
-    "Trial",
-    "compare",
-    "examine",
-    "load_comparison",
-    "load_problem",
-    "load_run",
-    "make_searcher",
-    "problem_names",
-    "run_experiment",
-    "search",
-    "searcher_names",
-]
+__all__ = ["BitcertError", "Budget", "ExamSettings", "Exhausted", "Fidelity", "Layer", "Metrics", "Policy", "Precision"]
+__all__ += ["Problem", "SearchSpace", "Searcher", "Trial", "compare", "examine", "load_comparison", "load_problem"]
+__all__ += ["load_run", "make_searcher", "problem_names", "run_experiment", "search", "searcher_names"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
-"""What can be named: one registry for each kind of plug-in, and the one parser of ``name:option=value``.
+"""Plug-ins: one registry for each kind, and the one parser of ``name:option=value``.
 
-A thing of any kind is found in three ways: by a line in the tables below, by an entry point of another package (group
+A plug-in is found in three ways: by a line in the tables below, by an entry point of another package (group
 ``bitcert.searchers`` and so on), or as ``my_module:Thing``. Nothing is imported before it is used.
 """
 
@@ -32,10 +32,10 @@ class Kind:
     """A kind of plug-in.
 
     Attributes:
-        noun: What one is called, in messages.
-        group: Entry-point group in which other packages register theirs.
-        base: ``module:Class`` that all of them inherit from; empty where instances are registered.
-        builtin: Name -> ``module:attribute`` of those that come with bitcert.
+        noun: What messages call it.
+        group: Entry-point group of other packages' plug-ins.
+        base: ``module:Class`` that all of them inherit from; empty for none.
+        builtin: Name -> ``module:attribute`` of bitcert's own.
     """
 
     noun: str
@@ -53,7 +53,7 @@ class Kind:
         return next((name for name, known in self._targets().items() if known == target), target)
 
     def load(self, name: str) -> Any:
-        """What is registered under a name, or found at ``module:Thing``.
+        """Import what is registered under a name, or found at ``module:Thing``.
 
         Raises:
             BitcertError: If there is none, it cannot be imported, or it is of another kind.
@@ -69,9 +69,7 @@ class Kind:
         return found
 
     def parse(self, text: str) -> tuple[str, dict[str, Any]]:
-        """Read a name with options, such as ``arq:episodes=64`` or ``my_module:Thing:rate=0.1``.
-
-        Values are JSON where they can be, else text.
+        """Read a name with options, such as ``arq:episodes=64`` or ``my_module:Thing:rate=0.1``; see :func:`parse_options`.
 
         Raises:
             BitcertError: If a part after the name is not ``option=value``, or an option is given twice.
@@ -82,19 +80,17 @@ class Kind:
         return name, parse_options(given, self.noun)
 
     def options(self, name: str, given: Mapping[str, Any]) -> Any:
-        """The options of a registered thing as the dataclass that declares them; see :func:`read_options`."""
+        """Read the options of a plug-in into the dataclass that declares them; see :func:`read_options`."""
         found = self.load(name)
         return read_options(f"{self.noun} {name}", getattr(found, "Options", found), given)
 
     def make(self, text: str, **defaults: Any) -> Any:
-        """Make a thing that is itself the dataclass of its options.
+        """Make a plug-in that is itself the dataclass of its options from its name, with options after it.
 
-        Args:
-            text: Name, options after it.
-            **defaults: Values where the text has none, as far as the thing has such options.
+        ``defaults`` apply to options that the plug-in has and the text leaves out.
 
         Raises:
-            BitcertError: As :meth:`load`, :meth:`parse` and :meth:`options`, or if the thing is no dataclass.
+            BitcertError: As :meth:`load`, :meth:`parse` and :meth:`options`, or if it is no dataclass.
         """
         name, given = self.parse(text)
         found = self.load(name)
@@ -104,10 +100,7 @@ class Kind:
         return self.options(name, {key: value for key, value in defaults.items() if key in known} | given)
 
     def summary(self, name: str) -> str:
-        """First line of what a registered class says about itself, read from its source without importing it.
-
-        Empty for what is no class, or whose source is not there.
-        """
+        """First docstring line of a registered class, read from its source without importing it; empty if there is none."""
         module, _, attribute = self._targets()[name].partition(":")
         try:
             spec = importlib.util.find_spec(module)
@@ -130,7 +123,7 @@ class Kind:
 
 
 def parse_options(given: Sequence[str], noun: str) -> dict[str, Any]:
-    """Read ``option=value`` texts; values are JSON where they can be, else text.
+    """Read ``option=value`` texts; values are JSON if they parse, else text.
 
     Raises:
         BitcertError: If an item is not NAME=VALUE, or an option is given twice.
@@ -181,21 +174,21 @@ def read_options(what: str, options: type, given: Mapping[str, Any]) -> Any:
 
 
 def check_counts(options: object, **least: int) -> None:
-    """Raise BitcertError unless each named option is an integer of at least so much, or None."""
+    """Raise BitcertError unless each named option is None or an integer >= its minimum."""
     for name, value in _given(options, least):
         if type(value) is not int or value < least[name]:
             raise BitcertError(f"{name} must be an integer >= {least[name]}, got {value!r}")
 
 
 def check_positive(options: object, *names: str) -> None:
-    """Raise BitcertError unless each named option is a finite number above 0, or None."""
+    """Raise BitcertError unless each named option is None or a finite number > 0."""
     for name, value in _given(options, names):
         if type(value) not in (int, float) or not 0 < value < float("inf"):
             raise BitcertError(f"{name} must be a positive number, got {value!r}")
 
 
 def check_probabilities(options: object, *names: str) -> None:
-    """Raise BitcertError unless each named option is a number in 0..1, or None."""
+    """Raise BitcertError unless each named option is None or a number in 0..1."""
     for name, value in _given(options, names):
         if type(value) not in (int, float) or not 0 <= value <= 1:
             raise BitcertError(f"{name} must lie in 0..1, got {value!r}")
@@ -206,16 +199,21 @@ def _given(options: object, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """Split a list of names with options at its commas, but for those within a value: a name does not begin with a digit."""
+    """Split a list of names with options at its commas, except before a digit: no name begins with one, values may."""
     return tuple(re.split(r",(?!\d)", text))
 
 
-def _import(target: str, what: str) -> Any:
+def import_target(target: str) -> Any:
+    """Import ``module:attribute``; the module may be in the current folder."""
     module, _, attribute = target.partition(":")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+    return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
+
+
+def _import(target: str, what: str) -> Any:
     try:
-        return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
+        return import_target(target)
     except Exception as error:  # whatever the code of another package raises when it is imported
         raise BitcertError(f"{what} cannot be loaded from {target}: {type(error).__name__}: {error}") from error
 

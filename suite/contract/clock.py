@@ -1,4 +1,4 @@
-"""Where a run reads the time: a problem that replays a table brings its own clock."""
+"""The clock of a run: a problem that replays a table brings its own."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Something that tells the time."""
+    """A monotonic clock."""
 
     def now(self) -> float:
-        """Seconds since some moment, never fewer than before."""
+        """Seconds since a fixed moment, never decreasing."""
 
 
 class WallClock:
-    """The time that passes."""
+    """Real time."""
 
     def now(self) -> float:
         """Seconds of a monotonic clock."""

@@ -17,8 +17,7 @@ from suite.contract.space import FLOAT_BITS, MAX_BITS, MIN_BITS, Layer, Policy, 
 from suite.errors import BitcertError
 from suite.plugins import COSTS
 
-_MOST_TEXT = 100
-"""Characters of a budget's text."""
+_MOST_TEXT = 100  # characters of a budget
 
 _SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -43,13 +42,12 @@ class Cost(ABC):
         """What a layer costs at a precision: an integer >= 0 that never falls when bits are raised."""
 
     def constant(self, space: SearchSpace) -> int:
-        """What every policy of a space costs beside its layers."""
+        """Cost that every policy of a space has in addition to its layers."""
         return 0
 
     def total(self, space: SearchSpace, policy: Policy) -> int:
-        """What a policy costs, exact."""
-        layers = sum(map(self.of_layer, space.layers, policy.precisions))
-        return layers + self.constant(space)
+        """Cost of a policy, exact."""
+        return sum(map(self.of_layer, space.layers, policy.precisions)) + self.constant(space)
 
     def units(self, amount: int) -> int:
         """A cost in whole ``unit``, rounded up."""
@@ -96,7 +94,7 @@ def float_bops(space: SearchSpace) -> int:
 
 
 def cheapest(space: SearchSpace) -> Policy:
-    """The policy that costs least, whatever the cost: every variable at its lowest choice."""
+    """The cheapest policy under any cost: every variable at its lowest choice."""
     return space.uniform(space.choices[0])
 
 
@@ -105,8 +103,8 @@ class Budget:
     """The limit on one cost. Several limits at once are not supported yet.
 
     Attributes:
-        limit: Most that a feasible policy may cost, an integer in the units that ``cost`` counts (BOPs, or bits of a model).
-        text: The budget as it was asked for, such as ``"w3a3"``.
+        limit: Largest cost of a feasible policy, an integer in the units that ``cost`` counts (BOPs, or bits of a model).
+        text: The budget as given, such as ``"w3a3"``.
         cost: What is limited.
     """
 
@@ -138,10 +136,7 @@ def parse_budget(text: str | int, space: SearchSpace) -> Budget:
         if not all(MIN_BITS <= bits <= MAX_BITS for bits in (weight, activation)):
             raise BitcertError(f"bits of the budget {asked} must lie in {MIN_BITS}..{MAX_BITS}")
         free = sum(layer.macs for layer in space.layers if layer.name not in space.pinned)
-        pinned = sum(
-            cost.of_layer(layer, space.pinned[layer.name]) for layer in space.layers if layer.name in space.pinned
-        )
-        limit = int(free * weight * activation + pinned)
+        limit = int(free * weight * activation + _pinned(space, cost))
     elif share := found(r"(\d+)/0*([1-9]\d*)"):
         limit = int(float_bops(space) * Fraction(int(share[1]), int(share[2])))
     elif found(r"\d+"):
@@ -168,7 +163,7 @@ def parse_budget(text: str | int, space: SearchSpace) -> Budget:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Table:
-    """What the variables of a space cost, tabulated: every cost is a sum over layers, and a layer has two variables at most.
+    """Costs of the variables of a space: every cost is a sum over layers, and a layer has two variables at most.
 
     Attributes:
         fixed: What every policy costs: the pinned layers and the constant.
@@ -183,7 +178,7 @@ class _Table:
     walk: tuple[int, ...]
 
     def total(self, vector: Sequence[int]) -> int:
-        """What a policy costs, given as an index into the choices for each variable."""
+        """Cost of a policy, given as an index into the choices for each variable."""
         # Of a weight and its partner only the first is counted: both curves are the cost of the same layers.
         pairs = enumerate(self.partners)
         return self.fixed + sum(self.curves[v][vector[p]][vector[v]] for v, p in pairs if v <= p)
@@ -205,10 +200,13 @@ def _tabulate(space: SearchSpace, cost: Cost) -> _Table:
         others = [None if partner == variable else bits for bits in choices]
         curves.append(tuple(tuple(price(own, other or own) for own in choices) for other in others))
         partners.append(partner)
-    pinned = [cost.of_layer(layer, space.pinned[layer.name]) for layer in space.layers if layer.name in space.pinned]
     last_met = [max((slot % count, slot) for slot in slots) for slots in space.flat_variables]
     walk = sorted(range(len(last_met)), key=last_met.__getitem__, reverse=True)
-    return _Table(cost.constant(space) + sum(pinned), tuple(partners), tuple(curves), tuple(walk))
+    return _Table(cost.constant(space) + _pinned(space, cost), tuple(partners), tuple(curves), tuple(walk))
+
+
+def _pinned(space: SearchSpace, cost: Cost) -> int:
+    return sum(cost.of_layer(layer, space.pinned[layer.name]) for layer in space.layers if layer.name in space.pinned)
 
 
 def enforce_budget(space: SearchSpace, policy: Policy, budget: Budget) -> Policy:

@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,7 @@ from suite.contract.trial import Metrics, Trial
 from suite.errors import BitcertError
 from suite.plugins import OBJECTIVES
 
-Value = TypeVar("Value")
-
-_MOST_TEXT = 200
-"""Characters of an objective's text."""
+_MOST_TEXT = 200  # characters of an objective
 
 
 @dataclass(frozen=True)
@@ -29,18 +26,18 @@ class Objective(ABC):
 
     Attributes:
         radii: Radii at which the score needs certified accuracies.
-        text: The objective as asked for, such as ``"acr"`` or ``"certified@0.25,0.5+bops"``.
+        text: The objective as given, such as ``"acr"`` or ``"certified@0.25,0.5+bops"``.
         pareto: Whether fewer BOPs are a second objective.
     """
 
     certified: ClassVar[bool] = True
-    """Whether the score is made of certificates, and 0 where none can be had."""
+    """Whether the score is computed from certificates, and 0 without them."""
 
     is_radius: ClassVar[bool] = False
     """Whether the score is a radius, in the units of sigma, rather than a share of the images."""
 
     per_image: ClassVar[bool] = False
-    """Whether the score is the mean over images of :meth:`image_scores`; else reports have no intervals over images."""
+    """Whether the score is the mean of :meth:`image_scores`; otherwise reports show no intervals over images."""
 
     radii: tuple[float, ...] = field(default=(), init=False)
     text: str = field(default="", kw_only=True)
@@ -58,7 +55,7 @@ class Objective(ABC):
     def image_scores(
         self, labels: NDArray[np.int64], prediction: NDArray[np.int64], radius: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Split the score into what each image adds, shape ``(images,)``.
+        """Score each image, shape ``(images,)``; the score is their mean.
 
         Args:
             labels: True classes, shape ``(images,)``.
@@ -77,11 +74,7 @@ class ACR(Objective):
 
     is_radius: ClassVar[bool] = True
     per_image: ClassVar[bool] = True
-
-    @property
-    def label(self) -> str:
-        """ACR."""
-        return "ACR"
+    label = "ACR"
 
     def score(self, metrics: Metrics) -> float:
         """The mean over images of the radius if the prediction is right, else 0."""
@@ -99,11 +92,7 @@ class CleanAccuracy(Objective):
     """Accuracy without noise, which held-out certification keeps as an average only."""
 
     certified: ClassVar[bool] = False
-
-    @property
-    def label(self) -> str:
-        """Clean accuracy."""
-        return "clean accuracy"
+    label = "clean accuracy"
 
     def score(self, metrics: Metrics) -> float:
         """Share of images that the quantized network gets right without noise."""
@@ -132,7 +121,9 @@ class CertifiedAccuracy(Objective):
 
     def score(self, metrics: Metrics) -> float:
         """The mean over radii of the share of images predicted right with a certified radius >= it."""
-        certified = _measured(metrics.certified_accuracy, "certified accuracy")
+        certified = metrics.certified_accuracy
+        if certified is None:
+            raise BitcertError("the problem does not measure certified accuracy; choose another objective")
         return sum(certified[radius] for radius in self.radii) / len(self.radii)
 
     def image_scores(
@@ -142,12 +133,6 @@ class CertifiedAccuracy(Objective):
         certified = radius[:, None] >= np.array(self.radii)
         shares: NDArray[np.float64] = ((prediction == labels)[:, None] & certified).mean(axis=1)
         return shares
-
-
-def _measured(value: Value | None, what: str) -> Value:
-    if value is None:
-        raise BitcertError(f"the problem does not measure {what}; choose another objective")
-    return value
 
 
 def parse_objective(text: str) -> Objective:
@@ -203,16 +188,16 @@ def check_radii(radii: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def nondominated(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
-    """The trials that no other one beats in both score and BOPs, by ascending BOPs; failed trials are left out."""
-    finished = [trial for trial in trials if trial.metrics is not None]
+    """The Pareto front of score and BOPs, by ascending BOPs; failed trials are left out."""
+    finished = [
+        (trial.metrics.bops, -objective.score(trial.metrics), trial.number, trial)
+        for trial in trials
+        if trial.metrics is not None
+    ]
     front: list[Trial] = []
-    best = float("-inf")
-    for trial in sorted(
-        finished, key=lambda t: (t.metrics.bops, -objective.score(t.metrics), t.number) if t.metrics else ()
-    ):
-        assert trial.metrics is not None
-        score = objective.score(trial.metrics)
-        if score > best:
+    least = float("inf")
+    for _, loss, _, trial in sorted(finished, key=lambda row: row[:3]):
+        if loss < least:
             front.append(trial)
-            best = score
+            least = loss
     return front

@@ -1,4 +1,4 @@
-"""What a searcher may learn of a problem's network beside evaluations: losses, derivatives and learned steps, all metered."""
+"""What a searcher may learn of a problem's network besides evaluations: losses, derivatives and learned steps, metered."""
 
 from __future__ import annotations
 
@@ -19,18 +19,15 @@ PARTS: tuple[Part, ...] = ("weight", "activation")
 GRADIENT_PASSES = 3
 """Forward passes charged for a gradient, per row: a backward pass costs about two forward ones."""
 
-PATH_PASSES, OWN_PASSES = 4, 2
-"""What a Hessian-vector product is charged beside the gradient it starts from, see :func:`product_passes`."""
-
 
 @dataclass(frozen=True, slots=True)
 class ProbeSettings:
-    """What a probe looks at.
+    """The images and noise of a probe.
 
     Attributes:
         images: Training images, drawn without replacement.
-        noise: Noise samples of each image at the problem's sigma; 0 for the images as they are.
-        seed: Of the choice of images and of their noise.
+        noise: Noise samples of each image at the problem's sigma; 0 for clean images.
+        seed: Seed of the choice of images and of their noise.
     """
 
     images: int = 128
@@ -73,19 +70,17 @@ def product_passes(space: SearchSpace, vectors: Sequence[Mapping[int, NDArray[np
     """
     shares = np.array([layer.macs for layer in space.layers], dtype=float)
     shares /= shares.sum()
-    return float(
-        sum(PATH_PASSES * shares[min(vector) :].sum() + OWN_PASSES * shares[list(vector)].sum() for vector in vectors)
-    )
+    return float(sum(4 * shares[min(vector) :].sum() + 2 * shares[list(vector)].sum() for vector in vectors))
 
 
 class Derivatives(ABC):
     """First and second derivatives of the loss by the weights, or by the inputs, of the quantizable layers.
 
-    For weights the loss is the mean over all rows. For inputs every row has its own loss and its own Hessian: what
-    belongs to a layer has one line a row, and products never mix rows.
+    For weights the loss is the mean over all rows. For inputs every row has its own loss and its own Hessian, and
+    products never mix rows.
 
     Attributes:
-        shapes: Of what belongs to each layer: ``(1, weights)``, or ``(rows, inputs)``.
+        shapes: Shape of each layer's derivatives: ``(1, weights)``, or ``(rows, inputs)``.
     """
 
     shapes: tuple[tuple[int, int], ...]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 MAX_SIGMA = 100.0
-"""Largest noise level: images lie in [0, 1], so that nothing is left of them long before."""
+"""Largest noise level: images lie in [0, 1], so far less already drowns them."""
 
 
 def check_sigma(sigma: float) -> None:
@@ -36,7 +36,7 @@ def check_seed(seed: int) -> None:
 
 
 class Meter:
-    """Counts the forward passes charged by a problem; never goes backward."""
+    """Counts the forward passes charged by a problem; never decreases."""
 
     def __init__(self) -> None:
         self._forward_passes = 0
@@ -69,7 +69,7 @@ class Problem(ABC):
         seed: Root seed of noise and calibration.
         fidelity: The fidelity a search uses unless told otherwise.
         meter: Forward passes charged so far.
-        clock: Tells the time of evaluations and limits.
+        clock: Times evaluations and limits.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Problem(ABC):
         return bops(self.space, policy)
 
     def cost(self, policy: Policy) -> int:
-        """What the budget limits of a policy, exact, in the units of ``budget.limit``."""
+        """Cost of a policy under the budget's rule, exact, in the units of ``budget.limit``."""
         return self.budget.cost.total(self.space, policy)
 
     def is_feasible(self, policy: Policy) -> bool:
@@ -96,7 +96,7 @@ class Problem(ABC):
         return policy in self.space and self.budget.allows(self.space, policy)
 
     def largest_uniform(self) -> Policy | None:
-        """The uniform policy with the most bits that is feasible; None if none is."""
+        """The feasible uniform policy with the most bits; None if none is feasible."""
         feasible = [policy for bits in self.space.choices if self.is_feasible(policy := self.space.uniform(bits))]
         return feasible[-1] if feasible else None
 
@@ -131,19 +131,19 @@ class Problem(ABC):
 
     @abstractmethod
     def probes(self, settings: ProbeSettings) -> Probes:
-        """What searchers may measure of the network beside evaluations, on training images; charges the meter."""
+        """What searchers may measure of the network besides evaluations, on training images; charges the meter."""
 
     @abstractmethod
     def check_fidelity(self, fidelity: Fidelity) -> None:
-        """Raise BitcertError if evaluations cannot spend that much; warn if they cannot measure the objective with it."""
+        """Raise BitcertError if evaluations do not support a fidelity; warn if it is too low to measure the objective."""
 
     def default_fidelity(self) -> Fidelity:
-        """``fidelity`` with no more images than there are; may read the data."""
+        """:attr:`fidelity`, limited to the images available; may read the data."""
         return self.fidelity
 
     @property
     def estimates(self) -> bool:
-        """Whether evaluations are mere estimates, so that a search measures its best policies again by default."""
+        """Whether evaluations are estimates only, so that a search measures its best policies again by default."""
         return False
 
     def second_look(self, fidelity: Fidelity) -> Fidelity:
@@ -152,4 +152,4 @@ class Problem(ABC):
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
-        """What identifies the problem in a record: JSON-ready, without anything that differs between equal problems."""
+        """What identifies the problem in a record: JSON-ready, the same for equal problems."""

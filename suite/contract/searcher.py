@@ -20,8 +20,8 @@ class Searcher(ABC):
     """Proposes feasible policies and learns from trials.
 
     A searcher is a deterministic function of its problem, its seed, its options and the sequence of calls: it keeps all
-    randomness in a generator of its own. That is what makes a run resumable by replay. It reads ``problem.space``,
-    ``problem.budget`` and ``problem.objective``; whatever else it uses of the problem is metered.
+    randomness in a generator of its own, so that a run can resume by replay. It reads ``problem.space``,
+    ``problem.budget`` and ``problem.objective``; everything else it uses of the problem is metered.
 
     A method with options names their frozen dataclass as ``Options`` and takes one as its third argument, or None for the
     defaults.
@@ -52,7 +52,7 @@ class Searcher(ABC):
         """Propose a feasible policy.
 
         Args:
-            pending: Trials proposed earlier and not told yet, in order; a method should not just propose them again.
+            pending: Trials proposed but not yet told, in order; a method should avoid proposing them again.
 
         Raises:
             Exhausted: When the method has no more to propose.

@@ -15,8 +15,7 @@ from suite.errors import BitcertError
 
 MIN_BITS, MAX_BITS = 2, 8
 FLOAT_BITS = 32
-MOST_TEXT = 1_000_000
-"""Characters of a policy's text: enough for 100,000 layers."""
+_MOST_TEXT = 1_000_000  # characters of a policy: enough for 100,000 layers
 
 
 class Precision(NamedTuple):
@@ -73,12 +72,12 @@ class Policy:
 
     @property
     def weights(self) -> tuple[int, ...]:
-        """Weight bits, one a layer."""
+        """Weight bits, one per layer."""
         return tuple([precision.weight for precision in self.precisions])
 
     @property
     def activations(self) -> tuple[int, ...]:
-        """Activation bits, one a layer."""
+        """Activation bits, one per layer."""
         return tuple([precision.activation for precision in self.precisions])
 
     def to_dict(self) -> dict[str, list[int]]:
@@ -97,7 +96,7 @@ class Policy:
             BitcertError: If it is anything else: other, missing or repeated keys, or bits that are not integers in 1..32.
         """
         try:
-            content = json.loads(text, object_pairs_hook=_without_repetition) if len(text) <= MOST_TEXT else None
+            content = json.loads(text, object_pairs_hook=_without_repetition) if len(text) <= _MOST_TEXT else None
         except (ValueError, RecursionError):
             content = None
         return cls.from_dict(content)

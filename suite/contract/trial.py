@@ -16,8 +16,8 @@ class Fidelity:
 
     Attributes:
         images: Number of search images, the first ones of the split.
-        noise: Noise samples that count towards each image's bound or estimate (n of the certificate; the most of them
-            for methods that choose).
+        noise: Noise samples of each image's bound or estimate (n of the certificate; an upper limit for methods that
+            stop early).
         finetune_steps: Optimizer steps of quantization-aware finetuning before the measurement.
     """
 
@@ -34,7 +34,7 @@ class Fidelity:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """What one evaluation measured, with what it cost. What a family of problems does not measure is None.
+    """What one evaluation measured and spent; None where a family of problems does not measure a value.
 
     Attributes:
         clean_accuracy: Share of images that the quantized network gets right without noise.
@@ -43,11 +43,11 @@ class Metrics:
         bops: BOPs of the policy.
         forward_passes: Images pushed through the network; one finetuning image counts 3.
         seconds: Time it took, by the problem's clock.
-        alpha: Failure probability: of each image's certificate, of the bounds on the set together (``"aggregate"``), or 1
-            where nothing is promised (``"ranking"``).
+        alpha: Failure probability of each image's certificate, or of all bounds on the set (``"aggregate"``); 1 without
+            a guarantee (``"ranking"``).
         method: The certifier, options after its name if any.
         values: Whatever else the family measures, by name.
-        norm: Norm of the certified radii; None where there are none.
+        norm: Norm of the certified radii; None without certificates.
     """
 
     clean_accuracy: float | None
@@ -86,12 +86,10 @@ class Metrics:
         return self.certified_accuracy or {}
 
     def to_dict(self) -> dict[str, Any]:
-        """As a JSON-ready dictionary; radii become text, and extras are left out where there are none."""
+        """As a JSON-ready dictionary; radii become text, empty ``values`` and the default norm are left out."""
         content = {name: getattr(self, name) for name in self.__slots__}
         if self.certified_accuracy is not None:
-            content["certified_accuracy"] = {
-                radius_text(radius): share for radius, share in self.certified_accuracy.items()
-            }
+            content["certified_accuracy"] = {radius_text(r): share for r, share in self.certified_accuracy.items()}
         content["values"] = dict(self.values)
         if not self.values:
             del content["values"]
@@ -106,14 +104,13 @@ class Metrics:
         Raises:
             BitcertError: If a value is missing, unknown or of the wrong type.
         """
-        known = cls.__slots__
-        missing = [name for name in known if name not in content and name not in ("values", "norm")]
-        unknown = [name for name in content if name not in known]
-        if missing or unknown:
-            what = f"lack {', '.join(missing)}" if missing else f"have unknown values: {', '.join(unknown)}"
-            raise BitcertError(f"the metrics {what}")
+        content = {"values": {}, "norm": "l2", **content}
+        if missing := [name for name in _KINDS if name not in content]:
+            raise BitcertError(f"the metrics lack {', '.join(missing)}")
+        if unknown := [name for name in content if name not in _KINDS]:
+            raise BitcertError(f"the metrics have unknown values: {', '.join(unknown)}")
         for name, kinds in _KINDS.items():
-            if name in content and type(content[name]) not in kinds:
+            if type(content[name]) not in kinds:
                 raise BitcertError(f"{name} of metrics cannot be {content[name]!r}")
         if min(content["bops"], content["forward_passes"]) < 0:
             raise BitcertError(
@@ -123,10 +120,10 @@ class Metrics:
         try:
             if certified is not None:
                 certified = {float(radius): float(share) for radius, share in certified.items()}
-            values = {name: float(value) for name, value in content.get("values", {}).items()}
+            values = {name: float(value) for name, value in content["values"].items()}
         except (TypeError, ValueError) as error:
             raise BitcertError(f"metrics need numbers: {error}") from None
-        return cls(**{**content, "certified_accuracy": certified, "values": values})
+        return cls(**(content | {"certified_accuracy": certified, "values": values}))
 
 
 _NUMBER = (float, int)
@@ -161,8 +158,8 @@ class Trial:
         metrics: What was measured; None while pending or after a failure.
         failure: Why the evaluation failed; None otherwise.
         repeat_of: Number of the earlier trial with the same policy, fidelity and seed, whose metrics were reused at no spend.
-        wasted: Forward passes that a failed evaluation had made, as far as they were charged.
-        retryable: Whether another try may succeed; not so where the evaluation itself failed, as by divergence.
+        wasted: Forward passes charged by a failed evaluation.
+        retryable: Whether another attempt may succeed; not after a failure of the evaluation itself, such as divergence.
     """
 
     number: int

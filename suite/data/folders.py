@@ -80,10 +80,10 @@ def load_image_folder(folder: Path, name: str = "imagenet", size: int = IMAGENET
 
     paths = [Path(path) for part in ("train", "val") for path, _ in files[part]]
     keys = [path.relative_to(folder).as_posix() for path in paths]
-    training, count = len(files["train"]), len(paths)
+    training = len(files["train"])
     ranked = shuffled(np.arange(training), keys[:training])
-    calibration = min(_CALIBRATION, training // 8)
-    search = min(_SEARCH, training // 4)
+    bounds = np.cumsum([min(_CALIBRATION, training // 8), min(_SEARCH, training // 4)])
+    calibration, search, train = np.split(ranked, bounds)
     return assemble(
         name=name,
         shape=(3, size, size),
@@ -91,10 +91,10 @@ def load_image_folder(folder: Path, name: str = "imagenet", size: int = IMAGENET
         labels=np.array([label for part in ("train", "val") for _, label in files[part]], dtype=np.int64),
         source=ImageFiles(paths, size),
         members={
-            "train": np.sort(ranked[calibration + search :]),
-            "calibration": ranked[:calibration],
-            "search": ranked[calibration : calibration + search],
-            "exam": shuffled(np.arange(training, count), keys[training:]),
+            "train": np.sort(train),
+            "calibration": calibration,
+            "search": search,
+            "exam": shuffled(np.arange(training, len(paths)), keys[training:]),
         },
         content=(f"{key} {path.stat().st_size}\n".encode() for key, path in zip(keys, paths, strict=True)),
     )

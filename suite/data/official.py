@@ -67,12 +67,7 @@ def split_official(
     The last 5,000 training images are held out, or the last tenth if that is less: a fifth of them for calibration, the rest
     for the search. Ids number the training images first, then the test images.
 
-    Args:
-        name: Registered name.
-        x_train: Training images, shape ``(images, channels, height, width)``.
-        y_train: Their classes 0..9, shape ``(images,)``.
-        x_test: Test images.
-        y_test: Their classes.
+    Images are uint8, shape ``(images, channels, height, width)``; labels are 0..9, shape ``(images,)``.
 
     Raises:
         BitcertError: If there are too few images, or a label is not a class.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ from suite.contract.space import Layer
 from suite.errors import BitcertError, unknown_name
 from suite.networks.layers import trace_layers
 from suite.networks.own import build_own, is_own
-from suite.networks.residual import ResidualNetwork
+from suite.networks.residual import ResidualNetwork, Shortcut
 
 Statistics = Sequence[float]
 
@@ -20,35 +20,15 @@ _CIFAR = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 _GRAY = ((0.5,), (0.5,))
 
 
-def _resnet18(classes: int, mean: Statistics, std: Statistics) -> nn.Module:
-    from suite.networks.imagenet import ImageNetResNet
-
-    return ImageNetResNet(bottleneck=False, blocks=(2, 2, 2, 2), classes=classes, mean=mean, std=std)
-
-
-def _resnet50(classes: int, mean: Statistics, std: Statistics) -> nn.Module:
-    from suite.networks.imagenet import ImageNetResNet
-
-    return ImageNetResNet(bottleneck=True, blocks=(3, 4, 6, 3), classes=classes, mean=mean, std=std)
-
-
-def _mobilenet_v2(classes: int, mean: Statistics, std: Statistics) -> nn.Module:
-    from suite.networks.imagenet import ImageNetMobileNet
-
-    return ImageNetMobileNet(classes, mean, std)
-
-
-_SMALL: Mapping[str, Callable[[int, Statistics, Statistics], nn.Module]] = {
-    "resnet8": lambda classes, mean, std: ResidualNetwork(1, classes, mean, std, shortcut="projection"),
-    "resnet20": lambda classes, mean, std: ResidualNetwork(3, classes, mean, std),
-    "resnet32": lambda classes, mean, std: ResidualNetwork(5, classes, mean, std),
-    "resnet56": lambda classes, mean, std: ResidualNetwork(9, classes, mean, std),
+_SMALL: Mapping[str, tuple[int, Shortcut]] = {
+    "resnet8": (1, "projection"),
+    "resnet20": (3, "padding"),
+    "resnet32": (5, "padding"),
+    "resnet56": (9, "padding"),
 }
-_LARGE: Mapping[str, Callable[[int, Statistics, Statistics], nn.Module]] = {
-    "resnet18": _resnet18,
-    "resnet50": _resnet50,
-    "mobilenet_v2": _mobilenet_v2,
-}
+"""Blocks per stage, and the shortcut."""
+
+_LARGE = ("resnet18", "resnet50", "mobilenet_v2")
 NETWORKS = (*_SMALL, *_LARGE)
 
 
@@ -94,7 +74,12 @@ def build_network(
             f"{name} with {channels} channels needs as many means and standard deviations, got {list(mean)}"
         )
     with torch.random.fork_rng(devices=[]), torch.device(device):
-        network = (_LARGE if name in _LARGE else _SMALL)[name](classes, mean, std)
+        if name in _SMALL:
+            network: nn.Module = ResidualNetwork(_SMALL[name][0], classes, mean, std, _SMALL[name][1])
+        else:
+            from suite.networks.imagenet import build_imagenet
+
+            network = build_imagenet(name, classes, mean, std)
     for module in network.modules():
         if isinstance(module, nn.ReLU | nn.ReLU6):
             module.inplace = False
@@ -107,12 +92,8 @@ def network_layers(name: str, classes: int, shape: tuple[int, int, int]) -> tupl
     """Layers of a network by name, in execution order; large networks are traced without weights.
 
     torchvision's networks are traced on the meta device. The small ones are not: the first convolution on that device makes
-    PyTorch import so much code that it takes a hundred times longer than running them.
-
-    Args:
-        name: Name of the network.
-        classes: Number of classes.
-        shape: Channels, height and width of an image.
+    PyTorch import so much code that it takes a hundred times longer than running them. The arguments are those of
+    :func:`build_network`, with channels, height and width of an image as ``shape``.
 
     Raises:
         BitcertError: If the name is unknown, or the network does not accept such an image.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,19 +129,16 @@ def _read(path: Path) -> State:
                 f"checkpoint {path} is refused: it holds the Python object {named[1]}, which could run code, and only "
                 "tensors are read; save its state dict alone"
             ) from error
-        raise _damaged(path, error) from error
+        reason = str(error).splitlines()[0] if isinstance(error, SafetensorError | OSError) else type(error).__name__
+        raise BitcertError(
+            f"checkpoint {path} is damaged or not a checkpoint ({reason}); make or fetch it again"
+        ) from error
     for holder in _HOLDERS:
         if isinstance(content, Mapping) and isinstance(content.get(holder), Mapping):
             content = content[holder]
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise BitcertError(f"checkpoint {path} holds no state dict: names with tensors, or these under 'state_dict'")
     return {str(name): tensor for name, tensor in content.items()}
-
-
-def _damaged(path: Path, error: Exception) -> BitcertError:
-    told = isinstance(error, SafetensorError | OSError)
-    reason = str(error).splitlines()[0] if told else type(error).__name__
-    return BitcertError(f"checkpoint {path} is damaged or not a checkpoint ({reason}); make or fetch it again")
 
 
 def _unwrapped(state: State, expected: State) -> State:
@@ -163,11 +160,10 @@ def _check_fit(path: Path, state: State, expected: State) -> None:
         if name in state and state[name].shape != own.shape
     ]
     faults = (("lacks", missing), ("has unknown", unexpected), ("has other shapes:", shapes))
-    told = [f"{what} {_first_few(names)}" for what, names in faults if names]
+    told = [
+        f"{what} {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        for what, names in faults
+        if names
+    ]
     if told:
         raise BitcertError(f"checkpoint {path} does not fit the network: it {'; it '.join(told)}")
-
-
-def _first_few(names: Iterable[str], shown: int = 3) -> str:
-    listed = list(names)
-    return ", ".join(listed[:shown]) + (f" and {len(listed) - shown} more" if len(listed) > shown else "")

@@ -5,49 +5,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 from torchvision.models.mobilenetv2 import MobileNetV2
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from suite.networks.normalization import Normalization
 
+_RESNETS = {"resnet18": (BasicBlock, [2, 2, 2, 2]), "resnet50": (Bottleneck, [3, 4, 6, 3])}
+"""Kind of block (bottlenecks have their stride in the 3x3, 'v1.5'), and blocks per stage."""
 
-class ImageNetResNet(ResNet):  # type: ignore[misc]  # torchvision is untyped
-    """torchvision's ResNet for images in [0, 1].
 
-    Args:
-        bottleneck: Whether blocks are bottlenecks of three convolutions, with the stride in the 3x3 ('v1.5').
-        blocks: Blocks in each of the four stages.
-        classes: Number of classes.
-        mean: Normalization, one number per channel of the image.
-        std: Standard deviations, likewise.
-    """
+class _Normalized(nn.Module):
+    """Mixin: the network takes images in [0, 1], shape ``(images, 3, height, width)``."""
 
-    def __init__(
-        self, bottleneck: bool, blocks: Sequence[int], classes: int, mean: Sequence[float], std: Sequence[float]
-    ) -> None:
-        super().__init__(Bottleneck if bottleneck else BasicBlock, list(blocks), num_classes=classes)
-        self.normalization = Normalization(mean, std)
+    normalization: Normalization
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits, shape ``(images, classes)``, of images in [0, 1], shape ``(images, 3, height, width)``."""
-        logits: torch.Tensor = self._forward_impl(self.normalization(images))
+        logits: torch.Tensor = super().forward(self.normalization(images))
         return logits
 
 
-class ImageNetMobileNet(MobileNetV2):  # type: ignore[misc]  # torchvision is untyped
-    """torchvision's MobileNetV2 for images in [0, 1]; without dropout, so that training uses no hidden randomness.
+class _ResNet(_Normalized, ResNet):  # type: ignore[misc]  # torchvision is untyped
+    pass
 
-    Args:
-        classes: Number of classes.
-        mean: Normalization, one number per channel of the image.
-        std: Standard deviations, likewise.
-    """
 
-    def __init__(self, classes: int, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__(num_classes=classes, dropout=0.0)
-        self.normalization = Normalization(mean, std)
+class _MobileNet(_Normalized, MobileNetV2):  # type: ignore[misc]  # torchvision is untyped
+    pass
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits, shape ``(images, classes)``, of images in [0, 1], shape ``(images, 3, height, width)``."""
-        logits: torch.Tensor = self._forward_impl(self.normalization(images))
-        return logits
+
+def build_imagenet(name: str, classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """Build torchvision's network of a name; without dropout, so that training uses no hidden randomness."""
+    if name in _RESNETS:
+        block, blocks = _RESNETS[name]
+        network: nn.Module = _ResNet(block, blocks, num_classes=classes)
+    else:
+        network = _MobileNet(num_classes=classes, dropout=0.0)
+    network.normalization = Normalization(mean, std)
+    return network

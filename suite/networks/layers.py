@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -21,11 +20,11 @@ def trace_layers(network: nn.Module, shape: tuple[int, int, int]) -> tuple[Layer
     """Find every Conv2d and Linear that a forward pass executes, in order of first execution, with its cost.
 
     MACs are counted from the outputs that the layer actually produces, so they are exact for strides, dilation, groups and any
-    padding; repeated calls of a module add up. One image passes in eval mode without gradients; the network's state is
+    padding; repeated calls of a module add up. One image passes in eval mode without gradients, then the training flags are
     restored. The network may be on the meta device.
 
     Args:
-        network: The network; its training flags are restored.
+        network: The network.
         shape: Channels, height and width of an image.
 
     Raises:
@@ -40,15 +39,22 @@ def trace_layers(network: nn.Module, shape: tuple[int, int, int]) -> tuple[Layer
             )
         calls.setdefault(module, []).append((inputs[0].shape, output.shape))
 
-    with _watched(network, record), torch.no_grad():
-        some = next(network.parameters(), torch.empty(0))
-        try:
-            network(torch.zeros((1, *shape), device=some.device, dtype=some.dtype))
-        except BitcertError:
-            raise
-        except Exception as error:  # a user's network may fail in any way
-            reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-            raise BitcertError(f"the network cannot take an image of shape {shape}: {reason}") from error
+    training = {module: module.training for module in network.modules()}
+    hooks = [module.register_forward_hook(record) for module in training if _is_layer(module)]
+    some = next(network.parameters(), torch.empty(0))
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros((1, *shape), device=some.device, dtype=some.dtype))
+    except BitcertError:
+        raise
+    except Exception as error:  # a user's network may fail in any way
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise BitcertError(f"the network cannot take an image of shape {shape}: {reason}") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, flag in training.items():
+            module.training = flag
     if not calls:
         raise BitcertError("the network executes no Conv2d or Linear module, and bitcert quantizes no others")
     names = {module: name for name, module in network.named_modules()}
@@ -76,21 +82,6 @@ def _is_layer(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d | nn.Linear)
 
 
-@contextmanager
-def _watched(network: nn.Module, record: Callable[..., None]) -> Iterator[None]:
-    """Call ``record`` after every layer's forward, with the network in eval mode, until the block ends."""
-    training = {module: module.training for module in network.modules()}
-    hooks = [module.register_forward_hook(record) for module in training if _is_layer(module)]
-    try:
-        network.eval()
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, flag in training.items():
-            module.training = flag
-
-
 def _describe(name: str, module: nn.Module, calls: Sequence[tuple[torch.Size, torch.Size]]) -> Layer:
     assert isinstance(module, nn.Conv2d | nn.Linear)
     macs = sum(output.numel() for _, output in calls) * module.weight[0].numel()
@@ -106,13 +97,8 @@ def _describe(name: str, module: nn.Module, calls: Sequence[tuple[torch.Size, to
         biases=biases,
         in_channels=module.in_channels,
         out_channels=module.out_channels,
-        kernel=_pair(module.kernel_size),
-        stride=_pair(module.stride),
+        kernel=(module.kernel_size[0], module.kernel_size[1]),
+        stride=(module.stride[0], module.stride[1]),
         groups=module.groups,
         input_size=(calls[0][0][-2], calls[0][0][-1]),
     )
-
-
-def _pair(size: tuple[int, ...]) -> tuple[int, int]:
-    height, width = size
-    return height, width

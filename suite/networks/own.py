@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -16,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from suite.contract.space import Layer
 from suite.errors import BitcertError
 from suite.networks.layers import untraced_layers
+from suite.plugins import import_target
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 _COMPUTING = ("forward", "_conv_forward")
@@ -39,12 +37,8 @@ def build_own(name: str) -> nn.Module:
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name or module_name.endswith(".py"):
         raise BitcertError(f"{name!r} names no function; give MODULE:FUNCTION, with the module written without .py")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
-        network = function()
+        network = import_target(name)()
     except Exception as error:  # a user's code may fail in any way
         raise BitcertError(
             f"the network {name} cannot be built ({type(error).__name__}: {error}); give MODULE:FUNCTION, where the function takes "
@@ -129,18 +123,12 @@ class Unquantized:
 def find_unquantized(network: nn.Module, layers: Sequence[Layer], shape: tuple[int, int, int]) -> Unquantized:
     """Find the parts of a network that are not quantized layers, including their multiply-accumulates."""
     bypassed = untraced_layers(network, layers)
-    known = {
-        id(parameter) for name in (layer.name for layer in layers) for parameter in _own(network.get_submodule(name))
-    }
-    known |= {id(parameter) for name in bypassed for parameter in _own(network.get_submodule(name))}
-    known |= {id(parameter) for module in network.modules() if isinstance(module, _NORMS) for parameter in _own(module)}
+    listed = {*(layer.name for layer in layers), *bypassed}
+    told = [module for name, module in network.named_modules() if name in listed or isinstance(module, _NORMS)]
+    known = {id(parameter) for module in told for parameter in module.parameters(recurse=False)}
     others = tuple(name for name, parameter in network.named_parameters() if id(parameter) not in known)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, *shape))
     every = counter.get_total_flops() // _FLOPS_PER_MAC
     outside = max(0, every - sum(layer.macs for layer in layers))
     return Unquantized(bypassed, others, outside, outside / every)
-
-
-def _own(module: nn.Module) -> list[nn.Parameter]:
-    return list(module.parameters(recurse=False))

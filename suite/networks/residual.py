@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -62,7 +63,12 @@ class ResidualBlock(nn.Module):
         self.relu1 = nn.ReLU()
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels)
-        self.downsample = _shortcut(in_channels, out_channels, stride, shortcut)
+        self.downsample: nn.Module = nn.Identity()
+        if stride == 2 and shortcut == "padding":
+            self.downsample = PaddingShortcut(in_channels)
+        elif stride == 2:
+            projection = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
         self.relu2 = nn.ReLU()
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -84,15 +90,6 @@ class PaddingShortcut(nn.Module):
         return functional.pad(features[:, :, ::2, ::2], (0, 0, 0, 0, self.channels // 2, self.channels // 2))
 
 
-def _shortcut(in_channels: int, out_channels: int, stride: int, shortcut: Shortcut) -> nn.Module:
-    if in_channels == out_channels:
-        return nn.Identity()
-    if shortcut == "padding":
-        return PaddingShortcut(in_channels)
-    projection = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
-    return nn.Sequential(projection, nn.BatchNorm2d(out_channels))
-
-
 def _stage(blocks: int, in_channels: int, out_channels: int, shortcut: Shortcut) -> nn.Sequential:
-    widths = [in_channels] + [out_channels] * blocks
-    return nn.Sequential(*(ResidualBlock(widths[i], widths[i + 1], shortcut) for i in range(blocks)))
+    widths = pairwise([in_channels] + [out_channels] * blocks)
+    return nn.Sequential(*(ResidualBlock(*channels, shortcut) for channels in widths))

@@ -1,10 +1,4 @@
-"""What every certifier has to pass: inherit from one class and say how yours is built.
-
-Example:
-    >>> class TestMine(CertifierConformance):
-    ...     def make(self):
-    ...         return Mine(tolerance=0.1)
-"""
+"""What every certifier has to pass."""
 
 from __future__ import annotations
 
@@ -59,7 +53,7 @@ def _scores(images: int, n: int, alpha: float) -> SetScores:
 
 
 class _HalfSpaceSetup(Setup):
-    """Bases that predict like a half space beside the one measured, and scores for its images."""
+    """Bases that predict like another half space than the one measured, and scores for its images."""
 
     def float_base(self, task: Task) -> BaseRecord:
         return record_base(task.sampler(HalfSpace(0.02)), n0=10 * task.n0, n=10 * task.n)

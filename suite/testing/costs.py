@@ -1,10 +1,4 @@
-"""What every cost has to pass: inherit from one class and say how yours is built.
-
-Example:
-    >>> class TestMine(CostConformance):
-    ...     def make(self):
-    ...         return Mine(rate=2)
-"""
+"""What every cost has to pass."""
 
 from __future__ import annotations
 

@@ -1,10 +1,4 @@
-"""What every objective has to pass: inherit from one class and say how yours is built.
-
-Example:
-    >>> class TestMine(ObjectiveConformance):
-    ...     def make(self):
-    ...         return Mine(share=0.5)
-"""
+"""What every objective has to pass."""
 
 from __future__ import annotations
 

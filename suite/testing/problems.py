@@ -1,10 +1,4 @@
-"""What every problem has to pass: inherit from one class and say how yours is built.
-
-Example:
-    >>> class TestMine(ProblemConformance):
-    ...     def make(self):
-    ...         return MyProblem(seed=0)
-"""
+"""What every problem has to pass."""
 
 from __future__ import annotations
 

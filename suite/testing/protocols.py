@@ -1,10 +1,4 @@
-"""What every protocol and post-step has to pass: inherit from one class and say how yours is built.
-
-Example:
-    >>> class TestMine(PreparationConformance):
-    ...     def make(self):
-    ...         return Mine(steps=4)
-"""
+"""What every protocol and post-step has to pass."""
 
 from __future__ import annotations
 

@@ -1,19 +1,11 @@
-"""What every searcher has to pass: inherit from one class and say how yours is built.
-
-Example:
-    >>> class TestMine(SearcherConformance):
-    ...     def make(self, problem, seed):
-    ...         return Mine(problem, seed)
-
-``python -m suite.testing.searchers FILE CLASS SEED`` prints what the searcher of such a class proposes.
-"""
+"""What every searcher has to pass; ``python -m suite.testing.searchers FILE CLASS SEED`` prints what one proposes."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import random
+import runpy
 import subprocess
 import sys
 from abc import ABC, abstractmethod
@@ -42,7 +34,7 @@ T_QUANTILE = 2.821  # Student's t at 0.99 with 9 degrees of freedom
 class SearcherConformance(ABC):
     """Feasibility, determinism, learning, and survival of what a run does to a searcher.
 
-    Subclasses define :meth:`make` and, where their method differs from the usual, the class attributes.
+    Subclasses define :meth:`make` and, where their method is unusual, the class attributes.
     """
 
     seeded: ClassVar[bool] = True
@@ -188,13 +180,7 @@ class SearcherConformance(ABC):
 
 
 def _print_trajectory(file: str, name: str, seed: str) -> None:
-    spec = importlib.util.spec_from_file_location("searcher_under_test", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    conformance: SearcherConformance = getattr(module, name)()
+    conformance: SearcherConformance = runpy.run_path(file)[name]()
     print(json.dumps(conformance.trajectory(int(seed))))
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from itertools import product
 
 from suite.contract import cost
-from suite.contract.objective import nondominated
 from suite.contract.problem import Problem
 from suite.contract.searcher import Exhausted, Searcher
 from suite.contract.space import Layer, Policy, Precision, SearchSpace
@@ -90,7 +89,7 @@ def drive(
     fails: Callable[[int], bool] = lambda number: False,
     between: Callable[[], None] = lambda: None,
 ) -> list[Trial]:
-    """Run a searcher until so many trials are proposed or it is exhausted; every proposal must be feasible.
+    """Run a searcher for a number of trials, or until it is exhausted; every proposal must be feasible.
 
     Args:
         searcher: Asked and told.
@@ -134,19 +133,3 @@ def drive(
 def best_score(problem: Problem, trials: list[Trial]) -> float:
     """The highest objective among the trials that did not fail."""
     return max(problem.objective.score(trial.metrics) for trial in trials if trial.metrics is not None)
-
-
-def hypervolume(problem: Problem, trials: list[Trial]) -> float:
-    """Area dominated in the plane of spent budget (towards the cheapest policy) and score, within the budget.
-
-    In units of score: the mean, over all limits between the cheapest policy's BOPs and the budget, of the best score
-    that the trials reach within that limit; 0 where they reach none.
-    """
-    least, limit = problem.bops(cost.cheapest(problem.space)), problem.budget.limit
-    front = nondominated(trials, problem.objective)
-    ends = [problem.bops(trial.policy) for trial in front[1:]] + [limit]
-    area = 0.0
-    for trial, end in zip(front, ends, strict=True):
-        assert trial.metrics is not None
-        area += (end - problem.bops(trial.policy)) * problem.objective.score(trial.metrics)
-    return area / (limit - least)

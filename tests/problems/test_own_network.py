@@ -172,7 +172,9 @@ def test_layers_that_compute_something_else_are_refused(tmp_path: Path, monkeypa
         def build():
             return nn.Sequential(Standardized(1, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 10))
     """
-    with pytest.raises(BitcertError, match=r"layers that are not plain Conv2d or Linear: 0 \(Standardized\)"):
+    with pytest.raises(
+        BitcertError, match=r"cannot quantize layers that are not plain Conv2d or Linear: 0 \(Standardized\)"
+    ):
         own_digits(bring(tmp_path, "standardized", standardized, monkeypatch))
     hooked = """
         def build():

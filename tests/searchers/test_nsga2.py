@@ -24,7 +24,7 @@ def test_generations_are_the_evaluated_policies_in_their_order() -> None:
     searcher = NSGA2(problem, 0, NSGA2Options(population=POPULATION))
     trials = drive(searcher, problem, 5 * POPULATION, fails=lambda number: number % 3 == 2)
     succeeded = [trial for trial in trials if trial.metrics is not None]
-    study = searcher.walled.study
+    study = searcher.study
     complete = study.get_trials(states=[TrialState.COMPLETE])
     assert [problem.space.decode(list(trial.params.values())) for trial in complete] == [t.policy for t in succeeded]
     assert [trial.values for trial in complete] == [[t.metrics.acr] for t in succeeded if t.metrics is not None]
@@ -37,7 +37,7 @@ def test_parents_are_the_best_of_all_generations() -> None:
     searcher = NSGA2(problem, 0, NSGA2Options(population=POPULATION))
     trials = drive(searcher, problem, 3 * POPULATION)
     searcher.ask()
-    study = searcher.walled.study
+    study = searcher.study
     assert isinstance(study.sampler, NSGAIISampler)
     parents = study.sampler.get_parent_population(study, 3)
     best = sorted((trial.metrics.measured("acr") for trial in trials if trial.metrics is not None), reverse=True)[

@@ -1,4 +1,4 @@
-"""The walled study leaves no trace outside: no log record, no changed verbosity; and it counts every result once."""
+"""The Optuna study leaves no trace outside: no log record, no changed verbosity; and it counts every result once."""
 
 import logging
 from collections.abc import Iterator
@@ -35,6 +35,6 @@ def test_a_result_told_twice_counts_once() -> None:
     problem = toy_problem()
     searcher = TPE(problem, seed=0)
     trials = drive(searcher, problem, 4)
-    before = len(searcher.walled.study.trials)
+    before = len(searcher.study.trials)
     searcher.tell(trials[0])
-    assert len(searcher.walled.study.trials) == before
+    assert len(searcher.study.trials) == before

@@ -5,11 +5,30 @@ from optuna.trial import TrialState
 
 from searchers.random_search import RandomSearch
 from searchers.tpe import TPE, TPEOptions
+from suite.contract.cost import cheapest
+from suite.contract.objective import nondominated
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
+from suite.contract.trial import Trial
 from suite.errors import BitcertError
 from suite.testing.searchers import SearcherConformance
-from suite.testing.toys import drive, hypervolume, toy_problem
+from suite.testing.toys import drive, toy_problem
+
+
+def hypervolume(problem: Problem, trials: list[Trial]) -> float:
+    """Area dominated in the plane of spent budget (towards the cheapest policy) and score, within the budget.
+
+    In units of score: the mean, over all limits between the cheapest policy's BOPs and the budget, of the best score
+    that the trials reach within that limit; 0 where they reach none.
+    """
+    least, limit = problem.bops(cheapest(problem.space)), problem.budget.limit
+    front = nondominated(trials, problem.objective)
+    ends = [problem.bops(trial.policy) for trial in front[1:]] + [limit]
+    area = 0.0
+    for trial, end in zip(front, ends, strict=True):
+        assert trial.metrics is not None
+        area += (end - problem.bops(trial.policy)) * problem.objective.score(trial.metrics)
+    return area / (limit - least)
 
 
 class TestTPE(SearcherConformance):
@@ -21,7 +40,7 @@ def test_suggestions_over_the_budget_are_told_as_violated_constraints_without_a_
     problem = toy_problem(budget="w2.2a2.2")
     searcher = TPE(problem, seed=0)
     drive(searcher, problem, 48)
-    pruned = searcher.walled.study.get_trials(states=[TrialState.PRUNED])
+    pruned = searcher.study.get_trials(states=[TrialState.PRUNED])
     assert pruned
     for trial in pruned:
         suggested = problem.space.decode(list(trial.params.values()))
@@ -34,7 +53,7 @@ def test_every_repelling_pending_trial_is_the_policy_that_was_proposed() -> None
     searcher = TPE(problem, seed=0)
     drive(searcher, problem, 30)
     proposed = [searcher.ask() for _ in range(4)]
-    running = searcher.walled.study.get_trials(states=[TrialState.RUNNING])
+    running = searcher.study.get_trials(states=[TrialState.RUNNING])
     assert [problem.space.decode(list(trial.params.values())) for trial in running] == proposed
 
 
