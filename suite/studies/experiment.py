@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import yaml
 
 from suite import plugins
 from suite.errors import BitcertError, unknown_name
-from suite.studies.settings import Key, SettingError, validate
+from suite.studies.model import Key, SettingError, validate
 from suite.studies.study import Study, load_study
 
 _MOST_BYTES, _MOST_NODES, _MOST_LEVELS = 1 << 20, 10_000, 20
@@ -43,6 +43,14 @@ class Document:
 
     content: dict[str, Any]
     places: Mapping[Key, str]
+
+    @classmethod
+    def at(cls, key: Key, value: Any, place: str) -> Document:
+        """One setting alone; without a place if that is empty."""
+        content = value
+        for part in reversed(key):
+            content = {part: content}
+        return cls(content, {key: place} if place else {})
 
     def over(self, base: Document) -> Document:
         """These settings merged over others, group by group; these win."""
@@ -111,7 +119,7 @@ def read_experiments(experiment: str | Path | Mapping[str, Any], overrides: Docu
     """
     document = read_document(experiment)
     study = load_study(study_of(document))
-    overrides = Document(*_name_groups(overrides.content, dict(overrides.places)))
+    overrides = _name_groups(overrides)
     runs = []
     for label, cell in _cells(overrides.over(document), overrides):
         settings = {key: value for key, value in cell.content.items() if key not in ("study", "matrix")}
@@ -192,19 +200,16 @@ def _cells(document: Document, overrides: Document) -> Iterator[tuple[str, Docum
     if axes and not {"directory", "out"} & document.content.keys():
         raise document.error(("matrix",), "with a matrix, give a directory (or out); every run adds its values to it")
     for values in itertools.product(*axes.values()):
-        cell: dict[str, Any] = {}
-        for key, value in zip(axes, values, strict=True):
-            cell = _merge(cell, _nested(key, value))
         label = "-".join(re.sub(r"[^\w.+=-]", "_", str(value)) for value in values)
+        cell = document
+        for key, value in zip(axes, values, strict=True):
+            place = document.places.get(("matrix", ".".join(key)), "")
+            cell = _name_groups(Document.at(key, value, place)).over(cell)
         for name in _PATHS if label else ():
             if isinstance(path := document.content.get(name), str):
-                stem, dot, suffix = path.rpartition(".json")
-                cell[name] = f"{stem}-{label}{dot}{suffix}" if dot and not suffix else f"{path}-{label}"
-        places = {key: document.places.get(("matrix", ".".join(key)), "") for key in axes}
-        yield (
-            label,
-            Document(*_name_groups(cell, {key: place for key, place in places.items() if place})).over(document),
-        )
+                stem, suffix = (path.removesuffix(".json"), ".json") if path.endswith(".json") else (path, "")
+                cell = Document({name: f"{stem}-{label}{suffix}"}, {}).over(cell)
+        yield label, cell
 
 
 def _read(path: Path, chain: tuple[Path, ...]) -> Document:
@@ -236,7 +241,7 @@ def _read(path: Path, chain: tuple[Path, ...]) -> Document:
 
 def _included(content: dict[str, Any], places: dict[Key, str], path: Path, chain: tuple[Path, ...]) -> Document:
     base = content.pop("include", None)
-    document = Document(*_name_groups(content, places))
+    document = _name_groups(Document(content, places))
     if base is None:
         return document
     if not isinstance(base, str):
@@ -263,6 +268,15 @@ for _tag, _pattern, _first in (
     ("float", r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
 ):
     _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^{_pattern}$"), _first)
+
+
+_SCALARS: Mapping[str, Callable[[str], Any]] = {
+    "str": str,
+    "null": lambda _: None,
+    "bool": {"true": True, "false": False}.__getitem__,
+    "int": int,
+    "float": float,
+}
 
 
 class _Reader:
@@ -302,17 +316,10 @@ class _Reader:
 
     def _scalar(self, node: yaml.Node) -> Any:
         text, kind = str(node.value), node.tag.removeprefix("tag:yaml.org,2002:")
-        if kind == "str":
-            return text
-        if kind == "null":
-            return None
-        if kind == "bool" and text in ("true", "false"):
-            return text == "true"
-        with contextlib.suppress(ValueError):
-            if kind in ("int", "float") and len(text) <= _LONGEST_NUMBER:
-                number = int(text) if kind == "int" else float(text)
-                if math.isfinite(number):
-                    return number
+        with contextlib.suppress(KeyError, ValueError):
+            value = _SCALARS[kind](text)
+            if not isinstance(value, int | float) or (len(text) <= _LONGEST_NUMBER and math.isfinite(value)):
+                return value
         raise self._error(
             node, f"{node.tag} {text[:_LONGEST_NUMBER]!r} is not read; give text, a number, true, false or null"
         )
@@ -321,14 +328,15 @@ class _Reader:
         return BitcertError(f"{self._path}:{node.start_mark.line + 1}: {message}")
 
 
-def _name_groups(content: dict[str, Any], places: dict[Key, str]) -> tuple[dict[str, Any], dict[Key, str]]:
+def _name_groups(document: Document) -> Document:
     """Write groups that are given by their name alone as mappings."""
+    content, places = dict(document.content), dict(document.places)
     for group in _NAMED_GROUPS:
         if isinstance(content.get(group), str):
-            content = {**content, group: {"name": content[group]}}
+            content[group] = {"name": content[group]}
             if (group,) in places:
                 places[group, "name"] = places[group,]
-    return content, places
+    return Document(content, places)
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -337,13 +345,6 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         old = merged.get(name)
         merged[name] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
-
-
-def _nested(key: Key, value: Any) -> dict[str, Any]:
-    for part in reversed(key):
-        value = {part: value}
-    nested: dict[str, Any] = value
-    return nested
 
 
 def _has(content: Any, key: Key) -> bool:

@@ -158,6 +158,7 @@ def map_plane(
     post_step: PostStep | None = None,
     size: int = 15,
     fidelity: Fidelity | None = None,
+    on_start: Callable[[], object] = lambda: None,
     on_step: Callable[[int], None] | None = None,
     on_point: Callable[[int], None] | None = None,
 ) -> LossPlane:
@@ -174,6 +175,7 @@ def map_plane(
         post_step: SQWA with at least three captures; three if None, so that their average lies in the plane.
         size: Points along each axis.
         fidelity: Search images and noise samples of the certified radii; the problem's default if None.
+        on_start: Called once the directory is known to hold this plane.
         on_step: Called with the number of finished optimizer steps.
         on_point: Called with the number of measured points and marks.
 
@@ -197,6 +199,7 @@ def map_plane(
     journal = Journal(directory, PLANE_EVENTS)
     try:
         _open(journal, directory, identity)
+        on_start()
         with bench.fixed_threads():
             training = training_of(bench, noise=step.noise, progress=on_step)
             models = _models(bench, policy, step, training, directory, identity)

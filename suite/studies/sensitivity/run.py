@@ -79,6 +79,7 @@ def analyse_sensitivity(
     fidelity: Fidelity | None = None,
     executor: str = "inline",
     resources: Resources | None = None,
+    on_start: Callable[[], object] = lambda: None,
     on_trial: Callable[[Trial], None] | None = None,
     on_method: Callable[[str], None] | None = None,
 ) -> Sensitivity:
@@ -93,8 +94,9 @@ def analyse_sensitivity(
         policies: How many policies are measured.
         seed: Of the policies, and of the methods' probes.
         fidelity: Of the measurements; the problem's default if None.
-        executor: As for :func:`suite.studies.compare.run.search`.
+        executor: As for :func:`suite.studies.search.run.search`.
         resources: For the Ray executor.
+        on_start: Called once the directory is known to hold these measurements.
         on_trial: Called with every measured policy.
         on_method: Called with the name of each method before it probes.
 
@@ -112,6 +114,7 @@ def analyse_sensitivity(
         fidelity=fidelity,
         finalists=0,
         resources=resources,
+        on_start=on_start,
         on_trial=on_trial,
     )
     measured = {trial.policy: trial for trial in run.trials if trial.metrics is not None}
