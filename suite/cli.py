@@ -58,9 +58,8 @@ def _run(arguments: list[str]) -> int:
     if verb not in plugins.STUDIES.names():
         raise BitcertError(_unknown("command", verb, [*plugins.STUDIES.names(), *_OWN]) + "; see 'bitcert --help'")
     from suite.studies.model import validate
-    from suite.studies.study import load_study
 
-    kind = load_study(verb)
+    kind: type[Study[Any, Any]] = plugins.STUDIES.load(verb)
     document, given = _parse(verb, kind, arguments[1:])
     study = kind(validate(kind.Settings, document.content))
     return study.answer(study.run(quiet=given.json), as_json=given.json)
@@ -75,9 +74,9 @@ def _run_file(arguments: list[str]) -> int:
     if arguments[0].startswith("-"):
         raise BitcertError(f"name the experiment file first: bitcert run FILE [options], got {arguments[0]}")
     from suite.studies.experiment import print_plan, read_document, read_experiments, run_all, study_of
-    from suite.studies.study import load_study
 
-    file, kind = arguments[0], load_study(study_of(read_document(arguments[0])))
+    file = arguments[0]
+    kind = plugins.STUDIES.load(study_of(read_document(file)))
     overrides, given = _parse(f"run {file}", kind, arguments[1:], file=True)
     runs = read_experiments(file, overrides)
     return print_plan(runs, as_json=given.json) if given.dry_run else run_all(runs, as_json=given.json)
@@ -89,15 +88,13 @@ def _print_completion(arguments: list[str]) -> int:
     shell = parser.parse_args(arguments).shell
     import shtab
 
-    from suite.studies.study import load_study
-
     if shell not in shtab.SUPPORTED_SHELLS:
         raise BitcertError(f"the installed shtab has no completion for {shell}; run pip install --upgrade shtab")
     root = argparse.ArgumentParser(prog="bitcert")
     verbs = root.add_subparsers()
     for name in plugins.STUDIES.names():
         verb = verbs.add_parser(name, help=plugins.STUDIES.summary(name))
-        _add_flags(verb, load_study(name), everything=True)
+        _add_flags(verb, plugins.STUDIES.load(name), everything=True)
     verbs.add_parser("run", help=_OWN["run"]).add_argument("file").complete = shtab.FILE  # type: ignore[attr-defined]
     verbs.add_parser("completion", help=_OWN["completion"]).add_argument("shell", choices=SHELLS)
     print(shtab.complete(root, shell=shell))

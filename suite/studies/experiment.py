@@ -22,7 +22,7 @@ import yaml
 from suite import plugins
 from suite.errors import BitcertError, unknown_name
 from suite.studies.model import Key, SettingError, validate
-from suite.studies.study import Study, load_study
+from suite.studies.study import Study
 
 _MOST_BYTES, _MOST_NODES, _MOST_LEVELS = 1 << 20, 10_000, 20
 _LONGEST_NUMBER = 40
@@ -64,7 +64,7 @@ class Document:
         if nearest is None:
             return BitcertError(message)
         place = self.places[nearest]
-        dotted = "" if place.startswith("--") else "".join(f"{part}." for part in at)[:-1]
+        dotted = "" if place.startswith("--") else ".".join(map(str, at))
         return BitcertError(": ".join(filter(None, (place, dotted, message))))
 
 
@@ -118,7 +118,7 @@ def read_experiments(experiment: str | Path | Mapping[str, Any], overrides: Docu
         BitcertError: If something in the file is wrong; the message says where.
     """
     document = read_document(experiment)
-    study = load_study(study_of(document))
+    study: type[Study[Any, Any]] = plugins.STUDIES.load(study_of(document))
     overrides = _name_groups(overrides)
     runs = []
     for label, cell in _cells(overrides.over(document), overrides):
@@ -235,7 +235,7 @@ def _read(path: Path, chain: tuple[Path, ...]) -> Document:
             f"{path}:1: the file is {what}; an experiment file begins with study: compare, or another study"
         )
     places: dict[Key, str] = {}
-    content = _Reader(path, places).read(node, ())
+    content = _value(node, (), path, places)
     return _included(content, places, path, (*chain, path))
 
 
@@ -279,53 +279,37 @@ _SCALARS: Mapping[str, Callable[[str], Any]] = {
 }
 
 
-class _Reader:
-    """Turns YAML nodes into JSON values, and notes their lines.
+def _value(node: yaml.Node, key: Key, path: Path, places: dict[Key, str]) -> Any:
+    """The JSON value of a YAML node; the lines of its parts are added to ``places``.
 
-    Args:
-        path: The file.
-        places: Receives the lines.
+    Raises:
+        BitcertError: On repeated keys, tags, and what aliases blow up.
     """
 
-    def __init__(self, path: Path, places: dict[Key, str]) -> None:
-        self._path, self._places, self._nodes = path, places, 0
+    def refused(part: yaml.Node, message: str) -> BitcertError:
+        return BitcertError(f"{path}:{part.start_mark.line + 1}: {message}")
 
-    def read(self, node: yaml.Node, key: Key) -> Any:
-        """The value of a node.
-
-        Raises:
-            BitcertError: On repeated keys, tags, and what aliases blow up.
-        """
-        self._nodes += 1
-        if self._nodes > _MOST_NODES or len(key) > _MOST_LEVELS:
-            raise self._error(node, f"too large: more than {_MOST_NODES:,} values or {_MOST_LEVELS} levels")
-        self._places.setdefault(key, f"{self._path}:{node.start_mark.line + 1}")
-        if isinstance(node, yaml.SequenceNode):
-            return [self.read(item, (*key, place)) for place, item in enumerate(node.value)]
-        if isinstance(node, yaml.MappingNode):
-            content: dict[str, Any] = {}
-            for name, value in node.value:
-                if not isinstance(name, yaml.ScalarNode) or not name.tag.endswith(":str"):
-                    raise self._error(name, "keys are text; quote this one")
-                if name.value in content:
-                    raise self._error(name, f"{name.value} is given twice")
-                self._places[*key, name.value] = f"{self._path}:{name.start_mark.line + 1}"
-                content[name.value] = self.read(value, (*key, name.value))
-            return content
-        return self._scalar(node)
-
-    def _scalar(self, node: yaml.Node) -> Any:
-        text, kind = str(node.value), node.tag.removeprefix("tag:yaml.org,2002:")
-        with contextlib.suppress(KeyError, ValueError):
-            value = _SCALARS[kind](text)
-            if not isinstance(value, int | float) or (len(text) <= _LONGEST_NUMBER and math.isfinite(value)):
-                return value
-        raise self._error(
-            node, f"{node.tag} {text[:_LONGEST_NUMBER]!r} is not read; give text, a number, true, false or null"
-        )
-
-    def _error(self, node: yaml.Node, message: str) -> BitcertError:
-        return BitcertError(f"{self._path}:{node.start_mark.line + 1}: {message}")
+    places.setdefault(key, f"{path}:{node.start_mark.line + 1}")
+    if len(places) > _MOST_NODES or len(key) > _MOST_LEVELS:
+        raise refused(node, f"too large: more than {_MOST_NODES:,} values or {_MOST_LEVELS} levels")
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, (*key, place), path, places) for place, item in enumerate(node.value)]
+    if isinstance(node, yaml.MappingNode):
+        content: dict[str, Any] = {}
+        for name, value in node.value:
+            if not isinstance(name, yaml.ScalarNode) or not name.tag.endswith(":str"):
+                raise refused(name, "keys are text; quote this one")
+            if name.value in content:
+                raise refused(name, f"{name.value} is given twice")
+            places[*key, name.value] = f"{path}:{name.start_mark.line + 1}"
+            content[name.value] = _value(value, (*key, name.value), path, places)
+        return content
+    text, kind = str(node.value), node.tag.removeprefix("tag:yaml.org,2002:")
+    with contextlib.suppress(KeyError, ValueError):
+        scalar = _SCALARS[kind](text)
+        if not isinstance(scalar, int | float) or (len(text) <= _LONGEST_NUMBER and math.isfinite(scalar)):
+            return scalar
+    raise refused(node, f"{node.tag} {text[:_LONGEST_NUMBER]!r} is not read; give text, a number, true, false or null")
 
 
 def _name_groups(document: Document) -> Document:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 from suite import plugins
 from suite.contract.problem import Problem
@@ -15,7 +15,17 @@ from suite.errors import BitcertError
 from suite.execute.executor import Resources
 from suite.run.limits import Limits
 from suite.run.rungs import Rungs
-from suite.studies.model import Certifier, ExecutorName, Group, PolicyText, PostStepName, keyed, known, setting
+from suite.studies.model import (
+    Certifier,
+    ExecutorName,
+    Group,
+    PolicyText,
+    PostStepName,
+    ProblemName,
+    ProtocolName,
+    keyed,
+    setting,
+)
 from suite.studies.model import validate as validate
 
 if TYPE_CHECKING:
@@ -29,33 +39,26 @@ _CHOSEN_BY_STEPS = ("ptq", "finetune")
 class DataSettings(Group):
     """Where images come from."""
 
-    data: str | None = setting(
-        None, "folder with the images (default: the environment variable BITCERT_DATA)", metavar="DIR"
-    )
+    data: str | None = setting(None, "folder with the images (default: the variable BITCERT_DATA)", metavar="DIR")
     download: bool = setting(False, "download missing images, for MNIST and CIFAR-10")
 
 
 class ProblemSettings(DataSettings):
     """What is searched, or whose network is examined; most are arguments of :func:`suite.problems.load_problem`."""
 
-    name: Annotated[str, known(plugins.PROBLEMS)] | None = setting(
-        None, "see 'bitcert list'", flag="--problem", metavar="PROBLEM"
-    )
+    name: ProblemName | None = setting(None, "see 'bitcert list'", flag="--problem", metavar="PROBLEM")
     network: str | None = setting(
         None,
-        "your function that returns a network, used in place of the problem's; without a problem, on your images "
-        "(--data); needs --checkpoint",
+        "your function that returns a network, in place of the problem's or alone, on --data; needs --checkpoint",
         metavar="MODULE:FUNCTION",
     )
     image_size: int | None = setting(
-        None, "with --network, side to which images in a folder are scaled (default: 224)", metavar="N", expert=True
+        None, "with --network, side to which a folder's images are scaled (default: 224)", metavar="N", expert=True
     )
     budget: str | int | None = setting(
         None, "limit on BOPs: w3a3 or w2.5a2.5, a share of FP32's such as 1/64, or a number (default: the problem's)"
     )
-    sigma: float | None = setting(
-        None, "standard deviation of the smoothing noise, images in [0, 1] (default: the problem's)"
-    )
+    sigma: float | None = setting(None, "standard deviation of the noise, images in [0, 1] (default: the problem's)")
     objective: str = setting("acr", "acr, clean, or certified@0.25,0.5; with +bops, fewer BOPs are a second objective")
     certify: Certifier = setting(
         "ranking",
@@ -64,8 +67,7 @@ class ProblemSettings(DataSettings):
     )
     bases: tuple[PolicyText, ...] = setting(
         (),
-        "with --certify incremental: one more policy, or a file with it, whose recorded predictions may be built on beside "
-        "those of the float network and of the largest uniform policy; may be repeated",
+        "with --certify incremental: one more policy, or a file with it, whose predictions are recorded; may be repeated",
         flag="--base",
         metavar="JSON",
         expert=True,
@@ -115,9 +117,8 @@ class ProblemSettings(DataSettings):
 class SearchedProblem(ProblemSettings):
     """What is searched, and how a policy becomes the network that is measured."""
 
-    protocol: Annotated[str, known(plugins.PROTOCOLS)] | None = setting(
-        None,
-        "ptq: policies are measured as quantized; finetune: after finetuning, in every evaluation (default: the problem's, ptq)",
+    protocol: ProtocolName | None = setting(
+        None, "ptq: as quantized; finetune: finetuned in every evaluation; or another (default: the problem's, ptq)"
     )
 
 
@@ -142,9 +143,7 @@ class SampleSettings(Group):
 class FidelitySettings(SampleSettings):
     """How much one evaluation spends."""
 
-    finetune_steps: int | None = setting(
-        None, "finetuning steps in every evaluation (default: 100 with --protocol finetune)"
-    )
+    finetune_steps: int | None = setting(None, "steps in every evaluation (default: 100 with --protocol finetune)")
 
     def fidelity_of(self, problem: Problem, settings: SearchedProblem, *, read: bool = True) -> Fidelity:
         """The fidelity of an evaluation under the problem's protocol."""
@@ -154,16 +153,10 @@ class FidelitySettings(SampleSettings):
 class SpendSettings(FidelitySettings):
     """When a search ends and what it may spend."""
 
-    evaluations: int | None = setting(
-        None, "maximum number of trials of a search (default: 64, or no limit with another one)"
-    )
+    evaluations: int | None = setting(None, "most trials of a search (default: 64, or no limit with another one)")
     forward_passes: int | None = setting(None, "start no further trial once a search has spent these")
-    seconds: float | None = setting(
-        None, "start no further trial after this wall time, summed over sessions", expert=True
-    )
-    retries: int = setting(
-        2, "how often a failed evaluation is retried before it is recorded as failed", expert=True, ge=0
-    )
+    seconds: float | None = setting(None, "start no further trial after this time, over all sessions", expert=True)
+    retries: int = setting(2, "how often a failed evaluation is retried before it counts as failed", expert=True, ge=0)
     rungs: str | None = setting(
         None,
         "cheaper fidelities, images x noise samples, that a policy must survive first, as in 30x16,60x32; finetuning steps "
@@ -198,9 +191,7 @@ class SpendSettings(FidelitySettings):
 class CertificateSettings(Group):
     """How networks are certified on held-out images."""
 
-    images: int | None = setting(
-        None, "exam images (default: as many as the problem says, usually all)", flag="--exam-images"
-    )
+    images: int | None = setting(None, "exam images (default: as the problem says, usually all)", flag="--exam-images")
     n0: int = setting(100, "noise samples that choose a class", flag="--exam-n0")
     n: int = setting(10_000, "noise samples that enter a bound", flag="--exam-n")
     certify: Certifier = setting(
@@ -250,9 +241,7 @@ class ExecutorSettings(Group):
     workers: int | None = setting(None, "evaluations at the same time (default: as many as fit)")
     cpus_per_trial: float = setting(1.0, "CPUs of one evaluation, a fraction allowed", expert=True)
     gpus_per_trial: float = setting(0.0, "GPUs of one evaluation, a fraction allowed", expert=True)
-    address: str | None = setting(
-        None, "an existing Ray cluster, such as auto (default: start one on this machine)", expert=True
-    )
+    address: str | None = setting(None, "an existing Ray cluster, such as auto (default: start one here)", expert=True)
 
     @keyed("executor")
     def resources(self, directory: Path, loggers: tuple[str, ...] = ()) -> Resources:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from suite import plugins
 from suite.contract.problem import Problem
@@ -179,12 +179,6 @@ def print_table(table: Table) -> None:
     from rich.console import Console
 
     table.print(Console())
-
-
-def load_study(name: str) -> type[Study[Any, Any]]:
-    """The study registered under a name; raises BitcertError listing the known ones if there is none of that name."""
-    study: type[Study[Any, Any]] = plugins.STUDIES.load(name)
-    return study
 
 
 def check_against(asked: str | None, names: Sequence[str]) -> str:

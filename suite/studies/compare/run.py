@@ -118,8 +118,7 @@ def compare(
     Each search runs one trial at a time, many searches side by side: the results are the same for every executor and
     number of workers. Identical winners of one seed share one post-step and one exam; with a post-step, another exam shows
     what they were before it. Where the search finetunes, winners that take no post-step are finetuned as much. A directory
-    that holds the comparison is resumed; further searchers and seeds and higher limits may be asked for, and what is there
-    already is not done again.
+    that holds the comparison is resumed, also with further searchers and seeds or higher limits.
 
     Args:
         problem: What is searched.
@@ -263,7 +262,7 @@ def _search_folder(folder: Path, searcher: str, seed: int) -> Path:
 
 def _exam_file(folder: Path, policy: Policy | None, suffix: str = "") -> Path:
     """Where a comparison keeps an exam; that of the float network has no policy."""
-    return folder / "exams" / f"{_policy_slug(policy)}{suffix}.json"
+    return folder / "exams" / f"{policy_slug(policy)}{suffix}.json"
 
 
 def _exam_files(folder: Path, winner: Policy, seed: int, *, finetuned: bool, trains: bool) -> tuple[Path, Path | None]:
@@ -294,5 +293,6 @@ def _check_limits(found: Mapping[str, Any], wanted: Limits, folder: Path) -> Non
             )
 
 
-def _policy_slug(policy: Policy | None) -> str:
+def policy_slug(policy: Policy | None) -> str:
+    """A policy, or the float network, as part of a file name."""
     return "float" if policy is None else hashlib.sha256(policy.to_json().encode()).hexdigest()[:16]

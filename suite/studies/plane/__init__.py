@@ -23,8 +23,7 @@ class PlaneSettings(ReportedSettings, PostStepSettings):
 
     run: str = setting(..., "directory of a search; its best policy, on the run's problem", metavar="RUN")
     post_step: PostStepName = setting(
-        "sqwa:captures=3",
-        "sqwa, with options after the name; with three captures their average lies in the plane",
+        "sqwa:captures=3", "sqwa, with options after the name; with three captures their average lies in the plane"
     )
     size: int = setting(15, "points along each axis")
     spend: SampleSettings = SampleSettings()

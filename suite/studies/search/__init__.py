@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from suite import plugins
+from suite.contract.trial import Metrics, Trial
 from suite.studies.model import Searcher, keyed, setting
 from suite.studies.settings import LoggedExecutor, SearchedProblem, SpendSettings, in_runs
 from suite.studies.study import KeptSettings, KeptStudy
@@ -88,9 +89,7 @@ class Search(KeptStudy[SearchSettings, "Run"]):
 
     def to_json(self, result: Run) -> str:
         """The best policy, the front, and what was spent."""
-        best = result.best
-        assert best is not None
-        assert best.metrics is not None
+        best, metrics = _best(result)
         front = [(trial, trial.metrics.bops) for trial in result.front if trial.metrics is not None]
         content = {
             "directory": str(self.directory),
@@ -103,7 +102,7 @@ class Search(KeptStudy[SearchSettings, "Run"]):
             "best": {
                 "trial": best.number,
                 "search_score": result.score(best),
-                "metrics": best.metrics.to_dict(),
+                "metrics": metrics.to_dict(),
                 "policy": best.policy.to_dict(),
             },
             "front": [
@@ -114,14 +113,12 @@ class Search(KeptStudy[SearchSettings, "Run"]):
 
     def show(self, result: Run) -> None:
         """Print the best policy and what was spent."""
-        best = result.best
-        assert best is not None
-        assert best.metrics is not None
+        best, metrics = _best(result)
         print(
             f"{len(result.trials)} trials, {result.forward_passes:,} forward passes; stopped by: {result.stopped}; journal in "
             f"{self.directory}"
         )
-        print(f"best search score ({result.objective.text}) {result.score(best):.4f} at {best.metrics.bops:,} BOPs:")
+        print(f"best search score ({result.objective.text}) {result.score(best):.4f} at {metrics.bops:,} BOPs:")
         print(f"  {best.policy.to_json()}")
         print("a search score is an estimate on search images; certify the winner on held-out images with:")
         given = {"checkpoint": self.settings.problem.checkpoint, "data": self.settings.problem.data}
@@ -136,3 +133,10 @@ class Search(KeptStudy[SearchSettings, "Run"]):
         return plan_searches(
             self.problem, settings.problem, settings.spend, settings.executor, 1, parallel=settings.parallel
         )
+
+
+def _best(run: Run) -> tuple[Trial, Metrics]:
+    best = run.best
+    assert best is not None
+    assert best.metrics is not None
+    return best, best.metrics
