@@ -130,7 +130,7 @@ def _kinds(annotation: Any) -> Iterator[Any]:
 def _add_flags(
     parser: argparse.ArgumentParser, study: type[Study[Any, Any]], *, everything: bool, file: bool = False
 ) -> None:
-    """Give a parser the settings of a study, which go beside a file or alone; those that are not given leave no trace."""
+    """Add a study's settings to a parser, none of them required beside a file; those not given are absent from the result."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output, nothing else")
     parser.add_argument("--help-all", action="store_true", help="show rarely needed options, too")
     groups: dict[str, Any] = {"": parser}

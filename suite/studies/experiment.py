@@ -84,7 +84,7 @@ class Experiment:
 
     @contextlib.contextmanager
     def located(self) -> Iterator[None]:
-        """Say of a mistake in the settings where it was given."""
+        """Report where the setting of a mistake was given."""
         try:
             yield
         except SettingError as error:

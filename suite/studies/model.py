@@ -87,7 +87,7 @@ def validate(model: type[Model], tree: Mapping[str, Any]) -> Model:
 
 @contextmanager
 def keyed(*key: str | int) -> Iterator[None]:
-    """Say in which setting a mistake is; it is narrowed to the field of that group that the message names."""
+    """Report a mistake as one in this setting, or in the field of this group that the message names."""
     try:
         yield
     except SettingError:

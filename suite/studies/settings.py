@@ -251,7 +251,7 @@ class ExecutorSettings(Group):
 
 
 class LoggedExecutor(ExecutorSettings):
-    """Where evaluations run, and who else hears of their metrics."""
+    """Where evaluations run, and where else their metrics are logged."""
 
     log: tuple[str, ...] = setting(
         (),

@@ -175,7 +175,7 @@ class ReportedStudy(KeptStudy[ReportedT, ResultT]):
 
 
 def print_table(table: Table) -> None:
-    """Print a table on standard output, as wide as it is."""
+    """Print a table on standard output."""
     from rich.console import Console
 
     table.print(Console())

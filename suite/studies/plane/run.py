@@ -265,7 +265,7 @@ def _open(journal: Journal[PlaneEvent], directory: Path, identity: Mapping[str, 
         journal.append(wanted)
     header, *points = journal.events
     if not isinstance(header, PlaneStart) or not all(isinstance(point, PointMeasured) for point in points):
-        raise BitcertError(f"{journal.path} does not tell of one plane; choose another directory")
+        raise BitcertError(f"{journal.path} is not the journal of a loss plane; choose another directory")
     found = header.model_dump(mode="json")
     different = [name for name, value in identity.items() if found[name] != value]
     if different:
