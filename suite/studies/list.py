@@ -13,17 +13,13 @@ if TYPE_CHECKING:
     from suite.problems.definition import Definition
 
 
-class ListSettings(Group):
-    """There are none."""
-
-
-class ListPlugins(Study[ListSettings, "dict[str, dict[str, str]]"]):
+class ListPlugins(Study[Group, "dict[str, dict[str, str]]"]):
     """List every kind of plug-in.
 
     List problems, searchers, certifiers and all other kinds of plug-in, each with a line about it.
     """
 
-    Settings = ListSettings
+    Settings = Group
 
     def run(self, *, quiet: bool = True) -> dict[str, dict[str, str]]:
         """Kind -> name -> summary."""

@@ -132,8 +132,8 @@ def add_exams(
         exam = settings.build(problem, split)
         images = exam_forward_passes(problem, exam) // (exam.n0 + exam.n)
     trained = [step for step in steps if step.trains]
-    plain = len(steps) - len(trained) + (len(trained) if before else 0)
-    exams = plain + len(trained) + (1 if reference else 0)
+    plain = len(steps) if before else len(steps) - len(trained)
+    exams = plain + len(trained) + int(reference)
     passes = exams * images * (1 + settings.n0 + settings.n) + plain * _preparation(problem, finetune_steps)
     planned = replace(plan, passes={**plan.passes, "exam": passes})
     return add_post_steps(planned, trained) if trained else planned
