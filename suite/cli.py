@@ -9,7 +9,6 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, NoReturn, get_args, get_origin
 
@@ -18,15 +17,14 @@ from suite.errors import BitcertError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
 
+    from suite.studies.experiment import Document
     from suite.studies.study import Study
 
 EXIT_OK, EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 1, 2, 130
 SHELLS = ("bash", "zsh", "fish")
 
-_DESCRIPTION = (
-    "Search each layer's bit width for the best certified robustness within a budget of bit operations (BOPs)."
-)
 _EPILOG = """exit status: 0 done, 1 something failed on the way, 2 a mistake in what was asked for, 130 interrupted
 (run the same command again to resume)."""
 _OWN = {"run": "run an experiment file", "completion": "print a completion script for bash, zsh or fish"}
@@ -37,15 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         return _run(list(sys.argv[1:] if arguments is None else arguments))
-    except BitcertError as error:
-        print(f"bitcert: {error}", file=sys.stderr)
-        return EXIT_MISTAKE
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
-    except OSError as error:
+    except (BitcertError, OSError) as error:
         print(f"bitcert: {error}", file=sys.stderr)
-        return EXIT_FAILED
+        return EXIT_MISTAKE if isinstance(error, BitcertError) else EXIT_FAILED
     except KeyboardInterrupt:
         print("bitcert: interrupted; run the same command again to resume", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -54,8 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     verb = arguments[0] if arguments else ""
     if not verb or verb.startswith("-"):
-        _help_parser().parse_args(arguments)
-        print(_help_parser().format_help(), end="")
+        _print_help(arguments)
         return EXIT_MISTAKE
     if verb == "run":
         return _run_file(arguments[1:])
@@ -63,33 +57,27 @@ def _run(arguments: list[str]) -> int:
         return _print_completion(arguments[1:])
     if verb not in plugins.STUDIES.names():
         raise BitcertError(_unknown("command", verb, [*plugins.STUDIES.names(), *_OWN]) + "; see 'bitcert --help'")
-    from suite.studies.experiment import Document
-    from suite.studies.settings import validate
-    from suite.studies.study import load_study
+    from suite.studies.model import validate
 
-    kind = load_study(verb)
-    document, given = _parse(_verb_parser(verb, kind, "--help-all" in arguments), kind, arguments[1:])
-    study = kind(validate(kind.Settings, document.over(Document({}, {})).content))
+    kind: type[Study[Any, Any]] = plugins.STUDIES.load(verb)
+    document, given = _parse(verb, kind, arguments[1:])
+    study = kind(validate(kind.Settings, document.content))
     return study.answer(study.run(quiet=given.json), as_json=given.json)
 
 
 def _run_file(arguments: list[str]) -> int:
     """``bitcert run FILE``: the options are those of the study that the file names."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(
-            f"usage: bitcert run FILE [options]\n\n{_OWN['run']}; 'bitcert run FILE --help' shows the options\n\n{_EPILOG}"
-        )
+        usage, more = "usage: bitcert run FILE [options]", "; 'bitcert run FILE --help' shows the options"
+        print(f"{usage}\n\n{_OWN['run']}{more}\n\n{_EPILOG}")
         return EXIT_OK if arguments else EXIT_MISTAKE
     if arguments[0].startswith("-"):
         raise BitcertError(f"name the experiment file first: bitcert run FILE [options], got {arguments[0]}")
     from suite.studies.experiment import print_plan, read_document, read_experiments, run_all, study_of
-    from suite.studies.study import load_study
 
-    file, verb = arguments[0], study_of(read_document(arguments[0]))
-    kind = load_study(verb)
-    parser = _verb_parser(f"run {file}", kind, "--help-all" in arguments, positional=())
-    parser.add_argument("--dry-run", action="store_true", help="print what it will cost; run nothing, write nothing")
-    overrides, given = _parse(parser, kind, arguments[1:])
+    file = arguments[0]
+    kind = plugins.STUDIES.load(study_of(read_document(file)))
+    overrides, given = _parse(f"run {file}", kind, arguments[1:], file=True)
     runs = read_experiments(file, overrides)
     return print_plan(runs, as_json=given.json) if given.dry_run else run_all(runs, as_json=given.json)
 
@@ -100,59 +88,38 @@ def _print_completion(arguments: list[str]) -> int:
     shell = parser.parse_args(arguments).shell
     import shtab
 
-    from suite.studies.study import load_study
-
     if shell not in shtab.SUPPORTED_SHELLS:
-        raise BitcertError(
-            f"the installed shtab has no completion for {shell}; upgrade it: pip install --upgrade shtab"
-        )
+        raise BitcertError(f"the installed shtab has no completion for {shell}; run pip install --upgrade shtab")
     root = argparse.ArgumentParser(prog="bitcert")
     verbs = root.add_subparsers()
     for name in plugins.STUDIES.names():
         verb = verbs.add_parser(name, help=plugins.STUDIES.summary(name))
-        _add_flags(verb, load_study(name), everything=True)
+        _add_flags(verb, plugins.STUDIES.load(name), everything=True)
     verbs.add_parser("run", help=_OWN["run"]).add_argument("file").complete = shtab.FILE  # type: ignore[attr-defined]
     verbs.add_parser("completion", help=_OWN["completion"]).add_argument("shell", choices=SHELLS)
     print(shtab.complete(root, shell=shell))
     return EXIT_OK
 
 
-@dataclass(frozen=True, slots=True)
-class _Flag:
-    """A setting on the command line: where it belongs, its option, and what kind of value it takes."""
-
-    key: tuple[str, ...]
-    option: str
-    kind: type
-    listed: bool
-    required: bool
-    extra: dict[str, Any]
-    help: str
-
-
-def _flags(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[_Flag]:
-    from pydantic import BaseModel
-
+def _fields(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo, Any]]:
+    """Key, field, and what it declares for the command line, of every setting, those in groups included."""
     for name, field in model.model_fields.items():
-        key, kinds = (*above, name), list(_kinds(field.annotation))
-        if issubclass(kinds[0], BaseModel):
-            yield from _flags(kinds[0], key)
-            continue
-        extra: dict[str, Any] = field.json_schema_extra  # type: ignore[assignment]
-        default = field.get_default()
-        if isinstance(default, tuple):
-            default = ",".join(map(str, default))
-        shown = "" if field.is_required() or default in (None, "", False) else f" (default: {default})"
-        option = extra["flag"] or f"--{name.replace('_', '-')}"
-        text = f"{field.description}{shown}".replace("%", "%%")
-        yield _Flag(key, option, kinds[-1], tuple in kinds, field.is_required(), extra, text)
+        kind = next(_kinds(field.annotation))
+        if hasattr(kind, "model_fields"):
+            yield from _fields(kind, (*above, name))
+        else:
+            yield (*above, name), field, field.json_schema_extra
 
 
-def _kinds(annotation: Any) -> Iterator[type]:
+def _option(key: tuple[str, ...], extra: dict[str, Any]) -> str:
+    return extra["flag"] or f"--{key[-1].replace('_', '-')}"
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
     """What an annotation comes down to: ``tuple`` if it is one, then the type of a value."""
     if get_origin(annotation) is tuple:
         yield tuple
-    if isinstance(annotation, type) and get_origin(annotation) is None:
+    if isinstance(annotation, type):
         yield annotation
     elif get_args(annotation):
         yield from _kinds(get_args(annotation)[0])
@@ -161,61 +128,59 @@ def _kinds(annotation: Any) -> Iterator[type]:
 
 
 def _add_flags(
-    parser: argparse.ArgumentParser,
-    study: type[Study[Any, Any]],
-    *,
-    everything: bool,
-    positional: Sequence[str] | None = None,
+    parser: argparse.ArgumentParser, study: type[Study[Any, Any]], *, everything: bool, file: bool = False
 ) -> None:
-    """Give a parser the settings of a study; those that are not given do not appear in the result."""
+    """Add a study's settings to a parser, none of them required beside a file; those not given are absent from the result."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output, nothing else")
     parser.add_argument("--help-all", action="store_true", help="show rarely needed options, too")
-    groups: dict[str, Any] = {}
-    by_position = study.positional if positional is None else positional
-    for flag in _flags(study.Settings):
-        title, dotted = "".join(flag.key[:-1]), ".".join(flag.key)
-        if title and title not in groups:
-            groups[title] = parser.add_argument_group(title)
-        given: dict[str, Any] = {"help": argparse.SUPPRESS if flag.extra["expert"] and not everything else flag.help}
-        if flag.kind is bool:
+    groups: dict[str, Any] = {"": parser}
+    for key, field, extra in _fields(study.Settings):
+        title, dotted, kinds = "".join(key[:-1]), ".".join(key), list(_kinds(field.annotation))
+        default, required, listed = field.get_default(), field.is_required(), tuple in kinds
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        ending = "" if required or shown in (None, "", False) else f" (default: {shown})"
+        text = f"{field.description}{ending}".replace("%", "%%")
+        given: dict[str, Any] = {"help": argparse.SUPPRESS if extra["expert"] and not everything else text}
+        if kinds[-1] is bool:
             given["action"] = "store_true"
         else:
-            given |= {"type": flag.kind, "metavar": flag.extra["metavar"] or flag.key[-1].upper()}
-        if dotted in by_position:
-            parser.add_argument(dotted, nargs="+" if flag.listed else None if flag.required else "?", **given)
+            given |= {"type": kinds[-1], "metavar": extra["metavar"] or key[-1].upper()}
+        if dotted in study.positional and not file:
+            parser.add_argument(dotted, nargs="+" if listed else None if required else "?", **given)
             continue
-        if flag.extra["repeat"]:
+        if extra["repeat"]:
             given["action"] = "append"
-        elif flag.listed:
+        elif listed:
             given["type"] = str
-        required = flag.required and positional is None
-        groups.get(title, parser).add_argument(
-            flag.option, dest=dotted, required=required, default=argparse.SUPPRESS, **given
-        )
+        given |= {"dest": dotted, "default": argparse.SUPPRESS, "required": required and not file}
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        groups[title].add_argument(_option(key, extra), **given)
 
 
 def _parse(
-    parser: argparse.ArgumentParser, study: type[Study[Any, Any]], arguments: list[str]
-) -> tuple[Any, argparse.Namespace]:
+    name: str, study: type[Study[Any, Any]], arguments: list[str], *, file: bool = False
+) -> tuple[Document, argparse.Namespace]:
     """Read options as a document of settings; the rest of the namespace are the options of all verbs."""
     from suite.studies.experiment import Document
 
+    summary, _, description = inspect.cleandoc(study.__doc__ or "").partition("\n\n")
+    parser = _Parser(prog=f"bitcert {name}", description=description or summary, epilog=_EPILOG, allow_abbrev=False)
+    _add_flags(parser, study, everything="--help-all" in arguments, file=file)
+    if file:
+        parser.add_argument("--dry-run", action="store_true", help="print what it will cost, run and write nothing")
     if "--help-all" in arguments:
         parser.print_help()
         raise SystemExit(EXIT_OK)
     given, unknown = parser.parse_known_args(arguments)
     if unknown:
         raise BitcertError(_unknown("option", unknown[0].partition("=")[0], list(parser._option_string_actions)))
-    content: dict[str, Any] = {}
-    places: dict[tuple[str | int, ...], str] = {}
-    for flag in _flags(study.Settings):
-        value = getattr(given, ".".join(flag.key), None)
+    document = Document({}, {})
+    for key, _, extra in _fields(study.Settings):
+        value = getattr(given, ".".join(key), None)
         if value is not None:
-            group = content
-            for part in flag.key[:-1]:
-                group = group.setdefault(part, {})
-            group[flag.key[-1]], places[flag.key] = value, flag.option
-    return Document(content, places), given
+            document = Document.at(key, value, _option(key, extra)).over(document)
+    return document, given
 
 
 class _Parser(argparse.ArgumentParser):
@@ -225,18 +190,7 @@ class _Parser(argparse.ArgumentParser):
         raise BitcertError(message)
 
 
-def _verb_parser(
-    name: str, study: type[Study[Any, Any]], everything: bool, positional: Sequence[str] | None = None
-) -> argparse.ArgumentParser:
-    described = inspect.cleandoc(study.__doc__ or "").partition("\n\n")
-    parser = _Parser(
-        prog=f"bitcert {name}", description=described[2] or described[0], epilog=_EPILOG, allow_abbrev=False
-    )
-    _add_flags(parser, study, everything=everything, positional=positional)
-    return parser
-
-
-def _help_parser() -> argparse.ArgumentParser:
+def _print_help(arguments: list[str]) -> None:
     """What ``bitcert --help`` shows; no study is imported for it."""
     summaries = {name: plugins.STUDIES.summary(name) for name in plugins.STUDIES.names()} | _OWN
     width = max(map(len, summaries))
@@ -244,13 +198,14 @@ def _help_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="bitcert",
         usage="bitcert COMMAND [options]",
-        description=_DESCRIPTION,
+        description="Search each layer's bit width for the best certified robustness within a budget of bit operations (BOPs).",
         epilog=f"commands:\n{listed}\n\n'bitcert COMMAND --help' explains one.\n\n{_EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"bitcert {metadata.version('bitcert')}")
-    return parser
+    parser.parse_args(arguments)
+    parser.print_help()
 
 
 def _unknown(what: str, given: str, known: Sequence[str]) -> str:

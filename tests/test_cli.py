@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 
 from suite.cli import main
 from suite.run.journal import FILE_NAME
+from suite.run.state import load_run
+from suite.studies.experiment import Document, read_experiments
 
 SEARCH = ["search", "--problem", "separable", "--searcher", "random", "--evaluations", "4"]
 SMALL = [
@@ -307,3 +310,55 @@ def test_the_finetuning_protocol_finetunes_in_every_evaluation(
     passes = {name: metrics["forward_passes"] for name, metrics in found.items()}
     assert passes == {"ptq": 20 * 17, "finetune": 20 * 17 + 3 * 64 * 20}
     assert found["finetune"]["acr"] > found["ptq"]["acr"]
+
+
+def test_a_protocol_from_elsewhere_prepares_search_and_exam(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It quantizes nothing, whatever the policy: its scores are those of the float network."""
+    code = """
+        from dataclasses import dataclass
+        from typing import ClassVar
+
+        from suite.protocols import Prepared, Protocol
+
+        @dataclass(frozen=True, slots=True)
+        class Untouched(Protocol):
+            default_steps: ClassVar[int] = 0
+
+            def prepare(self, bench, policy, request):
+                return Prepared(bench.network, 7)
+
+            def forward_passes(self, bench, steps):
+                return 7
+    """
+    (tmp_path / "untouched_protocol.py").write_text(textwrap.dedent(code))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    exam = [*SMALL[6:], "--json"]
+    own = ["--budget", "w2a2", "--protocol", "untouched_protocol:Untouched"]
+    search = ["search", "--problem", "digits", "--searcher", "uniform", *SMALL[:4], "--finalists", "0", *own]
+    assert main([*search, "--directory", "run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["best"]["metrics"]["forward_passes"] == 20 * 17 + 7
+    assert main(["examine", "--run", "run", *exam]) == 0
+    examined = json.loads(capsys.readouterr().out)
+    assert examined["provenance"]["protocol"] == "untouched_protocol:Untouched"
+    assert main(["examine", "--problem", "digits", "--float", *exam]) == 0
+    untouched = json.loads(capsys.readouterr().out)["metrics"]
+    compare = ["compare", "--problem", "digits", "--searchers", "uniform", "--seeds", "0", "--executor", "inline", *own]
+    assert main([*compare, *SMALL, "--finalists", "0", "--directory", "comparison", "--json"]) == 0
+    compared = [json.loads(file.read_text())["metrics"] for file in Path("comparison", "exams").iterdir()]
+    assert {metrics["acr"] for metrics in [examined["metrics"], *compared]} == {untouched["acr"]}
+    passes = untouched["forward_passes"]
+    assert sorted(metrics["forward_passes"] for metrics in compared) == [passes, passes + 7]
+    (plan,) = [run.study.plan() for run in read_experiments("comparison/experiment.yaml", Document({}, {}))]
+    assert plan.passes == {"search": 3 * (20 * 17 + 7), "exam": 2 * passes + 7}
+
+
+@pytest.mark.parametrize("protocol", ["ptq", "finetune"])
+def test_the_usual_protocols_leave_the_problem_as_it_is(
+    protocol: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["search", "--problem", "digits", "--searcher", "uniform", *SMALL[:4], "--finalists", "0", "--json"]
+    assert main([*command, "--protocol", protocol, "--directory", str(tmp_path)]) == 0
+    assert "protocol" not in load_run(tmp_path).provenance

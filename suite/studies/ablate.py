@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from suite.studies.compare import Searches, SearchesSettings
-from suite.studies.settings import HeldOutSettings, Searcher, Variants, in_runs, setting
+from suite.studies.model import Searcher, Variants, setting
+from suite.studies.settings import HeldOutSettings, in_runs
 
 
 class AblationExam(HeldOutSettings):
@@ -40,11 +41,6 @@ class Ablate(Searches[AblateSettings]):
     """
 
     Settings = AblateSettings
-    name = "ablate"
-
-    def split(self) -> str:
-        """Search images, unless told otherwise."""
-        return self.settings.exam.split
 
     def searchers(self) -> tuple[str, ...]:
         """The searcher as it stands, then its variants."""
@@ -54,6 +50,10 @@ class Ablate(Searches[AblateSettings]):
     def against(self) -> str | None:
         """The searcher as it stands."""
         return self.settings.searcher
+
+    def split(self) -> str:
+        """Search images, unless told otherwise."""
+        return self.settings.exam.split
 
     def default_directory(self) -> Path:
         """Named after problem, budget and searcher."""

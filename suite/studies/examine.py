@@ -9,25 +9,16 @@ from typing import TYPE_CHECKING
 
 from pydantic import model_validator
 
+from suite.contract.problem import Problem
+from suite.contract.space import Policy
 from suite.errors import BitcertError
-from suite.studies.settings import (
-    ExecutorSettings,
-    Group,
-    HeldOutSettings,
-    PolicyText,
-    ProblemSettings,
-    keyed,
-    read_policy,
-    setting,
-    with_network,
-)
-from suite.studies.study import Study, check_same_network, load_recorded
+from suite.studies.model import Group, PolicyText, keyed, setting
+from suite.studies.settings import ExecutorSettings, HeldOutSettings, ProblemSettings, read_policy
+from suite.studies.study import Study, check_same_network, load_recorded, with_network
 
 if TYPE_CHECKING:
-    from suite.contract.space import Policy
     from suite.run.records import Outcome, Run
     from suite.studies.plan import Plan
-    from suite.workbench import BenchProblem
 
 
 class ExamineSettings(Group):
@@ -58,16 +49,15 @@ class Examine(Study[ExamineSettings, "Outcome"]):
     Settings = ExamineSettings
 
     @cached_property
-    def network(self) -> tuple[Run | None, Policy | None, BenchProblem]:
+    def network(self) -> tuple[Run | None, Policy | None, Problem]:
         """The run if there is one, the policy (None: the float network), and the problem."""
-        settings, run, policy = self.settings.problem, None, None
-        if self.settings.run is not None:
-            run, settings = load_recorded(self.settings.run, settings)
-            policy = None if run.best is None else run.best.policy
-        elif self.settings.policy is not None:
-            with keyed("policy"):
-                policy = read_policy(self.settings.policy)
-        return run, policy, with_network(settings.load(), "images to hold an exam on")
+        settings, purpose = self.settings, "images to hold an exam on"
+        if settings.run is not None:
+            run, problem = load_recorded(settings.run, settings.problem)
+            return run, None if run.best is None else run.best.policy, with_network(problem, purpose)
+        with keyed("policy"):
+            policy = None if settings.policy is None else read_policy(settings.policy)
+        return None, policy, with_network(settings.problem.load(), purpose)
 
     def run(self, *, quiet: bool = True) -> Outcome:
         """Hold the exam."""
@@ -98,14 +88,14 @@ class Examine(Study[ExamineSettings, "Outcome"]):
             write_outcome(outcome, Path(self.settings.out))
         return outcome
 
-    def answer(self, result: Outcome, *, as_json: bool) -> int:
+    def to_json(self, result: Outcome) -> str:
+        """Metrics with their provenance."""
+        content = {"post_step": result.post_step, "metrics": result.metrics.to_dict(), "provenance": result.provenance}
+        return json.dumps(content)
+
+    def show(self, result: Outcome) -> None:
         """Print the certificates' summary."""
-        metrics = result.metrics
-        if as_json:
-            content = {"post_step": result.post_step, "metrics": metrics.to_dict(), "provenance": result.provenance}
-            print(json.dumps(content))
-            return 0
-        exam = result.provenance["exam"]
+        metrics, exam = result.metrics, result.provenance["exam"]
         print("float network" if result.policy is None else result.policy.to_json())
         print(
             f"  exam of {len(result.labels)} images, n = {exam['n']}, alpha = {exam['alpha']:g}, post-step {result.post_step}"
@@ -116,7 +106,6 @@ class Examine(Study[ExamineSettings, "Outcome"]):
         shares = [f"{share:.3f} at {radius:g}" for radius, share in (metrics.certified_accuracy or {}).items()]
         if shares:
             print(f"  certified accuracy {'  '.join(shares)}")
-        return 0
 
     def plan(self) -> Plan:
         """One exam, after its post-step."""

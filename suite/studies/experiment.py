@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ import yaml
 
 from suite import plugins
 from suite.errors import BitcertError, unknown_name
-from suite.studies.settings import Key, SettingError, validate
-from suite.studies.study import Study, load_study
+from suite.studies.model import Key, SettingError, validate
+from suite.studies.study import Study
 
 _MOST_BYTES, _MOST_NODES, _MOST_LEVELS = 1 << 20, 10_000, 20
 _LONGEST_NUMBER = 40
@@ -44,6 +44,14 @@ class Document:
     content: dict[str, Any]
     places: Mapping[Key, str]
 
+    @classmethod
+    def at(cls, key: Key, value: Any, place: str) -> Document:
+        """One setting alone; without a place if that is empty."""
+        content = value
+        for part in reversed(key):
+            content = {part: content}
+        return cls(content, {key: place} if place else {})
+
     def over(self, base: Document) -> Document:
         """These settings merged over others, group by group; these win."""
         return Document(_merge(base.content, self.content), {**base.places, **self.places})
@@ -56,7 +64,7 @@ class Document:
         if nearest is None:
             return BitcertError(message)
         place = self.places[nearest]
-        dotted = "" if place.startswith("--") else "".join(f"{part}." for part in at)[:-1]
+        dotted = "" if place.startswith("--") else ".".join(map(str, at))
         return BitcertError(": ".join(filter(None, (place, dotted, message))))
 
 
@@ -76,7 +84,7 @@ class Experiment:
 
     @contextlib.contextmanager
     def located(self) -> Iterator[None]:
-        """Say of a mistake in the settings where it was given."""
+        """Report where the setting of a mistake was given."""
         try:
             yield
         except SettingError as error:
@@ -110,8 +118,8 @@ def read_experiments(experiment: str | Path | Mapping[str, Any], overrides: Docu
         BitcertError: If something in the file is wrong; the message says where.
     """
     document = read_document(experiment)
-    study = load_study(study_of(document))
-    overrides = Document(*_name_groups(overrides.content, dict(overrides.places)))
+    study: type[Study[Any, Any]] = plugins.STUDIES.load(study_of(document))
+    overrides = _name_groups(overrides)
     runs = []
     for label, cell in _cells(overrides.over(document), overrides):
         settings = {key: value for key, value in cell.content.items() if key not in ("study", "matrix")}
@@ -192,19 +200,16 @@ def _cells(document: Document, overrides: Document) -> Iterator[tuple[str, Docum
     if axes and not {"directory", "out"} & document.content.keys():
         raise document.error(("matrix",), "with a matrix, give a directory (or out); every run adds its values to it")
     for values in itertools.product(*axes.values()):
-        cell: dict[str, Any] = {}
-        for key, value in zip(axes, values, strict=True):
-            cell = _merge(cell, _nested(key, value))
         label = "-".join(re.sub(r"[^\w.+=-]", "_", str(value)) for value in values)
+        cell = document
+        for key, value in zip(axes, values, strict=True):
+            place = document.places.get(("matrix", ".".join(key)), "")
+            cell = _name_groups(Document.at(key, value, place)).over(cell)
         for name in _PATHS if label else ():
             if isinstance(path := document.content.get(name), str):
-                stem, dot, suffix = path.rpartition(".json")
-                cell[name] = f"{stem}-{label}{dot}{suffix}" if dot and not suffix else f"{path}-{label}"
-        places = {key: document.places.get(("matrix", ".".join(key)), "") for key in axes}
-        yield (
-            label,
-            Document(*_name_groups(cell, {key: place for key, place in places.items() if place})).over(document),
-        )
+                stem, suffix = (path.removesuffix(".json"), ".json") if path.endswith(".json") else (path, "")
+                cell = Document({name: f"{stem}-{label}{suffix}"}, {}).over(cell)
+        yield label, cell
 
 
 def _read(path: Path, chain: tuple[Path, ...]) -> Document:
@@ -230,13 +235,13 @@ def _read(path: Path, chain: tuple[Path, ...]) -> Document:
             f"{path}:1: the file is {what}; an experiment file begins with study: compare, or another study"
         )
     places: dict[Key, str] = {}
-    content = _Reader(path, places).read(node, ())
+    content = _value(node, (), path, places)
     return _included(content, places, path, (*chain, path))
 
 
 def _included(content: dict[str, Any], places: dict[Key, str], path: Path, chain: tuple[Path, ...]) -> Document:
     base = content.pop("include", None)
-    document = Document(*_name_groups(content, places))
+    document = _name_groups(Document(content, places))
     if base is None:
         return document
     if not isinstance(base, str):
@@ -265,70 +270,57 @@ for _tag, _pattern, _first in (
     _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^{_pattern}$"), _first)
 
 
-class _Reader:
-    """Turns YAML nodes into JSON values, and notes their lines.
+_SCALARS: Mapping[str, Callable[[str], Any]] = {
+    "str": str,
+    "null": lambda _: None,
+    "bool": {"true": True, "false": False}.__getitem__,
+    "int": int,
+    "float": float,
+}
 
-    Args:
-        path: The file.
-        places: Receives the lines.
+
+def _value(node: yaml.Node, key: Key, path: Path, places: dict[Key, str]) -> Any:
+    """The JSON value of a YAML node; the lines of its parts are added to ``places``.
+
+    Raises:
+        BitcertError: On repeated keys, tags, and what aliases blow up.
     """
 
-    def __init__(self, path: Path, places: dict[Key, str]) -> None:
-        self._path, self._places, self._nodes = path, places, 0
+    def refused(part: yaml.Node, message: str) -> BitcertError:
+        return BitcertError(f"{path}:{part.start_mark.line + 1}: {message}")
 
-    def read(self, node: yaml.Node, key: Key) -> Any:
-        """The value of a node.
-
-        Raises:
-            BitcertError: On repeated keys, tags, and what aliases blow up.
-        """
-        self._nodes += 1
-        if self._nodes > _MOST_NODES or len(key) > _MOST_LEVELS:
-            raise self._error(node, f"too large: more than {_MOST_NODES:,} values or {_MOST_LEVELS} levels")
-        self._places.setdefault(key, f"{self._path}:{node.start_mark.line + 1}")
-        if isinstance(node, yaml.SequenceNode):
-            return [self.read(item, (*key, place)) for place, item in enumerate(node.value)]
-        if isinstance(node, yaml.MappingNode):
-            content: dict[str, Any] = {}
-            for name, value in node.value:
-                if not isinstance(name, yaml.ScalarNode) or not name.tag.endswith(":str"):
-                    raise self._error(name, "keys are text; quote this one")
-                if name.value in content:
-                    raise self._error(name, f"{name.value} is given twice")
-                self._places[*key, name.value] = f"{self._path}:{name.start_mark.line + 1}"
-                content[name.value] = self.read(value, (*key, name.value))
-            return content
-        return self._scalar(node)
-
-    def _scalar(self, node: yaml.Node) -> Any:
-        text, kind = str(node.value), node.tag.removeprefix("tag:yaml.org,2002:")
-        if kind == "str":
-            return text
-        if kind == "null":
-            return None
-        if kind == "bool" and text in ("true", "false"):
-            return text == "true"
-        with contextlib.suppress(ValueError):
-            if kind in ("int", "float") and len(text) <= _LONGEST_NUMBER:
-                number = int(text) if kind == "int" else float(text)
-                if math.isfinite(number):
-                    return number
-        raise self._error(
-            node, f"{node.tag} {text[:_LONGEST_NUMBER]!r} is not read; give text, a number, true, false or null"
-        )
-
-    def _error(self, node: yaml.Node, message: str) -> BitcertError:
-        return BitcertError(f"{self._path}:{node.start_mark.line + 1}: {message}")
+    places.setdefault(key, f"{path}:{node.start_mark.line + 1}")
+    if len(places) > _MOST_NODES or len(key) > _MOST_LEVELS:
+        raise refused(node, f"too large: more than {_MOST_NODES:,} values or {_MOST_LEVELS} levels")
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, (*key, place), path, places) for place, item in enumerate(node.value)]
+    if isinstance(node, yaml.MappingNode):
+        content: dict[str, Any] = {}
+        for name, value in node.value:
+            if not isinstance(name, yaml.ScalarNode) or not name.tag.endswith(":str"):
+                raise refused(name, "keys are text; quote this one")
+            if name.value in content:
+                raise refused(name, f"{name.value} is given twice")
+            places[*key, name.value] = f"{path}:{name.start_mark.line + 1}"
+            content[name.value] = _value(value, (*key, name.value), path, places)
+        return content
+    text, kind = str(node.value), node.tag.removeprefix("tag:yaml.org,2002:")
+    with contextlib.suppress(KeyError, ValueError):
+        scalar = _SCALARS[kind](text)
+        if not isinstance(scalar, int | float) or (len(text) <= _LONGEST_NUMBER and math.isfinite(scalar)):
+            return scalar
+    raise refused(node, f"{node.tag} {text[:_LONGEST_NUMBER]!r} is not read; give text, a number, true, false or null")
 
 
-def _name_groups(content: dict[str, Any], places: dict[Key, str]) -> tuple[dict[str, Any], dict[Key, str]]:
+def _name_groups(document: Document) -> Document:
     """Write groups that are given by their name alone as mappings."""
+    content, places = dict(document.content), dict(document.places)
     for group in _NAMED_GROUPS:
         if isinstance(content.get(group), str):
-            content = {**content, group: {"name": content[group]}}
+            content[group] = {"name": content[group]}
             if (group,) in places:
                 places[group, "name"] = places[group,]
-    return content, places
+    return Document(content, places)
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -337,13 +329,6 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         old = merged.get(name)
         merged[name] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
-
-
-def _nested(key: Key, value: Any) -> dict[str, Any]:
-    for part in reversed(key):
-        value = {part: value}
-    nested: dict[str, Any] = value
-    return nested
 
 
 def _has(content: Any, key: Key) -> bool:

@@ -6,25 +6,20 @@ import json
 from typing import TYPE_CHECKING
 
 from suite import plugins
-from suite.studies.settings import Group
+from suite.studies.model import Group
 from suite.studies.study import Study
 
 if TYPE_CHECKING:
     from suite.problems.definition import Definition
-    from suite.studies.plan import Plan
 
 
-class ListSettings(Group):
-    """There are none."""
-
-
-class ListPlugins(Study[ListSettings, "dict[str, dict[str, str]]"]):
+class ListPlugins(Study[Group, "dict[str, dict[str, str]]"]):
     """List every kind of plug-in.
 
     List problems, searchers, certifiers and all other kinds of plug-in, each with a line about it.
     """
 
-    Settings = ListSettings
+    Settings = Group
 
     def run(self, *, quiet: bool = True) -> dict[str, dict[str, str]]:
         """Kind -> name -> summary."""
@@ -34,23 +29,17 @@ class ListPlugins(Study[ListSettings, "dict[str, dict[str, str]]"]):
         listed["problems"] |= {name: _describe(found) for name, found in definitions().items()}
         return listed
 
-    def answer(self, result: dict[str, dict[str, str]], *, as_json: bool) -> int:
-        """Print the names."""
-        if as_json:
-            print(json.dumps(result, indent=2))
-            return 0
+    def to_json(self, result: dict[str, dict[str, str]]) -> str:
+        """The same."""
+        return json.dumps(result, indent=2)
+
+    def show(self, result: dict[str, dict[str, str]]) -> None:
+        """Print one line per name."""
         for kind, rows in result.items():
             print(f"{kind.replace('_', '-')}:")
             width = max(map(len, rows))
             for name, summary in rows.items():
                 print(f"  {name:<{width}}  {summary}")
-        return 0
-
-    def plan(self) -> Plan:
-        """No forward passes at all."""
-        from suite.studies.plan import Plan
-
-        return Plan()
 
 
 def _describe(definition: Definition) -> str:

@@ -15,7 +15,7 @@ from suite.contract.trial import Fidelity
 from suite.networks import build_network
 from suite.problems.setup import select_samples
 from suite.problems.vision import VisionProblem
-from suite.protocols import PostStep
+from suite.protocols import PostStep, protocol_for
 from suite.quantize import QuantizedNetwork, calibrate
 from suite.run.exam import exam_forward_passes
 from suite.run.limits import FINALISTS
@@ -65,7 +65,7 @@ def plan_for(problem: Problem, executor: ExecutorSettings, at_once: int | None =
     if executor.name != "inline":
         workers = executor.workers or max(1, int((os.cpu_count() or 1) / max(executor.cpus_per_trial, 1e-9)))
     parallel = workers if at_once is None else min(workers, at_once)
-    return Plan(problem=problem if isinstance(problem, VisionProblem) else None, parallel=parallel)
+    return Plan(problem=_defined(problem), parallel=parallel)
 
 
 def plan_searches(
@@ -80,8 +80,7 @@ def plan_searches(
     """Searches under equal spend; ``parallel`` is the number of trials at once where there is one search."""
     fidelity, limits = spend.fidelity_of(problem, settings, read=False), spend.limits
     trial = sum(evaluation_passes(problem, rung) for rung in spend.ladder(fidelity).up_to(fidelity))
-    estimates = isinstance(problem, VisionProblem) and problem.certifier.estimates
-    finalists = (FINALISTS if estimates else 0) if spend.finalists is None else spend.finalists
+    finalists = (FINALISTS if problem.estimates else 0) if spend.finalists is None else spend.finalists
     second = replace(fidelity, images=2 * fidelity.images)
     caps = []
     if limits.evaluations is not None:
@@ -133,8 +132,8 @@ def add_exams(
         exam = settings.build(problem, split)
         images = exam_forward_passes(problem, exam) // (exam.n0 + exam.n)
     trained = [step for step in steps if step.trains]
-    plain = len(steps) - len(trained) + (len(trained) if before else 0)
-    exams = plain + len(trained) + (1 if reference else 0)
+    plain = len(steps) if before else len(steps) - len(trained)
+    exams = plain + len(trained) + int(reference)
     passes = exams * images * (1 + settings.n0 + settings.n) + plain * _preparation(problem, finetune_steps)
     planned = replace(plan, passes={**plan.passes, "exam": passes})
     return add_post_steps(planned, trained) if trained else planned
@@ -149,32 +148,39 @@ def add_post_steps(plan: Plan, steps: Sequence[PostStep], measured: int = 0) -> 
 
 def evaluation_passes(problem: Problem, fidelity: Fidelity) -> int:
     """Most forward passes that one evaluation makes."""
-    if not isinstance(problem, VisionProblem):
+    if _defined(problem) is None:
         return fidelity.images * fidelity.noise
-    chosen = 0 if problem.certifier.estimates else select_samples(fidelity.noise)
+    chosen = 0 if problem.estimates else select_samples(fidelity.noise)
     return fidelity.images * (1 + chosen + fidelity.noise) + _preparation(problem, fidelity.finetune_steps)
 
 
 def _preparation(problem: Problem, finetune_steps: int) -> int:
-    if isinstance(problem, VisionProblem) and problem.recalibrate and finetune_steps == 0:
-        return problem.definition.calibration_images
+    """Most forward passes that make the network of a policy; reads the data for a protocol from elsewhere."""
+    found = _defined(problem)
+    if found is not None and found.protocol is not None:
+        return protocol_for(found.protocol, finetune_steps).forward_passes(found.bench, finetune_steps)
+    if found is not None and found.recalibrate and finetune_steps == 0:
+        return found.definition.calibration_images
     return FinetuneSettings().forward_passes(finetune_steps)
 
 
+def _defined(problem: Problem) -> VisionProblem | None:
+    """The problem, if a definition says what its network is before data and checkpoint are read."""
+    return problem if isinstance(problem, VisionProblem) else None
+
+
 def passes_per_second(problem: VisionProblem) -> float:
-    """Measure how fast this machine runs a problem's quantized network, for about a second.
+    """Measure for about a second how fast this machine runs a problem's quantized network.
 
     Neither data nor checkpoint are read: weights and images are random, which does not change how long a pass takes.
     """
-    definition = problem.definition
+    definition, layers = problem.definition, problem.space.layers
     generator = torch.Generator().manual_seed(0)
     images = torch.rand((definition.batch, *definition.shape), generator=generator).to(problem.device)
     network = build_network(definition.network, definition.classes, definition.shape[0]).to(problem.device)
     network = network.eval().requires_grad_(False)
-    layers = problem.space.layers
     with torch_threads(definition.threads), torch.no_grad():
-        calibration = calibrate(network, [layer.name for layer in layers], [images])
-        quantized = QuantizedNetwork(network, layers, calibration)
+        quantized = QuantizedNetwork(network, layers, calibrate(network, [layer.name for layer in layers], [images]))
         quantized.set_policy(problem.space.uniform(problem.space.choices[0]))
         quantized(images)  # the first pass also sets up the kernels
         count, started = 0, time.perf_counter()
@@ -204,21 +210,21 @@ def summarize_plans(plans: Mapping[str, Plan]) -> dict[str, Any]:
 
 def print_plans(summary: Mapping[str, Any]) -> None:
     """The same, for people."""
-    total = 0.0
     for name, run in summary["runs"].items():
-        evaluations = "not limited" if run["evaluations"] is None else f"{run['evaluations']:,}"
-        searches = f"{run['searches']} searches, " if run["searches"] else ""
-        print(f"{name}: {searches}" + (f"evaluations at most: {evaluations}" if run["evaluations"] != 0 else ""))
+        counts = [f"{run['searches']} searches"] if run["searches"] else []
+        if run["evaluations"] != 0:
+            most = "not limited" if run["evaluations"] is None else f"{run['evaluations']:,}"
+            counts.append(f"evaluations at most: {most}")
+        print(f"{name}: {', '.join(counts)}")
         for part, passes in run["forward_passes"].items():
-            print(
-                f"  {part:<10} {'limited by time only' if passes is None else f'{passes:>16,} forward passes at most'}"
-            )
+            most = "limited by time only" if passes is None else f"{passes:>16,} forward passes at most"
+            print(f"  {part:<10} {most}")
         if run["hours"] is not None:
-            total += run["hours"]
             print(f"  {'time':<10} {run['hours']:>16.2f} hours, {run['parallel']} at a time")
         for note in run["notes"]:
             print(f"  {note}")
     if summary["passes_per_second"] is not None:
+        total = sum(run["hours"] or 0.0 for run in summary["runs"].values())
         print(
             f"in all about {total:.2f} hours at {summary['passes_per_second']:,.0f} forward passes a second, measured just now on "
             "this machine with the quantized network in one process; nothing was run or written"

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from suite.studies.settings import Group, keyed, setting
-from suite.studies.study import Study, check_against
+from suite.studies.model import Group, keyed, setting
+from suite.studies.study import Study, check_against, print_table
 
 if TYPE_CHECKING:
     from suite.report.comparison import Comparison
-    from suite.studies.plan import Plan
 
 
 class ReportSettings(Group):
@@ -42,28 +41,21 @@ class Report(Study[ReportSettings, "Comparison"]):
         with keyed("directory"):
             comparison = load_comparison(*self.settings.directory)
         names = list(dict.fromkeys(entry.run.searcher for entry in comparison.entries))
-        write_report(comparison, self.out(), check_against(self.settings.against, names))
+        write_report(comparison, self.out, check_against(self.settings.against, names))
         return comparison
 
+    @property
     def out(self) -> Path:
         """Where the report goes."""
         return Path(self.settings.out) if self.settings.out else Path(self.settings.directory[0]) / "report"
 
-    def answer(self, result: Comparison, *, as_json: bool) -> int:
-        """Print the leaderboard."""
-        from rich.console import Console
+    def to_json(self, result: Comparison) -> str:
+        """The leaderboard with its rows."""
+        return (self.out / "leaderboard.json").read_text(encoding="utf-8")
 
+    def show(self, result: Comparison) -> None:
+        """Print the leaderboard."""
         from suite.report import leaderboard, leaderboard_table
 
-        if as_json:
-            print((self.out() / "leaderboard.json").read_text(encoding="utf-8"))
-            return 0
-        leaderboard_table(leaderboard(result, self.settings.against or "random")).print(Console())
-        print(f"report in {self.out()}; begin with {self.out() / 'index.html'}")
-        return 0
-
-    def plan(self) -> Plan:
-        """No forward passes at all."""
-        from suite.studies.plan import Plan
-
-        return Plan()
+        print_table(leaderboard_table(leaderboard(result, self.settings.against or "random")))
+        print(f"report in {self.out}; begin with {self.out / 'index.html'}")

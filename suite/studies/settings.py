@@ -2,247 +2,72 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
-
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from typing import TYPE_CHECKING, Literal
 
 from suite import plugins
-from suite.errors import BitcertError, unknown_name
+from suite.contract.problem import Problem
+from suite.contract.space import Policy
+from suite.contract.trial import Fidelity
+from suite.errors import BitcertError
+from suite.execute.executor import Resources
+from suite.run.limits import Limits
+from suite.run.rungs import Rungs
+from suite.studies.model import (
+    Certifier,
+    ExecutorName,
+    Group,
+    PolicyText,
+    PostStepName,
+    ProblemName,
+    ProtocolName,
+    keyed,
+    setting,
+)
+from suite.studies.model import validate as validate
 
 if TYPE_CHECKING:
     from suite.certify.exam import ExamSettings
-    from suite.contract.problem import Problem
-    from suite.contract.space import Policy
-    from suite.contract.trial import Fidelity
-    from suite.execute.executor import Resources
     from suite.protocols import PostStep
-    from suite.run.limits import Limits
-    from suite.run.rungs import Rungs
-    from suite.workbench import BenchProblem
 
-Key = tuple[str | int, ...]
-"""Where a setting stands, such as ``("problem", "budget")``."""
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class SettingError(BitcertError):
-    """A mistake in one setting.
-
-    Args:
-        key: The setting, or the group it is in.
-        message: As for every BitcertError.
-    """
-
-    def __init__(self, key: Key, message: str) -> None:
-        super().__init__(message)
-        self.key = key
-
-
-class Group(BaseModel):
-    """Base of all settings: frozen, strict, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def setting(
-    default: Any,
-    description: str,
-    *,
-    flag: str | None = None,
-    metavar: str | None = None,
-    expert: bool = False,
-    repeat: bool = False,
-    **constraints: Any,
-) -> Any:
-    """Declare a setting.
-
-    Args:
-        default: Its default; ``...`` if it must be given.
-        description: For help texts; the default is added where there is one.
-        flag: Its option on the command line; ``--`` and its name if None.
-        metavar: What its value is called in help texts.
-        expert: Whether it is left out of ``--help`` and shown by ``--help-all`` only.
-        repeat: Whether the option may be repeated, one value each time.
-        **constraints: pydantic's, such as ``ge``.
-    """
-    extra: dict[str, Any] = {"flag": flag, "metavar": metavar, "expert": expert, "repeat": repeat}
-    return Field(default, description=description, json_schema_extra=extra, **constraints)
-
-
-def validate(model: type[Model], tree: Mapping[str, Any]) -> Model:
-    """Build settings from a tree of JSON values; nothing is coerced.
-
-    Raises:
-        SettingError: On the first setting that is wrong.
-    """
-    try:
-        return model.model_validate_json(json.dumps(tree), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key: Key = first["loc"]
-        raise SettingError(key, _reason(model, first["type"], key, first)) from None
-
-
-@contextmanager
-def keyed(*key: str | int) -> Iterator[None]:
-    """Say in which setting a mistake is; it is narrowed to the field of that group that the message names."""
-    try:
-        yield
-    except SettingError:
-        raise
-    except BitcertError as error:
-        raise SettingError(key, str(error)) from None
-
-
-_EXPECTED = {
-    "int": "an integer",
-    "float": "a number",
-    "string": "text",
-    "bool": "true or false",
-    "tuple": "a list",
-    "model": "a mapping of settings",
-}
-
-
-def _reason(model: type[BaseModel], kind: str, key: Key, error: Mapping[str, Any]) -> str:
-    """What pydantic found, in words."""
-    name, given, limits = str(key[-1]) if key else "", json.dumps(error["input"]), error.get("ctx", {})
-    if kind == "extra_forbidden":
-        return str(unknown_name("key", name, fields_at(model, key[:-1])))
-    if kind == "missing":
-        return f"{name} is missing"
-    if kind == "greater_than_equal":
-        return (
-            f"{name} must {'not be negative' if limits['ge'] == 0 else 'be at least ' + str(limits['ge'])}, got {given}"
-        )
-    if kind == "literal_error":
-        return f"unknown {name} {given}; known: {limits['expected']}"
-    expected = _EXPECTED.get(kind.partition("_")[0])
-    if expected is not None:
-        return f"{name} must be {expected}, got {given if len(given) < 80 else given[:76] + ' ...'}"
-    return str(error["msg"]).removeprefix("Value error, ")
-
-
-def fields_at(model: type[BaseModel], key: Key) -> tuple[str, ...]:
-    """Names of the settings in the group at a key."""
-    for part in key:
-        model = model.model_fields[str(part)].annotation  # type: ignore[assignment]
-    return tuple(model.model_fields)
-
-
-def _named(given: object) -> object:
-    """Text of a name with options, also where it is written as a mapping: ``{name: arq, episodes: 64}``."""
-    if not isinstance(given, dict):
-        return given
-    options = dict(given)
-    name = options.pop("name", None)
-    if not isinstance(name, str):
-        raise BitcertError(f"a plug-in with options is written as {{name: NAME, option: value}}, got {given}")
-    return f"{name}:{_variant(options)}" if options else name
-
-
-def _variant(given: object) -> object:
-    """Text of options, also where they are written as a mapping: ``{relabel: true, updates: 4}``."""
-    if not isinstance(given, dict):
-        return given
-    return ":".join(f"{option}={_option_text(option, value)}" for option, value in given.items())
-
-
-def _option_text(option: str, value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    if ":" in text:
-        raise BitcertError(f"the value of option {option} must not contain a colon, got {text}")
-    return text
-
-
-def _named_list(given: object) -> object:
-    if isinstance(given, str):
-        return plugins.split_names(given)
-    return tuple(_named(item) for item in given) if isinstance(given, list) else given
-
-
-def _integers(given: object) -> object:
-    if not isinstance(given, str):
-        return tuple(given) if isinstance(given, list) else given
-    try:
-        return tuple(int(part) for part in given.split(","))
-    except ValueError:
-        raise BitcertError(f"seeds are integers separated by commas, got {given!r}") from None
-
-
-def _policy_text(given: object) -> object:
-    return json.dumps(given) if isinstance(given, dict) else given
-
-
-def known(kind: plugins.Kind) -> AfterValidator:
-    """Check that a name, options after it or not, is one of a kind of plug-in."""
-
-    def check(text: str) -> str:
-        name, _ = kind.parse(text)
-        if ":" not in name and name not in kind.names():
-            raise unknown_name(kind.noun, name, kind.names())
-        return text
-
-    return AfterValidator(check)
-
-
-Searcher = Annotated[str, BeforeValidator(_named), known(plugins.SEARCHERS)]
-PostStepName = Annotated[str, BeforeValidator(_named), known(plugins.POST_STEPS)]
-Searchers = Annotated[tuple[Annotated[str, known(plugins.SEARCHERS)], ...], BeforeValidator(_named_list)]
-PostSteps = Annotated[tuple[Annotated[str, known(plugins.POST_STEPS)], ...], BeforeValidator(_named_list)]
-Variants = tuple[Annotated[str, BeforeValidator(_variant)], ...]
-Seeds = Annotated[tuple[int, ...], BeforeValidator(_integers)]
-PolicyText = Annotated[str, BeforeValidator(_policy_text)]
+_CHOSEN_BY_STEPS = ("ptq", "finetune")
+"""Protocols that the finetuning steps of a fidelity choose on their own: they do not change what the problem is."""
 
 
 class DataSettings(Group):
     """Where images come from."""
 
-    data: str | None = setting(
-        None, "folder with the images (default: the environment variable BITCERT_DATA)", metavar="DIR"
-    )
+    data: str | None = setting(None, "folder with the images (default: the variable BITCERT_DATA)", metavar="DIR")
     download: bool = setting(False, "download missing images, for MNIST and CIFAR-10")
 
 
 class ProblemSettings(DataSettings):
-    """What is searched, or whose network is examined."""
+    """What is searched, or whose network is examined; most are arguments of :func:`suite.problems.load_problem`."""
 
-    name: Annotated[str, known(plugins.PROBLEMS)] | None = setting(
-        None, "see 'bitcert list'", flag="--problem", metavar="PROBLEM"
-    )
+    name: ProblemName | None = setting(None, "see 'bitcert list'", flag="--problem", metavar="PROBLEM")
     network: str | None = setting(
         None,
-        "your function that returns a network, used in place of the problem's; without a problem, on your images "
-        "(--data); needs --checkpoint",
+        "your function that returns a network, in place of the problem's or alone, on --data; needs --checkpoint",
         metavar="MODULE:FUNCTION",
     )
     image_size: int | None = setting(
-        None, "with --network, side to which images in a folder are scaled (default: 224)", metavar="N", expert=True
+        None, "with --network, side to which a folder's images are scaled (default: 224)", metavar="N", expert=True
     )
     budget: str | int | None = setting(
-        None,
-        "limit on BOPs: w3a3 or w2.5a2.5, a share of the float network's such as 1/64, or a number (default: the problem's)",
+        None, "limit on BOPs: w3a3 or w2.5a2.5, a share of FP32's such as 1/64, or a number (default: the problem's)"
     )
-    sigma: float | None = setting(
-        None, "standard deviation of the smoothing noise, images in [0, 1] (default: the problem's)"
-    )
+    sigma: float | None = setting(None, "standard deviation of the noise, images in [0, 1] (default: the problem's)")
     objective: str = setting("acr", "acr, clean, or certified@0.25,0.5; with +bops, fewer BOPs are a second objective")
-    certify: Annotated[str, known(plugins.CERTIFIERS)] = setting(
+    certify: Certifier = setting(
         "ranking",
         "how the search measures: ranking (estimates, cheapest), or certificates that are fixed, irs, incremental, sequential "
         "or aggregate; held-out certification always certifies, see --exam-certify",
     )
     bases: tuple[PolicyText, ...] = setting(
         (),
-        "with --certify incremental: one more policy, or a file with it, whose recorded predictions may be built on beside "
-        "those of the float network and of the largest uniform policy; may be repeated",
+        "with --certify incremental: one more policy, or a file with it, whose predictions are recorded; may be repeated",
         flag="--base",
         metavar="JSON",
         expert=True,
@@ -251,9 +76,7 @@ class ProblemSettings(DataSettings):
     alpha: float = setting(1e-3, "failure probability of each certificate of the search", expert=True)
     seed: int = setting(0, "seed of calibration, search and exam noise", flag="--problem-seed", expert=True)
     checkpoint: str | None = setting(
-        None,
-        "pretrained network, .safetensors or a PyTorch state dict (default: the one that comes with bitcert)",
-        metavar="FILE",
+        None, "pretrained network, .safetensors or a PyTorch state dict (default: the included one)", metavar="FILE"
     )
     quantizer: Literal["lsq", "fixed", "pact", "dorefa"] = setting(
         "lsq", "quantizer of finetuning: lsq, fixed, pact or dorefa", expert=True
@@ -275,31 +98,18 @@ class ProblemSettings(DataSettings):
             raise BitcertError(
                 "name a problem, or bring your network with --network MODULE:FUNCTION; see 'bitcert list'"
             )
-        problem = load_problem(
-            self.name or "folder",
-            network=self.network,
-            image_size=self.image_size,
-            budget=self.budget,
-            sigma=self.sigma,
-            seed=self.seed,
-            objective=self.objective,
-            certify=self.certify,
-            bases=[read_policy(given) for given in self.bases],
-            alpha=self.alpha,
-            data=self.data,
-            download=self.download,
-            checkpoint=self.checkpoint,
-            finetuning=FinetuneSettings(quantizer=self.quantizer),
-            recalibrate=self.recalibrate,
-            device=self.device,
-        )
-        bits = problem.space.choices[-1]
-        most, cost = problem.cost(problem.space.uniform(bits)), problem.budget.cost
-        if problem.budget.limit > most:
+        given = dict(self) | {"bases": [read_policy(base) for base in self.bases]}
+        name, finetuning = given.pop("name"), FinetuneSettings(quantizer=given.pop("quantizer"))
+        if given.get("protocol") in _CHOSEN_BY_STEPS:
+            del given["protocol"]
+        problem = load_problem(name or "folder", finetuning=finetuning, **given)
+        bits, cost, limit = problem.space.choices[-1], problem.budget.cost, problem.budget.limit
+        most = problem.cost(problem.space.uniform(bits))
+        if limit > most:
             raise BitcertError(
-                f"budget {problem.budget.text} ({cost.units(problem.budget.limit):,} {cost.unit}) is above the most expensive policy "
-                f"({cost.units(most):,} {cost.unit} at {bits}/{bits} bits) and limits nothing; give w{bits}a{bits} to search without "
-                "a limit"
+                f"budget {problem.budget.text} ({cost.units(limit):,} {cost.unit}) is above the most expensive policy "
+                f"({cost.units(most):,} {cost.unit} at {bits}/{bits} bits) and limits nothing; give w{bits}a{bits} to search "
+                "without a limit"
             )
         return problem
 
@@ -307,9 +117,8 @@ class ProblemSettings(DataSettings):
 class SearchedProblem(ProblemSettings):
     """What is searched, and how a policy becomes the network that is measured."""
 
-    protocol: Annotated[str, known(plugins.PROTOCOLS)] | None = setting(
-        None,
-        "ptq: policies are measured as quantized; finetune: after finetuning, in every evaluation (default: the problem's, ptq)",
+    protocol: ProtocolName | None = setting(
+        None, "ptq: as quantized; finetune: finetuned in every evaluation; or another (default: the problem's, ptq)"
     )
 
 
@@ -334,9 +143,7 @@ class SampleSettings(Group):
 class FidelitySettings(SampleSettings):
     """How much one evaluation spends."""
 
-    finetune_steps: int | None = setting(
-        None, "finetuning steps in every evaluation (default: 100 with --protocol finetune)"
-    )
+    finetune_steps: int | None = setting(None, "steps in every evaluation (default: 100 with --protocol finetune)")
 
     def fidelity_of(self, problem: Problem, settings: SearchedProblem, *, read: bool = True) -> Fidelity:
         """The fidelity of an evaluation under the problem's protocol."""
@@ -346,16 +153,10 @@ class FidelitySettings(SampleSettings):
 class SpendSettings(FidelitySettings):
     """When a search ends and what it may spend."""
 
-    evaluations: int | None = setting(
-        None, "maximum number of trials of a search (default: 64, or no limit with another one)"
-    )
+    evaluations: int | None = setting(None, "most trials of a search (default: 64, or no limit with another one)")
     forward_passes: int | None = setting(None, "start no further trial once a search has spent these")
-    seconds: float | None = setting(
-        None, "start no further trial after this wall time, summed over sessions", expert=True
-    )
-    retries: int = setting(
-        2, "how often a failed evaluation is retried before it is recorded as failed", expert=True, ge=0
-    )
+    seconds: float | None = setting(None, "start no further trial after this time, over all sessions", expert=True)
+    retries: int = setting(2, "how often a failed evaluation is retried before it counts as failed", expert=True, ge=0)
     rungs: str | None = setting(
         None,
         "cheaper fidelities, images x noise samples, that a policy must survive first, as in 30x16,60x32; finetuning steps "
@@ -376,16 +177,12 @@ class SpendSettings(FidelitySettings):
     @keyed("spend")
     def limits(self) -> Limits:
         """When a search ends."""
-        from suite.run.limits import Limits
-
         unlimited = self.evaluations is None and self.forward_passes is None and self.seconds is None
         return Limits(64 if unlimited else self.evaluations, self.forward_passes, self.seconds)
 
     @keyed("spend")
     def ladder(self, top: Fidelity) -> Rungs:
         """The rungs below a fidelity, which they must ascend to."""
-        from suite.run.rungs import Rungs
-
         rungs = Rungs() if self.rungs is None else Rungs.parse(self.rungs, self.reduction, top.finetune_steps)
         rungs.up_to(top)
         return rungs
@@ -394,12 +191,10 @@ class SpendSettings(FidelitySettings):
 class CertificateSettings(Group):
     """How networks are certified on held-out images."""
 
-    images: int | None = setting(
-        None, "exam images (default: as many as the problem says, usually all)", flag="--exam-images"
-    )
+    images: int | None = setting(None, "exam images (default: as the problem says, usually all)", flag="--exam-images")
     n0: int = setting(100, "noise samples that choose a class", flag="--exam-n0")
     n: int = setting(10_000, "noise samples that enter a bound", flag="--exam-n")
-    certify: Annotated[str, known(plugins.CERTIFIERS)] = setting(
+    certify: Certifier = setting(
         "fixed",
         "fixed; sequential: certifies at the problem's radii only, with far fewer samples, --exam-n is then the most an image may "
         "take; or aggregate: as fixed, plus bounds on the whole set, tight even with --exam-n 100",
@@ -442,28 +237,21 @@ class HeldOutSettings(CertificateSettings, PostStepSettings):
 class ExecutorSettings(Group):
     """Where evaluations run."""
 
-    name: Annotated[str, known(plugins.EXECUTORS)] = setting(
-        "inline", "inline (this process) or ray; equal results", flag="--executor"
-    )
+    name: ExecutorName = setting("inline", "inline (this process) or ray; equal results", flag="--executor")
     workers: int | None = setting(None, "evaluations at the same time (default: as many as fit)")
     cpus_per_trial: float = setting(1.0, "CPUs of one evaluation, a fraction allowed", expert=True)
     gpus_per_trial: float = setting(0.0, "GPUs of one evaluation, a fraction allowed", expert=True)
-    address: str | None = setting(
-        None, "an existing Ray cluster, such as auto (default: start one on this machine)", expert=True
-    )
+    address: str | None = setting(None, "an existing Ray cluster, such as auto (default: start one here)", expert=True)
 
     @keyed("executor")
     def resources(self, directory: Path, loggers: tuple[str, ...] = ()) -> Resources:
         """What the executor may use."""
-        from suite.execute.executor import Resources
-
-        return Resources(
-            self.workers, self.cpus_per_trial, self.gpus_per_trial, self.address, loggers, directory / "tune"
-        )
+        cpus, gpus = self.cpus_per_trial, self.gpus_per_trial
+        return Resources(self.workers, cpus, gpus, self.address, loggers, directory / "tune")
 
 
 class LoggedExecutor(ExecutorSettings):
-    """Where evaluations run, and who else hears of their metrics."""
+    """Where evaluations run, and where else their metrics are logged."""
 
     log: tuple[str, ...] = setting(
         (),
@@ -484,17 +272,7 @@ class LoggedExecutor(ExecutorSettings):
 class RayByDefault(LoggedExecutor):
     """Where the searches of a comparison run."""
 
-    name: Annotated[str, known(plugins.EXECUTORS)] = setting(
-        "ray", "inline (this process) or ray; equal results", flag="--executor"
-    )
-
-
-@keyed("problem")
-def with_network(problem: Problem, purpose: str) -> BenchProblem:
-    """The problem, which must have a network and images for this purpose, such as ``"network to probe"``."""
-    from suite.workbench import bench_problem
-
-    return bench_problem(problem, purpose)
+    name: ExecutorName = setting("ray", "inline (this process) or ray; equal results", flag="--executor")
 
 
 def read_policy(given: str) -> Policy:
@@ -503,8 +281,6 @@ def read_policy(given: str) -> Policy:
     Raises:
         BitcertError: If there is none.
     """
-    from suite.contract.space import Policy
-
     if "{" in given:
         return Policy.from_json(given)
     try:

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from suite import plugins
+from suite.contract.problem import Problem
 from suite.errors import BitcertError, unknown_name
 from suite.files import write_text
-from suite.studies.settings import Group, ProblemSettings, SettingError, keyed, setting, with_network
+from suite.studies.model import Group, SettingError, keyed, setting
+from suite.studies.settings import ProblemSettings, SearchedProblem, in_runs
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from suite.contract.problem import Problem
+    from suite.report.table import Table
     from suite.run.records import Run
     from suite.studies.plan import Plan
-    from suite.workbench import BenchProblem
 
 EXPERIMENT_FILE = "experiment.yaml"
 
 SettingsT = TypeVar("SettingsT", bound=Group)
 ResultT = TypeVar("ResultT")
-Heard = ParamSpec("Heard")
 
 
 class Study(ABC, Generic[SettingsT, ResultT]):
@@ -56,55 +55,67 @@ class Study(ABC, Generic[SettingsT, ResultT]):
         """
 
     @abstractmethod
-    def answer(self, result: ResultT, *, as_json: bool) -> int:
-        """Print the result and return the exit status."""
+    def to_json(self, result: ResultT) -> str:
+        """What ``--json`` prints."""
 
     @abstractmethod
+    def show(self, result: ResultT) -> None:
+        """Print the result for people."""
+
+    def failure(self, result: ResultT) -> str | None:
+        """Why there is nothing to show although the study ran; None if there is."""
+
+    def answer(self, result: ResultT, *, as_json: bool) -> int:
+        """Print the result and return the exit status."""
+        if reason := self.failure(result):
+            print(f"bitcert: {reason}", file=sys.stderr)
+            return 1
+        if as_json:
+            print(self.to_json(result))
+        else:
+            self.show(result)
+        return 0
+
     def plan(self) -> Plan:
-        """What it will cost at most; reads no more than needed and writes nothing."""
+        """What it will cost at most, by default no forward passes; reads no more than needed and writes nothing."""
+        from suite.studies.plan import Plan
+
+        return Plan()
 
 
-class ReportedSettings(Group):
-    """Settings of a study that keeps a directory with journals and a report."""
+class KeptSettings(Group):
+    """Settings of a study of a problem that keeps a directory."""
 
+    problem: ProblemSettings = ProblemSettings()
     directory: str | None = setting(
         None, "where everything goes (default: a folder in runs/ named after the study)", metavar="DIR"
     )
-    report: str | None = setting(None, "where the report goes (default: DIRECTORY/report)", metavar="DIR")
 
 
-ReportedT = TypeVar("ReportedT", bound=ReportedSettings)
+KeptT = TypeVar("KeptT", bound=KeptSettings)
 
 
-class ReportedStudy(Study[ReportedT, ResultT]):
-    """A study of a network that keeps a directory, which is resumed, and writes a report.
+class KeptStudy(Study[KeptT, ResultT]):
+    """A study of a problem that keeps a directory with journals, from which it is resumed.
 
     Attributes:
-        name: Its registered name.
-        needs: What a problem must have for it, such as ``"network to probe"``.
-        json: The file of its report that ``--json`` prints.
+        needs: What the problem must have, such as ``"network to probe"``; nothing if empty.
     """
 
-    name: str
-    needs: str
-    json: str
+    needs: str = ""
 
-    @abstractmethod
-    def load(self) -> Any:
+    def load(self) -> Problem:
         """Make the problem."""
+        return self.settings.problem.load()
 
-    @abstractmethod
     def default_directory(self) -> Path:
         """Where everything goes unless the settings say."""
-
-    @abstractmethod
-    def show(self, result: ResultT, console: Console) -> None:
-        """Print the result for people."""
+        return in_runs(self.problem, self._name)
 
     @cached_property
-    def problem(self) -> BenchProblem:
-        """Whose network it is."""
-        return with_network(self.load(), self.needs)
+    def problem(self) -> Problem:
+        """What is studied."""
+        return with_network(self.load(), self.needs) if self.needs else self.load()
 
     @cached_property
     def directory(self) -> Path:
@@ -112,68 +123,62 @@ class ReportedStudy(Study[ReportedT, ResultT]):
         given = self.settings.directory
         return self.default_directory() if given is None else Path(given)
 
+    def record(self) -> None:
+        """Write the resolved settings into the directory, which must be the study's own, as a file for ``bitcert run``."""
+        import yaml
+
+        settings = self.settings.model_dump(mode="json", exclude_none=True)
+        content = {"study": self._name, **settings, "directory": str(self.directory)}
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+        write_text(self.directory / EXPERIMENT_FILE, text)
+
+    @property
+    def _name(self) -> str:
+        return plugins.STUDIES.name_of(type(self))
+
+
+class ReportedSettings(KeptSettings):
+    """Settings of a study that also writes a report."""
+
+    report: str | None = setting(None, "where the report goes (default: DIRECTORY/report)", metavar="DIR")
+
+
+ReportedT = TypeVar("ReportedT", bound=ReportedSettings)
+
+
+class ReportedStudy(KeptStudy[ReportedT, ResultT]):
+    """A study of a network that also writes a report.
+
+    Attributes:
+        json: The file of its report that ``--json`` prints.
+    """
+
+    json: str
+
+    @abstractmethod
+    def table(self, result: ResultT) -> Table:
+        """The result for people."""
+
     @property
     def report(self) -> Path:
         """Where the report goes."""
         return self.directory / "report" if self.settings.report is None else Path(self.settings.report)
 
-    @cached_property
-    def recorder(self) -> Recorder:
-        """Writes the settings into the directory."""
-        return Recorder(self.name, self.settings, self.directory)
+    def to_json(self, result: ResultT) -> str:
+        """The JSON of the report."""
+        return (self.report / self.json).read_text(encoding="utf-8")
 
-    def answer(self, result: ResultT, *, as_json: bool) -> int:
-        """Print the JSON of the report, or else the result and where the report is."""
-        from rich.console import Console
-
-        if as_json:
-            print((self.report / self.json).read_text(encoding="utf-8"))
-            return 0
-        self.show(result, Console())
+    def show(self, result: ResultT) -> None:
+        """Print the table, and where the report is."""
+        print_table(self.table(result))
         print(f"report in {self.report}")
-        return 0
 
 
-class Recorder:
-    """Writes the resolved settings beside a study's journals, as a file that ``bitcert run`` takes.
+def print_table(table: Table) -> None:
+    """Print a table on standard output."""
+    from rich.console import Console
 
-    It does so at the first news of the study: the directory is then known to be the study's own.
-
-    Args:
-        study: Registered name of the study.
-        settings: Its settings.
-        directory: Where its journals are.
-    """
-
-    def __init__(self, study: str, settings: Group, directory: Path) -> None:
-        self._content = {"study": study, **settings.model_dump(mode="json", exclude_none=True)}
-        self._content["directory"] = str(directory)
-        self._path = directory / EXPERIMENT_FILE
-        self._written = False
-
-    def write(self) -> None:
-        """Write the file, once."""
-        if not self._written:
-            import yaml
-
-            write_text(self._path, yaml.safe_dump(self._content, sort_keys=False, allow_unicode=True, width=120))
-            self._written = True
-
-    def before(self, callback: Callable[Heard, object] | None) -> Callable[Heard, None]:
-        """A callback that writes the file first."""
-
-        def heard(*given: Heard.args, **named: Heard.kwargs) -> None:
-            self.write()
-            if callback is not None:
-                callback(*given, **named)
-
-        return heard
-
-
-def load_study(name: str) -> type[Study[Any, Any]]:
-    """The study registered under a name; raises BitcertError listing the known ones if there is none of that name."""
-    study: type[Study[Any, Any]] = plugins.STUDIES.load(name)
-    return study
+    table.print(Console())
 
 
 def check_against(asked: str | None, names: Sequence[str]) -> str:
@@ -183,8 +188,16 @@ def check_against(asked: str | None, names: Sequence[str]) -> str:
     return asked or "random"
 
 
-def load_recorded(directory: str, problem: ProblemSettings) -> tuple[Run, ProblemSettings]:
-    """A run with a best policy, and the settings of its problem, filled in from its record where they are not given.
+@keyed("problem")
+def with_network(problem: Problem, purpose: str) -> Problem:
+    """The problem, which must have a network and images for this purpose, such as ``"network to probe"``."""
+    from suite.workbench import bench_problem
+
+    return bench_problem(problem, purpose)
+
+
+def load_recorded(directory: str, problem: ProblemSettings) -> tuple[Run, Problem]:
+    """A run with a best policy, and its problem, made from its record where settings are not given.
 
     Raises:
         BitcertError: If the folder holds no such run, or a budget other than the run's was given.
@@ -211,8 +224,9 @@ def load_recorded(directory: str, problem: ProblemSettings) -> tuple[Run, Proble
         "objective": recorded["objective"],
         "seed": recorded.get("problem_seed", 0),
         "recalibrate": recorded.get("recalibrate", False),
+        "protocol": recorded.get("protocol"),
     }
-    return run, problem.model_copy(update=filled)
+    return run, SearchedProblem.model_construct(**{**dict(problem), **filled}).load()
 
 
 def check_same_network(run: Run, problem: Problem) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suite.errors import BitcertError, unknown_name
-from suite.studies.settings import DataSettings, Group, keyed, setting
+from suite.studies.model import Group, keyed, setting
+from suite.studies.settings import DataSettings
 from suite.studies.study import Study
 
 if TYPE_CHECKING:
@@ -98,13 +99,13 @@ class Train(Study[TrainSettings, "dict[str, Any]"]):
                 dataset, recipe, self.out, sigma=sigma, seed=settings.seed, command=command, progress=on_epoch
             )
 
-    def answer(self, result: dict[str, Any], *, as_json: bool) -> int:
-        """Print where the checkpoint is."""
-        if as_json:
-            print(json.dumps({"checkpoint": str(self.out), **result}))
-        else:
-            print(f"wrote {self.out}; use it with --checkpoint {self.out}")
-        return 0
+    def to_json(self, result: dict[str, Any]) -> str:
+        """The checkpoint and its record."""
+        return json.dumps({"checkpoint": str(self.out), **result})
+
+    def show(self, result: dict[str, Any]) -> None:
+        """Say where the checkpoint is."""
+        print(f"wrote {self.out}; use it with --checkpoint {self.out}")
 
     def plan(self) -> Plan:
         """Three passes for every training image and epoch; reads the data."""

@@ -9,24 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from suite import plugins
-from suite.studies.settings import (
-    HeldOutSettings,
-    RayByDefault,
-    SearchedProblem,
-    Searchers,
-    Seeds,
-    SpendSettings,
-    in_runs,
-    keyed,
-    setting,
-)
+from suite.studies.model import Searchers, Seeds, keyed, setting
+from suite.studies.settings import HeldOutSettings, RayByDefault, SearchedProblem, SpendSettings, in_runs
 from suite.studies.study import ReportedSettings, ReportedStudy, check_against
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from suite.contract.problem import Problem
     from suite.report.comparison import Comparison
+    from suite.report.table import Table
     from suite.studies.compare.run import Batch, ComparisonSettings
     from suite.studies.plan import Plan
 
@@ -75,16 +64,12 @@ class Searches(ReportedStudy[SearchesT, "Comparison | None"]):
         """Names of the searchers, options included."""
 
     @abstractmethod
-    def split(self) -> str:
-        """Images that judge the winners."""
-
-    @abstractmethod
     def against(self) -> str | None:
         """What all others are tested against, if that was asked for."""
 
-    def load(self) -> Problem:
-        """As set."""
-        return self.settings.problem.load()
+    @abstractmethod
+    def split(self) -> str:
+        """Images that judge the winners."""
 
     @cached_property
     def batch(self) -> Batch:
@@ -94,6 +79,7 @@ class Searches(ReportedStudy[SearchesT, "Comparison | None"]):
         with keyed("batch"):
             return Batch() if self.settings.batch is None else Batch.parse(self.settings.batch)
 
+    @cached_property
     def comparison(self) -> ComparisonSettings:
         """What the functions take; mistakes come out here, before anything is shown or written."""
         from suite.run.exam import exam_images
@@ -124,12 +110,10 @@ class Searches(ReportedStudy[SearchesT, "Comparison | None"]):
         """Search, certify the winners, and write the report."""
         from suite.report import write_report
         from suite.report.progress import Progress, SearchBars
-        from suite.studies.compare.recording import RecordingWatcher
         from suite.studies.compare.run import load_comparison, run_batch
 
-        wanted, resources = self.comparison(), self.settings.executor.logged(self.directory)
+        wanted, resources = self.comparison, self.settings.executor.logged(self.directory)
         with Progress(quiet=quiet) as progress:
-            bars = SearchBars(progress, self.problem.objective, self.batch.of(wanted), wanted.limits)
             run_batch(
                 self.problem,
                 wanted,
@@ -138,7 +122,8 @@ class Searches(ReportedStudy[SearchesT, "Comparison | None"]):
                 executor=self.settings.executor.name,
                 retries=self.settings.spend.retries,
                 resources=resources,
-                watcher=RecordingWatcher(bars, self.recorder.write),
+                on_start=self.record,
+                watcher=SearchBars(progress, self.problem.objective, self.batch.of(wanted), wanted.limits),
             )
         if self.batch.count > 1:
             return None
@@ -146,21 +131,26 @@ class Searches(ReportedStudy[SearchesT, "Comparison | None"]):
         write_report(comparison, self.report, check_against(self.against(), wanted.searchers))
         return comparison
 
-    def answer(self, result: Comparison | None, *, as_json: bool) -> int:
+    def to_json(self, result: Comparison | None) -> str:
+        """The leaderboard with its rows, or of a batch how many searches it has."""
+        if result is not None:
+            return super().to_json(result)
+        searches = len(self.batch.of(self.comparison))
+        return json.dumps({"directory": str(self.directory), "batch": self.settings.batch, "searches": searches})
+
+    def show(self, result: Comparison | None) -> None:
         """Print the leaderboard, or of a batch how many searches it has."""
         if result is not None:
-            return super().answer(result, as_json=as_json)
-        searches = len(self.batch.of(self.comparison()))
-        done = {"directory": str(self.directory), "batch": self.settings.batch, "searches": searches}
-        print(json.dumps(done) if as_json else f"batch {self.settings.batch} is done: {searches} searches")
-        return 0
+            super().show(result)
+        else:
+            print(f"batch {self.settings.batch} is done: {len(self.batch.of(self.comparison))} searches")
 
-    def show(self, result: Comparison | None, console: Console) -> None:
+    def table(self, result: Comparison | None) -> Table:
         """The leaderboard."""
         from suite.report import leaderboard, leaderboard_table
 
         assert result is not None
-        leaderboard_table(leaderboard(result, self.against() or "random")).print(console)
+        return leaderboard_table(leaderboard(result, self.against() or "random"))
 
     def plan(self) -> Plan:
         """All searches, and an exam of every winner and of the float network."""
@@ -182,7 +172,6 @@ class Compare(Searches[CompareSettings]):
     """
 
     Settings = CompareSettings
-    name = "compare"
 
     def searchers(self) -> tuple[str, ...]:
         """Those asked for, or all that can take the objective."""
@@ -193,13 +182,13 @@ class Compare(Searches[CompareSettings]):
             names = tuple(name for name in names if plugins.SEARCHERS.load(name).supports_pareto)
         return names
 
-    def split(self) -> str:
-        """Exam images, which no search has seen."""
-        return "exam"
-
     def against(self) -> str | None:
         """As asked for."""
         return self.settings.against
+
+    def split(self) -> str:
+        """Exam images, which no search has seen."""
+        return "exam"
 
     def default_directory(self) -> Path:
         """Named after problem and budget."""

@@ -1,10 +1,11 @@
-"""Searches: one, or many under equal spend whose winners are examined."""
+"""Many searches under equal spend whose winners are examined."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from suite.run.registry import make_searcher
 from suite.run.rungs import NO_RUNGS, Rungs
 from suite.run.state import load_run
 from suite.run.watcher import Watcher
-from suite.studies.search.run import check_finalists, drive, evaluation_seed, promotion_of
+from suite.studies.search.run import check_finalists, evaluation_seed, promotion_of
 
 CONTENTS = SettingsFile("comparison.json", "comparison")
 
@@ -117,31 +118,22 @@ def compare(
     Each search runs one trial at a time, many searches side by side: the results are the same for every executor and
     number of workers. Identical winners of one seed share one post-step and one exam; with a post-step, another exam shows
     what they were before it. Where the search finetunes, winners that take no post-step are finetuned as much. A directory
-    that holds the comparison is resumed; further searchers and seeds and higher limits may be asked for, and what is there
-    already is not done again.
+    that holds the comparison is resumed, also with further searchers and seeds or higher limits.
 
     Args:
         problem: What is searched.
         settings: Searchers, seeds, limits, fidelity, post-step and exam.
         directory: Folder of the comparison.
         executor: ``"ray"`` or ``"inline"``.
-        retries: How often a failed trial is tried again before it is recorded as failed.
+        retries: How often a failed trial is retried before it is recorded as failed.
         resources: For the Ray executor.
         watcher: Hears about the progress.
 
     Raises:
         BitcertError: If the directory holds something else, or a search ends without a single successful trial.
     """
-    run_batch(
-        problem,
-        settings,
-        directory,
-        Batch(),
-        executor=executor,
-        retries=retries,
-        resources=resources,
-        watcher=watcher,
-    )
+    ways: dict[str, Any] = {"executor": executor, "retries": retries, "resources": resources, "watcher": watcher}
+    run_batch(problem, settings, directory, Batch(), **ways)
     return load_comparison(directory)
 
 
@@ -154,11 +146,13 @@ def run_batch(
     executor: str = "ray",
     retries: int = RETRIES,
     resources: Resources | None = None,
+    on_start: Callable[[], object] = lambda: None,
     watcher: Watcher | None = None,
 ) -> None:
     """Run a part of a comparison, its exams included; :func:`load_comparison` puts the parts together.
 
-    Arguments and errors are those of :func:`compare`. Every part examines the float network.
+    Arguments and errors are those of :func:`compare`; ``on_start`` is called once the directory is known to hold this part.
+    Every part examines the float network.
     """
     folder, watching = Path(directory), watcher or Watcher()
     EXECUTORS.load(executor)
@@ -176,34 +170,27 @@ def run_batch(
     else:
         runner = make_executor(executor, resources)
     CONTENTS.claim(folder, wanted, but=("limits", "searchers", "seeds"))  # more may be asked for
-    loops: list[SearchLoop] = []
-    try:
+    with ExitStack() as stack:
+        loops = []
         for searcher in searchers:
             seed = evaluation_seed(searcher.seed)
-            loops.append(
-                SearchLoop(
-                    problem,
-                    searcher,
-                    _search_folder(folder, searcher.name, searcher.seed),
-                    settings.limits,
-                    fidelity=settings.fidelity,
-                    seed=seed,
-                    promotion=promotion_of(problem, settings.fidelity, seed, settings.finalists),
-                    retries=retries,
-                    rungs=settings.rungs,
-                    on_trial=lambda trial, searcher=searcher: watching.trial(searcher.name, searcher.seed, trial),  # type: ignore[misc]
-                )
+            loop = SearchLoop(
+                problem,
+                searcher,
+                _search_folder(folder, searcher.name, searcher.seed),
+                settings.limits,
+                fidelity=settings.fidelity,
+                seed=seed,
+                promotion=promotion_of(problem, settings.fidelity, seed, settings.finalists),
+                retries=retries,
+                rungs=settings.rungs,
+                on_trial=lambda trial, searcher=searcher: watching.trial(searcher.name, searcher.seed, trial),  # type: ignore[misc]
             )
-    except BaseException:
-        for loop in loops:
-            loop.close()
-        raise
-    if any(not loop.finished for loop in loops):
-        runner = runner or make_executor(executor, resources)
-        drive(runner, problem, loops)
-    else:
-        for loop in loops:
-            loop.close()
+            loops.append(stack.enter_context(closing(loop)))
+        on_start()
+        if any(not loop.finished for loop in loops):
+            runner = runner or make_executor(executor, resources)
+            runner.run(problem, loops)
     cases = {_exam_file(folder, None): ExamCase(None)}
     for searcher in searchers:
         winner = _winner(load_run(_search_folder(folder, searcher.name, searcher.seed)))
@@ -275,7 +262,7 @@ def _search_folder(folder: Path, searcher: str, seed: int) -> Path:
 
 def _exam_file(folder: Path, policy: Policy | None, suffix: str = "") -> Path:
     """Where a comparison keeps an exam; that of the float network has no policy."""
-    return folder / "exams" / f"{_policy_slug(policy)}{suffix}.json"
+    return folder / "exams" / f"{policy_slug(policy)}{suffix}.json"
 
 
 def _exam_files(folder: Path, winner: Policy, seed: int, *, finetuned: bool, trains: bool) -> tuple[Path, Path | None]:
@@ -306,5 +293,6 @@ def _check_limits(found: Mapping[str, Any], wanted: Limits, folder: Path) -> Non
             )
 
 
-def _policy_slug(policy: Policy | None) -> str:
+def policy_slug(policy: Policy | None) -> str:
+    """A policy, or the float network, as part of a file name."""
     return "float" if policy is None else hashlib.sha256(policy.to_json().encode()).hexdigest()[:16]

@@ -6,30 +6,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from suite.studies import settings as shared
-from suite.studies.settings import setting
+from suite.contract.problem import Problem
+from suite.studies.model import PostStepName, setting
+from suite.studies.settings import ExecutorSettings, PostStepSettings, SampleSettings
 from suite.studies.study import ReportedSettings, ReportedStudy, check_same_network, load_recorded
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from suite.contract.problem import Problem
+    from suite.report.table import Table
     from suite.run.records import Run
     from suite.studies.plan import Plan
     from suite.studies.plane.run import LossPlane
 
 
-class PlaneSettings(ReportedSettings, shared.PostStepSettings):
+class PlaneSettings(ReportedSettings, PostStepSettings):
     """Settings of a loss plane."""
 
     run: str = setting(..., "directory of a search; its best policy, on the run's problem", metavar="RUN")
-    problem: shared.ProblemSettings = shared.ProblemSettings()
-    post_step: shared.PostStepName = setting(
-        "sqwa:captures=3",
-        "sqwa, with options after the name; with three captures their average lies in the plane",
+    post_step: PostStepName = setting(
+        "sqwa:captures=3", "sqwa, with options after the name; with three captures their average lies in the plane"
     )
     size: int = setting(15, "points along each axis")
-    spend: shared.SampleSettings = shared.SampleSettings()
+    spend: SampleSettings = SampleSettings()
 
 
 class Plane(ReportedStudy[PlaneSettings, "LossPlane"]):
@@ -41,17 +38,17 @@ class Plane(ReportedStudy[PlaneSettings, "LossPlane"]):
 
     Settings = PlaneSettings
     positional = ("run",)
-    name, json = "plane", "plane.json"
     needs = "network to finetune"
+    json = "plane.json"
 
     @cached_property
-    def recorded(self) -> tuple[Run, shared.ProblemSettings]:
-        """The run, and the settings of its problem."""
+    def recorded(self) -> tuple[Run, Problem]:
+        """The run and its problem."""
         return load_recorded(self.settings.run, self.settings.problem)
 
     def load(self) -> Problem:
         """The run's."""
-        return self.recorded[1].load()
+        return self.recorded[1]
 
     def default_directory(self) -> Path:
         """Beside the run."""
@@ -77,22 +74,23 @@ class Plane(ReportedStudy[PlaneSettings, "LossPlane"]):
                 post_step=step,
                 size=size,
                 fidelity=fidelity,
-                on_step=self.recorder.before(lambda done: progress.update("finetuning", done)),
-                on_point=self.recorder.before(lambda count: progress.update("points", count)),
+                on_start=self.record,
+                on_step=lambda done: progress.update("finetuning", done),
+                on_point=lambda count: progress.update("points", count),
             )
         write_plane(plane, self.report)
         return plane
 
-    def show(self, result: LossPlane, console: Console) -> None:
+    def table(self, result: LossPlane) -> Table:
         """The marks."""
         from suite.studies.plane.report import mark_table
 
-        mark_table(result).print(console)
+        return mark_table(result)
 
     def plan(self) -> Plan:
         """One post-step, and a measurement of every point and mark."""
         from suite.studies.plan import add_post_steps, plan_measurements
 
         fidelity, points = self.settings.spend.fidelity(self.problem, read=False), self.settings.size**2 + 5
-        planned = plan_measurements(self.problem, fidelity, points, shared.ExecutorSettings())
+        planned = plan_measurements(self.problem, fidelity, points, ExecutorSettings())
         return add_post_steps(planned, [self.settings.step()], measured=points)

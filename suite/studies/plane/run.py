@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -117,7 +118,7 @@ class Plane:
 
     origin: Point
     axes: Point
-    corners: Point = field(repr=False)
+    corners: Point
 
     @classmethod
     def through(cls, points: Sequence[Point]) -> Plane:
@@ -158,8 +159,9 @@ def map_plane(
     post_step: PostStep | None = None,
     size: int = 15,
     fidelity: Fidelity | None = None,
+    on_start: Callable[[], object] = lambda: None,
     on_step: Callable[[int], None] | None = None,
-    on_point: Callable[[int], None] | None = None,
+    on_point: Callable[[int], None] = lambda _: None,
 ) -> LossPlane:
     """Run SQWA for a policy and measure the plane through its first, middle and last capture.
 
@@ -174,6 +176,7 @@ def map_plane(
         post_step: SQWA with at least three captures; three if None, so that their average lies in the plane.
         size: Points along each axis.
         fidelity: Search images and noise samples of the certified radii; the problem's default if None.
+        on_start: Called once the directory is known to hold this plane.
         on_step: Called with the number of finished optimizer steps.
         on_point: Called with the number of measured points and marks.
 
@@ -181,9 +184,8 @@ def map_plane(
         BitcertError: If the post-step has no three captures of quantized weights, or the directory holds something else.
     """
     found = bench_problem(problem, "network to finetune")
-    bench = found.bench
+    bench, measured = found.bench, fidelity or problem.fidelity
     step = _check(bench, post_step or SQWA(captures=3), size)
-    measured = fidelity or problem.fidelity
     problem.check_feasible(policy)
     problem.check_fidelity(measured)
     identity: dict[str, Any] = {
@@ -194,16 +196,14 @@ def map_plane(
         "fidelity": asdict(measured),
     }
     identity = json.loads(json.dumps(identity))
-    journal = Journal(directory, PLANE_EVENTS)
-    try:
+    with closing(Journal(directory, PLANE_EVENTS)) as journal:
         _open(journal, directory, identity)
+        on_start()
         with bench.fixed_threads():
             training = training_of(bench, noise=step.noise, progress=on_step)
             models = _models(bench, policy, step, training, directory, identity)
             survey = _Survey(bench.trainable(policy), training, found.search_task(measured), found.setup)
             return _measure(survey, models, journal, size, identity, on_point)
-    finally:
-        journal.close()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -259,14 +259,13 @@ def _check(bench: Workbench, step: PostStep, size: int) -> SQWA:
 
 
 def _open(journal: Journal[PlaneEvent], directory: Path, identity: Mapping[str, Any]) -> None:
-    wanted = PlaneStart.model_validate_json(
-        json.dumps({"version": JOURNAL_VERSION, **identity, "software": software()})
-    )
+    start = {"version": JOURNAL_VERSION, **identity, "software": software()}
+    wanted = PlaneStart.model_validate_json(json.dumps(start))
     if not journal.events:
         journal.append(wanted)
     header, *points = journal.events
     if not isinstance(header, PlaneStart) or not all(isinstance(point, PointMeasured) for point in points):
-        raise BitcertError(f"{journal.path} does not tell of one plane; choose another directory")
+        raise BitcertError(f"{journal.path} is not the journal of a loss plane; choose another directory")
     found = header.model_dump(mode="json")
     different = [name for name, value in identity.items() if found[name] != value]
     if different:
@@ -276,12 +275,7 @@ def _open(journal: Journal[PlaneEvent], directory: Path, identity: Mapping[str, 
 
 
 def _models(
-    bench: Workbench,
-    policy: Policy,
-    step: SQWA,
-    training: Training,
-    directory: Path,
-    identity: Mapping[str, Any],
+    bench: Workbench, policy: Policy, step: SQWA, training: Training, directory: Path, identity: Mapping[str, Any]
 ) -> dict[str, State]:
     """The marked networks' states, from disk or trained."""
     store = Store(directory / MODELS_FILE, "plane", identity, remedy="remove it to train again")
@@ -310,7 +304,7 @@ def _measure(
     journal: Journal[PlaneEvent],
     size: int,
     identity: Mapping[str, Any],
-    on_point: Callable[[int], None] | None,
+    on_point: Callable[[int], None],
 ) -> LossPlane:
     names = [f"{name}.weight" for name in survey.network.layers()]
 
@@ -331,8 +325,7 @@ def _measure(
         if name not in known:
             loss, acr = known[name] = survey.measure(state())
             journal.append(PointMeasured(name=name, loss=loss, acr=acr))
-        if on_point is not None:
-            on_point(count)
+        on_point(count)
     grid = np.array([[known[f"{row},{column}"] for column in range(size)] for row in range(size)])
     return LossPlane(
         u=u,

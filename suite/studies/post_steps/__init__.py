@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from suite.studies import settings as shared
-from suite.studies.settings import in_runs, keyed, read_policy, setting
+from suite.studies.model import PolicyText, PostStepNames, Seeds, keyed, setting
+from suite.studies.settings import CertificateSettings, ExecutorSettings, read_policy
 from suite.studies.study import ReportedSettings, ReportedStudy
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from suite.contract.problem import Problem
+    from suite.report.table import Table
     from suite.studies.plan import Plan
     from suite.studies.post_steps.run import PostStepComparison
 
 
-class JudgingExam(shared.CertificateSettings):
+class JudgingExam(CertificateSettings):
     """How the finetuned networks are certified, and on which images."""
 
     split: str = setting("exam", "images that judge: exam, or search to choose settings without seeing the exam")
@@ -26,8 +23,7 @@ class JudgingExam(shared.CertificateSettings):
 class PostStepsSettings(ReportedSettings):
     """Settings of a comparison of post-steps."""
 
-    problem: shared.ProblemSettings = shared.ProblemSettings()
-    post_steps: shared.PostSteps = setting(
+    post_steps: PostStepNames = setting(
         ("sqwa", "qat", "qat-low-lr", "swa", "none"),
         "what is compared, see 'bitcert list'; the first is the reference; options follow a name, as in "
         "sqwa:captures=3:averaged=masters",
@@ -35,12 +31,12 @@ class PostStepsSettings(ReportedSettings):
     )
     steps: int | None = setting(None, "optimizer steps of each, where it has no option (default: 400)")
     policies: int = setting(5, "number of policies: the largest uniform one within the budget, and random ones")
-    policy: tuple[shared.PolicyText, ...] = setting(
+    policy: tuple[PolicyText, ...] = setting(
         (), "a policy, or a file with it, instead of those; may be repeated", metavar="JSON", repeat=True
     )
-    seeds: shared.Seeds = setting((0, 1, 2, 3, 4), "seeds of every post-step", metavar="A,B,...")
+    seeds: Seeds = setting((0, 1, 2, 3, 4), "seeds of every post-step", metavar="A,B,...")
     exam: JudgingExam = JudgingExam()
-    executor: shared.ExecutorSettings = shared.ExecutorSettings()
+    executor: ExecutorSettings = ExecutorSettings()
 
 
 class PostSteps(ReportedStudy[PostStepsSettings, "PostStepComparison"]):
@@ -52,16 +48,8 @@ class PostSteps(ReportedStudy[PostStepsSettings, "PostStepComparison"]):
 
     Settings = PostStepsSettings
     positional = ("problem.name",)
-    name, json = "post-steps", "post_steps.json"
     needs = "network to finetune"
-
-    def load(self) -> Problem:
-        """As set."""
-        return self.settings.problem.load()
-
-    def default_directory(self) -> Path:
-        """Named after the problem and its budget."""
-        return in_runs(self.problem, self.name)
+    json = "post_steps.json"
 
     def run(self, *, quiet: bool = True) -> PostStepComparison:
         """Finetune, certify, and write the report."""
@@ -75,26 +63,30 @@ class PostSteps(ReportedStudy[PostStepsSettings, "PostStepComparison"]):
         exam = settings.exam.build(problem, settings.exam.split)
         with keyed("post_steps"):
             wanted = PostStepSettings(settings.post_steps, policies, settings.seeds, exam, settings.steps)
-        resources = settings.executor.resources(self.directory)
         with Progress(quiet=quiet) as progress:
             progress.add("exams")
+
+            def on_start(exams: int) -> None:
+                self.record()
+                progress.update("exams", total=exams)
+
             comparison = compare_post_steps(
                 problem,
                 wanted,
                 self.directory,
                 executor=settings.executor.name,
-                resources=resources,
-                on_start=self.recorder.before(lambda exams: progress.update("exams", total=exams)),
+                resources=settings.executor.resources(self.directory),
+                on_start=on_start,
                 on_exam=lambda _: progress.advance("exams"),
             )
         write_post_steps(comparison, self.report)
         return comparison
 
-    def show(self, result: PostStepComparison, console: Console) -> None:
+    def table(self, result: PostStepComparison) -> Table:
         """The differences."""
         from suite.studies.post_steps.report import post_step_table
 
-        post_step_table(result).print(console)
+        return post_step_table(result)
 
     def plan(self) -> Plan:
         """Every post-step of every policy and seed, and an exam of each."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from suite.run.outcomes import read_outcome
 from suite.run.records import Outcome
 from suite.run.registry import make_searcher
 from suite.seeds import derive_seed
-from suite.studies.compare.run import searcher_slug
+from suite.studies.compare.run import policy_slug, searcher_slug
 from suite.workbench import workbench_of
 
 CONTENTS = SettingsFile("post_steps.json", "comparison of post-steps")
@@ -82,8 +81,7 @@ def sample_policies(problem: Problem, count: int, seed: int = 0) -> tuple[Policy
     Raises:
         BitcertError: If the budget leaves fewer policies than asked for.
     """
-    searcher = make_searcher("random", problem, seed)
-    uniform = problem.largest_uniform()
+    searcher, uniform = make_searcher("random", problem, seed), problem.largest_uniform()
     chosen = {} if uniform is None else {uniform: None}
     with suppress(Exhausted):
         while len(chosen) < count:
@@ -103,8 +101,8 @@ def compare_post_steps(
     *,
     executor: str = "inline",
     resources: Resources | None = None,
-    on_start: Callable[[int], None] | None = None,
-    on_exam: Callable[[Outcome], None] | None = None,
+    on_start: Callable[[int], object] = lambda _: None,
+    on_exam: Callable[[Outcome], None] = lambda _: None,
 ) -> PostStepComparison:
     """Put policies through post-steps and examine them; a directory that holds the same comparison is resumed.
 
@@ -130,15 +128,14 @@ def compare_post_steps(
     wanted = {"problem": problem.provenance(), "settings": asdict(settings) | {"policies": policies}}
     CONTENTS.claim(folder, wanted, but=("seeds", "post_steps"))  # more may be asked for
     missing = {path: case for path, case in _cases(folder, settings).items() if not path.exists()}
-    if on_start is not None:
-        on_start(len(missing))
-    hold_exams(runner, problem, settings.exam, missing, on_exam or (lambda _: None))
+    on_start(len(missing))
+    hold_exams(runner, problem, settings.exam, missing, on_exam)
     return _load(folder, settings)
 
 
 def _cases(folder: Path, settings: PostStepSettings) -> dict[Path, ExamCase]:
     """All exams by their file: seeds outermost, so that an early look at an unfinished comparison sees every post-step."""
-    cases = {_exam_file(folder, None): ExamCase(None)}
+    cases = {_exam_file(folder): ExamCase(None)}
     for seed in settings.seeds:
         for position, policy in enumerate(settings.policies):
             for name in settings.post_steps:
@@ -149,12 +146,10 @@ def _cases(folder: Path, settings: PostStepSettings) -> dict[Path, ExamCase]:
     return cases
 
 
-def _exam_file(folder: Path, name: str | None, policy: Policy | None = None, seed: int = 0) -> Path:
-    if name is None or policy is None:
-        return folder / "exams" / "float.json"
-    digest = hashlib.sha256(policy.to_json().encode()).hexdigest()[:16]
-    seeded = f"-{seed}" if parse_post_step(name).trains else ""
-    return folder / "exams" / searcher_slug(name) / f"{digest}{seeded}.json"
+def _exam_file(folder: Path, name: str = "", policy: Policy | None = None, seed: int = 0) -> Path:
+    """Where the exam of a policy after a post-step is; that of the float network has neither."""
+    seeded = f"-{seed}" if name and parse_post_step(name).trains else ""
+    return folder / "exams" / searcher_slug(name) / f"{policy_slug(policy)}{seeded}.json"
 
 
 def _load(folder: Path, settings: PostStepSettings) -> PostStepComparison:
@@ -162,12 +157,11 @@ def _load(folder: Path, settings: PostStepSettings) -> PostStepComparison:
     exams: dict[str, list[list[Outcome]]] = {}
     for name in settings.post_steps:
         seeds = settings.seeds if parse_post_step(name).trains else settings.seeds[:1]
-        exams[name] = [
-            [read_outcome(_exam_file(folder, name, policy, seed)) for seed in seeds] for policy in settings.policies
-        ]
+        files = [[_exam_file(folder, name, policy, seed) for seed in seeds] for policy in settings.policies]
+        exams[name] = [list(map(read_outcome, row)) for row in files]
     return PostStepComparison(
         exams=exams,
-        reference=read_outcome(_exam_file(folder, None)),
+        reference=read_outcome(_exam_file(folder)),
         objective=parse_objective(content["problem"]["objective"]),
         policies=settings.policies,
         provenance={**content["problem"], **content["settings"], **content["software"]},

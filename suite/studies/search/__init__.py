@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from suite import plugins
-from suite.studies.settings import (
-    Group,
-    LoggedExecutor,
-    SearchedProblem,
-    Searcher,
-    SpendSettings,
-    in_runs,
-    keyed,
-    setting,
-)
-from suite.studies.study import Recorder, Study
+from suite.contract.trial import Metrics, Trial
+from suite.studies.model import Searcher, keyed, setting
+from suite.studies.settings import LoggedExecutor, SearchedProblem, SpendSettings, in_runs
+from suite.studies.study import KeptSettings, KeptStudy
 
 if TYPE_CHECKING:
-    from suite.contract.problem import Problem
-    from suite.contract.trial import Metrics, Trial
     from suite.run.records import Run
     from suite.studies.plan import Plan
 
 
-class SearchSettings(Group):
+class SearchSettings(KeptSettings):
     """Settings of one search."""
 
     problem: SearchedProblem = SearchedProblem()
@@ -45,7 +34,7 @@ class SearchSettings(Group):
     executor: LoggedExecutor = LoggedExecutor()
 
 
-class Search(Study[SearchSettings, "Run"]):
+class Search(KeptStudy[SearchSettings, "Run"]):
     """Run one searcher.
 
     Run one searcher on a problem. A directory that holds the run is resumed.
@@ -53,17 +42,9 @@ class Search(Study[SearchSettings, "Run"]):
 
     Settings = SearchSettings
 
-    @cached_property
-    def problem(self) -> Problem:
-        """What is searched."""
-        return self.settings.problem.load()
-
-    @cached_property
-    def directory(self) -> Path:
-        """Where the journal goes."""
-        settings = self.settings
-        given = settings.directory
-        return in_runs(self.problem, settings.searcher, settings.seed) if given is None else Path(given)
+    def default_directory(self) -> Path:
+        """Named after problem, budget, searcher and seed."""
+        return in_runs(self.problem, self.settings.searcher, self.settings.seed)
 
     def run(self, *, quiet: bool = True) -> Run:
         """Search, or resume the search."""
@@ -79,10 +60,9 @@ class Search(Study[SearchSettings, "Run"]):
         limits, resources = spend.limits, settings.executor.logged(self.directory)
         fidelity = spend.fidelity_of(self.problem, settings.problem)
         rungs = spend.ladder(fidelity)
-        recorder = Recorder("search", settings, self.directory)
         with Progress(quiet=quiet) as progress:
             watcher = SearchBars(progress, self.problem.objective, [(searcher.name, searcher.seed)], limits)
-            run = search(
+            return search(
                 self.problem,
                 searcher,
                 evaluations=limits.evaluations,
@@ -96,32 +76,54 @@ class Search(Study[SearchSettings, "Run"]):
                 retries=spend.retries,
                 rungs=rungs,
                 resources=resources,
-                on_trial=recorder.before(lambda trial: watcher.trial(searcher.name, searcher.seed, trial)),
+                on_start=self.record,
+                on_trial=lambda trial: watcher.trial(searcher.name, searcher.seed, trial),
             )
-        recorder.write()
-        return run
 
-    def answer(self, result: Run, *, as_json: bool) -> int:
+    def failure(self, result: Run) -> str | None:
+        """Why no trial succeeded."""
+        if result.best is not None:
+            return None
+        reason = result.trials[0].failure if result.trials else "the searcher proposed nothing"
+        return f"no trial succeeded; the first failure: {reason}"
+
+    def to_json(self, result: Run) -> str:
+        """The best policy, the front, and what was spent."""
+        best, metrics = _best(result)
+        front = [(trial, trial.metrics.bops) for trial in result.front if trial.metrics is not None]
+        content = {
+            "directory": str(self.directory),
+            "searcher": result.searcher,
+            "seed": result.seed,
+            "trials": len(result.trials),
+            "failed": sum(trial.failure is not None for trial in result.trials),
+            "stopped": result.stopped,
+            "forward_passes": result.forward_passes,
+            "best": {
+                "trial": best.number,
+                "search_score": result.score(best),
+                "metrics": metrics.to_dict(),
+                "policy": best.policy.to_dict(),
+            },
+            "front": [
+                {"trial": trial.number, "search_score": result.score(trial), "bops": bops} for trial, bops in front
+            ],
+        }
+        return json.dumps(content)
+
+    def show(self, result: Run) -> None:
         """Print the best policy and what was spent."""
-        run, best = result, result.best
-        if best is None or best.metrics is None:
-            reason = run.trials[0].failure if run.trials else "the searcher proposed nothing"
-            print(f"bitcert: no trial succeeded; the first failure: {reason}", file=sys.stderr)
-            return 1
-        if as_json:
-            print(json.dumps(_record(run, best, best.metrics, self.directory)))
-            return 0
+        best, metrics = _best(result)
         print(
-            f"{len(run.trials)} trials, {run.forward_passes:,} forward passes; stopped by: {run.stopped}; journal in "
+            f"{len(result.trials)} trials, {result.forward_passes:,} forward passes; stopped by: {result.stopped}; journal in "
             f"{self.directory}"
         )
-        print(f"best search score ({run.objective.text}) {run.score(best):.4f} at {best.metrics.bops:,} BOPs:")
+        print(f"best search score ({result.objective.text}) {result.score(best):.4f} at {metrics.bops:,} BOPs:")
         print(f"  {best.policy.to_json()}")
         print("a search score is an estimate on search images; certify the winner on held-out images with:")
         given = {"checkpoint": self.settings.problem.checkpoint, "data": self.settings.problem.data}
         again = "".join(f" --{name} {value}" for name, value in given.items() if value)
         print(f"  bitcert examine --run {self.directory}{again}")
-        return 0
 
     def plan(self) -> Plan:
         """One search."""
@@ -133,24 +135,8 @@ class Search(Study[SearchSettings, "Run"]):
         )
 
 
-def _record(run: Run, best: Trial, metrics: Metrics, directory: Path) -> dict[str, Any]:
-    return {
-        "directory": str(directory),
-        "searcher": run.searcher,
-        "seed": run.seed,
-        "trials": len(run.trials),
-        "failed": sum(trial.failure is not None for trial in run.trials),
-        "stopped": run.stopped,
-        "forward_passes": run.forward_passes,
-        "best": {
-            "trial": best.number,
-            "search_score": run.score(best),
-            "metrics": metrics.to_dict(),
-            "policy": best.policy.to_dict(),
-        },
-        "front": [
-            {"trial": trial.number, "search_score": run.score(trial), "bops": trial.metrics.bops}
-            for trial in run.front
-            if trial.metrics is not None
-        ],
-    }
+def _best(run: Run) -> tuple[Trial, Metrics]:
+    best = run.best
+    assert best is not None
+    assert best.metrics is not None
+    return best, best.metrics

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
 from suite.contract.trial import Fidelity, Trial
 from suite.errors import BitcertError
-from suite.execute.executor import Executor, Resources, make_executor
+from suite.execute.executor import Resources, make_executor
 from suite.run.limits import FINALISTS, RETRIES, Limits, Promotion
 from suite.run.loop import SearchLoop
 from suite.run.records import Run
@@ -33,6 +34,7 @@ def search(
     retries: int = RETRIES,
     rungs: Rungs = NO_RUNGS,
     resources: Resources | None = None,
+    on_start: Callable[[], object] = lambda: None,
     on_trial: Callable[[Trial], None] | None = None,
 ) -> Run:
     """Run a searcher on a problem; a directory that already holds the run is resumed.
@@ -53,19 +55,19 @@ def search(
         retries: How often a failed trial is retried before it is recorded as failed.
         rungs: Cheaper fidelities that a policy must survive first.
         resources: What the executor may use.
+        on_start: Called once the directory is known to hold this run, before anything is evaluated.
         on_trial: Called with every finished trial, replayed ones included.
 
     Raises:
         BitcertError: On arguments out of range, or if the directory holds something else or is in use.
     """
     runner = make_executor(executor, resources)
-    limits = Limits(evaluations, forward_passes, seconds)
     seed = evaluation_seed(searcher.seed) if seed is None else seed
     loop = SearchLoop(
         problem,
         searcher,
         Path(directory),
-        limits,
+        Limits(evaluations, forward_passes, seconds),
         fidelity=fidelity,
         seed=seed,
         parallel=parallel,
@@ -74,7 +76,9 @@ def search(
         rungs=rungs,
         on_trial=on_trial,
     )
-    drive(runner, problem, [loop])
+    with closing(loop):
+        on_start()
+        runner.run(problem, [loop])
     return load_run(directory)
 
 
@@ -98,12 +102,3 @@ def check_finalists(finalists: int | None) -> None:
     """Raise BitcertError on a negative number of finalists."""
     if finalists is not None and finalists < 0:
         raise BitcertError(f"finalists must not be negative, got {finalists}; 0 measures none again")
-
-
-def drive(runner: Executor, problem: Problem, loops: Sequence[SearchLoop]) -> None:
-    """Run loops to their end on an executor, and close them whatever happens."""
-    try:
-        runner.run(problem, loops)
-    finally:
-        for loop in loops:
-            loop.close()

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from suite.studies.settings import FidelitySettings, LoggedExecutor, SearchedProblem, Searchers, in_runs, keyed, setting
+from suite.studies.model import Searchers, keyed, setting
+from suite.studies.settings import FidelitySettings, LoggedExecutor, SearchedProblem
 from suite.studies.study import ReportedSettings, ReportedStudy
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from suite.contract.problem import Problem
+    from suite.report.table import Table
     from suite.studies.plan import Plan
     from suite.studies.sensitivity import run as work
 
@@ -39,16 +37,8 @@ class Sensitivity(ReportedStudy[SensitivitySettings, "work.Sensitivity"]):
 
     Settings = SensitivitySettings
     positional = ("problem.name",)
-    name, json = "sensitivity", "sensitivity.json"
     needs = "network to probe"
-
-    def load(self) -> Problem:
-        """As set."""
-        return self.settings.problem.load()
-
-    def default_directory(self) -> Path:
-        """Named after the problem and its budget."""
-        return in_runs(self.problem, self.name)
+    json = "sensitivity.json"
 
     def run(self, *, quiet: bool = True) -> work.Sensitivity:
         """Measure, probe, and write the report."""
@@ -76,18 +66,19 @@ class Sensitivity(ReportedStudy[SensitivitySettings, "work.Sensitivity"]):
                 fidelity=fidelity,
                 executor=settings.executor.name,
                 resources=resources,
-                on_trial=self.recorder.before(lambda _: progress.advance("policies")),
+                on_start=self.record,
+                on_trial=lambda _: progress.advance("policies"),
                 on_method=lambda name: progress.update("methods", next(probed), state=f"probing for {name}"),
             )
             progress.update("methods", len(methods), state="")
         write_sensitivity(found, self.report)
         return found
 
-    def show(self, result: work.Sensitivity, console: Console) -> None:
+    def table(self, result: work.Sensitivity) -> Table:
         """How well the methods predict."""
         from suite.studies.sensitivity.report import method_table
 
-        method_table(result).print(console)
+        return method_table(result)
 
     def plan(self) -> Plan:
         """The measured policies; probes come on top."""

@@ -79,8 +79,9 @@ def analyse_sensitivity(
     fidelity: Fidelity | None = None,
     executor: str = "inline",
     resources: Resources | None = None,
+    on_start: Callable[[], object] = lambda: None,
     on_trial: Callable[[Trial], None] | None = None,
-    on_method: Callable[[str], None] | None = None,
+    on_method: Callable[[str], None] = lambda _: None,
 ) -> Sensitivity:
     """Measure random feasible policies, let every method predict them, and compare the orders.
 
@@ -93,8 +94,9 @@ def analyse_sensitivity(
         policies: How many policies are measured.
         seed: Of the policies, and of the methods' probes.
         fidelity: Of the measurements; the problem's default if None.
-        executor: As for :func:`suite.studies.compare.run.search`.
+        executor: As for :func:`suite.studies.search.run.search`.
         resources: For the Ray executor.
+        on_start: Called once the directory is known to hold these measurements.
         on_trial: Called with every measured policy.
         on_method: Called with the name of each method before it probes.
 
@@ -112,30 +114,24 @@ def analyse_sensitivity(
         fidelity=fidelity,
         finalists=0,
         resources=resources,
+        on_start=on_start,
         on_trial=on_trial,
     )
     measured = {trial.policy: trial for trial in run.trials if trial.metrics is not None}
     if len(measured) < 3:
         raise BitcertError(f"{len(measured)} policies could be measured; an order needs three at least")
     scores = np.array([run.score(trial) for trial in measured.values()])
-    table = pd.DataFrame(
-        {
-            "policy": [policy.to_json() for policy in measured],
-            "bops": [problem.bops(policy) for policy in measured],
-            "score": scores,
-        }
-    )
+    names, costs = [policy.to_json() for policy in measured], [problem.bops(policy) for policy in measured]
+    table = pd.DataFrame({"policy": names, "bops": costs, "score": scores})
     agreements, losses = [], []
     for method, searcher in searchers.items():
-        if on_method is not None:
-            on_method(method)
+        on_method(method)
         before, started = problem.meter.forward_passes, time.perf_counter()
         planned = searcher.ask()
         seconds = time.perf_counter() - started
         spent = problem.meter.forward_passes - before
-        predicted = np.array([searcher.prediction.loss(policy) for policy in measured])
-        table[method] = predicted
-        tau, low, high = order_agreement(predicted, scores)
+        table[method] = [searcher.prediction.loss(policy) for policy in measured]
+        tau, low, high = order_agreement(table[method].to_numpy(dtype=np.float64), scores)
         agreements.append(Agreement(method, tau, low, high, planned, spent, seconds))
         losses.append(_loss_rows(method, searcher))
     return Sensitivity(
@@ -179,8 +175,7 @@ def order_agreement(losses: NDArray[np.float64], scores: NDArray[np.float64]) ->
         with np.errstate(invalid="ignore"):
             return np.asarray(pairs[0] / np.sqrt(pairs[1] * pairs[2]))
 
-    count = len(scores)
-    rng = np.random.default_rng(0)
+    count, rng = len(scores), np.random.default_rng(0)
     drawn = tau(rng.multinomial(count, np.full(count, 1 / count), size=_RESAMPLES).astype(float))
     if np.isnan(drawn).all():
         return float("nan"), float("nan"), float("nan")
@@ -203,17 +198,15 @@ def _layer_rows(problem: Problem, seed: int, searchers: Sequence[Searcher]) -> p
     """Eigenvalues and traces as HAWQ v1 and v2 estimate them, taken from these searchers where they have done so."""
     values = next((found for found in searchers if isinstance(found, HAWQ1)), HAWQ1(problem, seed)).eigenvalues
     traces = next((found for found in searchers if isinstance(found, HAWQ2)), HAWQ2(problem, seed)).traces
-    weights, inputs = traces("weight"), traces("activation")
-    return pd.DataFrame(
-        {
-            "layer": [layer.name for layer in problem.space.layers],
-            "macs": [layer.macs for layer in problem.space.layers],
-            "weights": [layer.parameters for layer in problem.space.layers],
-            "top_eigenvalue": values.value,
-            "top_eigenvalue_residual": values.residual,
-            "mean_trace_weights": weights.mean,
-            "mean_trace_weights_se": weights.standard_error / weights.numbers,
-            "mean_trace_inputs": inputs.mean,
-            "mean_trace_inputs_se": inputs.standard_error / inputs.numbers,
-        }
-    )
+    layers, found = problem.space.layers, {"weights": traces("weight"), "inputs": traces("activation")}
+    columns: dict[str, Any] = {
+        "layer": [layer.name for layer in layers],
+        "macs": [layer.macs for layer in layers],
+        "weights": [layer.parameters for layer in layers],
+        "top_eigenvalue": values.value,
+        "top_eigenvalue_residual": values.residual,
+    }
+    for part, trace in found.items():
+        columns[f"mean_trace_{part}"] = trace.mean
+        columns[f"mean_trace_{part}_se"] = trace.standard_error / trace.numbers
+    return pd.DataFrame(columns)

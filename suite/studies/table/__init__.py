@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from suite.errors import BitcertError
-from suite.studies.settings import Group, keyed, setting
-from suite.studies.study import Study
+from suite.studies.model import Group, keyed, setting
+from suite.studies.study import Study, print_table
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from suite.studies.plan import Plan
 
 
 class TableSettings(Group):
@@ -59,22 +57,14 @@ class Table(Study[TableSettings, "pd.DataFrame"]):
             write_tables(tables, Path(settings.out), radii)
         return summary(tables, radii)
 
-    def answer(self, result: pd.DataFrame, *, as_json: bool) -> int:
-        """Print the table."""
-        from rich.console import Console
+    def to_json(self, result: pd.DataFrame) -> str:
+        """One record per table."""
+        return str(result.to_json(orient="records", indent=2, double_precision=15))
 
+    def show(self, result: pd.DataFrame) -> None:
+        """Print the table."""
         from suite.studies.table.report import certificate_table
 
-        if as_json:
-            print(result.to_json(orient="records", indent=2, double_precision=15))
-            return 0
-        certificate_table(result).print(Console())
+        print_table(certificate_table(result))
         if self.settings.out is not None:
             print(f"table and figure in {self.settings.out}")
-        return 0
-
-    def plan(self) -> Plan:
-        """No forward passes at all."""
-        from suite.studies.plan import Plan
-
-        return Plan()
