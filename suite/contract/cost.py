@@ -160,7 +160,7 @@ def parse_budget(text: str | int, space: SearchSpace) -> Budget:
     least, lowest = cost.total(space, cheapest(space)), space.choices[0]
     if limit < least:
         raise BitcertError(
-            f"budget {asked} ({cost.units(limit):.4g} {cost.unit}) is below the cheapest policy ({cost.units(least):.4g} "
+            f"budget {asked} ({cost.units(limit):,} {cost.unit}) is below the cheapest policy ({cost.units(least):,} "
             f"{cost.unit} at {lowest}/{lowest} bits); raise the budget to at least {cost.units(least)} or allow fewer bits"
         )
     return Budget(limit, asked, cost)

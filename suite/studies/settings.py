@@ -171,10 +171,15 @@ def _named_list(given: object) -> object:
 def _integers(given: object) -> object:
     if not isinstance(given, str):
         return tuple(given) if isinstance(given, list) else given
-    try:
-        return tuple(int(part) for part in given.split(","))
-    except ValueError:
-        raise BitcertError(f"seeds are integers separated by commas, got {given!r}") from None
+    if not re.fullmatch(r"-?\d{1,20}(,-?\d{1,20})*", given, re.ASCII):
+        raise BitcertError(f"seeds are integers separated by commas, got {given!r}")
+    return tuple(int(part) for part in given.split(","))
+
+
+def _seeds(given: tuple[int, ...]) -> tuple[int, ...]:
+    if not given or len(set(given)) < len(given) or min(given) < 0:
+        raise BitcertError(f"seeds are one or more integers >= 0 without repetition, got {list(given)}")
+    return given
 
 
 def _policy_text(given: object) -> object:
@@ -198,7 +203,7 @@ PostStepName = Annotated[str, BeforeValidator(_named), known(plugins.POST_STEPS)
 Searchers = Annotated[tuple[Annotated[str, known(plugins.SEARCHERS)], ...], BeforeValidator(_named_list)]
 PostSteps = Annotated[tuple[Annotated[str, known(plugins.POST_STEPS)], ...], BeforeValidator(_named_list)]
 Variants = tuple[Annotated[str, BeforeValidator(_variant)], ...]
-Seeds = Annotated[tuple[int, ...], BeforeValidator(_integers)]
+Seeds = Annotated[tuple[int, ...], BeforeValidator(_integers), AfterValidator(_seeds)]
 PolicyText = Annotated[str, BeforeValidator(_policy_text)]
 
 
