@@ -114,6 +114,10 @@ class Budget:
     text: str
     cost: Cost = BOPs()
 
+    def to_dict(self) -> dict[str, str | int]:
+        """For the record of a problem: the text, and the limit as ``budget_bops``, or ``budget_limit`` for another cost."""
+        return {"budget": self.text, "budget_bops" if self.cost == BOPs() else "budget_limit": self.limit}
+
     def allows(self, space: SearchSpace, policy: Policy) -> bool:
         """Whether a policy costs no more than the limit."""
         return self.cost.total(space, policy) <= self.limit

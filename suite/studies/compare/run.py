@@ -249,7 +249,7 @@ def load_comparison(directory: str | Path, *others: str | Path) -> Comparison:
         entries=tuple(entries),
         reference=read_outcome(_exam_file(folders[0], None)),
         layer_names=tuple(content["layers"]),
-        budget_bops=content["problem"]["budget_bops"],
+        budget_bops=content["problem"].get("budget_bops"),
         float_bops=content["float_bops"],
         provenance={**content["problem"], **content["settings"], **content["software"]},
     )
