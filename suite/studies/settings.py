@@ -266,6 +266,11 @@ class ProblemSettings(DataSettings):
     recalibrate: bool = setting(False, "recalibrate batch norm for every policy that is not finetuned")
     device: str = setting("cpu", "where evaluations run")
 
+    @property
+    def own_protocol(self) -> str | None:
+        """The protocol, unless finetuning steps say as much."""
+        return None
+
     @keyed("problem")
     def load(self) -> Problem:
         """Make the problem; its images and checkpoint are read later.
@@ -297,14 +302,15 @@ class ProblemSettings(DataSettings):
             finetuning=FinetuneSettings(quantizer=self.quantizer),
             recalibrate=self.recalibrate,
             device=self.device,
+            protocol=self.own_protocol,
         )
         bits = problem.space.choices[-1]
         most, cost = problem.cost(problem.space.uniform(bits)), problem.budget.cost
         if problem.budget.limit > most:
             raise BitcertError(
-                f"budget {problem.budget.text} ({cost.units(problem.budget.limit):,} {cost.unit}) is above the most expensive policy "
-                f"({cost.units(most):,} {cost.unit} at {bits}/{bits} bits) and limits nothing; give w{bits}a{bits} to search without "
-                "a limit"
+                f"budget {problem.budget.text} ({cost.units(problem.budget.limit):,} {cost.unit}) is above the most expensive "
+                f"policy ({cost.units(most):,} {cost.unit} at {bits}/{bits} bits) and limits nothing; give w{bits}a{bits} to "
+                "search without a limit"
             )
         return problem
 
@@ -316,6 +322,11 @@ class SearchedProblem(ProblemSettings):
         None,
         "ptq: policies are measured as quantized; finetune: after finetuning, in every evaluation (default: the problem's, ptq)",
     )
+
+    @property
+    def own_protocol(self) -> str | None:
+        """The protocol, unless finetuning steps say as much."""
+        return None if self.protocol in ("ptq", "finetune") else self.protocol
 
 
 class SampleSettings(Group):

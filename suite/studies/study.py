@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 from suite import plugins
 from suite.errors import BitcertError, unknown_name
 from suite.files import write_text
-from suite.studies.settings import Group, ProblemSettings, SettingError, keyed, setting, with_network
+from suite.studies.settings import Group, ProblemSettings, SearchedProblem, SettingError, keyed, setting, with_network
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -212,7 +212,8 @@ def load_recorded(directory: str, problem: ProblemSettings) -> tuple[Run, Proble
         "seed": recorded.get("problem_seed", 0),
         "recalibrate": recorded.get("recalibrate", False),
     }
-    return run, problem.model_copy(update=filled)
+    searched = SearchedProblem(**problem.model_dump(exclude={"protocol"}), protocol=recorded.get("protocol"))
+    return run, searched.model_copy(update=filled)
 
 
 def check_same_network(run: Run, problem: Problem) -> None:
