@@ -63,6 +63,8 @@ class SeparableProblem(Problem):
     ) -> None:
         check_sigma(sigma)
         check_seed(seed)
+        if not 1 <= layers <= 10_000:
+            raise BitcertError(f"layers must lie in 1..10,000, got {layers}")
         rng = np.random.default_rng([seed, 0x5E9A])
         macs = (rng.uniform(1, 4, layers) * 100_000).astype(int)
         sensitivity = rng.lognormal(0.0, 1.0, layers)
