@@ -22,13 +22,13 @@ class HillClimbing(suite.Searcher):
         self._best: tuple[float, suite.Policy] | None = None
 
     def ask(self, pending: Sequence[suite.Trial] = ()) -> suite.Policy:
-        space, limit = self.problem.space, self.problem.budget.limit
+        space, budget = self.problem.space, self.problem.budget
         if self._best is None or not space.variables:
-            return random_feasible(space, limit, self._rng)
+            return random_feasible(space, budget, self._rng)
         vector = space.encode(self._best[1])
         redrawn = self._rng.integers(len(vector), size=2)
         vector[redrawn] = self._rng.integers(len(space.choices), size=2)
-        return enforce_budget(space, space.decode(vector), limit)
+        return enforce_budget(space, space.decode(vector), budget)
 
     def tell(self, trial: suite.Trial) -> None:
         if trial.metrics is not None:

@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     except (BitcertError, OSError) as error:
         print(f"bitcert: {error}", file=sys.stderr)
-        return EXIT_MISTAKE if isinstance(error, BitcertError) else EXIT_FAILED
+        mistakes = (BitcertError, NotADirectoryError, IsADirectoryError, FileExistsError)
+        return EXIT_MISTAKE if isinstance(error, mistakes) else EXIT_FAILED
     except KeyboardInterrupt:
         print("bitcert: interrupted; run the same command again to resume", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -95,7 +96,10 @@ def _print_completion(arguments: list[str]) -> int:
     for name in plugins.STUDIES.names():
         verb = verbs.add_parser(name, help=plugins.STUDIES.summary(name))
         _add_flags(verb, plugins.STUDIES.load(name), everything=True)
-    verbs.add_parser("run", help=_OWN["run"]).add_argument("file").complete = shtab.FILE  # type: ignore[attr-defined]
+    run = verbs.add_parser("run", help=_OWN["run"])
+    run.add_argument("file").complete = shtab.FILE  # type: ignore[attr-defined]
+    for option in ("--dry-run", "--json", "--help-all"):
+        run.add_argument(option, action="store_true")
     verbs.add_parser("completion", help=_OWN["completion"]).add_argument("shell", choices=SHELLS)
     print(shtab.complete(root, shell=shell))
     return EXIT_OK

@@ -14,10 +14,10 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, make_dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from suite.errors import BitcertError, unknown_name
 
@@ -109,7 +109,7 @@ class Kind:
             return ""
         classes = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
         found = next((ast.get_docstring(node) for node in classes if node.name == attribute), None)
-        return (found or "").partition("\n")[0]
+        return (found or "").partition("\n")[0].replace("``", "")
 
     def _targets(self) -> dict[str, str]:
         targets = dict(self.builtin)
@@ -171,6 +171,20 @@ def read_options(what: str, options: type, given: Mapping[str, Any]) -> Any:
         raise BitcertError(f"{where} of {what}: {reason}, got {first['input']!r}" if where else reason) from None
     except TypeError as error:
         raise BitcertError(f"options of {what} must be JSON values: {error}") from None
+
+
+def read_values(what: str, make: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Given values of arguments of a class or function as the types it declares for them; without a type, as they are.
+
+    Raises:
+        BitcertError: On a value of another type.
+    """
+    try:
+        kinds = get_type_hints(make.__init__ if isinstance(make, type) else make)  # type: ignore[misc]
+    except NameError:  # imported for type checking only
+        kinds = {}
+    chosen = [(name, kinds.get(name, Any)) for name in given]
+    return dict(vars(read_options(what, make_dataclass("Arguments", chosen), given))) if given else {}
 
 
 def check_counts(options: object, **least: int) -> None:

@@ -112,6 +112,10 @@ class Budget:
     text: str
     cost: Cost = BOPs()
 
+    def to_dict(self) -> dict[str, str | int]:
+        """For the record of a problem: the text, and the limit as ``budget_bops``, or ``budget_limit`` for another cost."""
+        return {"budget": self.text, "budget_bops" if self.cost == BOPs() else "budget_limit": self.limit}
+
     def allows(self, space: SearchSpace, policy: Policy) -> bool:
         """Whether a policy costs no more than the limit."""
         return self.cost.total(space, policy) <= self.limit
@@ -155,7 +159,7 @@ def parse_budget(text: str | int, space: SearchSpace) -> Budget:
     least, lowest = cost.total(space, cheapest(space)), space.choices[0]
     if limit < least:
         raise BitcertError(
-            f"budget {asked} ({cost.units(limit):.4g} {cost.unit}) is below the cheapest policy ({cost.units(least):.4g} "
+            f"budget {asked} ({cost.units(limit):,} {cost.unit}) is below the cheapest policy ({cost.units(least):,} "
             f"{cost.unit} at {lowest}/{lowest} bits); raise the budget to at least {cost.units(least)} or allow fewer bits"
         )
     return Budget(limit, asked, cost)

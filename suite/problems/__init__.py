@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from suite.contract.problem import Problem
 from suite.errors import BitcertError, unknown_name
-from suite.plugins import PROBLEMS
+from suite.plugins import PROBLEMS, read_values
 
 if TYPE_CHECKING:
     from suite.contract.space import Policy
@@ -121,6 +121,7 @@ def _make(name: str, make: Any, given: dict[str, Any], options: dict[str, Any]) 
     for option in options:
         if option not in known:
             raise unknown_name(f"option of {name}", option, known)
+    options = read_values(f"problem {name}", make, options)
     refused = [setting for setting in given if setting not in known]
     if refused:
         raise BitcertError(f"{name} does not take {', '.join(refused)}; it takes {', '.join(known)}")

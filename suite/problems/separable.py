@@ -62,6 +62,8 @@ class SeparableProblem(Problem):
     ) -> None:
         check_sigma(sigma)
         check_seed(seed)
+        if not 1 <= layers <= 10_000:
+            raise BitcertError(f"layers must lie in 1..10,000, got {layers}")
         rng = np.random.default_rng([seed, 0x5E9A])
         macs = (rng.uniform(1, 4, layers) * 100_000).astype(int)
         sensitivity = rng.lognormal(0.0, 1.0, layers)
@@ -130,8 +132,7 @@ class SeparableProblem(Problem):
             "problem": self.name,
             "layers": len(self.space.layers),
             "choices": list(self.space.choices),
-            "budget": self.budget.text,
-            "budget_bops": self.budget.limit,
+            **self.budget.to_dict(),
             "sigma": self.sigma,
             "objective": self.objective.text,
             "radii": list(self.radii),

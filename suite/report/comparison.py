@@ -31,7 +31,7 @@ class Comparison:
         entries: One for each (searcher, seed), in the order they were asked for.
         reference: The exam of the float network on the same images and noise.
         layer_names: Names of the layers, in execution order.
-        budget_bops: The limit on BOPs.
+        budget_bops: The limit on BOPs; None where the budget limits another cost.
         float_bops: BOPs of the float network.
         provenance: Problem, fidelity, exam, versions and commit, JSON-ready.
     """
@@ -40,7 +40,7 @@ class Comparison:
     entries: tuple[Entry, ...]
     reference: Outcome
     layer_names: tuple[str, ...]
-    budget_bops: int
+    budget_bops: int | None
     float_bops: int
     provenance: Mapping[str, Any]
 
@@ -64,7 +64,7 @@ class Comparison:
         """One row per search, in the order of the entries, and a last one for the float network.
 
         Columns:
-            problem, budget, budget_bops, sigma, objective: What was searched.
+            problem, budget, budget_bops, sigma, objective: What was searched; no ``budget_bops`` if another cost is limited.
             searcher, seed: Who searched; ``float`` and missing for the float network.
             evaluations, failed, repeats: All trials; those that failed; those answered by an earlier trial at no spend.
             forward_passes, search_seconds: Spend and time of the search, second measurements of the best included.
@@ -146,7 +146,7 @@ def _check_entry(entry: Entry, comparison: Comparison) -> None:
             f"the winner of {who} has {given} layers, the network {expected}; compare one problem's runs"
         )
     bops, limit = outcome.metrics.bops, comparison.budget_bops
-    if bops > limit:
+    if limit is not None and bops > limit:
         raise BitcertError(
             f"the winner of {who} has {bops} BOPs, over the budget of {limit}; compare one budget's runs"
         )

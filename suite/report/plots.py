@@ -85,9 +85,7 @@ def plot_score_by_bops(comparison: Comparison, ax: Axes | None = None) -> Axes:
     two = len(enlarged) < len(searchers)
     sheet = Sheet.on(ax, _size(looks, width=8.4 if two else _SIZE[0]), 1, 1 + two)
     first = sheet.panels[0]
-    reference, share = exam_score(comparison.reference, objective), comparison.budget_bops / comparison.float_bops
-    budget = comparison.recorded("budget")
-    limit = f"budget{'' if budget is None else f' {budget}'}: {100 * share:.3g} %"
+    reference, budget = exam_score(comparison.reference, objective), comparison.recorded("budget")
     for axes, shown in zip(sheet.panels, (searchers, enlarged), strict=False):
         for searcher, entries in shown.items():
             points = [(entry.outcome.metrics.bops, exam_score(entry.outcome, objective)) for entry in entries]
@@ -104,7 +102,10 @@ def plot_score_by_bops(comparison: Comparison, ax: Axes | None = None) -> Axes:
                 s=16 if look is OTHER else 34,
                 zorder=2 if look is OTHER else 3,
             )
-        axes.axvline(share, color="0.35", linestyle=":", label=limit)
+        if comparison.budget_bops is not None:
+            share = comparison.budget_bops / comparison.float_bops
+            limit = f"budget{'' if budget is None else f' {budget}'}: {100 * share:.3g} %"
+            axes.axvline(share, color="0.35", linestyle=":", label=limit)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.xaxis.set_major_formatter(PercentFormatter(xmax=1.0, symbol=""))
         axes.set_xlabel("BOPs, % of the float network")

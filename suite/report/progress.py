@@ -11,6 +11,7 @@ from rich.progress import Progress as RichProgress
 
 from suite.contract.objective import Objective
 from suite.contract.trial import Trial
+from suite.errors import BitcertError
 from suite.run.limits import Limits
 from suite.run.records import Outcome
 from suite.run.watcher import Watcher
@@ -20,7 +21,8 @@ from suite.run.watcher import Watcher
 class Progress:
     """Named bars, a context manager; does nothing if ``quiet``.
 
-    Starts lazily, with the first update or with :meth:`show`, so that early errors print alone.
+    Bars appear with the first news of any of them, or with :meth:`show`, so that mistakes found before print alone; those
+    found before anything is done take the bars away again.
 
     Example:
         >>> with Progress(quiet=True) as progress:
@@ -44,8 +46,12 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         if self._bars.live.is_started:
+            mistaken = kind is not None and issubclass(kind, BitcertError | OSError)
+            if mistaken and not any(task.completed for task in self._bars.tasks):
+                self._bars.live.transient = True
+                self._bars.console.quiet = not self._bars.console.is_terminal  # else it would print an empty line
             self._bars.stop()
 
     def add(self, name: str, total: float | None = None) -> None:

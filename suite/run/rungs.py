@@ -33,7 +33,7 @@ class Rungs:
         """Read ``30x16,60x32+20``: images x noise samples, finetuning steps after a plus; by default ``finetune_steps``."""
         lower = []
         for part in text.split(","):
-            found = re.fullmatch(r"(\d+)x(\d+)(?:\+(\d+))?", part.strip())
+            found = re.fullmatch(r"(\d{1,9})x(\d{1,9})(?:\+(\d{1,9}))?", part.strip(), re.ASCII)
             if found is None:
                 raise BitcertError(f"a rung is written as IMAGESxNOISE or IMAGESxNOISE+STEPS, got {part!r}")
             lower.append(Fidelity(int(found[1]), int(found[2]), int(found[3] or finetune_steps)))

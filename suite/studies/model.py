@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
@@ -146,10 +147,15 @@ def _named_list(given: object) -> object:
 def _integers(given: object) -> object:
     if not isinstance(given, str):
         return tuple(given) if isinstance(given, list) else given
-    try:
-        return tuple(int(part) for part in given.split(","))
-    except ValueError:
-        raise BitcertError(f"seeds are integers separated by commas, got {given!r}") from None
+    if not re.fullmatch(r"-?\d{1,20}(,-?\d{1,20})*", given, re.ASCII):
+        raise BitcertError(f"seeds are integers separated by commas, got {given!r}")
+    return tuple(int(part) for part in given.split(","))
+
+
+def _seeds(given: tuple[int, ...]) -> tuple[int, ...]:
+    if not given or len(set(given)) < len(given) or min(given) < 0:
+        raise BitcertError(f"seeds are one or more integers >= 0 without repetition, got {list(given)}")
+    return given
 
 
 def known(kind: plugins.Kind) -> AfterValidator:
@@ -173,5 +179,5 @@ ProtocolName = Annotated[str, known(plugins.PROTOCOLS)]
 Certifier = Annotated[str, known(plugins.CERTIFIERS)]
 ExecutorName = Annotated[str, known(plugins.EXECUTORS)]
 Variants = tuple[Annotated[str, BeforeValidator(_variant)], ...]
-Seeds = Annotated[tuple[int, ...], BeforeValidator(_integers)]
+Seeds = Annotated[tuple[int, ...], BeforeValidator(_integers), AfterValidator(_seeds)]
 PolicyText = Annotated[str, BeforeValidator(lambda given: json.dumps(given) if isinstance(given, dict) else given)]

@@ -22,7 +22,7 @@ NETWORKS = {"imagenet-resnet50": "resnet50", "imagenet-mobilenetv2": "mobilenet_
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("imagenet")
     rng = np.random.default_rng(0)
-    for part, count in (("train", 8), ("val", 2)):
+    for part, count in (("train", 4), ("val", 2)):
         for wnid in ("n01440764", "n02102040"):
             (path / part / wnid).mkdir(parents=True)
             for number in range(count):
@@ -65,14 +65,14 @@ def bitcert(*arguments: str) -> dict[str, Any]:
 def test_search_resume_post_step_and_exam(name: str, folder: Path, tmp_path: Path) -> None:
     checkpoint = state_dict(NETWORKS[name], tmp_path / "weights.pth")
     given = ["--data", str(folder), "--checkpoint", str(checkpoint)]
-    search = ["search", "--problem", name, *given, "--searcher", "random", "--images", "2", "--noise", "8"]
+    search = ["search", "--problem", name, *given, "--searcher", "random", "--images", "2", "--noise", "4"]
     search += ["--finalists", "0", "--directory", str(tmp_path / "run")]
     first = bitcert(*search, "--evaluations", "1")
-    assert first["best"]["metrics"]["forward_passes"] == 2 * 8 + 2
+    assert first["best"]["metrics"]["forward_passes"] == 2 * 4 + 2
     journal = (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
     second = bitcert(*search, "--evaluations", "2")
     assert (tmp_path / "run" / "journal.jsonl").read_text().splitlines()[:3] == journal[:3]
-    assert (second["trials"], second["forward_passes"]) == (2, 36)
+    assert (second["trials"], second["forward_passes"]) == (2, 20)
     examine = [
         "examine",
         "--run",
@@ -81,7 +81,7 @@ def test_search_resume_post_step_and_exam(name: str, folder: Path, tmp_path: Pat
         "--exam-images",
         "2",
         "--exam-n0",
-        "4",
+        "2",
         "--exam-n",
         "16",
     ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 
 from suite.certify import Certifier, Measurement, Setup, Task
+from suite.cli import main
 from suite.contract.problem import Problem
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity
@@ -82,6 +85,21 @@ def test_a_protocol_from_elsewhere_prepares_every_policy() -> None:
     assert problem.provenance()["protocol"] == f"{HERE}Unquantized"
 
 
+def test_a_protocol_from_elsewhere_is_used_by_searches_and_by_exams_of_their_winners(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    protocol, folder = f"{HERE}Unquantized", str(tmp_path / "run")
+    search = ["search", "--problem", "digits", "--searcher", "cheapest", "--images", "10", "--noise", "8", "--json"]
+    assert main([*search, "--finalists", "0", "--directory", folder, "--protocol", protocol]) == 0
+    assert json.loads(capsys.readouterr().out)["best"]["metrics"]["forward_passes"] == 10 * 9 + 11
+    exam = ["--exam-images", "10", "--exam-n0", "5", "--exam-n", "20", "--json"]
+    assert main(["examine", "--run", folder, *exam]) == 0
+    examined = json.loads(capsys.readouterr().out)
+    assert examined["provenance"]["protocol"] == protocol
+    assert main(["examine", "--problem", "digits", "--float", *exam]) == 0
+    assert examined["metrics"]["acr"] == json.loads(capsys.readouterr().out)["metrics"]["acr"]
+
+
 def test_a_definition_from_elsewhere_is_a_problem_like_the_named_ones() -> None:
     problem = load_problem(f"{HERE}LARGE_BATCHES", budget="w4a4")
     assert isinstance(problem, VisionProblem)
@@ -90,6 +108,7 @@ def test_a_definition_from_elsewhere_is_a_problem_like_the_named_ones() -> None:
 
 def test_classes_and_functions_make_problems_with_the_settings_they_take() -> None:
     assert len(load_problem(f"{HERE}twenty_layers", seed=3).space.layers) == 20
+    assert load_problem("separable:choices=[2,3]").space.choices == (2, 3)
     small = load_problem("separable:layers=6", sigma=0.5)
     assert (len(small.space.layers), small.sigma) == (6, 0.5)
 
@@ -100,6 +119,9 @@ def test_classes_and_functions_make_problems_with_the_settings_they_take() -> No
         ("separable", {"device": "cuda"}, "separable does not take device; it takes layers, choices, budget"),
         ("separable", {"recalibrate": True, "alpha": 0.1}, "separable does not take alpha, recalibrate"),
         ("separable:depth=3", {}, "unknown option of separable 'depth'"),
+        ("separable:layers=no", {}, "layers of problem separable: Input should be a valid integer, got 'no'"),
+        ("separable:layers=-2", {}, "layers must lie in 1..10,000, got -2"),
+        ("separable:choices=3", {}, "choices of problem separable: Input should be a valid array, got 3"),
         ("digits:batch=3", {}, "the problem 'digits' takes no options, got batch"),
         ("folder", {}, "bring your network"),
         ("digit", {}, "unknown problem 'digit'; known: digits"),

@@ -6,6 +6,7 @@ import pytest
 
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Metrics, Trial
+from suite.errors import BitcertError
 from suite.problems.separable import SeparableProblem
 from suite.report.progress import Progress, SearchBars
 from suite.run.limits import Limits
@@ -32,6 +33,18 @@ def test_nothing_is_shown_before_there_is_news(capsys: pytest.CaptureFixture[str
     assert shown.out == ""
     assert "policies" in shown.err
     assert "1/3" in shown.err
+
+
+@pytest.mark.parametrize(("done", "shown"), [(0, False), (1, True)])
+def test_mistakes_found_before_anything_is_done_take_the_bars_away(
+    done: int, shown: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = Progress()
+    progress.add("policies", 3)
+    error = BitcertError("there is no checkpoint")
+    progress.update("policies", done)
+    progress.__exit__(type(error), error, None)
+    assert bool(capsys.readouterr().err) is shown
 
 
 def test_quiet_bars_print_nothing(capsys: pytest.CaptureFixture[str]) -> None:

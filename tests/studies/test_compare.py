@@ -16,7 +16,7 @@ from suite.problems.vision import VisionProblem
 from suite.protocols import NoPostStep
 from suite.protocols.qat import QAT
 from suite.protocols.sqwa import SQWA
-from suite.report import leaderboard, leaderboard_table
+from suite.report import leaderboard, leaderboard_table, write_report
 from suite.report.comparison import Comparison
 from suite.run.exam import examine
 from suite.run.limits import Limits
@@ -210,6 +210,18 @@ def test_a_damaged_or_foreign_comparison_file_is_refused(tmp_path: Path, content
     (tmp_path / "comparison.json").write_text(content)
     with pytest.raises(BitcertError, match=r"comparison\.json"):
         load_comparison(tmp_path)
+
+
+@pytest.mark.parametrize("budget", ["40KB", "bytes<=40000"])
+def test_a_budget_on_another_cost_than_bops_is_reported(budget: str, tmp_path: Path) -> None:
+    problem = load_problem("digits", budget=budget)
+    settings = replace(SETTINGS, searchers=("uniform", "cheapest"), seeds=(0,))
+    found = compare(problem, settings, tmp_path, executor="inline")
+    assert found.budget_bops is None
+    assert found.rows["budget_bops"].isna().all()
+    assert found.rows["budget"].eq(budget).all()
+    write_report(found, tmp_path / "report")
+    assert all(problem.is_feasible(entry.outcome.policy) for entry in found.entries if entry.outcome.policy is not None)
 
 
 def test_searchers_and_seeds_may_not_repeat() -> None:

@@ -262,6 +262,13 @@ def test_a_dry_run_needs_no_data_where_the_file_says_enough(capsys: pytest.Captu
         ("a: &a [*a]\n", 1, "too large"),
         (TINY + "against: tpe\n", 8, "against: unknown searcher of this comparison 'tpe'"),
         (TINY.replace("[0]", "[0, x]"), 4, "must be an integer"),
+        (
+            TINY.replace("[0]", "[0, -1]"),
+            4,
+            "seeds: seeds are one or more integers >= 0 without repetition, got [0, -1]",
+        ),
+        (TINY.replace("[0]", "[3, 3]"), 4, "seeds: seeds are one or more integers >= 0 without repetition, got [3, 3]"),
+        (TINY.replace("[0]", "[]"), 4, "seeds: seeds are one or more"),
         (TINY.replace("[random, cheapest]", "[random, cheapst]"), 3, "searchers.1: unknown searcher 'cheapst'"),
         (TINY.replace("n: 20", "n: 0"), 6, "exam.n: exam n must be at least 1"),
         (TINY.replace("n: 20", "post_step: magic"), 6, "unknown post-step 'magic'"),
@@ -311,6 +318,7 @@ def test_files_that_are_no_text_or_huge_are_refused(
         (["run", "FILE", "--evaluations", "0"], "--evaluations: evaluations must be at least 1"),
         (["run", "FILE", "--evaluation", "3"], "the nearest is --evaluations"),
         (["completion", "csh"], "invalid choice"),
+        (["run", "FILE", "--directory", "FILE"], "Not a directory"),
     ],
 )
 def test_mistakes_on_the_command_line(
@@ -344,7 +352,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_completion_knows_every_verb(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", shell]) == 0
     script = capsys.readouterr().out
-    for name in (*plugins.STUDIES.names(), "run"):
+    for name in (*plugins.STUDIES.names(), "run", "dry-run"):
         assert name in script
     assert "exam-n0" in script
 

@@ -67,8 +67,7 @@ class QuadraticProblem(Problem):
         return {
             "problem": self.name,
             "layers": len(self.space.layers),
-            "budget": self.budget.text,
-            "budget_bops": self.budget.limit,
+            **self.budget.to_dict(),
             "sigma": self.sigma,
             "objective": self.objective.text,
             "radii": list(self.radii),

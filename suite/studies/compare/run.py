@@ -65,7 +65,7 @@ class ComparisonSettings:
     def __post_init__(self) -> None:
         for name, values in (("searchers", self.searchers), ("seeds", self.seeds)):
             if not values or len(set(values)) < len(values):
-                raise BitcertError(f"a comparison needs {name} without repetition, got {list(values)}")
+                raise BitcertError(f"a comparison needs one or more {name} without repetition, got {list(values)}")
         check_finalists(self.finalists)
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class Batch:
     @classmethod
     def parse(cls, text: str) -> Batch:
         """Read ``3/32``."""
-        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
         if found is None:
             raise BitcertError(f"a batch is written as 3/32, the third of 32 parts, got {text!r}")
         return cls(int(found[1]), int(found[2]))
@@ -236,7 +236,7 @@ def load_comparison(directory: str | Path, *others: str | Path) -> Comparison:
         entries=tuple(entries),
         reference=read_outcome(_exam_file(folders[0], None)),
         layer_names=tuple(content["layers"]),
-        budget_bops=content["problem"]["budget_bops"],
+        budget_bops=content["problem"].get("budget_bops"),
         float_bops=content["float_bops"],
         provenance={**content["problem"], **content["settings"], **content["software"]},
     )
