@@ -168,7 +168,10 @@ def read_options(what: str, options: type, given: Mapping[str, Any]) -> Any:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         reason = first["msg"].removeprefix("Value error, ")
-        raise BitcertError(f"{where} of {what}: {reason}, got {first['input']!r}" if where else reason) from None
+        if not where:
+            raise BitcertError(reason) from None
+        reason = reason.replace("Input should be", "must be", 1)
+        raise BitcertError(f"{where} of {what} {reason}, got {first['input']!r}") from None
     except TypeError as error:
         raise BitcertError(f"options of {what} must be JSON values: {error}") from None
 

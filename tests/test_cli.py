@@ -11,6 +11,7 @@ import torch
 from suite.cli import main
 from suite.run.journal import FILE_NAME
 from suite.run.state import load_run
+from suite.studies.ablate import Ablate
 from suite.studies.experiment import Document, read_experiments
 
 SEARCH = ["search", "--problem", "separable", "--searcher", "random", "--evaluations", "4"]
@@ -148,6 +149,17 @@ def test_compare_examine_and_report_end_to_end(tmp_path: Path, capsys: pytest.Ca
     filed = [json.loads(path.read_text()) for path in (directory / "exams").iterdir()]
     assert examined["acr"] in [exam["metrics"]["acr"] for exam in filed]
     assert (tmp_path / "exam.json").exists()
+
+
+def test_a_variant_overrides_an_option_of_the_searcher_it_varies() -> None:
+    settings = Ablate.Settings.model_validate(
+        {"searcher": "evolution:population=4:tournament=2", "vary": ["tournament=3", "rate=0.2:population=8"]}
+    )
+    assert Ablate(settings).searchers() == (
+        "evolution:population=4:tournament=2",
+        "evolution:population=4:tournament=3",
+        "evolution:tournament=2:rate=0.2:population=8",
+    )
 
 
 def test_ablate_tests_variants_against_the_searcher_as_it_stands(

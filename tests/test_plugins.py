@@ -86,10 +86,10 @@ class Settings:
     [
         ({}, "thing needs the option 'count'; give count=VALUE"),
         ({"count": 1, "speed": 2}, "unknown option of thing 'speed'; known: "),
-        ({"count": 1.0}, "count of thing: Input should be a valid integer, got 1.0"),
-        ({"count": True}, "count of thing: Input should be a valid integer, got True"),
+        ({"count": 1.0}, "count of thing must be a valid integer, got 1.0"),
+        ({"count": True}, "count of thing must be a valid integer, got True"),
         ({"count": "1"}, "count of thing"),
-        ({"count": 1, "rate": "fast"}, "rate of thing: Input should be a valid number, got 'fast'"),
+        ({"count": 1, "rate": "fast"}, "rate of thing must be a valid number, got 'fast'"),
         ({"count": 1, "names": [1]}, r"names.0 of thing"),
         ({"count": -1}, "^count must not be negative, got -1$"),
         ({"count": object()}, "options of thing must be JSON values"),

@@ -45,7 +45,7 @@ class Ablate(Searches[AblateSettings]):
     def searchers(self) -> tuple[str, ...]:
         """The searcher as it stands, then its variants."""
         searcher = self.settings.searcher
-        return (searcher, *(f"{searcher}:{variant}" for variant in self.settings.vary))
+        return (searcher, *(_vary(searcher, variant) for variant in self.settings.vary))
 
     def against(self) -> str | None:
         """The searcher as it stands."""
@@ -58,3 +58,10 @@ class Ablate(Searches[AblateSettings]):
     def default_directory(self) -> Path:
         """Named after problem, budget and searcher."""
         return in_runs(self.problem, self.settings.searcher, "ablation")
+
+
+def _vary(searcher: str, variant: str) -> str:
+    """A searcher with options changed or added; those it has already give way."""
+    changed = {option.partition("=")[0] for option in variant.split(":")}
+    kept = [part for part in searcher.split(":") if "=" not in part or part.partition("=")[0] not in changed]
+    return ":".join([*kept, variant])

@@ -163,7 +163,7 @@ def test_limpq_takes_an_indicator_that_falls_with_fewer_bits_for_that_of_more_bi
         ("limpq:alpha=-1", "alpha"),
         ("limpq:images=0", "images"),
         ("hawq-v2:tolerance=0", "tolerance"),
-        ("hawq-v1:refine=1", "refine of searcher hawq-v1: Input should be a valid boolean"),
+        ("hawq-v1:refine=1", "refine of searcher hawq-v1 must be a valid boolean"),
     ],
 )
 def test_options_out_of_range_are_refused_before_anything_is_probed(searcher: str, message: str) -> None:
