@@ -113,4 +113,4 @@ def learn_steps(
                 loss.backward()
             optimizer.step()
     learned = [[switched.weights for switched in switchable], [switched.inputs for switched in switchable]]
-    return np.array([[[float(step.positive_step()) for step in layer] for layer in part] for part in learned])  # type: ignore[operator]
+    return np.array([[[float(step.positive_step().detach()) for step in layer] for layer in part] for part in learned])  # type: ignore[operator]

@@ -99,9 +99,9 @@ def test_a_finished_exam_is_not_held_again(
     removed.unlink()
     held: list[str] = []
 
-    def counted(problem: VisionProblem, policy: Policy | None, step: PostStep, **options: Any) -> Outcome:
-        held.append(step.name)
-        return examine(problem, policy, step, **options)
+    def counted(problem: VisionProblem, *, post_step: PostStep, **options: Any) -> Outcome:
+        held.append(post_step.name)
+        return examine(problem, post_step=post_step, **options)
 
     monkeypatch.setattr(exam, "examine", counted)
     counts: list[int] = []
