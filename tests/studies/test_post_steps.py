@@ -14,7 +14,6 @@ from scipy import stats
 
 from suite.certify.exam import ExamSettings
 from suite.cli import main
-from suite.contract.space import Policy
 from suite.errors import BitcertError
 from suite.problems import load_problem
 from suite.problems.vision import VisionProblem
