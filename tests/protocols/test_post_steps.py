@@ -138,11 +138,11 @@ def test_options_follow_the_name() -> None:
         ("suite.protocols.ptq:PTQ", "cannot be used as post-step: it does not inherit from .*PostStep"),
         ("sqwa:captures=0", "captures >= 1"),
         ("sqwa:steps=5", "5 steps are too few for 5 cycles"),
-        ("sqwa:captures=x", "captures of post-step sqwa: .*integer, got 'x'"),
-        ("sqwa:noise=1", "noise of post-step sqwa: .*boolean, got 1"),
+        ("sqwa:captures=x", "captures of post-step sqwa must be .*integer, got 'x'"),
+        ("sqwa:noise=1", "noise of post-step sqwa must be .*boolean, got 1"),
         ("sqwa:finish=1", "share of the steps"),
         ("qat:rate=-1", "rate must be a positive number"),
-        ("sqwa:averaged=all", "averaged of post-step sqwa: .*'quantized' or 'masters', got 'all'"),
+        ("sqwa:averaged=all", "averaged of post-step sqwa must be .*'quantized' or 'masters', got 'all'"),
     ],
 )
 def test_mistakes_are_named(text: str, message: str) -> None:
