@@ -56,14 +56,16 @@ class ProblemSettings(DataSettings):
         None, "with --network, side to which a folder's images are scaled (default: 224)", metavar="N", expert=True
     )
     budget: str | int | None = setting(
-        None, "limit on BOPs: w3a3 or w2.5a2.5, a share of FP32's such as 1/64, or a number (default: the problem's)"
+        None,
+        "limit on BOPs: w3a3 or w2.5a2.5, a share of FP32's such as 1/64, or a number; on model size: 40KB; on another cost: "
+        "NAME<=N (default: the problem's)",
     )
     sigma: float | None = setting(None, "standard deviation of the noise, images in [0, 1] (default: the problem's)")
     objective: str = setting("acr", "acr, clean, or certified@0.25,0.5; with +bops, fewer BOPs are a second objective")
     certify: Certifier = setting(
         "ranking",
         "how the search measures: ranking (estimates, cheapest), or certificates that are fixed, irs, incremental, sequential "
-        "or aggregate; held-out certification always certifies, see --exam-certify",
+        "or aggregate, or MODULE:CLASS; held-out certification always certifies, see --exam-certify",
     )
     bases: tuple[PolicyText, ...] = setting(
         (),
@@ -118,7 +120,8 @@ class SearchedProblem(ProblemSettings):
     """What is searched, and how a policy becomes the network that is measured."""
 
     protocol: ProtocolName | None = setting(
-        None, "ptq: as quantized; finetune: finetuned in every evaluation; or another (default: the problem's, ptq)"
+        None,
+        "ptq: as quantized; finetune: finetuned in every evaluation; or MODULE:CLASS (default: the problem's, ptq)",
     )
 
 
