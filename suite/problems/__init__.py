@@ -66,7 +66,8 @@ def load_problem(
         network: Your function ``"my_module:build"``, whose network replaces the problem's, with weights from
             ``checkpoint``. It takes images in [0, 1] and normalizes them itself. Only ``"folder"`` needs one.
         image_size: Side to which a folder's images are cropped, with ``network``; 224 if None.
-        budget: Limit on BOPs: ``"w3a3"``, ``"1/64"`` of FP32, or an integer; the problem's default if None.
+        budget: Limit on BOPs: ``"w3a3"``, ``"1/64"`` of FP32, or an integer; on model size: ``"40KB"``; on another cost:
+            ``"NAME<=N"``; the problem's default if None.
         sigma: Standard deviation of the smoothing noise, in the units of images in [0, 1]; the problem's default if None.
         seed: Root seed of calibration, search and exam noise.
         objective: ``"acr"``, ``"clean"`` or ``"certified@0.25,0.5"``; with ``"+bops"``, fewer BOPs are a second objective.
