@@ -41,6 +41,9 @@ class Searcher(ABC):
     supports_pareto: ClassVar[bool] = False
     """Whether the method supports a second objective (fewer BOPs)."""
 
+    learns_from_repeats: ClassVar[bool] = False
+    """Whether proposing a known policy again teaches the method something; such a method must end by itself."""
+
     def __init__(self, problem: Problem, seed: int) -> None:
         self.problem = problem
         self.seed = seed
