@@ -309,6 +309,8 @@ POST_STEPS = Kind(
     "suite.protocols.protocol:PostStep",
     {
         "none": "suite.protocols.protocol:NoPostStep",
+        "plain": "suite.protocols.ptq:Plain",
+        "recalibrate": "suite.protocols.ptq:Recalibrate",
         "qat": "suite.protocols.qat:QAT",
         "qat-low-lr": "suite.protocols.qat:QATLowRate",
         "swa": "suite.protocols.swa:SWA",

@@ -18,7 +18,7 @@ from suite.contract.space import FLOAT_BITS, Policy, SearchSpace
 from suite.contract.trial import Fidelity
 from suite.data import ImageDataset, ImageSplit
 from suite.errors import BitcertError
-from suite.quantize import Calibration, QuantizedNetwork, TrainableNetwork, recalibrate_batch_norm
+from suite.quantize import Calibration, QuantizedNetwork, Statistics, TrainableNetwork, has_batch_norm
 from suite.train.base import torch_threads
 from suite.train.finetune import FinetuneSettings
 
@@ -35,14 +35,14 @@ class Workbench:
         network_sha256: Hash of its weights; for a user's network also of its outputs.
         dataset: The images, in their four splits.
         calibration: Quantizer steps of the network, and the inputs its layers saw.
-        calibration_batches: Noisy calibration images, for batch-norm recalibration.
+        statistics_batches: Noisy training images that the statistics of quantized networks are measured on.
         executed: The network that executes every policy in turn.
         space, sigma, radii, seed, meter: Those of the problem.
         batch: Rows per batch.
         threads: Threads of one evaluation; fixed like ``batch``, so that scores are equal, not nearly equal, everywhere.
         device: Where everything runs.
         finetuning: Batch, rate and quantizer of all training.
-        recalibrate: Whether batch norm is recalibrated for every policy.
+        statistics: What is measured again for every policy, such as the statistics of its batch norms.
         exam: The default exam.
     """
 
@@ -50,7 +50,7 @@ class Workbench:
     network_sha256: str
     dataset: ImageDataset
     calibration: Calibration
-    calibration_batches: list[Tensor]
+    statistics_batches: list[Tensor]
     executed: QuantizedNetwork
     space: SearchSpace
     sigma: float
@@ -60,23 +60,30 @@ class Workbench:
     threads: int
     device: torch.device
     finetuning: FinetuneSettings
-    recalibrate: bool
+    statistics: Statistics
     exam: ExamSettings
     meter: Meter
 
-    @property
-    def recalibration_passes(self) -> int:
-        """Forward passes that :meth:`quantized` makes; 0 without recalibration."""
-        return sum(len(batch) for batch in self.calibration_batches) if self.recalibrate else 0
+    def statistics_passes(self, statistics: Statistics | None = None) -> int:
+        """Forward passes that measuring a policy's statistics makes; 0 if there are none to measure."""
+        chosen = statistics or self.statistics
+        if not chosen.bias_correction and not (chosen.recalibrate and has_batch_norm(self.network)):
+            return 0
+        return sum(len(batch) for batch in self.statistics_batches)
 
-    def quantized(self, policy: Policy, *, separate: bool = False) -> QuantizedNetwork:
-        """The shared network (or a ``separate`` one) set to a policy, batch norms recalibrated if the problem asks for it."""
-        network = self.executed
-        if separate:
-            network = QuantizedNetwork(self.network, self.space.layers, self.calibration, fold=not self.recalibrate)
+    def quantized(self, policy: Policy) -> nn.Module:
+        """The shared network, set to a policy; what is returned refuses to run once that executes another one."""
+        return _Execution(self._set(self.executed, policy, self.statistics), policy)
+
+    def separate(self, policy: Policy, statistics: Statistics | None = None) -> QuantizedNetwork:
+        """A network of its own, set to a policy, with the problem's statistics or others."""
+        network = QuantizedNetwork(self.network, self.space.layers, self.calibration)
+        return self._set(network, policy, statistics or self.statistics)
+
+    def _set(self, network: QuantizedNetwork, policy: Policy, statistics: Statistics) -> QuantizedNetwork:
         network.set_policy(policy)
-        if self.recalibrate:
-            recalibrate_batch_norm(network, self.calibration_batches)
+        if self.statistics_passes(statistics):
+            network.update_statistics(self.statistics_batches, statistics)
         return network
 
     def trainable(self, policy: Policy) -> TrainableNetwork:
@@ -115,6 +122,22 @@ class Workbench:
             raise BitcertError(f"{exam.images} {exam.split} images asked for, but {self.dataset.name} has {len(split)}")
         first = len(split) - exam.images if exam.split == "search" else 0  # searches have seen the first ones
         return split.subset(np.arange(first, first + exam.images))
+
+
+class _Execution(nn.Module):
+    """A policy on the shared network, as long as that executes it."""
+
+    def __init__(self, network: QuantizedNetwork, policy: Policy) -> None:
+        super().__init__()
+        self.network, self._policy = network, policy
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.network.policy != self._policy:
+            raise BitcertError(
+                "this network has been set to another policy since; ask Workbench.separate for networks to keep"
+            )
+        logits: Tensor = self.network(images)
+        return logits
 
 
 class BenchProblem(Problem):

@@ -150,6 +150,14 @@ class Problem(ABC):
         """The fidelity at which the best policies of a search are measured again, with other noise."""
         return fidelity
 
+    def replicate(self, seed: int) -> Problem:
+        """The problem as it is for one seed of a comparison: with the network and images that belong to the seed.
+
+        Two seeds then differ in everything that is a matter of luck, and what is examined stays the same. Here nothing depends
+        on it.
+        """
+        return self
+
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
         """What identifies the problem in a record: JSON-ready, the same for equal problems."""

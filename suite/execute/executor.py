@@ -17,8 +17,12 @@ LOGGERS = ("tensorboard", "mlflow", "wandb")
 
 
 class Loop(Protocol):
-    """A search as executors see it: it proposes the next trial, of at most ``parallel`` under way, and takes it back."""
+    """A search as executors see it: it proposes the next trial, of at most ``parallel`` under way, and takes it back.
 
+    Trials are evaluated on its ``problem``.
+    """
+
+    problem: Problem
     searcher: Searcher
     parallel: int
 
@@ -73,7 +77,7 @@ class Resources:
 class Executor(Protocol):
     """Runs searches to their end and maps functions over inputs; the results do not depend on the executor."""
 
-    def run(self, problem: Problem, loops: Sequence[Loop]) -> None:
+    def run(self, loops: Sequence[Loop]) -> None:
         """Drive all loops until they are finished."""
 
     def map(self, function: Callable[..., Any], shared: Any, inputs: Sequence[Any]) -> Iterator[tuple[int, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from suite.contract.problem import Problem
 from suite.execute.evaluation import evaluate_trial
 from suite.execute.executor import Loop, Resources
 
@@ -16,7 +15,7 @@ class InlineExecutor:
     def __init__(self, resources: Resources | None = None) -> None:
         pass
 
-    def run(self, problem: Problem, loops: Sequence[Loop]) -> None:
+    def run(self, loops: Sequence[Loop]) -> None:
         """Drive all loops until they are finished."""
         active = list(loops)
         while active:
@@ -25,7 +24,7 @@ class InlineExecutor:
                 if trial is None:
                     active.remove(loop)
                 else:
-                    loop.complete(evaluate_trial(problem, trial))
+                    loop.complete(evaluate_trial(loop.problem, trial))
 
     def map(self, function: Callable[..., Any], shared: Any, inputs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         """Yield ``(position, function(shared, input))`` in order."""

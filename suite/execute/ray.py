@@ -61,15 +61,17 @@ class _Gathering:
 
 
 class PolicyTrainable(tune.Trainable):
-    """A worker: holds the problem, evaluates one trial a step."""
+    """A worker: holds the problems of all searches, evaluates one trial a step."""
 
-    def setup(self, config: dict[str, Any], problem: Problem, gathering: Any, workers: int) -> None:  # type: ignore[override]
-        """Take over the problem, once in the worker's life, and wait for the other workers.
+    def setup(  # type: ignore[override]
+        self, config: dict[str, Any], problems: Sequence[Problem], gathering: Any, workers: int
+    ) -> None:
+        """Take over the problems, once in the worker's life, and wait for the other workers.
 
         When a trial ends while another worker is still starting for a waiting trial, Tune gives that trial to the worker
         that is free and takes the start back: short trials would then all stay on one worker.
         """
-        self._problem = problem
+        self._problems = problems
         self._config = config
         started, deadline = ray.get(gathering.add.remote(1)), time.monotonic() + _LONGEST_WAIT
         while started < workers and time.monotonic() < deadline:
@@ -83,10 +85,11 @@ class PolicyTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Evaluate the trial of the current configuration."""
-        trial = evaluate_trial(self._problem, _trial_of(self._config))
+        problem = self._problems[self._config["problem"]]
+        trial = evaluate_trial(problem, _trial_of(self._config))
         result = {"metrics": None, DONE: True, **{name: getattr(trial, name) for name in _FAILURE}}
         if trial.metrics is not None:
-            result |= _curves(self._problem, trial.metrics) | {"metrics": json.dumps(trial.metrics.to_dict())}
+            result |= _curves(problem, trial.metrics) | {"metrics": json.dumps(trial.metrics.to_dict())}
         return result
 
 
@@ -97,9 +100,10 @@ class LoopSearcher(TuneSearcher):
     first is skipped.
     """
 
-    def __init__(self, loops: Sequence[Loop]) -> None:
+    def __init__(self, loops: Sequence[Loop], problems: Sequence[Problem]) -> None:
         super().__init__(metric=None, mode=None)
         self._loops = list(loops)
+        self._problems = {id(problem): position for position, problem in enumerate(problems)}
         self._under_way: dict[str, tuple[Loop, Trial]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
@@ -108,7 +112,8 @@ class LoopSearcher(TuneSearcher):
             trial = loop.propose()
             if trial is not None:
                 self._under_way[trial_id] = loop, trial
-                return {"searcher": loop.searcher.name, "searcher_seed": loop.searcher.seed, **_config_of(trial)}
+                whose = {"searcher": loop.searcher.name, "searcher_seed": loop.searcher.seed}
+                return {"problem": self._problems[id(loop.problem)], **whose, **_config_of(trial)}
         finished: str = TuneSearcher.FINISHED
         return finished if all(loop.finished for loop in self._loops) else None
 
@@ -158,18 +163,19 @@ class RayExecutor:
         # and of two workers that finish at once one would be lost; so several wait for each.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(4, 2 * self._fitting))
 
-    def run(self, problem: Problem, loops: Sequence[Loop]) -> None:
+    def run(self, loops: Sequence[Loop]) -> None:
         """Drive all loops until they are finished."""
         at_once = sum(loop.parallel for loop in loops if not loop.finished)
         workers = min(self._fitting, at_once, self._resources.workers or at_once)
+        problems = list({id(loop.problem): loop.problem for loop in loops}.values())
         gathering = ray.remote(_Gathering).options(num_cpus=0).remote()
-        trainable = tune.with_parameters(PolicyTrainable, problem=problem, gathering=gathering, workers=workers)
+        trainable = tune.with_parameters(PolicyTrainable, problems=problems, gathering=gathering, workers=workers)
         logs = self._resources.log_directory if self._resources.loggers else None
         with nullcontext(logs.resolve()) if logs else tempfile.TemporaryDirectory(prefix="bitcert-tune-") as folder:
             tune.Tuner(
                 tune.with_resources(trainable, {"cpu": self._resources.cpus, "gpu": self._resources.gpus}),
                 tune_config=tune.TuneConfig(
-                    search_alg=LoopSearcher(loops),
+                    search_alg=LoopSearcher(loops, problems),
                     num_samples=-1,
                     reuse_actors=True,
                     max_concurrent_trials=self._resources.workers if self._resources.address else None,

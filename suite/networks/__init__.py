@@ -5,7 +5,7 @@ from suite.networks.checkpoints import (
     load_checkpoint,
     network_sha256,
     save_checkpoint,
-    shipped_checkpoint,
+    shipped_checkpoints,
     shipped_sigmas,
 )
 from suite.networks.layers import shortcut_ties, trace_layers, untraced_layers
@@ -27,7 +27,7 @@ __all__ = [
     "network_layers",
     "network_sha256",
     "save_checkpoint",
-    "shipped_checkpoint",
+    "shipped_checkpoints",
     "shipped_sigmas",
     "shortcut_ties",
     "trace_layers",

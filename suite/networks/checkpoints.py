@@ -82,26 +82,26 @@ def load_checkpoint(network: nn.Module, path: Path) -> dict[str, Any]:
     return record
 
 
-def shipped_checkpoint(dataset: str, sigma: float) -> Path:
-    """Path of the checkpoint that comes with the package for a dataset and a noise level.
+def shipped_checkpoints(dataset: str, sigma: float) -> list[Path]:
+    """Paths of the checkpoints that come with the package for a dataset and a noise level, one per training seed.
 
     Raises:
-        BitcertError: If none does; those that do are listed.
+        BitcertError: If there is none; the noise levels that have some are listed.
     """
-    path = _SHIPPED / f"{dataset}-sigma{sigma:g}.safetensors"
-    if not path.is_file():
+    first = _SHIPPED / f"{dataset}-sigma{sigma:g}.safetensors"
+    if not first.is_file():
         sigmas = ", ".join(f"{found:g}" for found in shipped_sigmas(dataset)) or "none"
         raise BitcertError(
             f"no trained {dataset} at sigma {sigma:g} comes with bitcert (sigmas that do: {sigmas}); give one with --checkpoint "
             "FILE; networks for digits, MNIST and CIFAR-10 are made by `bitcert train`"
         )
-    return path
+    return [first, *sorted(_SHIPPED.glob(f"{dataset}-sigma{sigma:g}-seed*.safetensors"))]
 
 
 def shipped_sigmas(dataset: str) -> list[float]:
     """Noise levels at which a trained network comes with the package."""
-    files = _SHIPPED.glob(f"{dataset}-sigma*.safetensors")
-    return sorted(float(file.stem.removeprefix(f"{dataset}-sigma")) for file in files)
+    stems = [file.stem.removeprefix(f"{dataset}-sigma") for file in _SHIPPED.glob(f"{dataset}-sigma*.safetensors")]
+    return sorted(float(stem) for stem in stems if "-seed" not in stem)
 
 
 def network_sha256(network: nn.Module) -> str:

@@ -54,9 +54,9 @@ def load_problem(
     download: bool = False,
     checkpoint: str | Path | None = None,
     finetuning: FinetuneSettings | None = None,
-    recalibrate: bool = False,
     device: str = "cpu",
     protocol: str | None = None,
+    replicate: int | None = None,
 ) -> Problem:
     """Make a problem by name; images and checkpoint are read at the first evaluation.
 
@@ -79,10 +79,11 @@ def load_problem(
         download: Whether missing images may be downloaded, for MNIST and CIFAR-10.
         checkpoint: Pretrained checkpoint (.safetensors, or a PyTorch state dict); the included one if None.
         finetuning: How networks are finetuned.
-        recalibrate: Whether batch norm is recalibrated for every policy.
         device: Where evaluations run, such as ``"cuda"``.
-        protocol: How policies become networks: ``"ptq"`` or ``"finetune"``; by default the latter if the fidelity has
-            finetuning steps.
+        protocol: How policies become networks: ``"ptq"`` (batch norm recalibrated; ``"ptq:recalibrate=false"`` for the float
+            network's statistics) or ``"finetune"``; by default the latter if the fidelity has finetuning steps.
+        replicate: Number of a replicate: base network (of several included ones), calibration images and search images are
+            those of this number; see :meth:`suite.contract.problem.Problem.replicate`. None for the plain problem.
 
     Raises:
         BitcertError: If the name is unknown, an argument is out of range, or the problem does not take it.

@@ -30,7 +30,8 @@ class Definition:
         tie_shortcuts: Whether a block's shortcut shares its precision with the block's first convolution.
         batch: Rows per batch.
         threads: Threads of one evaluation; with ``batch`` fixed so that scores are equal, not nearly equal, everywhere.
-        calibration_images: Calibration images, the first ones of the split.
+        calibration_images: Images that quantizers are calibrated on.
+        statistics_images: Training images that the statistics of quantized networks are measured on.
         trained_as: Problem whose checkpoint this one shares; its own if None.
         based_on: Problem into which the user's network was put, if any.
         unquantized: The parts of the user's network that stay in floating point, in words.
@@ -53,6 +54,7 @@ class Definition:
     batch: int = 250
     threads: int = 1
     calibration_images: int = 100
+    statistics_images: int = 250
     trained_as: str | None = None
     based_on: str | None = None
     unquantized: str = ""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from suite.contract.space import FLOAT_BITS, Policy
 from suite.data import ImageDataset, load_dataset
 from suite.errors import BitcertError
-from suite.networks import build_network, load_checkpoint, network_sha256, shipped_checkpoint
+from suite.networks import build_network, load_checkpoint, network_sha256, shipped_checkpoints
 from suite.problems.definition import Definition
 from suite.quantize import QuantizedNetwork
 
@@ -39,10 +39,18 @@ def load_images(definition: Definition, folder: str | Path | None, *, download: 
     return dataset
 
 
-def load_network(definition: Definition, checkpoint: Path | None, sigma: float, device: torch.device) -> nn.Module:
-    """Load a definition's pretrained network, frozen, from a checkpoint, or the included one."""
+def load_network(
+    definition: Definition, checkpoint: Path | None, sigma: float, device: torch.device, variant: int = 0
+) -> nn.Module:
+    """Load a definition's pretrained network, frozen, from a checkpoint, or an included one.
+
+    Of the included ones, which differ in their training seeds, ``variant`` chooses, starting over after the last.
+    """
     network = build_network(definition.network, definition.classes, definition.shape[0])
-    load_checkpoint(network, checkpoint or shipped_checkpoint(definition.trained_as or definition.name, sigma))
+    if checkpoint is None:
+        included = shipped_checkpoints(definition.trained_as or definition.name, sigma)
+        checkpoint = included[variant % len(included)]
+    load_checkpoint(network, checkpoint)
     return network.to(device).eval().requires_grad_(False)
 
 

@@ -49,7 +49,7 @@ class NetworkProbes(Probes):
 
     def measure(self, policy: Policy) -> Quality:
         """Measure the network quantized to a policy; one forward pass per row."""
-        self._bench.meter.charge(self._settings.rows + self._bench.recalibration_passes)
+        self._bench.meter.charge(self._settings.rows + self._bench.statistics_passes())
         with self._bench.fixed_threads():
             return self._quality(self._bench.quantized(policy))
 

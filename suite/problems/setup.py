@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ class SearchSetup(Setup):
         key = policy, len(noisy), noisy.seed, task.n
         if key not in self._bases:
             bench, n0, n = self._bench, BASE_FACTOR * task.n0, BASE_FACTOR * task.n
-            network = bench.network if policy is None else bench.quantized(policy, separate=True)
+            network = bench.network if policy is None else bench.separate(policy)
             depends_on = {
                 "float_sha256": bench.network_sha256,
                 "executed_sha256": network_sha256(network),
@@ -141,3 +142,22 @@ def calibration_split(dataset: ImageDataset, images: int) -> ImageSplit:
     """The first ``images`` calibration images, or all if there are fewer."""
     split = dataset.splits["calibration"]
     return split.subset(np.arange(min(images, len(split))))
+
+
+def draw_images(split: ImageSplit, images: int, seed: int) -> ImageSplit:
+    """``images`` images of a split without replacement, or all if there are fewer, in random order."""
+    return split.subset(np.random.default_rng(seed).permutation(len(split))[:images])
+
+
+def replicated(dataset: ImageDataset, replicate: int) -> ImageDataset:
+    """The dataset with other calibration images, drawn from the training images too, and search images in another order."""
+    splits = dict(dataset.splits)
+    calibration, train = splits["calibration"], splits["train"]
+    pool = replace(
+        calibration,
+        ids=np.concatenate([calibration.ids, train.ids]),
+        labels=np.concatenate([calibration.labels, train.labels]),
+    )
+    splits["calibration"] = draw_images(pool, len(calibration), derive_seed(replicate, "calibration images"))
+    splits["search"] = draw_images(splits["search"], len(splits["search"]), derive_seed(replicate, "search images"))
+    return replace(dataset, splits=splits)

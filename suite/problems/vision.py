@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from suite.certify import CertificationWarning, Certifier, NoiseStream, Task, largest_radius
 from suite.certify.bounds import check_alpha
@@ -20,6 +20,7 @@ from suite.contract.probes import ProbeSettings
 from suite.contract.problem import Meter, Problem, check_seed, check_sigma
 from suite.contract.space import Policy, SearchSpace
 from suite.contract.trial import Fidelity, Metrics
+from suite.data import ImageSplit
 from suite.errors import BitcertError
 from suite.measure import measure
 from suite.networks import network_layers, network_sha256, shortcut_ties
@@ -27,9 +28,9 @@ from suite.plugins import CERTIFIERS
 from suite.problems.definition import Definition
 from suite.problems.loading import check_execution, load_images, load_network, usable_device
 from suite.problems.network_probes import NetworkProbes
-from suite.problems.setup import SearchSetup, calibration_split
+from suite.problems.setup import SearchSetup, calibration_split, draw_images, replicated
 from suite.protocols import Prepared, Request, protocol_for
-from suite.quantize import QuantizedNetwork, calibrate
+from suite.quantize import QuantizedNetwork, Statistics, calibrate
 from suite.seeds import derive_seed
 from suite.train.base import torch_threads
 from suite.train.finetune import FinetuneSettings
@@ -69,10 +70,13 @@ class VisionProblem(BenchProblem):
         download: bool = False,
         checkpoint: str | Path | None = None,
         finetuning: FinetuneSettings | None = None,
-        recalibrate: bool = False,
         device: str = "cpu",
         protocol: str | None = None,
+        replicate: int | None = None,
     ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        self._given = given
+        self._replicates: dict[int, VisionProblem] = {}
         self.definition = definition
         self.name = definition.name
         self.sigma = definition.sigma if sigma is None else float(sigma)
@@ -80,6 +84,9 @@ class VisionProblem(BenchProblem):
         check_alpha(alpha)
         check_seed(seed)
         self.seed = seed
+        if replicate is not None:
+            check_seed(replicate)
+        self._replicate = replicate
         self.alpha = alpha
         self.certify = certify
         self.certifier: Certifier = CERTIFIERS.make(certify)
@@ -97,7 +104,6 @@ class VisionProblem(BenchProblem):
         self.meter = Meter()
         self.protocol = protocol
         self.finetuning = finetuning or FinetuneSettings()
-        self.recalibrate = recalibrate
         self.device = usable_device(device)
         self._data, self._download = data, download
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
@@ -113,17 +119,17 @@ class VisionProblem(BenchProblem):
         """Network, data and calibration; loaded on first access."""
         definition, layers = self.definition, self.space.layers
         dataset = load_images(definition, self._data, download=self._download)
-        network = load_network(definition, self._checkpoint, self.sigma, self.device)
-        split = calibration_split(dataset, definition.calibration_images)
-        stream = NoiseStream(derive_seed(self.seed, "calibration"), "calibration")
+        if self._replicate is not None:
+            dataset = replicated(dataset, self._replicate)
+        network = load_network(definition, self._checkpoint, self.sigma, self.device, self._replicate or 0)
+        train = dataset.splits["train"]
+        drawn = draw_images(
+            train, definition.statistics_images, derive_seed(self.seed, "statistics images", self._replicate or 0)
+        )
         with torch_threads(definition.threads):
-            images = split.images().to(self.device)
-            noisy = noisy_batches(images, split.ids, sigma=self.sigma, stop=1, stream=stream, batch=definition.batch)
-            batches = [chunk.inputs.clone() for chunk in noisy]
+            batches = self._noisy(calibration_split(dataset, definition.calibration_images), "calibration")
             calibration = calibrate(network, [layer.name for layer in layers], batches)
-            if self.recalibrate and not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
-                raise BitcertError(f"{self.name} has no batch norms to recalibrate; leave recalibration out")
-            executed = QuantizedNetwork(network, layers, calibration, fold=not self.recalibrate)
+            executed = QuantizedNetwork(network, layers, calibration)
             own = bool(definition.based_on)  # a user's network
             identity = check_execution(network, executed, batches[0]) if own else network_sha256(network)
         return Workbench(
@@ -131,7 +137,7 @@ class VisionProblem(BenchProblem):
             network_sha256=identity,
             dataset=dataset,
             calibration=calibration,
-            calibration_batches=batches,
+            statistics_batches=self._noisy(drawn, "statistics"),
             executed=executed,
             space=self.space,
             sigma=self.sigma,
@@ -141,10 +147,26 @@ class VisionProblem(BenchProblem):
             threads=definition.threads,
             device=self.device,
             finetuning=self.finetuning,
-            recalibrate=self.recalibrate,
+            statistics=self._statistics,
             exam=definition.exam,
             meter=self.meter,
         )
+
+    def _noisy(self, split: ImageSplit, purpose: str) -> list[Tensor]:
+        """A split's images in batches, with one noise sample each."""
+        stream, images = NoiseStream(derive_seed(self.seed, purpose), purpose), split.images().to(self.device)
+        chunks = noisy_batches(images, split.ids, sigma=self.sigma, stop=1, stream=stream, batch=self.definition.batch)
+        return [chunk.inputs.clone() for chunk in chunks]
+
+    def replicate(self, seed: int) -> VisionProblem:
+        """The problem with the base network, calibration images and search images that belong to a seed.
+
+        Included networks that differ in their training seeds take turns; a checkpoint of the user's stays. Exam images and exam
+        noise are the same for all seeds. Charges go to the replicate's own meter.
+        """
+        if seed not in self._replicates:
+            self._replicates[seed] = VisionProblem(**{**self._given, "replicate": seed})
+        return self._replicates[seed]
 
     @cached_property
     def setup(self) -> SearchSetup:
@@ -228,13 +250,19 @@ class VisionProblem(BenchProblem):
             "batch": definition.batch,
             "threads": definition.threads,
             "calibration_images": definition.calibration_images,
+            "statistics_images": definition.statistics_images,
+            "replicate": self._replicate,
             "finetuning": asdict(self.finetuning),
-            "recalibrate": self.recalibrate,
+            "statistics": asdict(self._statistics),
             "device": str(self.device),
             "problem_seed": self.seed,
             "data_sha256": self.bench.dataset.sha256,
             "network_sha256": self.bench.network_sha256,
         }
+
+    @property
+    def _statistics(self) -> Statistics:
+        return protocol_for(self.protocol, self.fidelity.finetune_steps).statistics
 
     def _charged(self, policy: Policy | None, fidelity: Fidelity, seed: int) -> Metrics:
         """Measure a policy, or the float network (None), from memory if possible; charges the meter."""

@@ -13,6 +13,7 @@ from torch import nn
 from suite.contract.space import Policy
 from suite.errors import BitcertError
 from suite.plugins import POST_STEPS, PROTOCOLS
+from suite.quantize import Statistics
 from suite.workbench import Workbench
 
 
@@ -68,6 +69,11 @@ class Protocol(Preparation):
     """
 
     default_steps: ClassVar[int]
+
+    @property
+    def statistics(self) -> Statistics:
+        """What is measured again of networks that are quantized without finetuning, in probes too."""
+        return Statistics()
 
     @abstractmethod
     def forward_passes(self, bench: Workbench, steps: int) -> int:

@@ -1,40 +1,64 @@
-"""Batch-norm recalibration: statistics of the network as executed."""
+"""Statistics of the network as executed: batch norm recalibrated, or biases corrected, on noisy calibration images."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from suite.errors import BitcertError
 from suite.quantize.layer import QuantizedLayer
 
 
-@torch.no_grad()
-def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replace running means and variances by averages over the given batches, in place.
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What is measured again of a quantized network before it is used.
 
-    Batches are weighted equally. Dropout and everything else stays in evaluation mode.
+    Attributes:
+        recalibrate: Whether batch norms get the means and variances of the quantized network; else they keep those of the
+            float network, which are wrong for it below about 4 bits.
+        bias_correction: Whether layers whose batch norm is not recalibrated, or that have none, get the mean output that
+            they have in the float network, channel by channel (Nagel et al., ICCV 2019, section 4.2).
+    """
+
+    recalibrate: bool = True
+    bias_correction: bool = False
+
+
+@torch.no_grad()
+def update_statistics(
+    network: nn.Module,
+    batches: Iterable[Tensor],
+    statistics: Statistics = Statistics(),
+    output_means: Mapping[QuantizedLayer, Tensor] = {},
+) -> None:
+    """Measure a network's statistics in one pass over the given batches, in place.
+
+    Each batch is normalized with statistics of its own, so that every layer sees inputs that are already corrected; the
+    batches' statistics are then averaged with equal weights. Batch norms that were folded into the layer before them are
+    recalibrated there. Dropout and everything else stays in evaluation mode.
 
     Args:
-        network: The network to update; a quantized one must be built with ``fold=False``.
-        batches: At least one batch of images with the problem's noise already added, each of shape ``(images, C, H, W)``.
+        network: The network to update.
+        batches: Images with the problem's noise already added, each of shape ``(images, C, H, W)``.
+        statistics: What to update.
+        output_means: Mean outputs in the float network of the layers whose bias may be corrected.
 
     Raises:
-        BitcertError: If there is no batch, or batch norms were folded away.
+        BitcertError: If something is to be updated and there is no batch.
     """
-    if any(isinstance(module, QuantizedLayer) and module.folded for module in network.modules()):
-        raise BitcertError("the batch norms of this network were folded into its layers; build it with fold=False")
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    norms = [norm for norm in norms if norm.track_running_stats]
-    if not norms:
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    norms = norms if statistics.recalibrate else []
+    wanted = output_means if statistics.bias_correction else {}
+    layers = [module for module in network.modules() if isinstance(module, QuantizedLayer)]
+    observed = [
+        layer for layer in layers if layer.observe(recalibrate=statistics.recalibrate, output_mean=wanted.get(layer))
+    ]
+    if not norms and not observed:
         return
-    batches = iter(batches)
-    first = next(batches, None)
-    if first is None:
-        raise BitcertError("batch-norm recalibration needs at least one batch")
     momenta = [norm.momentum for norm in norms]
     network.eval()
     for norm in norms:
@@ -42,9 +66,25 @@ def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> Non
         norm.momentum = None  # cumulative average
         norm.train()
     try:
-        for batch in itertools.chain([first], batches):
+        count = 0
+        for batch in batches:
             network(batch)
+            count += 1
+        if count == 0:
+            raise BitcertError("batch-norm recalibration needs at least one batch")
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
             norm.eval()
+        for layer in observed:
+            layer.settle()
+
+
+def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace means and variances of batch norms by averages over the given batches; see :func:`update_statistics`."""
+    update_statistics(network, batches)
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    """Whether a float network has batch norms with running statistics."""
+    return any(isinstance(module, _BatchNorm) and module.track_running_stats for module in network.modules())

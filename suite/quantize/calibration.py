@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from suite.contract.space import FLOAT_BITS
 from suite.errors import BitcertError
+from suite.quantize.layer import channel_means
 from suite.quantize.steps import activation_grid, fit_steps, quantize, weight_grid
 
 SAMPLE = 2**14  # activation values kept per layer
@@ -37,11 +39,13 @@ class Calibration:
     Attributes:
         weights: Float weights by layer name.
         inputs: Inputs seen, by layer name.
+        output_means: Mean of each output channel of the float layers, by layer name, shape ``(channels,)``.
         per_channel: Whether weights get one step per output channel rather than one per layer.
     """
 
     weights: dict[str, Tensor]
     inputs: dict[str, SeenInputs]
+    output_means: dict[str, Tensor] = field(default_factory=dict)
     per_channel: bool = True
     _weight_steps: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     _activation_steps: dict[tuple[str, int], float] = field(default_factory=dict)
@@ -99,6 +103,7 @@ def calibrate(
     """
     modules = quantizable_modules(network, names)
     collected: dict[str, list[Tensor]] = {name: [] for name in names}
+    means: dict[str, list[Tensor]] = {name: [] for name in names}
     signed = dict.fromkeys(names, False)
     batches = list(batches)
     images = sum(len(batch) for batch in batches)
@@ -113,8 +118,12 @@ def calibrate(
         values = inputs[inputs != 0]
         collected[name].append(values[:: max(1, math.ceil(values.numel() / share))].clone())
 
-    handles = [
+    handles: list[RemovableHandle] = [
         module.register_forward_pre_hook(lambda _, arguments, name=name: record(name, arguments[0]))
+        for name, module in modules.items()
+    ]
+    handles += [
+        module.register_forward_hook(lambda _, __, outputs, name=name: means[name].append(channel_means(outputs)))
         for name, module in modules.items()
     ]
     try:
@@ -130,4 +139,7 @@ def calibrate(
             raise BitcertError(f"layer {name!r} was never executed during calibration")
         values = torch.cat(collected[name])
         seen[name] = SeenInputs(signed[name], values[None] if values.numel() else values.new_zeros(1, 1))
-    return Calibration({name: module.weight.detach() for name, module in modules.items()}, seen, per_channel)
+    weights = {name: module.weight.detach() for name, module in modules.items()}
+    return Calibration(
+        weights, seen, {name: torch.stack(found).mean(dim=0) for name, found in means.items()}, per_channel
+    )

@@ -1,6 +1,9 @@
-"""The quantized layer: a Conv2d or Linear with rounded inputs and weights."""
+"""The quantized layer: a Conv2d or Linear with rounded inputs and weights, and the batch norm folded into it."""
 
 from __future__ import annotations
+
+import copy
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,14 +34,18 @@ class QuantizedLayer(nn.Module):
         self.bias: Tensor | None
         self.overwrites = False
         self._channels_last: bool | None = None
-        self._scale: Tensor | None = None
+        self._own_bias = self.bias
+        self._unscaled = self.weight
+        self._norms: list[nn.BatchNorm2d] = []  # in a list: it is not called
+        self._correction: Tensor | None = None
+        self._observer: _Observer | None = None
         self.step = 1.0
         self.grid: Grid | None = None
 
     @property
     def folded(self) -> bool:
         """Whether a batch norm is folded in."""
-        return self._scale is not None
+        return bool(self._norms)
 
     @property
     def is_convolution(self) -> bool:
@@ -54,24 +61,23 @@ class QuantizedLayer(nn.Module):
     def channels_last(self, wanted: bool) -> None:
         self._channels_last = wanted
         if self.weight.numel():
-            self.weight = self._arranged(self.weight)
+            self._unscaled = self._arranged(self._unscaled)
+            self._fuse()
 
     @torch.no_grad()
     def fold(self, norm: nn.BatchNorm2d) -> None:
-        """Fold in the batch norm that follows, in evaluation mode; call before :meth:`load`."""
-        self._scale, shift = scale_and_shift(norm)
-        self.bias = shift if self.bias is None else self.bias * self._scale + shift
+        """Fold in the batch norm that follows, in evaluation mode; the layer keeps a copy of it."""
+        self._norms = [copy.deepcopy(norm).requires_grad_(False)]
+        self._fuse()
 
     def load(self, weight: Tensor, step: float, grid: Grid | None) -> None:
         """Load quantized weights (in units of the float weights), and the step and grid of the inputs.
 
         Without a grid, inputs are not quantized; pass a step of 1.
         """
-        scaled = weight * step
-        if self._scale is not None:
-            scaled *= self._scale.reshape(-1, 1, 1, 1)
-        self.weight = self._arranged(scaled)
+        self._unscaled = self._arranged(weight * step)
         self.step, self.grid = step, grid
+        self._fuse()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Apply the layer; shapes as for the float layer."""
@@ -81,7 +87,45 @@ class QuantizedLayer(nn.Module):
             levels.round_().clamp_(self.grid.low, self.grid.high)
         if self._channels_last is False:
             levels = levels.contiguous()
+        if self._observer is not None:
+            return self._observer.see(apply_layer(self._layer[0], levels, self._unscaled, self._own_bias))
         return apply_layer(self._layer[0], levels, self.weight, self.bias)
+
+    def observe(self, *, recalibrate: bool, output_mean: Tensor | None) -> bool:
+        """Measure the layer's own statistics in the following passes, until :meth:`settle`.
+
+        Args:
+            recalibrate: Whether a folded batch norm is recalibrated.
+            output_mean: Mean output of the float layer, shape ``(channels,)``, to be restored where no batch norm is
+                recalibrated; None to restore nothing.
+
+        Returns:
+            Whether there is anything to measure.
+        """
+        if recalibrate and self._norms:
+            self._observer = _NormObserver(self._norms[0])
+        elif output_mean is not None:
+            self._observer = _MeanObserver(output_mean, self._norms)
+        return self._observer is not None
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Take over the statistics measured since :meth:`observe`."""
+        if self._observer is not None:
+            self._correction = self._observer.correction()
+            self._observer = None
+            self._fuse()
+
+    def _fuse(self) -> None:
+        """Combine weights, bias, correction and batch norm into the weight and bias that are executed."""
+        self.weight, self.bias = self._unscaled, self._own_bias
+        if self._correction is not None:
+            self.bias = self._correction if self.bias is None else self.bias + self._correction
+        for norm in self._norms:
+            scale, shift = scale_and_shift(norm)
+            self.bias = shift if self.bias is None else self.bias * scale + shift
+            if self.weight.numel():
+                self.weight = self._arranged(self.weight * scale.reshape(-1, 1, 1, 1))
 
     def _arranged(self, weight: Tensor) -> Tensor:
         if self._channels_last is None:
@@ -97,3 +141,57 @@ def apply_layer(layer: nn.Conv2d | nn.Linear, inputs: Tensor, weight: Tensor, bi
         convolved: Tensor = layer._conv_forward(inputs, weight, bias)
         return convolved
     return nn.functional.linear(inputs, weight, bias)
+
+
+class _Observer(Protocol):
+    """What measures the outputs of a layer, before batch norm, and corrects them at once."""
+
+    def see(self, outputs: Tensor) -> Tensor:
+        """Measure a batch and return the outputs as they will be."""
+
+    def correction(self) -> Tensor | None:
+        """What is to be added to the layer's bias, shape ``(channels,)``; None for nothing."""
+
+
+class _NormObserver:
+    """Gives a batch norm the statistics of what it sees, averaged over batches."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        self._norm, self._batches = norm, 0
+
+    def see(self, outputs: Tensor) -> Tensor:
+        self._batches += 1
+        norm = self._norm
+        return nn.functional.batch_norm(
+            outputs, norm.running_mean, norm.running_var, norm.weight, norm.bias, True, 1 / self._batches, norm.eps
+        )
+
+    def correction(self) -> None:
+        return None
+
+
+class _MeanObserver:
+    """Restores a layer's mean output; its batch norm, if any, stays as it is."""
+
+    def __init__(self, wanted: Tensor, norms: list[nn.BatchNorm2d]) -> None:
+        self._wanted, self._norms = wanted, norms
+        self._total, self._batches = torch.zeros_like(wanted), 0
+
+    def see(self, outputs: Tensor) -> Tensor:
+        shape = [-1, 1, 1] if outputs.dim() == 4 else [-1]
+        missing = self._wanted - channel_means(outputs)
+        self._total += missing
+        self._batches += 1
+        corrected = outputs + missing.reshape(shape)
+        for norm in self._norms:
+            scale, shift = scale_and_shift(norm)
+            corrected = corrected * scale.reshape(shape) + shift.reshape(shape)
+        return corrected
+
+    def correction(self) -> Tensor:
+        return self._total / self._batches
+
+
+def channel_means(outputs: Tensor) -> Tensor:
+    """Mean of each channel of a convolution's outputs ``(N, C, H, W)`` or of a linear layer's ``(..., C)``."""
+    return outputs.mean(dim=(0, 2, 3)) if outputs.dim() == 4 else outputs.flatten(0, -2).mean(dim=0)

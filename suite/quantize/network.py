@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from suite.contract.space import FLOAT_BITS, Layer, Policy, Precision
+from suite.quantize.batch_norm import Statistics, update_statistics
 from suite.quantize.calibration import Calibration, quantizable_modules
 from suite.quantize.folding import followed_by_batch_norm
 from suite.quantize.graph import substitute
@@ -28,9 +29,12 @@ class QuantizedNetwork(nn.Module):
         layers: Its quantizable layers in execution order.
         calibration: Steps for every layer and bit width.
         fold: Whether batch norms are folded into the quantized layers before them: the same function (quantization comes
-            first), faster, but their statistics cannot be recalibrated.
+            first), faster.
         fast: Whether activations are overwritten in place and laid out in memory as convolutions prefer: the same function
             up to the order of summation; see :mod:`suite.quantize.memory`.
+
+    Attributes:
+        policy: What it executes; None before the first call of :meth:`set_policy`.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class QuantizedNetwork(nn.Module):
                 substitute(self.network, batch_norm, nn.Identity())
         self.layers = tuple(self._layers)
         self._current: dict[str, Precision] = {}
+        self.policy: Policy | None = None
         self.eval()
         if fast:
             economize(self.network)
@@ -74,6 +79,12 @@ class QuantizedNetwork(nn.Module):
                 grid = activation_grid(precision.activation, self.calibration.inputs[name].signed)
                 layer.load(weight, self.calibration.activation_step(name, precision.activation), grid)
             self._current[name] = precision
+        self.policy = policy
+
+    def update_statistics(self, batches: Iterable[Tensor], statistics: Statistics) -> None:
+        """Recalibrate batch norms, or correct biases, for the present policy; see :func:`.batch_norm.update_statistics`."""
+        means = {layer: self.calibration.output_means[name] for name, layer in self._layers.items()}
+        update_statistics(self, batches, statistics, means)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images in [0, 1], shape ``(batch, C, H, W)``, to logits, shape ``(batch, classes)``."""

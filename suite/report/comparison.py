@@ -29,7 +29,8 @@ class Comparison:
     Attributes:
         directory: Where it was read from.
         entries: One for each (searcher, seed), in the order they were asked for.
-        reference: The exam of the float network on the same images and noise.
+        references: The exam of the float network by seed, on the same images and noise; of one and the same network if seeds
+            share it.
         layer_names: Names of the layers, in execution order.
         budget_bops: The limit on BOPs; None where the budget limits another cost.
         float_bops: BOPs of the float network.
@@ -38,7 +39,7 @@ class Comparison:
 
     directory: Path
     entries: tuple[Entry, ...]
-    reference: Outcome
+    references: Mapping[int, Outcome]
     layer_names: tuple[str, ...]
     budget_bops: int | None
     float_bops: int
@@ -50,9 +51,14 @@ class Comparison:
         return self.entries[0].run.objective
 
     @property
+    def reference(self) -> Outcome:
+        """The exam of the float network of the first seed."""
+        return next(iter(self.references.values()))
+
+    @property
     def outcomes(self) -> list[Outcome]:
-        """The exams of the float network and of all winners."""
-        return [self.reference, *(entry.outcome for entry in self.entries)]
+        """The exams of the float networks and of all winners."""
+        return [*self.references.values(), *(entry.outcome for entry in self.entries)]
 
     @property
     def radii(self) -> list[float]:

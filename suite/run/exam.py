@@ -105,13 +105,14 @@ def examine(
 
 @dataclass(frozen=True, slots=True)
 class ExamCase:
-    """One exam to be held; the fields are arguments of :func:`examine`."""
+    """One exam to be held; ``replicate`` is that of the problem, the other fields are arguments of :func:`examine`."""
 
     policy: Policy | None
     post_step: PostStep = field(default_factory=NoPostStep)
     seed: int = 0
     state: Path | None = None
     finetune_steps: int = 0
+    replicate: int | None = None
 
 
 def hold_exams(
@@ -124,7 +125,9 @@ def hold_exams(
     """Hold exams on an executor and write each outcome to its file as soon as it is there."""
     files = list(cases)
     if exam.certifier.uses_scores:  # made here, once for all workers
-        bench_problem(problem, _PURPOSE).setup.scores(len(exam_images(problem, exam)), exam.n, exam.alpha)
+        for replicate in {case.replicate for case in cases.values()}:
+            judged = problem if replicate is None else problem.replicate(replicate)
+            bench_problem(judged, _PURPOSE).setup.scores(len(exam_images(judged, exam)), exam.n, exam.alpha)
     for position, outcome in runner.map(_examine, (problem, exam), list(cases.values())):
         write_outcome(outcome, files[position])
         on_exam(outcome)
@@ -132,7 +135,9 @@ def hold_exams(
 
 def _examine(shared: tuple[Problem, ExamSettings], case: ExamCase) -> Outcome:
     problem, exam = shared
-    return examine(problem, exam=exam, **{name: getattr(case, name) for name in ExamCase.__slots__})
+    arguments = {name: getattr(case, name) for name in ExamCase.__slots__}
+    replicate = arguments.pop("replicate")
+    return examine(problem if replicate is None else problem.replicate(replicate), exam=exam, **arguments)
 
 
 def default_exam(problem: Problem, split: str = "exam") -> ExamSettings:

@@ -19,7 +19,7 @@ from suite.protocols import PostStep, protocol_for
 from suite.quantize import QuantizedNetwork, calibrate
 from suite.run.exam import exam_forward_passes
 from suite.run.limits import FINALISTS
-from suite.studies.settings import CertificateSettings, ExecutorSettings, SearchedProblem, SpendSettings
+from suite.studies.settings import CertificateSettings, ExecutorSettings, ProblemSettings, SpendSettings
 from suite.train.base import torch_threads
 from suite.train.finetune import FinetuneSettings
 
@@ -70,7 +70,7 @@ def plan_for(problem: Problem, executor: ExecutorSettings, at_once: int | None =
 
 def plan_searches(
     problem: Problem,
-    settings: SearchedProblem,
+    settings: ProblemSettings,
     spend: SpendSettings,
     executor: ExecutorSettings,
     searches: int,
@@ -159,8 +159,8 @@ def _preparation(problem: Problem, finetune_steps: int) -> int:
     found = _defined(problem)
     if found is not None and found.protocol is not None:
         return protocol_for(found.protocol, finetune_steps).forward_passes(found.bench, finetune_steps)
-    if found is not None and found.recalibrate and finetune_steps == 0:
-        return found.definition.calibration_images
+    if found is not None and finetune_steps == 0:
+        return found.definition.statistics_images
     return FinetuneSettings().forward_passes(finetune_steps)
 
 

@@ -83,7 +83,17 @@ class ProblemSettings(DataSettings):
     quantizer: Literal["lsq", "fixed", "pact", "dorefa"] = setting(
         "lsq", "quantizer of finetuning: lsq, fixed, pact or dorefa", expert=True
     )
-    recalibrate: bool = setting(False, "recalibrate batch norm for every policy that is not finetuned")
+    protocol: ProtocolName | None = setting(
+        None,
+        "how a policy becomes the network that is measured; ptq: quantized, batch norm recalibrated (ptq:recalibrate=false keeps "
+        "the float network's); finetune: finetuned in every evaluation; or MODULE:CLASS (default: the problem's, ptq)",
+    )
+    replicate: int | None = setting(
+        None,
+        "take the base network, calibration images and search images that belong to this seed of a comparison",
+        expert=True,
+        ge=0,
+    )
     device: str = setting("cpu", "where evaluations run")
 
     @keyed("problem")
@@ -116,15 +126,6 @@ class ProblemSettings(DataSettings):
         return problem
 
 
-class SearchedProblem(ProblemSettings):
-    """What is searched, and how a policy becomes the network that is measured."""
-
-    protocol: ProtocolName | None = setting(
-        None,
-        "ptq: as quantized; finetune: finetuned in every evaluation; or MODULE:CLASS (default: the problem's, ptq)",
-    )
-
-
 class SampleSettings(Group):
     """How much one measurement spends on images and noise."""
 
@@ -148,7 +149,7 @@ class FidelitySettings(SampleSettings):
 
     finetune_steps: int | None = setting(None, "steps in every evaluation (default: 100 with --protocol finetune)")
 
-    def fidelity_of(self, problem: Problem, settings: SearchedProblem, *, read: bool = True) -> Fidelity:
+    def fidelity_of(self, problem: Problem, settings: ProblemSettings, *, read: bool = True) -> Fidelity:
         """The fidelity of an evaluation under the problem's protocol."""
         return self.fidelity(problem, settings.protocol, self.finetune_steps, read=read)
 

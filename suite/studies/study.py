@@ -14,7 +14,7 @@ from suite.contract.problem import Problem
 from suite.errors import BitcertError, unknown_name
 from suite.files import write_text
 from suite.studies.model import Group, SettingError, keyed, setting
-from suite.studies.settings import ProblemSettings, SearchedProblem, in_runs
+from suite.studies.settings import ProblemSettings, in_runs
 
 if TYPE_CHECKING:
     from suite.report.table import Table
@@ -223,10 +223,10 @@ def load_recorded(directory: str, problem: ProblemSettings) -> tuple[Run, Proble
     filled |= {
         "objective": recorded["objective"],
         "seed": recorded.get("problem_seed", 0),
-        "recalibrate": recorded.get("recalibrate", False),
         "protocol": recorded.get("protocol"),
+        "replicate": recorded.get("replicate"),
     }
-    return run, SearchedProblem.model_construct(**{**dict(problem), **filled}).load()
+    return run, ProblemSettings.model_construct(**{**dict(problem), **filled}).load()
 
 
 def check_same_network(run: Run, problem: Problem) -> None:

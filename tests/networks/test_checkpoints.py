@@ -19,7 +19,7 @@ from suite.networks import (
     load_checkpoint,
     network_sha256,
     save_checkpoint,
-    shipped_checkpoint,
+    shipped_checkpoints,
 )
 
 
@@ -264,16 +264,16 @@ def test_an_interrupted_save_leaves_the_old_checkpoint_or_a_loud_error(
 
 def test_shipped_checkpoints_load_and_record_how_they_were_made() -> None:
     for sigma in (0.25, 0.5):
-        record = load_checkpoint(_network(), shipped_checkpoint("digits", sigma))
+        record = load_checkpoint(_network(), shipped_checkpoints("digits", sigma)[0])
         assert record["sigma"] == sigma
         assert record["command"] == f"bitcert train digits --sigma {sigma:g} --seed 0"
         assert len(record["network_sha256"]) == 64
         assert json.dumps(record)
     for sigma in (0.25, 0.5, 1.0):
-        record = load_checkpoint(build_network("resnet20", 10, 3), shipped_checkpoint("cifar10-resnet20", sigma))
+        record = load_checkpoint(build_network("resnet20", 10, 3), shipped_checkpoints("cifar10-resnet20", sigma)[0])
         assert record["command"] == f"bitcert train cifar10-resnet20 --sigma {sigma:g} --seed 0"
 
 
 def test_a_checkpoint_that_is_not_shipped_lists_those_that_are() -> None:
     with pytest.raises(BitcertError, match=r"no trained digits at sigma 0.3 .*: 0.12, 0.25, 0.5, 1\)"):
-        shipped_checkpoint("digits", 0.3)
+        shipped_checkpoints("digits", 0.3)[0]

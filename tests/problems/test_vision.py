@@ -16,7 +16,7 @@ from suite.certify.exam import ExamSettings
 from suite.contract.cost import random_feasible
 from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
-from suite.networks import shipped_checkpoint
+from suite.networks import shipped_checkpoints
 from suite.plugins import CERTIFIERS
 from suite.problems import definitions, load_problem
 from suite.problems.setup import select_samples
@@ -400,7 +400,7 @@ def test_the_tied_problem_has_one_number_of_bits_a_layer_and_the_network_of_the_
     assert policy.weights == policy.activations
     assert (len(tied.space.variables), len(free.space.variables)) == (18, 36)
     assert tied.space.layers == free.space.layers
-    assert shipped_checkpoint(definitions()[tied.name].trained_as or tied.name, 0.5).is_file()
+    assert shipped_checkpoints(definitions()[tied.name].trained_as or tied.name, 0.5)[0].is_file()
 
 
 def test_an_exam_with_aggregate_bounds_is_a_fixed_exam_and_bounds_the_set_from_the_same_samples() -> None:

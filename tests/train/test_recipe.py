@@ -8,7 +8,7 @@ import torch
 
 from suite.data import ImageDataset, load_dataset
 from suite.errors import BitcertError
-from suite.networks import build_network, load_checkpoint, network_sha256, shipped_checkpoint
+from suite.networks import build_network, load_checkpoint, network_sha256, shipped_checkpoints
 from suite.train.base import TrainSettings
 from suite.train.recipe import RECIPES, Recipe, accuracy, make_checkpoint, recipe_for
 
@@ -80,7 +80,7 @@ def test_a_dataset_without_recipe_lists_those_with_one() -> None:
 def test_shipped_networks_are_as_good_as_recorded(sigma: float, least: float) -> None:
     dataset = load_dataset("digits")
     network = build_network("resnet8", 10, 1)
-    record = load_checkpoint(network, shipped_checkpoint("digits", sigma))
+    record = load_checkpoint(network, shipped_checkpoints("digits", sigma)[0])
     assert record["data_sha256"] == dataset.sha256
     assert record["settings"]["epochs"] == RECIPES["digits"].settings.epochs
     assert accuracy(network, dataset.splits["search"]) == record["search_accuracy"] > least

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from suite import plugins
 from suite.studies.model import Searchers, Seeds, keyed, setting
-from suite.studies.settings import HeldOutSettings, RayByDefault, SearchedProblem, SpendSettings, in_runs
+from suite.studies.settings import HeldOutSettings, ProblemSettings, RayByDefault, SpendSettings, in_runs
 from suite.studies.study import ReportedSettings, ReportedStudy, check_against
 
 if TYPE_CHECKING:
@@ -23,8 +23,14 @@ if TYPE_CHECKING:
 class SearchesSettings(ReportedSettings):
     """Settings of many searches whose winners are certified."""
 
-    problem: SearchedProblem = SearchedProblem()
+    problem: ProblemSettings = ProblemSettings()
     seeds: Seeds = setting((0, 1), "seeds of every searcher", metavar="A,B,...")
+    replicate: bool = setting(
+        True,
+        "give each seed the base network, calibration images and search images that belong to it, so that the spread over seeds "
+        "holds all luck (not where search images judge)",
+        expert=True,
+    )
     batch: str | None = setting(
         None,
         "run only the K-th of N parts of the searches, on machines that share no cluster; give the directories of all parts to "
@@ -104,6 +110,7 @@ class Searches(ReportedStudy[SearchesT, "Comparison | None"]):
             exam=exam,
             finalists=settings.spend.finalists,
             rungs=settings.spend.ladder(fidelity),
+            replicate=settings.replicate,
         )
 
     def run(self, *, quiet: bool = True) -> Comparison | None:

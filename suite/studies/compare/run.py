@@ -43,7 +43,7 @@ class ComparisonSettings:
     Attributes:
         searchers: Registered names, options after them if any (``arq:episodes=64``).
         seeds: The same for every searcher. All luck depends on them: the searcher's own, the noise of evaluations (see
-            :func:`evaluation_seed`), and the post-step's order and noise.
+            :func:`evaluation_seed`), the post-step's order and noise, and with ``replicate`` network and images.
         limits: Of every search.
         fidelity: Of every evaluation.
         post_step: What winners go through before the exam.
@@ -51,6 +51,8 @@ class ComparisonSettings:
         finalists: How many of each search's best policies are measured again before its winner is chosen; as for
             :func:`search`.
         rungs: Cheaper fidelities that a policy must survive first.
+        replicate: Whether each seed has the base network, calibration images and search images that belong to it, rather than
+            all seeds the same; see :meth:`suite.contract.problem.Problem.replicate`. Not where search images judge.
     """
 
     searchers: tuple[str, ...]
@@ -61,6 +63,7 @@ class ComparisonSettings:
     exam: ExamSettings
     finalists: int | None = None
     rungs: Rungs = NO_RUNGS
+    replicate: bool = True
 
     def __post_init__(self) -> None:
         for name, values in (("searchers", self.searchers), ("seeds", self.seeds)):
@@ -71,6 +74,10 @@ class ComparisonSettings:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready but for tuples."""
         return asdict(self) | {"post_step": self.post_step.to_dict()}
+
+    def problem_of(self, problem: Problem, seed: int) -> Problem:
+        """What a seed searches, and what its winners are examined on."""
+        return problem.replicate(seed) if self.replicate and self.exam.split == "exam" else problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +163,7 @@ def run_batch(
     """
     folder, watching = Path(directory), watcher or Watcher()
     EXECUTORS.load(executor)
-    searchers = [make_searcher(name, problem, seed) for name, seed in batch.of(settings)]
+    searchers = [make_searcher(name, settings.problem_of(problem, seed), seed) for name, seed in batch.of(settings)]
     exam_images(problem, settings.exam)
     wanted = {
         "problem": problem.provenance(),
@@ -175,13 +182,13 @@ def run_batch(
         for searcher in searchers:
             seed = evaluation_seed(searcher.seed)
             loop = SearchLoop(
-                problem,
+                searcher.problem,
                 searcher,
                 _search_folder(folder, searcher.name, searcher.seed),
                 settings.limits,
                 fidelity=settings.fidelity,
                 seed=seed,
-                promotion=promotion_of(problem, settings.fidelity, seed, settings.finalists),
+                promotion=promotion_of(searcher.problem, settings.fidelity, seed, settings.finalists),
                 retries=retries,
                 rungs=settings.rungs,
                 on_trial=lambda trial, searcher=searcher: watching.trial(searcher.name, searcher.seed, trial),  # type: ignore[misc]
@@ -190,11 +197,13 @@ def run_batch(
         on_start()
         if any(not loop.finished for loop in loops):
             runner = runner or make_executor(executor, resources)
-            runner.run(problem, loops)
-    cases = {_exam_file(folder, None): ExamCase(None)}
+            runner.run(loops)
+    cases = {}
     for searcher in searchers:
+        replicate = searcher.seed if searcher.problem is not problem else None
+        cases[_float_file(folder, replicate)] = ExamCase(None, replicate=replicate)
         winner = _winner(load_run(_search_folder(folder, searcher.name, searcher.seed)))
-        cases |= _exam_cases(folder, settings, winner, searcher.seed)
+        cases |= _exam_cases(folder, settings, winner, searcher.seed, replicate)
     missing = {file: exam for file, exam in cases.items() if not file.exists()}
     watching.exams(len(missing))
     if missing:
@@ -226,15 +235,18 @@ def load_comparison(directory: str | Path, *others: str | Path) -> Comparison:
         )
     finetuned = content["settings"]["fidelity"]["finetune_steps"] > 0
     trains = POST_STEPS.load(content["settings"]["post_step"]["name"]).trains
-    entries = []
+    entries, references = [], {}
     for (name, seed), (folder, *_) in homes.items():
         run = load_run(_search_folder(folder, name, seed))
-        after, before = _exam_files(folder, _winner(run), seed, finetuned=finetuned, trains=trains)
+        replicate = run.provenance.get("replicate")
+        own = finetuned or replicate is not None
+        after, before = _exam_files(folder, _winner(run), seed, own=own, trains=trains)
+        references[seed] = read_outcome(_float_file(folder, replicate))
         entries.append(Entry(run, read_outcome(after), None if before is None else read_outcome(before)))
     return Comparison(
         directory=folders[0],
         entries=tuple(entries),
-        reference=read_outcome(_exam_file(folders[0], None)),
+        references=references,
         layer_names=tuple(content["layers"]),
         budget_bops=content["problem"].get("budget_bops"),
         float_bops=content["float_bops"],
@@ -265,21 +277,28 @@ def _exam_file(folder: Path, policy: Policy | None, suffix: str = "") -> Path:
     return folder / "exams" / f"{policy_slug(policy)}{suffix}.json"
 
 
-def _exam_files(folder: Path, winner: Policy, seed: int, *, finetuned: bool, trains: bool) -> tuple[Path, Path | None]:
-    """Exams of a winner after the post-step and before it, if there is one; a trained network has one for every seed."""
-    untrained = f"-{seed}" if finetuned else ""
+def _float_file(folder: Path, replicate: int | None) -> Path:
+    return _exam_file(folder, None, "" if replicate is None else f"-{replicate}")
+
+
+def _exam_files(folder: Path, winner: Policy, seed: int, *, own: bool, trains: bool) -> tuple[Path, Path | None]:
+    """Exams of a winner after the post-step and before it, if there is one; a network that is a seed's ``own`` has its own."""
+    untrained = f"-{seed}" if own else ""
     if not trains:
         return _exam_file(folder, winner, untrained), None
     return _exam_file(folder, winner, f"-{seed}"), _exam_file(folder, winner, f"{untrained}-before")
 
 
-def _exam_cases(folder: Path, settings: ComparisonSettings, winner: Policy, seed: int) -> dict[Path, ExamCase]:
+def _exam_cases(
+    folder: Path, settings: ComparisonSettings, winner: Policy, seed: int, replicate: int | None
+) -> dict[Path, ExamCase]:
     step, steps = settings.post_step, settings.fidelity.finetune_steps
-    after, before = _exam_files(folder, winner, seed, finetuned=steps > 0, trains=step.trains)
+    own = steps > 0 or replicate is not None
+    after, before = _exam_files(folder, winner, seed, own=own, trains=step.trains)
     state = folder.resolve() / "post_steps" / f"{after.stem}.safetensors"
-    cases = {after: ExamCase(winner, step, seed, state, steps)}
+    cases = {after: ExamCase(winner, step, seed, state, steps, replicate)}
     if before is not None:
-        cases[before] = ExamCase(winner, NoPostStep(), seed, finetune_steps=steps)
+        cases[before] = ExamCase(winner, NoPostStep(), seed, finetune_steps=steps, replicate=replicate)
     return cases
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from suite import plugins
 from suite.contract.trial import Metrics, Trial
 from suite.studies.model import Searcher, keyed, setting
-from suite.studies.settings import LoggedExecutor, SearchedProblem, SpendSettings, in_runs
+from suite.studies.settings import LoggedExecutor, ProblemSettings, SpendSettings, in_runs
 from suite.studies.study import KeptSettings, KeptStudy
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class SearchSettings(KeptSettings):
     """Settings of one search."""
 
-    problem: SearchedProblem = SearchedProblem()
+    problem: ProblemSettings = ProblemSettings()
     searcher: Searcher = setting(..., "method, with options after its name if any; see 'bitcert list'", metavar="A")
     option: tuple[str, ...] = setting((), "option of the searcher; may be repeated", metavar="NAME=VALUE", repeat=True)
     seed: int = setting(0, "seed of the searcher")

@@ -78,7 +78,7 @@ def search(
     )
     with closing(loop):
         on_start()
-        runner.run(problem, [loop])
+        runner.run([loop])
     return load_run(directory)
 
 

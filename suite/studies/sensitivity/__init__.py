@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 from suite.studies.model import Searchers, keyed, setting
-from suite.studies.settings import FidelitySettings, LoggedExecutor, SearchedProblem
+from suite.studies.settings import FidelitySettings, LoggedExecutor, ProblemSettings
 from suite.studies.study import ReportedSettings, ReportedStudy
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class SensitivitySettings(ReportedSettings):
     """Settings of a sensitivity study."""
 
-    problem: SearchedProblem = SearchedProblem()
+    problem: ProblemSettings = ProblemSettings()
     methods: Searchers | None = setting(
         None, "sensitivity methods (default: all); options follow a name, as in limpq:epochs=5", metavar="A,B,..."
     )
