@@ -63,7 +63,7 @@ def run(executor: Executor, seconds: float, searches: int, evaluations: int) -> 
             )
             for seed in range(searches)
         ]
-        executor.run(problem, loops)
+        executor.run(loops)
         for loop in loops:
             loop.close()
     return clock

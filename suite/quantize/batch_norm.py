@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -54,11 +55,15 @@ def update_statistics(
     norms = norms if statistics.recalibrate else []
     wanted = output_means if statistics.bias_correction else {}
     layers = [module for module in network.modules() if isinstance(module, QuantizedLayer)]
+    if not norms and not layers:
+        return
+    batches = iter(batches)
+    first = next(batches, None)
+    if first is None:
+        raise BitcertError("the statistics of a network need at least one batch of images, got none")
     observed = [
         layer for layer in layers if layer.observe(recalibrate=statistics.recalibrate, output_mean=wanted.get(layer))
     ]
-    if not norms and not observed:
-        return
     momenta = [norm.momentum for norm in norms]
     network.eval()
     for norm in norms:
@@ -66,12 +71,8 @@ def update_statistics(
         norm.momentum = None  # cumulative average
         norm.train()
     try:
-        count = 0
-        for batch in batches:
+        for batch in itertools.chain([first], batches):
             network(batch)
-            count += 1
-        if count == 0:
-            raise BitcertError("batch-norm recalibration needs at least one batch")
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

@@ -20,16 +20,18 @@ class QuantizedLayer(nn.Module):
 
     Args:
         layer: The float layer; it is not changed.
+        bias: In place of the float layer's, shape ``(channels,)``.
 
     Attributes:
         overwrites: Whether the integers overwrite the inputs; only where nothing else reads them.
     """
 
-    def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
+    def __init__(self, layer: nn.Conv2d | nn.Linear, bias: Tensor | None = None) -> None:
         super().__init__()
+        own = layer.bias if bias is None else bias
         self._layer = [layer]  # in a list: the float layer is no submodule, its weights are not this network's state
         self.register_buffer("weight", torch.empty(0, device=layer.weight.device))
-        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach())
+        self.register_buffer("bias", None if own is None else own.detach())
         self.weight: Tensor
         self.bias: Tensor | None
         self.overwrites = False

@@ -178,8 +178,7 @@ class TrainableLayer(nn.Module):
         """The layer for inference, with the batch norm that follows folded in if given."""
         if isinstance(self.quantize_inputs, nn.Identity):
             raise BitcertError("a layer whose inputs are not quantized cannot be frozen")
-        frozen = QuantizedLayer(self._layer[0])
-        frozen.bias = None if self.bias is None else self.bias.detach().clone()
+        frozen = QuantizedLayer(self._layer[0], None if self.bias is None else self.bias.detach().clone())
         if norm is not None:
             frozen.fold(norm)
         step = float(self.quantize_inputs.positive_step())

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from suite.contract.problem import Problem
 from suite.errors import BitcertError
 from suite.execute.evaluation import evaluate_trial
 from suite.execute.executor import Loop, Resources, make_executor
@@ -28,14 +27,14 @@ class Backwards(InlineExecutor):
         super().__init__(resources)
         type(self).made_with = resources
 
-    def run(self, problem: Problem, loops: Sequence[Loop]) -> None:
+    def run(self, loops: Sequence[Loop]) -> None:
         for loop in loops:
             under_way = []
             while not loop.finished:
                 while (trial := loop.propose()) is not None:
                     under_way.append(trial)
                 if under_way:
-                    loop.complete(evaluate_trial(problem, under_way.pop()))
+                    loop.complete(evaluate_trial(loop.problem, under_way.pop()))
 
 
 def test_an_executor_is_made_by_name_and_told_its_resources() -> None:

@@ -138,7 +138,7 @@ def test_a_lost_node_costs_no_trial(tmp_path: Path, stopped_ray: None) -> None:
 
         problem = Slow()
         loops = loops_of(problem, tmp_path / "ray", 3, remove_in_the_middle)
-        make_executor("ray", Resources()).run(problem, loops)
+        make_executor("ray", Resources()).run(loops)
         for loop in loops:
             loop.close()
         assert finished == 3 * EVALUATIONS
@@ -161,7 +161,7 @@ def test_twelve_searches_on_two_workers_progress_alike(tmp_path: Path, stopped_r
     seen: list[int] = []
     problem = SeparableProblem()
     loops = loops_of(problem, tmp_path, 12, seen.append)
-    make_executor("ray", Resources(workers=2)).run(problem, loops)
+    make_executor("ray", Resources(workers=2)).run(loops)
     for loop in loops:
         loop.close()
     assert sorted(seen) == sorted(list(range(12)) * EVALUATIONS)
@@ -176,7 +176,7 @@ def test_two_evaluations_share_a_gpu_that_each_asks_half_of(tmp_path: Path, stop
     ray.init(num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False)
     problem = Placed(notes)
     loops = loops_of(problem, tmp_path / "runs", 4, lambda _: None)
-    make_executor("ray", Resources(gpus=0.5)).run(problem, loops)
+    make_executor("ray", Resources(gpus=0.5)).run(loops)
     for loop in loops:
         loop.close()
     noted = [json.loads(note.read_text()) for note in notes.glob("note-*")]

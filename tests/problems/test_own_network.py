@@ -221,10 +221,12 @@ def test_networks_that_cannot_be_run_are_refused_in_one_line(
         own_digits(bring(tmp_path, f"refused{len(body)}", code, monkeypatch))
 
 
-def test_recalibration_needs_batch_norms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_without_batch_norms_pays_for_no_statistics_unless_biases_are_corrected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = bring(tmp_path, "plain", _PLAIN.format(highest=3), monkeypatch)
-    with pytest.raises(BitcertError, match="no batch norms"):
-        own_digits(network, recalibrate=True).network  # noqa: B018
+    assert own_digits(network).bench.statistics_passes() == 0
+    assert own_digits(network, protocol="ptq:bias_correction=true").bench.statistics_passes() == 250
 
 
 @pytest.mark.filterwarnings("ignore::suite.problems.UnquantizedWarning")

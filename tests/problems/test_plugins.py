@@ -73,7 +73,7 @@ def test_a_certifier_without_noise_measures_values_of_its_own() -> None:
     ]
     assert [metrics.acr for metrics in found] == [None, None]
     assert found[1].values["margin"] == pytest.approx(2 * found[0].values["margin"])
-    assert found[0].forward_passes == 20
+    assert found[0].forward_passes == 20 + 250
     assert type(found[0]).from_dict(found[0].to_dict()) == found[0]
 
 
@@ -117,7 +117,7 @@ def test_classes_and_functions_make_problems_with_the_settings_they_take() -> No
     ("name", "settings", "message"),
     [
         ("separable", {"device": "cuda"}, "separable does not take device; it takes layers, choices, budget"),
-        ("separable", {"recalibrate": True, "alpha": 0.1}, "separable does not take alpha, recalibrate"),
+        ("separable", {"alpha": 0.1, "device": "cuda"}, "separable does not take alpha, device"),
         ("separable:depth=3", {}, "unknown option of separable 'depth'"),
         ("separable:layers=no", {}, "layers of problem separable must be a valid integer, got 'no'"),
         ("separable:layers=-2", {}, "layers must lie in 1..10,000, got -2"),

@@ -94,7 +94,7 @@ def test_every_method_is_pure_and_says_what_it_spent_and_promises(
     problem = digits(certify=method)
     problem.check_fidelity(fidelity)
     problem.evaluate(problem.space.uniform(2), fidelity)  # sets up what is shared
-    handle = problem.bench.quantized(policy).register_forward_pre_hook(counted)
+    handle = problem.bench.executed.register_forward_pre_hook(counted)
     metrics = problem.evaluate(policy, fidelity)
     handle.remove()
     assert metrics.forward_passes == rows
@@ -264,7 +264,7 @@ def test_no_radius_exceeds_what_the_samples_can_certify(problem: VisionProblem) 
 
 def test_forward_passes_are_images_times_clean_choosing_and_counting(problem: VisionProblem) -> None:
     metrics = problem.evaluate(problem.space.uniform(3), SMALL)
-    assert metrics.forward_passes == 20 * (1 + 8 + 16)
+    assert metrics.forward_passes == 20 * (1 + 8 + 16) + 250
 
 
 def test_finetuning_counts_three_passes_an_image_and_changes_the_network() -> None:
@@ -272,7 +272,7 @@ def test_finetuning_counts_three_passes_an_image_and_changes_the_network() -> No
     policy = problem.space.uniform(2)
     plain = problem.evaluate(policy, SMALL)
     tuned = problem.evaluate(policy, replace(SMALL, finetune_steps=20))
-    assert tuned.forward_passes - plain.forward_passes == 3 * 20 * 32
+    assert tuned.forward_passes - plain.forward_passes == 3 * 20 * 32 - 250
     assert acr(tuned) > acr(plain)
     assert without_seconds(
         digits(finetuning=FinetuneSettings(batch=32)).evaluate(policy, replace(SMALL, finetune_steps=20))
@@ -344,7 +344,7 @@ def test_an_exam_is_reproducible_and_survives_its_file(problem: VisionProblem, t
         np.testing.assert_array_equal(other.scores, outcome.scores)
         np.testing.assert_array_equal(other.image_ids, outcome.image_ids)
         assert without_seconds(other.metrics) == without_seconds(outcome.metrics)
-    assert outcome.metrics.forward_passes == 30 * (1 + 20 + 50)
+    assert outcome.metrics.forward_passes == 30 * (1 + 20 + 50) + 250
 
 
 def test_the_float_network_is_examined_on_the_same_images(problem: VisionProblem) -> None:
@@ -374,15 +374,55 @@ def test_a_file_that_is_no_exam_is_refused(content: str, tmp_path: Path) -> None
         read_outcome(tmp_path / "exam.json")
 
 
-def test_recalibration_is_an_option_that_is_charged_and_pure() -> None:
-    plain, fresh = digits(), digits(recalibrate=True)
-    policy, other = plain.space.uniform(2), plain.space.uniform(3)
+def test_batch_norm_is_recalibrated_unless_the_protocol_says_no_and_the_passes_are_charged() -> None:
+    fresh, stale = digits(), digits(protocol="ptq:recalibrate=false")
+    policy, other = stale.space.uniform(2), stale.space.uniform(3)
     metrics = fresh.evaluate(policy, SMALL)
-    assert metrics.forward_passes - plain.evaluate(policy, SMALL).forward_passes == plain.definition.calibration_images
-    assert metrics.acr != plain.evaluate(policy, SMALL).acr
-    again = digits(recalibrate=True)
+    assert metrics.forward_passes - stale.evaluate(policy, SMALL).forward_passes == fresh.definition.statistics_images
+    assert acr(metrics) > acr(stale.evaluate(policy, SMALL)) + 0.02
+    again = digits()
     again.evaluate(other, SMALL)
     assert without_seconds(again.evaluate(policy, SMALL)) == without_seconds(metrics)
+    assert fresh.provenance()["statistics"] != stale.provenance()["statistics"]
+
+
+def test_untrained_post_steps_measure_the_statistics_that_they_name() -> None:
+    settings, problem = ExamSettings(images=30, n0=20, n=50), digits()
+    policy, steps = problem.space.uniform(2), ("plain", "none", "recalibrate")
+    scores = {name: acr(examine(problem, policy, name, exam=settings).metrics) for name in steps}
+    stale = digits(protocol="ptq:recalibrate=false")
+    assert acr(examine(stale, policy, exam=settings).metrics) == scores["plain"]
+    assert acr(examine(stale, policy, "recalibrate", exam=settings).metrics) == scores["recalibrate"]
+    assert min(scores["none"], scores["recalibrate"]) > scores["plain"] + 0.02
+
+
+def test_a_network_that_has_been_set_to_another_policy_since_refuses_to_run(problem: VisionProblem) -> None:
+    images = problem.bench.dataset.splits["search"].images(0, 4)
+    first = problem.bench.quantized(problem.space.uniform(3))
+    kept = problem.bench.separate(problem.space.uniform(3))
+    with torch.inference_mode():
+        expected = first(images)
+        problem.bench.quantized(problem.space.uniform(2))
+        with pytest.raises(BitcertError, match="set to another policy since"):
+            first(images)
+        torch.testing.assert_close(kept(images), expected)
+
+
+def test_replicates_differ_in_network_and_images_but_not_in_what_is_examined() -> None:
+    problem = digits()
+    one, two, fourth = (problem.replicate(seed) for seed in (1, 2, 4))
+    assert problem.replicate(1) is one
+    hashes = [each.bench.network_sha256 for each in (problem.replicate(0), one, two)]
+    assert len({*hashes}) == 3
+    assert hashes[0] == problem.bench.network_sha256
+    assert fourth.bench.network_sha256 == hashes[1]
+    for split, same in (("exam", True), ("train", True), ("search", False), ("calibration", False)):
+        ids = [each.bench.dataset.splits[split].ids.tolist() for each in (problem, one, fourth)]
+        assert (ids[0] == ids[1] and ids[1] == ids[2]) == same, split
+        assert len({*ids[1]}) == len(ids[0])
+    held_out = {*problem.bench.dataset.splits["exam"].ids.tolist()}
+    assert not held_out & {*one.bench.dataset.splits["search"].ids, *one.bench.dataset.splits["calibration"].ids}
+    assert sorted(one.bench.dataset.splits["search"].ids) == sorted(problem.bench.dataset.splits["search"].ids)
 
 
 def test_samples_that_cannot_reach_the_objective_are_warned_of() -> None:

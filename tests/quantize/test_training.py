@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -14,7 +15,7 @@ from suite.data import ImageSplit
 from suite.data.images import PixelArray
 from suite.errors import BitcertError
 from suite.networks import build_network, trace_layers
-from suite.quantize import QuantizedNetwork, TrainableNetwork, calibrate, recalibrate_batch_norm
+from suite.quantize import QuantizedNetwork, Statistics, TrainableNetwork, calibrate, recalibrate_batch_norm
 from suite.quantize.steps import Grid, quantize
 from suite.quantize.trainable import FixedStep, LearnedClip, LearnedStep
 from suite.train.finetune import FinetuneSettings, finetune
@@ -173,11 +174,42 @@ def test_finetuning_follows_its_seed_and_leaves_the_global_generator() -> None:
 # Batch-norm recalibration
 
 
-def test_recalibration_of_folded_batch_norms_is_refused() -> None:
-    trainable, quantized = _trainable(_float_network())
-    for network in (quantized, trainable.freeze()):
-        with pytest.raises(BitcertError, match="folded into its layers; build it with fold=False"):
-            recalibrate_batch_norm(network, [_images()])
+@pytest.mark.parametrize("bias_correction", [False, True])
+def test_folded_batch_norms_are_recalibrated_like_those_that_run_as_modules(bias_correction: bool) -> None:
+    network = _float_network()
+    layers = trace_layers(network, SHAPE)
+    calibration = calibrate(network, [layer.name for layer in layers], [_images()])
+    folded, plain = (QuantizedNetwork(network, layers, calibration, fold=fold) for fold in (True, False))
+    batches, statistics = [_images()[:5], _images()[5:]], Statistics(bias_correction=bias_correction)
+    for bits in (2, 3, 2):
+        outputs = []
+        for made in (folded, plain):
+            made.set_policy(SearchSpace(layers).uniform(bits))
+            stale = made(_images())
+            made.update_statistics(batches, statistics)
+            outputs.append(made(_images()))
+            assert not torch.allclose(outputs[-1], stale, atol=1e-3)
+        torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-3, atol=1e-4)
+
+
+def test_bias_correction_restores_the_mean_outputs_of_the_float_network() -> None:
+    network = _float_network()
+    layers = trace_layers(network, SHAPE)
+    calibration = calibrate(network, [layer.name for layer in layers], [_images()])
+    quantized = QuantizedNetwork(network, layers, calibration)
+    quantized.set_policy(SearchSpace(layers).uniform(2))
+    off = (quantized(_images()).mean(dim=0) - network(_images()).mean(dim=0)).abs().max()
+    quantized.update_statistics([_images()], Statistics(recalibrate=False, bias_correction=True))
+    torch.testing.assert_close(quantized(_images()).mean(dim=0), network(_images()).mean(dim=0), rtol=0, atol=1e-4)
+    assert off > 1e-2
+
+
+def test_a_frozen_network_can_be_recalibrated() -> None:
+    trainable, _ = _trainable(_float_network())
+    frozen, reference = trainable.freeze(), copy.deepcopy(trainable)
+    for network in (frozen, reference):
+        recalibrate_batch_norm(network, [_images()])
+    torch.testing.assert_close(frozen(_images()), reference.eval()(_images()), rtol=1e-3, atol=1e-4)
 
 
 def test_recalibration_without_images_leaves_the_statistics() -> None:

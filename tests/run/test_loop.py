@@ -209,7 +209,7 @@ def test_parallel_trials_are_pending_and_may_finish_out_of_order(tmp_path: Path)
     for trial in reversed(trials[:3]):
         assert trial is not None
         loop.complete(evaluate_trial(problem, trial))
-    InlineExecutor().run(problem, [loop])
+    InlineExecutor().run([loop])
     loop.close()
     assert [trial.number for trial in load_run(tmp_path).trials] == list(range(6))
 
@@ -281,7 +281,7 @@ class Noisy(SeparableProblem):
 def run_with_finals(problem: Problem, directory: Path, evaluations: int = 9, finalists: int = 4) -> Run:
     promotion = Promotion(finalists, Fidelity(images=2, noise=5), seed=1)
     loop = SearchLoop(problem, make_searcher("random", problem, 0), directory, Limits(evaluations), promotion=promotion)
-    InlineExecutor().run(problem, [loop])
+    InlineExecutor().run([loop])
     loop.close()
     return load_run(directory)
 
@@ -321,7 +321,7 @@ def test_a_single_candidate_is_not_measured_again(tmp_path: Path) -> None:
     problem = SeparableProblem()
     promotion = Promotion(4, Fidelity(images=2, noise=5), seed=1)
     loop = SearchLoop(problem, make_searcher("cheapest", problem, 0), tmp_path, Limits(9), promotion=promotion)
-    InlineExecutor().run(problem, [loop])
+    InlineExecutor().run([loop])
     loop.close()
     run = load_run(tmp_path)
     assert (len(run.trials), run.finals, run.stopped) == (1, (), "exhausted")
@@ -368,7 +368,7 @@ def test_the_searcher_of_a_run_that_is_over_is_neither_asked_nor_told(limits: Li
         searcher = kind(problem, 0)
         searcher.name = "probing"
         loop = SearchLoop(problem, searcher, tmp_path, limits, promotion=promotion)
-        InlineExecutor().run(problem, [loop])
+        InlineExecutor().run([loop])
         loop.close()
         return loop.spend
 
@@ -529,7 +529,7 @@ def test_a_search_taken_further_ends_as_one_that_never_stopped(tmp_path: Path) -
         loop = SearchLoop(
             problem, make_searcher("random", problem, 0), directory, Limits(None, passes), promotion=promotion
         )
-        InlineExecutor().run(problem, [loop])
+        InlineExecutor().run([loop])
         loop.close()
         return load_run(directory)
 

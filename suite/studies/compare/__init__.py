@@ -25,10 +25,10 @@ class SearchesSettings(ReportedSettings):
 
     problem: ProblemSettings = ProblemSettings()
     seeds: Seeds = setting((0, 1), "seeds of every searcher", metavar="A,B,...")
-    replicate: bool = setting(
-        True,
-        "give each seed the base network, calibration images and search images that belong to it, so that the spread over seeds "
-        "holds all luck (not where search images judge)",
+    same_network: bool = setting(
+        False,
+        "search one network for all seeds, with the same calibration and search images (default: each seed has its own, as far as "
+        "networks are included)",
         expert=True,
     )
     batch: str | None = setting(
@@ -110,7 +110,7 @@ class Searches(ReportedStudy[SearchesT, "Comparison | None"]):
             exam=exam,
             finalists=settings.spend.finalists,
             rungs=settings.spend.ladder(fidelity),
-            replicate=settings.replicate,
+            same_network=settings.same_network,
         )
 
     def run(self, *, quiet: bool = True) -> Comparison | None:

@@ -43,7 +43,7 @@ class ComparisonSettings:
     Attributes:
         searchers: Registered names, options after them if any (``arq:episodes=64``).
         seeds: The same for every searcher. All luck depends on them: the searcher's own, the noise of evaluations (see
-            :func:`evaluation_seed`), the post-step's order and noise, and with ``replicate`` network and images.
+            :func:`evaluation_seed`), the post-step's order and noise, and network and images unless these are shared.
         limits: Of every search.
         fidelity: Of every evaluation.
         post_step: What winners go through before the exam.
@@ -51,8 +51,8 @@ class ComparisonSettings:
         finalists: How many of each search's best policies are measured again before its winner is chosen; as for
             :func:`search`.
         rungs: Cheaper fidelities that a policy must survive first.
-        replicate: Whether each seed has the base network, calibration images and search images that belong to it, rather than
-            all seeds the same; see :meth:`suite.contract.problem.Problem.replicate`. Not where search images judge.
+        same_network: Whether all seeds share base network, calibration images and search images, rather than each having its own;
+            see :meth:`suite.contract.problem.Problem.replicate`. They always do where search images judge.
     """
 
     searchers: tuple[str, ...]
@@ -63,7 +63,7 @@ class ComparisonSettings:
     exam: ExamSettings
     finalists: int | None = None
     rungs: Rungs = NO_RUNGS
-    replicate: bool = True
+    same_network: bool = False
 
     def __post_init__(self) -> None:
         for name, values in (("searchers", self.searchers), ("seeds", self.seeds)):
@@ -77,7 +77,8 @@ class ComparisonSettings:
 
     def problem_of(self, problem: Problem, seed: int) -> Problem:
         """What a seed searches, and what its winners are examined on."""
-        return problem.replicate(seed) if self.replicate and self.exam.split == "exam" else problem
+        shared = self.same_network or self.exam.split != "exam"
+        return problem if shared else problem.replicate(seed)
 
 
 @dataclass(frozen=True, slots=True)
