@@ -20,7 +20,8 @@ class TwoExams(CertificateSettings):
     """How policies are certified for the deployed score, and on which images for the cheap ones."""
 
     cheap_split: str = setting(
-        "search", "images of the cheap scores: search, or exam, on which the deployed score is measured, to share their chance"
+        "search",
+        "images of the cheap scores: search, or exam, on which the deployed score is measured, to share their chance",
     )
 
 
@@ -58,23 +59,21 @@ class PredictorStudy(ReportedStudy[PredictorsSettings, "Predictors"]):
     def run(self, *, quiet: bool = True) -> Predictors:
         """Draw, finetune, certify, and write the report."""
         from suite.report.progress import Progress
+        from suite.studies.post_steps.run import PostStepSettings
+        from suite.studies.predictors.design import design_policies
         from suite.studies.predictors.report import write_predictors
-        from suite.studies.predictors.run import PredictorSettings, study_predictors
+        from suite.studies.predictors.run import study_predictors
 
         settings, problem = self.settings, self.problem
         cheap, deployed = self.parts
-        exam = settings.exam.build(problem)
-        wanted = PredictorSettings(
-            cheap=cheap,
-            deployed=deployed,
-            predictors=settings.predictors,
-            policies=settings.policies,
-            within=settings.within,
-            seeds=settings.seeds,
-            seed=settings.seed,
-            cheap_exam=settings.exam.build(problem, settings.exam.cheap_split),
-            exam=exam,
-        )
+        with keyed("policies"):
+            policies = design_policies(problem, settings.policies, within=settings.within, seed=settings.seed)
+        exams = [settings.exam.build(problem, split) for split in (settings.exam.cheap_split, "exam")]
+        with keyed("scores"):
+            wanted = [  # seeds of their own, lest scores agree by the chance of a training that they share
+                PostStepSettings(names, tuple(policies), tuple(2 * seed + part for seed in settings.seeds), exams[part])
+                for part, names in enumerate((cheap, (deployed,)))
+            ]
         with Progress(quiet=quiet) as progress:
             for part in ("cheap", "deployed"):
                 progress.add(part)
@@ -85,8 +84,10 @@ class PredictorStudy(ReportedStudy[PredictorsSettings, "Predictors"]):
 
             found = study_predictors(
                 problem,
-                wanted,
+                policies,
+                *wanted,
                 self.directory,
+                predictors=settings.predictors,
                 executor=settings.executor.name,
                 resources=settings.executor.resources(self.directory),
                 on_start=on_start,
@@ -120,6 +121,10 @@ class PredictorStudy(ReportedStudy[PredictorsSettings, "Predictors"]):
         cheap, deployed = self.parts
         for names, split in ((cheap, settings.exam.cheap_split), ((deployed,), "exam")):
             steps = map(parse_post_step, names)
-            held = [step for step in steps for _ in range(settings.policies * (len(settings.seeds) if step.trains else 1))]
+            held = [
+                step for step in steps for _ in range(settings.policies * (len(settings.seeds) if step.trains else 1))
+            ]
             passes.update(add_exams(empty, self.problem, settings.exam, split, held, before=False).passes)
-        return replace(empty, passes=passes, notes=("probes of planning methods come on top",) if settings.predictors else ())
+        return replace(
+            empty, passes=passes, notes=("probes of planning methods come on top",) if settings.predictors else ()
+        )

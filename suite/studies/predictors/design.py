@@ -28,8 +28,8 @@ _STEPS = 25  # of a walk, for each variable of the space
 def design_policies(problem: Problem, count: int, *, within: float = 0.01, seed: int = 0) -> dict[Policy, Stratum]:
     """Draw different policies that cost no more than the budget and at most ``within`` of it less.
 
-    Strata are the cells of a grid over the mean bits of free weights and of free inputs. They take turns: all that have
-    enough policies in the band give equally many, to within one.
+    Strata are the cells of a grid over the mean bits of free weights and of free inputs. They take turns: all in
+    which enough policies are found give equally many, to within one.
 
     Args:
         problem: Its space, and its budget on whatever cost.
@@ -45,7 +45,7 @@ def design_policies(problem: Problem, count: int, *, within: float = 0.01, seed:
     """
     if count < 1 or not 0 <= within < 1:
         raise BitcertError(f"a design needs at least one policy and a band of 0 up to 1, got {count} and {within}")
-    band, rng = _Band(problem, within), np.random.default_rng(derive_seed(seed, "design"))
+    band, rng = Band(problem, within), np.random.default_rng(derive_seed(seed, "design"))
     waiting: dict[Stratum, deque[Policy]] = {stratum: deque() for stratum in band.strata}
     met: set[Policy] = set()
 
@@ -74,7 +74,7 @@ def design_policies(problem: Problem, count: int, *, within: float = 0.01, seed:
     return drawn
 
 
-class _Band:
+class Band:
     """The policies just below the budget, and random walks to them.
 
     Attributes:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from suite.report.figures import Sheet, assign_looks, describe_problem, figure_style, wrap_name
 from suite.report.table import Column, Table, count, magnitude, number, span
@@ -19,8 +20,7 @@ _UNITS = dict(zip(FREE, ("BOPs", "bits", "bits", "share of MACs", "share of MACs
 
 
 def write_predictors(found: Predictors, directory: Path) -> list[Path]:
-    """Write the tables ``correlations`` and ``spreads``, ``scores.csv`` (one row per policy, score and training seed), both
-    figures, and all of it as JSON."""
+    """Write the tables ``correlations`` and ``spreads``, ``scores.csv`` (the :func:`score_rows`), figures, and all as JSON."""
     rows = score_rows(found)
     content = {
         "provenance": dict(found.provenance),
@@ -74,14 +74,17 @@ def correlation_table(found: Predictors) -> Table:
         Column("kind", lambda row: str(row["kind"]), "left", priority=3),
     ]
     frame, known = correlations(found), found.provenance
-    images = {part: f"{known[key]['split']} images" for part, key in (("cheap", "cheap_exam"), ("deployed", "exam"))}
+    policies, strata = (
+        count(len(found.policies), "policy", "policies"),
+        count(len(set(found.policies.values())), "mix", "mixes"),
+    )
     note = (
         f"rho: Spearman's correlation with the deployed score, {found.objective.label} after {found.deployed.name}, over "
-        f"{count(len(found.policies), 'policy', 'policies')} that no method chose, with its 95 % interval, row by row. Visible: the "
-        "largest correlation that one could see, from the reliability of both scores; that of the deployed one is "
-        f"{number(frame['deployed_reliability'][0], '.2f')}. Reliability: between halves that share neither images nor training "
-        f"seeds, stepped up. Cheap scores are measured on {images['cheap']}, the deployed one on {images['deployed']}, after "
-        f"training with other seeds ({count(len(known['seeds']), 'seed')} each)."
+        f"{policies} that no method chose, of {strata} of weight and input bits; 95 % intervals, row by row. Visible: the largest correlation "
+        "that one could see, from the reliability of both scores; that of the deployed one is "
+        f"{number(frame['deployed_reliability'][0], '.2f')}. Reliability: between halves that share neither images nor seeds, "
+        f"stepped up. Cheap scores are measured on {known['cheap_exam']['split']} images, the deployed one on "
+        f"{known['exam']['split']} images, after training with other seeds ({len(known['seeds'])} each)."
     )
     return Table(frame, columns, describe_problem(known, "sigma"), [note])
 
@@ -119,11 +122,14 @@ def plot_scatter(found: Predictors, ax: Axes | None = None, name: str | None = N
     looks = assign_looks(["free", "measured", "predicted"])
     for axes, score in zip(sheet.panels, scores, strict=False):
         look, row = looks[score.kind], frame.loc[score.name]
-        axes.scatter(score.means, found.deployed.means, s=12, marker=look.marker, color=look.color, alpha=0.7, linewidths=0)
-        title = f"$\\rho$ = {number(row['rho'], '.2f')} {span(row['low'], row['high'], '.2f')}, n = {row['policies']}"
+        axes.scatter(
+            score.means, found.deployed.means, s=12, marker=look.marker, color=look.color, alpha=0.7, linewidths=0
+        )
+        title = f"$\\rho$ = {number(row['rho'], '+.2f')} {span(row['low'], row['high'], '+.2f')}, n = {row['policies']}"
         axes.set_title(f"{wrap_name(score.name)}\n{title}", fontsize=8)
         axes.set_xlabel(_unit(found, score), fontsize=8)
         axes.tick_params(labelsize=7)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.ticklabel_format(axis="x", scilimits=(-2, 3))
     for axes in sheet.panels[len(scores) :]:
         axes.set_axis_off()
@@ -145,13 +151,24 @@ def plot_correlations(found: Predictors, ax: Axes | None = None) -> Axes:
     axes, places, looks = sheet.panels[0], np.arange(len(frame)), assign_looks(["free", "measured", "predicted"])
     for side in (-1, 1):
         label = "largest that could be seen" if side > 0 else None
-        axes.plot(side * frame["visible"], places, linestyle="", marker="|", markersize=11, color="0.3", label=label)
+        axes.plot(
+            side * frame["visible"],
+            places,
+            linestyle="",
+            marker="|",
+            markersize=12,
+            markeredgewidth=2,
+            color="0.3",
+            label=label,
+        )
     for kind in ("measured", "predicted", "free"):
         chosen = (frame["kind"] == kind).to_numpy()
         rows, look = frame[chosen], looks[kind]
         if chosen.any():
             axes.hlines(places[chosen], rows["low"], rows["high"], color=look.color)
-            axes.plot(rows["rho"], places[chosen], linestyle="", marker=look.marker, color=look.color, label=f"{kind}, 95 %")
+            axes.plot(
+                rows["rho"], places[chosen], linestyle="", marker=look.marker, color=look.color, label=f"{kind}, 95 %"
+            )
     axes.axvline(0, color="0.3", linewidth=0.8)
     axes.set_yticks(places, [wrap_name(name) for name in frame["score"]])
     axes.set(xlim=(-1.02, 1.02), xlabel=f"Spearman's $\\rho$ with {found.objective.label} after {found.deployed.name}")
@@ -161,5 +178,9 @@ def plot_correlations(found: Predictors, ax: Axes | None = None) -> Axes:
 
 
 def _unit(found: Predictors, score: Score) -> str:
-    split = found.provenance["cheap_exam"]["split"]
-    return _UNITS.get(score.name) or ("\N{MINUS SIGN} predicted loss" if score.kind == "predicted" else f"{found.objective.label} ({split} images)")
+    """What the values of a cheap score are, with their unit."""
+    if score.kind == "free":
+        return _UNITS[score.name]
+    if score.kind == "predicted":
+        return "\N{MINUS SIGN} predicted loss"
+    return f"{found.objective.label} ({found.provenance['cheap_exam']['split']} images)"
