@@ -357,6 +357,7 @@ STUDIES = Kind(
         "sensitivity": "suite.studies.sensitivity:Sensitivity",
         "examine": "suite.studies.examine:Examine",
         "post-steps": "suite.studies.post_steps:PostSteps",
+        "predictors": "suite.studies.predictors:PredictorStudy",
         "plane": "suite.studies.plane:Plane",
         "report": "suite.studies.report:Report",
         "table": "suite.studies.table:Table",
