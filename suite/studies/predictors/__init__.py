@@ -29,7 +29,7 @@ class PredictorsSettings(ReportedSettings):
     """Settings of a study of which cheap score predicts the deployed one."""
 
     scores: PostStepNames = setting(
-        ("none", "qat:steps=100", "sqwa", "qat:steps=1600"),
+        ("plain", "none", "qat:steps=100", "sqwa", "qat:steps=800"),
         "post-steps after which every policy is scored, see 'bitcert list'; options follow a name, as in qat:steps=100",
         metavar="A,B,...",
     )
