@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
-
-import numpy as np
+import hashlib
+import json
 
 
 def derive_seed(root: int, *parts: int | str) -> int:
-    """Derive a seed in 0..2^63 - 1 from a non-negative root and any names or non-negative numbers.
+    """Derive a seed in 0..2^63 - 1 from a root and any names and numbers: 63 bits of the SHA-256 of their list.
 
-    Different parts give different, independent seeds, with one exception: zeros at the end do not count, so a purpose
-    must always be followed by equally many numbers.
+    Different lists give different, independent seeds: order, length, and whether a part is a name or a number all count.
     """
-    entropy = [root, *(zlib.crc32(part.encode()) if isinstance(part, str) else part for part in parts)]
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    digest = hashlib.sha256(json.dumps([root, *parts], default=int).encode()).digest()
+    return int.from_bytes(digest[:8]) >> 1

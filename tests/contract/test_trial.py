@@ -7,7 +7,6 @@ from dataclasses import replace
 from itertools import product
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +15,6 @@ from suite.contract.problem import Meter
 from suite.contract.space import Layer, Policy, Precision, SearchSpace
 from suite.contract.trial import Fidelity, Metrics, Trial
 from suite.errors import BitcertError
-from suite.seeds import derive_seed
 from suite.testing.toys import problem_on
 
 POLICY = Policy.from_bits([2], [2])
@@ -168,22 +166,3 @@ def test_feasible_is_what_belongs_to_the_space_and_fits_the_budget() -> None:
             )
             with pytest.raises(BitcertError, match=reason):
                 problem.check_feasible(policy)
-
-
-# Seeds
-
-
-def test_derived_seeds_differ_and_fit_every_generator() -> None:
-    purposes = ("search", "exam", "calibration", "finetune", "train")
-    seeds = {derive_seed(*key) for key in product(range(20), purposes, range(20))}
-    assert len(seeds) == 20 * len(purposes) * 20
-    assert all(0 <= seed < 2**63 for seed in seeds)
-    torch.Generator().manual_seed(max(seeds))
-    nested = {derive_seed(derive_seed(0, purpose), purpose) for purpose in purposes}
-    assert len(nested | {derive_seed(0, purpose) for purpose in purposes}) == 2 * len(purposes)
-
-
-def test_derived_seeds_do_not_change_between_versions() -> None:
-    # Shipped checkpoints and published runs are only reproducible as long as this holds.
-    assert derive_seed(0, "exam") == 111927697579686556
-    assert derive_seed(3, 1, 2) == 5839918186241800584
