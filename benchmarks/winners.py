@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from suite.report.exams import exam_score
-from suite.report.statistics import mean_interval
+from suite.report.intervals import mean_interval
 from suite.studies.compare.run import load_comparison
 
 DRAWS = 10_000
@@ -55,7 +55,7 @@ def main() -> None:
     scores = np.array([entry.outcome.scores for entry in winners])
     order = scores.mean(axis=1).argsort()
     less = scores[order[-1]] - scores[order[0]]
-    interval = mean_interval(less)
+    interval = mean_interval(less, paired=True)
     print(f"all {len(scores)} networks equal but for the choice of images: p = {equal_networks(scores):.4f}")
     print(
         f"best minus worst, not corrected for selection: {less.mean():+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"

@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from suite.report.comparison import Comparison as Comparison
+    from suite.report.intervals import compare_outcomes as compare_outcomes
+    from suite.report.layout import leaderboard_table as leaderboard_table
     from suite.report.plots import plot_best_so_far as plot_best_so_far
     from suite.report.plots import plot_certified_accuracy as plot_certified_accuracy
     from suite.report.plots import plot_score_by_bops as plot_score_by_bops
     from suite.report.policies import plot_policies as plot_policies
     from suite.report.progress import Progress as Progress
     from suite.report.ranking import leaderboard as leaderboard
-    from suite.report.ranking import leaderboard_table as leaderboard_table
-    from suite.report.statistics import compare_outcomes as compare_outcomes
+    from suite.report.reliability import anova_reliability as anova_reliability
+    from suite.report.reliability import spearman as spearman
+    from suite.report.reliability import split_half as split_half
+    from suite.report.reliability import visible_correlation as visible_correlation
     from suite.report.statistics import compare_searchers as compare_searchers
+    from suite.report.statistics import ranking_reliability as ranking_reliability
     from suite.report.statistics import seeds_needed as seeds_needed
     from suite.report.statistics import summarize as summarize
     from suite.report.table import Column as Column
@@ -29,11 +34,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "comparison": "Comparison",
+    "intervals": "compare_outcomes",
+    "layout": "leaderboard_table",
     "plots": "plot_best_so_far plot_certified_accuracy plot_score_by_bops",
     "policies": "plot_policies",
     "progress": "Progress",
-    "ranking": "leaderboard leaderboard_table",
-    "statistics": "compare_outcomes compare_searchers seeds_needed summarize",
+    "ranking": "leaderboard",
+    "reliability": "anova_reliability spearman split_half visible_correlation",
+    "statistics": "compare_searchers ranking_reliability seeds_needed summarize",
     "table": "Column Table",
     "write": "write_files write_report",
 }

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suite.contract.objective import Objective
+from suite.contract.trial import radius_text
 from suite.errors import BitcertError
 from suite.run.records import Outcome
 
@@ -32,12 +33,21 @@ def image_scores(outcome: Outcome, objective: Objective) -> NDArray[np.float64]:
 
 
 def check_same_exam(first: Outcome, second: Outcome) -> None:
-    """Raise BitcertError if two exams differ in images, labels, method, alpha, n0, n, sigma, noise seed, data or network."""
+    """Check that two exams measured their networks alike.
+
+    Raises:
+        BitcertError: If images, labels, certifier (options included), radii, alpha, n0, n, sigma, noise seed, data or network
+            differ. Radii count because ``"sequential"`` certifies at these only: a finer grid finds a larger ACR of the same
+            network.
+    """
     if not (np.array_equal(first.image_ids, second.image_ids) and np.array_equal(first.labels, second.labels)):
         raise BitcertError("two exams are on different images or labels; examine both on the same images")
     if first.metrics.method != second.metrics.method:
         methods = f"{first.metrics.method} and {second.metrics.method}"
         raise BitcertError(f"two exams certify by different methods: {methods}; repeat one of them")
+    tried = [", ".join(map(radius_text, sorted(outcome.metrics.certified))) for outcome in (first, second)]
+    if tried[0] != tried[1]:
+        raise BitcertError(f"two exams have different radii: {tried[0]} and {tried[1]}; repeat one of them")
     pairs = {name: (find(first.provenance, name), find(second.provenance, name)) for name in _SHARED}
     for name, (given, expected) in {"alpha": (first.metrics.alpha, second.metrics.alpha), **pairs}.items():
         if given is not None and expected is not None and given != expected:

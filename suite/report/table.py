@@ -31,6 +31,7 @@ _LATEX = {
     "°": r"\textdegree{}",
     "†": r"\textdagger{}",
     "‡": r"\textdaggerdbl{}",
+    "§": r"\S{}",
     **{sign: f"$\\{name}$" for sign, name in {"±": "pm", "≥": "geq", "↓": "downarrow", "Δ": "Delta"}.items()},
     "\n": " ",
 }

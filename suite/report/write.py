@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from string import Template
@@ -17,9 +19,11 @@ from suite.files import write_bytes
 from suite.report.comparison import Comparison
 from suite.report.exams import flatten
 from suite.report.figures import render
+from suite.report.layout import leaderboard_table
 from suite.report.plots import plot_best_so_far, plot_certified_accuracy, plot_score_by_bops
 from suite.report.policies import plot_policies
-from suite.report.ranking import leaderboard, leaderboard_table
+from suite.report.ranking import leaderboard
+from suite.report.statistics import ranking_reliability
 from suite.report.table import Table, to_records
 
 SCHEMA_VERSION = 1
@@ -107,13 +111,20 @@ def write_report(comparison: Comparison, directory: Path, against: str = "random
         BitcertError: If the comparison does not compare like with like; nothing is written then.
     """
     frame, rows = leaderboard(comparison, against), comparison.rows
-    table = leaderboard_table(frame)
+    reliability = ranking_reliability(comparison)
+    table = leaderboard_table(frame, reliability)
+    content = {
+        "provenance": dict(comparison.provenance),
+        "leaderboard": frame,
+        "reliability": asdict(reliability),
+        "rows": rows,
+    }
     images = {name: render(plot(comparison)) for name, (plot, _) in _FIGURES.items()}
     captioned = {caption: images[name]["png"] for name, (_, caption) in _FIGURES.items()}
     return write_files(
         directory,
         ("leaderboard", table),
-        ("leaderboard", {"provenance": dict(comparison.provenance), "leaderboard": frame, "rows": rows}),
+        ("leaderboard", content),
         ("rows", rows),
         *((f"{name}.{kind}", data) for name, kinds in images.items() for kind, data in kinds.items()),
         ("index.html", render_page(table, captioned, comparison.provenance)),
@@ -122,8 +133,23 @@ def write_report(comparison: Comparison, directory: Path, against: str = "random
 
 def to_json(content: Mapping[str, Any]) -> str:
     """Write a report as JSON with the version of its schema; data frames become records, and what is missing null."""
-    plain = {name: to_records(value) if isinstance(value, pd.DataFrame) else value for name, value in content.items()}
-    return json.dumps({"schema_version": SCHEMA_VERSION} | plain, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    return (
+        json.dumps({"schema_version": SCHEMA_VERSION} | _plain(content), indent=2, allow_nan=False, ensure_ascii=False)
+        + "\n"
+    )
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case pd.DataFrame():
+            return to_records(value)
+        case Mapping():
+            return {name: _plain(part) for name, part in value.items()}
+        case float() if math.isnan(value):
+            return None
+        case tuple() | list():
+            return [_plain(part) for part in value]
+    return value
 
 
 def render_page(table: Table, figures: Mapping[str, bytes], provenance: Mapping[str, Any]) -> str:

@@ -94,6 +94,7 @@ class _Exam(_Checked):
     metrics: _Metrics
     provenance: dict[str, Any]
     set: _Set | None
+    constant: _Finite | None = None
     images: _Images
 
 
@@ -107,6 +108,7 @@ def write_outcome(outcome: Outcome, path: Path) -> None:
         "metrics": outcome.metrics.to_dict(),
         "provenance": dict(outcome.provenance),
         "set": None if bounds is None else _Set.record(bounds),
+        "constant": outcome.constant,
         "images": {
             "id": outcome.image_ids.tolist(),
             "label": outcome.labels.tolist(),
@@ -144,6 +146,7 @@ def read_outcome(path: Path) -> Outcome:
         certificates=Certificates(**columns),
         provenance=exam.provenance,
         set_certificate=None if exam.set is None else exam.set.certificate(),
+        constant=exam.constant,
     )
     _check_averages(exam.metrics, outcome, path)
     return outcome

@@ -141,6 +141,8 @@ class Outcome:
         image_ids: Ids of the exam images in their dataset, shape ``(images,)``.
         provenance: Problem, n0, n, alpha, seeds, hashes, versions and commit, JSON-ready.
         set_certificate: Bounds on the set of images, if the exam has them: true with probability 1 - alpha for this one policy.
+        constant: The best score that a classifier with one answer for all images has on this exam, in the search's objective; None
+            if it was not measured.
     """
 
     policy: Policy | None
@@ -151,6 +153,7 @@ class Outcome:
     image_ids: NDArray[np.int64]
     provenance: Mapping[str, Any]
     set_certificate: SetCertificate | None = None
+    constant: float | None = None
 
     @property
     def scores(self) -> NDArray[np.float64]:

@@ -55,7 +55,8 @@ class Report(Study[ReportSettings, "Comparison"]):
 
     def show(self, result: Comparison) -> None:
         """Print the leaderboard."""
-        from suite.report import leaderboard, leaderboard_table
+        from suite.report import leaderboard, leaderboard_table, ranking_reliability
 
-        print_table(leaderboard_table(leaderboard(result, self.settings.against or "random")))
+        frame = leaderboard(result, self.settings.against or "random")
+        print_table(leaderboard_table(frame, ranking_reliability(result)))
         print(f"report in {self.out}; begin with {self.out / 'index.html'}")

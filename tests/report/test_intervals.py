@@ -15,7 +15,7 @@ from suite.contract.objective import parse_objective
 from suite.errors import BitcertError
 from suite.report.comparison import Comparison
 from suite.report.exams import exam_score, image_scores
-from suite.report.statistics import average_images, compare_outcomes, mean_interval
+from suite.report.intervals import average, compare_outcomes, mean_interval
 
 ACR = parse_objective("acr")
 
@@ -75,7 +75,7 @@ def test_exams_on_different_images_are_not_compared(small: Comparison) -> None:
 
 def test_average_over_seeds_averages_images_first(small: Comparison) -> None:
     outcomes = [entry.outcome for entry in small.entries[:2]]
-    found = average_images(outcomes, ACR, baseline=[small.reference])
+    found = average(outcomes, ACR, baseline=[small.reference])
     by_image = (outcomes[0].scores + outcomes[1].scores) / 2 - small.reference.scores
     assert found.mean == pytest.approx(by_image.mean())
     assert found.images == mean_interval(by_image)
@@ -93,7 +93,7 @@ def test_scores_of_images_average_to_the_exam_score(small: Comparison) -> None:
 
 def test_clean_accuracy_has_a_mean_but_no_interval(small: Comparison) -> None:
     objective, outcome = parse_objective("clean"), small.entries[0].outcome
-    found = average_images([outcome], objective)
+    found = average([outcome], objective)
     assert found.mean == outcome.metrics.clean_accuracy
     assert np.isnan(found.images.low)
     with pytest.raises(BitcertError, match="average only"):

@@ -12,7 +12,8 @@ from suite.certify import SetCertificate
 from suite.contract.objective import parse_objective
 from suite.contract.trial import Trial
 from suite.report.comparison import Comparison
-from suite.report.ranking import leaderboard, leaderboard_table
+from suite.report.layout import leaderboard_table
+from suite.report.ranking import leaderboard
 from suite.run.records import Entry, Outcome, Run
 from tests.report.fabricated import fabricate, make_comparison
 

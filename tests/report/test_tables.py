@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from suite.report.comparison import Comparison
-from suite.report.ranking import leaderboard, leaderboard_table
+from suite.report.layout import leaderboard_table
+from suite.report.ranking import leaderboard
 from tests.report.fabricated import make_comparison
 
 
@@ -33,12 +34,12 @@ def test_leaderboard_fits_the_console(large_board: pd.DataFrame, width: int) -> 
 def test_wide_consoles_show_what_narrow_ones_leave_out(large_board: pd.DataFrame) -> None:
     headers = {
         width: next(line for line in show(large_board, width).splitlines() if "searcher" in line).split()
-        for width in (80, 120, 200)
+        for width in (80, 120, 220)
     }
     assert {"searcher", "passes", "random", "verdict"} <= set(headers[80])
-    assert {"@0", "@0.25", "clean", "BOPs"} <= set(headers[120])
-    assert {"seeds", "time", "@0.5"} <= set(headers[200])
-    assert len(headers[80]) < len(headers[120]) < len(headers[200])
+    assert {"95", "clean", "BOPs"} <= set(headers[120])
+    assert {"seeds", "time", "@0", "@0.5", "images"} <= set(headers[220])
+    assert len(headers[80]) < len(headers[120]) < len(headers[220])
 
 
 def test_underpowered_is_explained_and_is_no_tie(small_board: pd.DataFrame) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from suite.errors import BitcertError
 from suite.report.comparison import Comparison
-from suite.report.ranking import leaderboard_table
+from suite.report.layout import leaderboard_table
 from suite.report.write import SCHEMA_VERSION, render_page, to_json, write_report
 from tests.report.fabricated import fabricate
 

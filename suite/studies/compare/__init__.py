@@ -154,10 +154,10 @@ class Searches(ReportedStudy[SearchesT, "Comparison | None"]):
 
     def table(self, result: Comparison | None) -> Table:
         """The leaderboard."""
-        from suite.report import leaderboard, leaderboard_table
+        from suite.report import leaderboard, leaderboard_table, ranking_reliability
 
         assert result is not None
-        return leaderboard_table(leaderboard(result, self.against() or "random"))
+        return leaderboard_table(leaderboard(result, self.against() or "random"), ranking_reliability(result))
 
     def plan(self) -> Plan:
         """All searches, and an exam of every winner and of the float network."""

@@ -17,7 +17,7 @@ from suite.errors import BitcertError
 from suite.report.curves import certified_shares
 from suite.report.exams import find
 from suite.report.figures import Sheet, assign_looks, figure_style
-from suite.report.statistics import mean_interval
+from suite.report.intervals import mean_interval
 from suite.report.table import Column, Row, Table, number, span
 from suite.report.write import write_files
 from suite.run.outcomes import read_outcome

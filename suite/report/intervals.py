@@ -1,0 +1,147 @@
+"""Confidence intervals of exam scores: over exam images, and over seeds and images at once.
+
+The images of an exam are a sample of all images, the seeds of a searcher a sample of all seeds. An interval over images holds the
+networks examined fixed: it says how far their score may be from their score on all images. An interval over both, the crossed one,
+says how far a searcher's mean may be from its mean over all seeds and all images. ``python -m benchmarks.coverage`` simulates how
+often each interval holds the true mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from suite.contract.objective import Objective
+from suite.report.exams import check_same_exam, exam_score, image_scores
+from suite.run.records import Outcome
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A 95 % confidence interval; both ends NaN where there is nothing to estimate it from."""
+
+    low: float
+    high: float
+
+
+UNKNOWN = Interval(float("nan"), float("nan"))
+
+
+@dataclass(frozen=True, slots=True)
+class Average:
+    """The mean of a score, or of a difference of scores, over networks and exam images.
+
+    Attributes:
+        mean: The mean.
+        images: Its interval over images, the networks held fixed.
+        crossed: Its interval over both; for networks that differ by their seed.
+    """
+
+    mean: float
+    images: Interval
+    crossed: Interval
+
+
+def mean_interval(scores: ArrayLike, paired: bool = False) -> Interval:
+    """Confidence interval for the mean over images: Student's t, with two made-up images at the ends of the range.
+
+    The made-up images, as in Agresti and Coull's interval of a proportion, stand for what a sample misses where most of its
+    scores are equal. In simulations with 100 to 1,000 images it holds the true mean in 94 to 96 % of the samples for certified
+    radii, 94 to 99 % for shares of 1 to 99 %, and 93 to 100 % for differences that are 0 on 95 to 99 % of the images (the
+    bootstrap's BCa interval: down to 77 %). Nothing covers where a few rare images carry the mean: down to 78 % if 1 % of the
+    differences are not 0 and most of these are tiny.
+
+    Args:
+        scores: Shape ``(images,)``, not negative unless ``paired``.
+        paired: Whether they are differences, so that what was not seen may be as large on the other side of 0.
+
+    Returns:
+        The 95 % interval; NaN if all scores are equal, when the sample shows no spread though there may be some.
+
+    References:
+        Agresti and Coull, The American Statistician 52 (1998); Bonett and Price, J. Educ. Behav. Stat. 37 (2012), for pairs.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    if len(values) < 2 or np.ptp(values) == 0:
+        return UNKNOWN
+    largest = float(np.abs(values).max())
+    padded = np.append(values, [-largest if paired else min(0.0, float(values.min())), largest])
+    return _t_interval(padded)
+
+
+def crossed_interval(scores: ArrayLike, paired: bool = False) -> Interval:
+    """Confidence interval for the mean over all seeds and all images, from a table in which every seed met every image.
+
+    The variance of such a mean is the sum of a part for seeds, one for images, and one for their interaction. The mean of
+    the rows varies by the first and the last, the mean of the columns by the last two; so the half-widths of the t interval
+    over seeds and of :func:`mean_interval` over images are added as the sides of a right triangle, which counts the interaction
+    twice. Simulated coverage is 94 to 100 % with 5 or 10 seeds of 100 or 400 images, and 94 to 100 % with 2 seeds, where the
+    interval is about twice as wide as need be.
+
+    Args:
+        scores: Shape ``(seeds, images)``.
+        paired: Whether they are differences.
+
+    Returns:
+        The 95 % interval; NaN with a single seed, or if all images have the same mean.
+
+    References:
+        Owen, The pigeonhole bootstrap, Ann. Appl. Stat. 1 (2007), for the variance; Zou and Donner, Stat. Med. 27 (2008), for
+        the sum of two intervals.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    if len(values) < 2:
+        return UNKNOWN
+    seeds, images = _t_interval(values.mean(axis=1)), mean_interval(values.mean(axis=0), paired)
+    half, middle = math.hypot(seeds.high - seeds.low, images.high - images.low) / 2, (images.low + images.high) / 2
+    return Interval(middle - half, middle + half)
+
+
+def average(outcomes: Sequence[Outcome], objective: Objective, baseline: Sequence[Outcome] = ()) -> Average:
+    """Average the exam scores of several networks, less those of a baseline, with intervals.
+
+    Intervals are NaN for clean accuracy, which exams keep as an average only.
+
+    Args:
+        outcomes: Exams on the same images, such as one for each seed of a searcher.
+        objective: What is scored.
+        baseline: Exams on the same images to subtract: as many, seed by seed, or others, whose average is subtracted.
+    """
+    groups = [group for group in (outcomes, baseline) if group]
+    mean, *less = (float(np.mean([exam_score(outcome, objective) for outcome in group])) for group in groups)
+    if not objective.per_image:
+        return Average(mean - sum(less), UNKNOWN, UNKNOWN)
+    scores, *other = (np.array([image_scores(outcome, objective) for outcome in group]) for group in groups)
+    for table in other:
+        scores = scores - (table if table.shape == scores.shape else table.mean(axis=0))
+    paired = bool(other)
+    return Average(mean - sum(less), mean_interval(scores.mean(axis=0), paired), crossed_interval(scores, paired))
+
+
+def compare_outcomes(first: Outcome, second: Outcome, objective: Objective) -> Average:
+    """Compare the exam scores of two fixed policies, or of a policy and the float network, image by image.
+
+    Both were certified on the same images with the same noise, so the difficulty of an image cancels in the difference.
+    The interval is for these two networks on all images, not for the methods that found them.
+
+    Raises:
+        BitcertError: If the exams are on different images, or the objective is clean accuracy.
+    """
+    check_same_exam(first, second)
+    differences = image_scores(first, objective) - image_scores(second, objective)
+    return Average(float(differences.mean()), mean_interval(differences, paired=True), UNKNOWN)
+
+
+def _t_interval(values: NDArray[np.float64]) -> Interval:
+    """Student's t interval of a mean."""
+    mean, count = float(values.mean()), len(values)
+    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1))
+    half = quantile * float(values.std(ddof=1)) / math.sqrt(count)
+    return Interval(mean - half, mean + half)
