@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from torch import nn
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
 
-from suite.certify import Measurement, Setup, Task
+from suite.certify import Measurement, NoisyImages, Setup, Task
 from suite.certify.sampling import predict
 from suite.contract.clock import Clock
 from suite.contract.trial import Metrics
@@ -55,3 +59,50 @@ def measure(
         norm=found.norm,
     )
     return metrics, found
+
+
+def measure_constant(
+    certify: Callable[[nn.Module, Task, Setup], Measurement], task: Task, setup: Setup, *, method: str, clock: Clock
+) -> Metrics:
+    """Measure the best classifier that gives one answer for all images: what a network has to beat to mean anything.
+
+    Such a classifier does not look at its images, so it is certified on images of one pixel, in the same way and with as many
+    samples as the task has.
+
+    Args:
+        certify: As for :func:`measure`, and so are the other arguments.
+        task: Images, labels and samples.
+        setup: What the certifier may ask for.
+        method: The certifier with its options.
+        clock: Tells the time.
+    """
+    noisy = task.noisy
+    pixels = torch.zeros(len(noisy), 1, 1, 1, device=noisy.pixels.device)
+    blind = NoisyImages(pixels, sigma=noisy.sigma, seed=noisy.seed, ids=noisy.ids, batch=_ROWS)
+    network = _OneAnswer(np.bincount(task.labels)).to(pixels.device)
+    metrics, _ = measure(
+        Prepared(network),
+        certify,
+        replace(task, noisy=blind, progress=None),
+        setup,
+        bops=0,
+        method=method,
+        clock=clock,
+        started=clock.now(),
+    )
+    return metrics
+
+
+_ROWS = 10_000  # of one pixel each
+
+
+class _OneAnswer(nn.Module):
+    """Always answers the class that most images have."""
+
+    def __init__(self, counts: ArrayLike) -> None:
+        super().__init__()
+        self.register_buffer("logits", torch.as_tensor(counts, dtype=torch.float32)[None])
+        self.logits: Tensor
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits.expand(len(images), -1)

@@ -14,7 +14,7 @@ from suite.contract.problem import Problem
 from suite.contract.space import Policy
 from suite.data import ImageSplit
 from suite.execute.executor import Executor
-from suite.measure import measure
+from suite.measure import measure, measure_constant
 from suite.problems.vision import warn_if_unreachable
 from suite.protocols import NoPostStep, PostStep, Prepared, Request, parse_post_step, protocol_for
 from suite.run.outcomes import write_outcome
@@ -74,15 +74,19 @@ def examine(
             request = Request(protocol_for(found.protocol, steps), steps, seed, state, on_step)
             prepared, bops = step.prepare(bench, policy, request), problem.bops(policy)
         noisy = bench.noisy(split, derive_seed(bench.seed, "exam"))
+        task = Task(noisy, split.labels, bench.radii, settings.n0, settings.n, settings.alpha, progress=progress)
         metrics, measured = measure(
             prepared,
             certifier.examine,
-            Task(noisy, split.labels, bench.radii, settings.n0, settings.n, settings.alpha, progress=progress),
+            task,
             found.setup,
             bops=bops,
             method=settings.method,
             clock=problem.clock,
             started=started,
+        )
+        constant = measure_constant(
+            certifier.examine, task, found.setup, method=settings.method, clock=problem.clock
         )
     assert measured.certificates is not None
     applied = step.to_dict() | {"seed": seed}
@@ -100,6 +104,7 @@ def examine(
         image_ids=split.ids,
         provenance=provenance,
         set_certificate=measured.set_certificate,
+        constant=problem.objective.score(constant),
     )
 
 
