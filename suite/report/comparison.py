@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +29,22 @@ class Comparison:
     Attributes:
         directory: Where it was read from.
         entries: One for each (searcher, seed), in the order they were asked for.
-        references: The exam of the float network by seed, on the same images and noise; of one and the same network if seeds
-            share it.
+        reference: The exam of the float network on the same images and noise.
         layer_names: Names of the layers, in execution order.
         budget_bops: The limit on BOPs; None where the budget limits another cost.
         float_bops: BOPs of the float network.
         provenance: Problem, fidelity, exam, versions and commit, JSON-ready.
+        own_references: Exams of the float networks by seed, where seeds have networks of their own; ``reference`` is one of them.
     """
 
     directory: Path
     entries: tuple[Entry, ...]
-    references: Mapping[int, Outcome]
+    reference: Outcome
     layer_names: tuple[str, ...]
     budget_bops: int | None
     float_bops: int
     provenance: Mapping[str, Any]
+    own_references: Mapping[int, Outcome] = field(default_factory=dict)
 
     @property
     def objective(self) -> Objective:
@@ -51,14 +52,18 @@ class Comparison:
         return self.entries[0].run.objective
 
     @property
-    def reference(self) -> Outcome:
-        """The exam of the float network of the first seed."""
-        return next(iter(self.references.values()))
+    def references(self) -> list[Outcome]:
+        """The exams of all float networks, one per seed where seeds have their own."""
+        return list(self.own_references.values()) or [self.reference]
+
+    def reference_of(self, seed: int) -> Outcome:
+        """The exam of the float network that a seed has searched."""
+        return self.own_references.get(seed, self.reference)
 
     @property
     def outcomes(self) -> list[Outcome]:
         """The exams of the float networks and of all winners."""
-        return [*self.references.values(), *(entry.outcome for entry in self.entries)]
+        return [*self.references, *(entry.outcome for entry in self.entries)]
 
     @property
     def radii(self) -> list[float]:
@@ -67,7 +72,7 @@ class Comparison:
 
     @property
     def rows(self) -> pd.DataFrame:
-        """One row per search, in the order of the entries, and a last one for the float network.
+        """One row per search, in the order of the entries, and a last one for the float network, the mean of all seeds' own.
 
         Columns:
             problem, budget, budget_bops, sigma, objective: What was searched; no ``budget_bops`` if another cost is limited.
@@ -135,7 +140,9 @@ def check_comparison(comparison: Comparison) -> None:
         raise BitcertError(f"the runs have different objectives: {', '.join(objectives)}; compare runs of one")
     if len(post_steps := sorted({entry.outcome.post_step for entry in comparison.entries})) > 1:
         raise BitcertError(f"the winners had different post-steps: {', '.join(post_steps)}; examine all with one")
-    _check_averages(FLOAT, comparison.reference)
+    for reference in comparison.references:
+        _check_averages(FLOAT, reference)
+        check_same_exam(reference, comparison.reference)
     for entry in comparison.entries:
         _check_entry(entry, comparison)
 
@@ -210,12 +217,20 @@ def _describe_entry(entry: Entry, comparison: Comparison) -> dict[str, Any]:
 
 
 def _describe_float(comparison: Comparison) -> dict[str, Any]:
+    described = [_describe_exam(reference, comparison.float_bops, comparison) for reference in comparison.references]
+    mean = {
+        name: value if type(value) is not float else _mean_of(name, described) for name, value in described[0].items()
+    }
     return {
         **_describe_problem(comparison.provenance, comparison),
         "searcher": FLOAT,
-        **_describe_exam(comparison.reference, comparison.float_bops, comparison),
+        **mean,
         **flatten(comparison.reference.provenance, "exam."),
     }
+
+
+def _mean_of(name: str, described: Sequence[Mapping[str, Any]]) -> float:
+    return float(np.mean([each[name] for each in described]))
 
 
 def _describe_problem(provenance: Mapping[str, Any], comparison: Comparison) -> dict[str, Any]:

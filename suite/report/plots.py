@@ -47,7 +47,7 @@ def plot_certified_accuracy(comparison: Comparison, ax: Axes | None = None) -> A
     looks = _looks(searchers)
     largest = max(float(np.max(outcome.scores)) for outcome in comparison.outcomes)
     radii = np.linspace(0.0, largest * 1.02 if largest > 0 else 1.0, _RADII)
-    reference = certified_curve(comparison.reference, radii)
+    reference = np.mean([certified_curve(outcome, radii) for outcome in comparison.references], axis=0)
     sheet = Sheet.on(ax, _size(looks, height=5.2), 2, 1, sharex=True, height_ratios=(3, 2))
     bands = {searcher: certified_band(entries, radii) for searcher, entries in searchers.items()}
     enlarged = _without_cheapest(searchers) if _stretches(bands) else searchers
@@ -85,7 +85,8 @@ def plot_score_by_bops(comparison: Comparison, ax: Axes | None = None) -> Axes:
     two = len(enlarged) < len(searchers)
     sheet = Sheet.on(ax, _size(looks, width=8.4 if two else _SIZE[0]), 1, 1 + two)
     first = sheet.panels[0]
-    reference, budget = exam_score(comparison.reference, objective), comparison.recorded("budget")
+    reference = float(np.mean([exam_score(outcome, objective) for outcome in comparison.references]))
+    budget = comparison.recorded("budget")
     for axes, shown in zip(sheet.panels, (searchers, enlarged), strict=False):
         for searcher, entries in shown.items():
             points = [(entry.outcome.metrics.bops, exam_score(entry.outcome, objective)) for entry in entries]

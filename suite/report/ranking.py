@@ -88,7 +88,7 @@ def leaderboard(comparison: Comparison, against: str = "random") -> pd.DataFrame
 
 def _describe(summary: Summary, entries: Sequence[Entry], comparison: Comparison) -> dict[str, Any]:
     outcomes, objective = [entry.outcome for entry in entries], comparison.objective
-    to_float = average(outcomes, objective, baseline=[comparison.reference])
+    to_float = average(outcomes, objective, baseline=[comparison.reference_of(entry.run.seed) for entry in entries])
     before = [exam_score(entry.before, objective) for entry in entries if entry.before is not None]
     return {
         "searcher": summary.searcher,
@@ -179,7 +179,7 @@ def _describe_trivial(
 
 
 def _describe_float(comparison: Comparison) -> dict[str, Any]:
-    score = average([comparison.reference], comparison.objective)
+    score = average(comparison.references, comparison.objective)
     return {
         "searcher": FLOAT,
         **_describe_setting(comparison),
@@ -189,7 +189,7 @@ def _describe_float(comparison: Comparison) -> dict[str, Any]:
         "high": score.images.high,
         "image_low": score.images.low,
         "image_high": score.images.high,
-        **_describe_exams([comparison.reference], comparison),
+        **_describe_exams(comparison.references, comparison),
         "bops_share": 1.0,
     }
 

@@ -85,9 +85,7 @@ def examine(
             clock=problem.clock,
             started=started,
         )
-        constant = measure_constant(
-            certifier.examine, task, found.setup, method=settings.method, clock=problem.clock
-        )
+        constant = measure_constant(certifier.examine, task, found.setup, method=settings.method, clock=problem.clock)
     assert measured.certificates is not None
     applied = step.to_dict() | {"seed": seed}
     provenance = problem.provenance() | {"exam": asdict(settings), **software(), "post_step": applied}

@@ -247,11 +247,12 @@ def load_comparison(directory: str | Path, *others: str | Path) -> Comparison:
     return Comparison(
         directory=folders[0],
         entries=tuple(entries),
-        references=references,
+        reference=next(iter(references.values())),
         layer_names=tuple(content["layers"]),
         budget_bops=content["problem"].get("budget_bops"),
         float_bops=content["float_bops"],
         provenance={**content["problem"], **content["settings"], **content["software"]},
+        own_references=references if entries[0].run.provenance.get("replicate") is not None else {},
     )
 
 
