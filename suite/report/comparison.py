@@ -142,7 +142,7 @@ def check_comparison(comparison: Comparison) -> None:
         raise BitcertError(f"the winners had different post-steps: {', '.join(post_steps)}; examine all with one")
     for reference in comparison.references:
         _check_averages(FLOAT, reference)
-        check_same_exam(reference, comparison.reference)
+        check_same_exam(reference, comparison.reference, same_network=False)
     for entry in comparison.entries:
         _check_entry(entry, comparison)
 
@@ -164,7 +164,7 @@ def _check_entry(entry: Entry, comparison: Comparison) -> None:
             f"the winner of {who} has {bops} BOPs, over the budget of {limit}; compare one budget's runs"
         )
     _check_averages(who, outcome)
-    check_same_exam(outcome, comparison.reference)
+    check_same_exam(outcome, comparison.reference_of(entry.run.seed))
 
 
 def _check_averages(who: str, outcome: Outcome) -> None:

@@ -14,7 +14,7 @@ from suite.contract.trial import radius_text
 from suite.errors import BitcertError
 from suite.run.records import Outcome
 
-_SHARED = ("n0", "n", "sigma", "problem_seed", "data_sha256", "network_sha256")
+_SHARED = ("n0", "n", "sigma", "problem_seed", "data_sha256")
 
 
 def exam_score(outcome: Outcome, objective: Objective) -> float:
@@ -32,8 +32,8 @@ def image_scores(outcome: Outcome, objective: Objective) -> NDArray[np.float64]:
     return objective.image_scores(outcome.labels, certificates.prediction, certificates.radius)
 
 
-def check_same_exam(first: Outcome, second: Outcome) -> None:
-    """Check that two exams measured their networks alike.
+def check_same_exam(first: Outcome, second: Outcome, *, same_network: bool = True) -> None:
+    """Check that two exams measured their networks alike, and unless told otherwise that these come from one float network.
 
     Raises:
         BitcertError: If images, labels, certifier (options included), radii, alpha, n0, n, sigma, noise seed, data or network
@@ -48,7 +48,8 @@ def check_same_exam(first: Outcome, second: Outcome) -> None:
     tried = [", ".join(map(radius_text, sorted(outcome.metrics.certified))) for outcome in (first, second)]
     if tried[0] != tried[1]:
         raise BitcertError(f"two exams have different radii: {tried[0]} and {tried[1]}; repeat one of them")
-    pairs = {name: (find(first.provenance, name), find(second.provenance, name)) for name in _SHARED}
+    names = (*_SHARED, "network_sha256") if same_network else _SHARED
+    pairs = {name: (find(first.provenance, name), find(second.provenance, name)) for name in names}
     for name, (given, expected) in {"alpha": (first.metrics.alpha, second.metrics.alpha), **pairs}.items():
         if given is not None and expected is not None and given != expected:
             raise BitcertError(f"two exams have different {name}: {given} and {expected}; repeat one of them")
