@@ -76,7 +76,7 @@ class Recalibrate(_Untrained):
         bias_correction: As in the protocol ``ptq``.
     """
 
-    images: int = 500
+    images: int = 1_000
     bias_correction: bool = False
 
     def __post_init__(self) -> None:
