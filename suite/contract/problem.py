@@ -150,6 +150,10 @@ class Problem(ABC):
         """The fidelity at which the best policies of a search are measured again, with other noise."""
         return fidelity
 
+    def constant_score(self, fidelity: Fidelity, seed: int = 0) -> float | None:
+        """The best score of a classifier that gives one answer for all images, which a policy has to beat; None without images."""
+        return None
+
     def replicate(self, seed: int) -> Problem:
         """The problem as it is for one seed of a comparison: with the network and images that belong to the seed.
 

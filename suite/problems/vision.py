@@ -22,7 +22,7 @@ from suite.contract.space import Policy, SearchSpace
 from suite.contract.trial import Fidelity, Metrics
 from suite.data import ImageSplit
 from suite.errors import BitcertError
-from suite.measure import measure
+from suite.measure import measure, measure_constant
 from suite.networks import network_layers, network_sha256, shortcut_ties
 from suite.plugins import CERTIFIERS
 from suite.problems.definition import Definition
@@ -190,6 +190,14 @@ class VisionProblem(BenchProblem):
     def evaluate_float(self, fidelity: Fidelity, seed: int = 0) -> Metrics:
         """Measure the float network as :meth:`evaluate` measures policies, without finetuning; charges the meter."""
         return self._charged(None, replace(fidelity, finetune_steps=0), seed)
+
+    def constant_score(self, fidelity: Fidelity, seed: int = 0) -> float:
+        """Certified by ``"fixed"`` unless the search estimates: it needs no base."""
+        certifier = self.certifier if self.certifier.estimates else CERTIFIERS.make("fixed")
+        task = self.search_task(fidelity, seed)
+        return self.objective.score(
+            measure_constant(certifier.measure, task, self.setup, method=self.certify, clock=self.clock)
+        )
 
     def probes(self, settings: ProbeSettings) -> NetworkProbes:
         """Measurements on training images."""

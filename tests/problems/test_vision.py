@@ -11,7 +11,7 @@ import torch
 from scipy.stats import norm
 
 import suite
-from suite.certify import CertificationWarning, NoisyClassifier, certify, certify_set
+from suite.certify import CertificationWarning, NoisyClassifier, certify, certify_set, largest_radius
 from suite.certify.exam import ExamSettings
 from suite.contract.cost import random_feasible
 from suite.contract.trial import Fidelity
@@ -384,6 +384,25 @@ def test_batch_norm_is_recalibrated_unless_the_protocol_says_no_and_the_passes_a
     again.evaluate(other, SMALL)
     assert without_seconds(again.evaluate(policy, SMALL)) == without_seconds(metrics)
     assert fresh.provenance()["statistics"] != stale.provenance()["statistics"]
+
+
+@pytest.mark.parametrize("method", ["fixed", "sequential", "aggregate"])
+def test_the_best_constant_classifier_is_certified_as_the_network_is(method: str, problem: VisionProblem) -> None:
+    exam = ExamSettings(images=40, n0=10, n=200, method=method)
+    outcome = examine(problem, problem.space.uniform(3), exam=exam)
+    share = np.bincount(outcome.labels).max() / len(outcome.labels)
+    most = largest_radius(200, exam.alpha, problem.sigma)
+    reached = most if method != "sequential" else max(radius for radius in problem.radii if radius <= most)
+    assert outcome.constant is not None
+    assert outcome.constant == pytest.approx(share * reached, rel=1e-6)
+    assert acr(outcome.metrics) > outcome.constant
+
+
+def test_the_constant_score_of_a_search_is_that_of_its_most_frequent_class(problem: VisionProblem) -> None:
+    labels = problem.bench.dataset.splits["search"].labels[:20]
+    share = np.bincount(labels).max() / 20
+    assert digits(objective="certified@0").constant_score(SMALL) == pytest.approx(share)
+    assert digits(objective="clean").constant_score(SMALL) == pytest.approx(share)
 
 
 def test_untrained_post_steps_measure_the_statistics_that_they_name() -> None:

@@ -99,6 +99,7 @@ class Search(KeptStudy[SearchSettings, "Run"]):
             "failed": sum(trial.failure is not None for trial in result.trials),
             "stopped": result.stopped,
             "forward_passes": result.forward_passes,
+            "constant_score": self._constant(result),
             "best": {
                 "trial": best.number,
                 "search_score": result.score(best),
@@ -120,10 +121,16 @@ class Search(KeptStudy[SearchSettings, "Run"]):
         )
         print(f"best search score ({result.objective.text}) {result.score(best):.4f} at {metrics.bops:,} BOPs:")
         print(f"  {best.policy.to_json()}")
+        if (blind := self._constant(result)) is not None and result.score(best) <= blind:
+            print(f"which is NOT above the {blind:.4f} of a classifier that gives one answer for all images: it means nothing")
         print("a search score is an estimate on search images; certify the winner on held-out images with:")
         given = {"checkpoint": self.settings.problem.checkpoint, "data": self.settings.problem.data}
         again = "".join(f" --{name} {value}" for name, value in given.items() if value)
         print(f"  bitcert examine --run {self.directory}{again}")
+
+    def _constant(self, run: Run) -> float | None:
+        best, _ = _best(run)
+        return self.problem.constant_score(best.fidelity, best.seed)
 
     def plan(self) -> Plan:
         """One search."""
