@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from baselines.program import assign
 from suite.contract.cost import cheapest, enforce_budget
+from suite.contract.probes import PARTS, Part
 from suite.contract.problem import Problem
 from suite.contract.space import Policy, Precision, SearchSpace
 
@@ -44,7 +46,11 @@ class Prediction:
 
 
 def best_policy(
-    problem: Problem, prediction: Prediction, *, tie_bits: bool = False, descending: NDArray[np.float64] | None = None
+    problem: Problem,
+    prediction: Prediction,
+    *,
+    tie_bits: bool = False,
+    descending: Mapping[Part, NDArray[np.float64]] | None = None,
 ) -> Policy:
     """The policy of least predicted loss within the budget, by integer programming.
 
@@ -52,8 +58,8 @@ def best_policy(
         problem: Whose budget holds.
         prediction: What is minimized.
         tie_bits: Whether weights and inputs of a layer get equal bits, also where the space leaves them free.
-        descending: Sensitivity of each layer, shape ``(layers,)``: no layer gets more bits than a more sensitive one.
-            Bits must be tied for it.
+        descending: Sensitivity of each layer by a part, shape ``(layers,)``: no layer gets more bits for this part than a
+            more sensitive one. Each part may have its own order.
 
     Raises:
         BitcertError: If a predicted loss is not finite; the error names the layer and its bits.
@@ -67,13 +73,16 @@ def best_policy(
     costs = [[cost.of_layer(space.layers[layer], pair) for pair in pairs] for layer in free]
     spent = problem.cost(lowest) - sum(cost.of_layer(space.layers[layer], lowest.precisions[layer]) for layer in free)
     position = {space.layers[layer].name: row for row, layer in enumerate(free)}
-    order = [] if descending is None else sorted(range(len(free)), key=lambda row: -descending[free[row]])
+    orders = [
+        (sorted(range(len(free)), key=lambda row: -sensitivity[free[row]]), [option[PARTS.index(part)] for option in options])
+        for part, sensitivity in (descending or {}).items()
+    ]
     found = assign(
         np.array(losses).reshape(len(free), len(pairs)),
         np.array(costs, dtype=object).reshape(len(free), len(pairs)),
         problem.budget.limit - spent,
         ties=[[position[name] for name in group] for group in space.ties],
-        descending=order,
+        descending=orders,
         layers=[space.layers[layer].name for layer in free],
         choices=[f"w{pair.weight}a{pair.activation}" for pair in pairs],
     )
