@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,15 +34,30 @@ class Prediction:
     def loss(self, policy: Policy) -> float:
         """Predicted loss of a policy of the space; pinned layers, which never differ, are left out."""
         total, column = 0.0, self.space.choices.index
-        for layer in self.free:
+        for layer in free_layers(self.space):
             weight, activation = policy.precisions[layer]
             total += self.weights[layer, column(weight)] + self.activations[layer, column(activation)]
         return float(total)
 
-    @property
-    def free(self) -> list[int]:
-        """Positions of the layers that are not pinned."""
-        return [position for position, layer in enumerate(self.space.layers) if layer.name not in self.space.pinned]
+
+def free_layers(space: SearchSpace) -> list[int]:
+    """Positions of the layers that are not pinned."""
+    return [position for position, layer in enumerate(space.layers) if layer.name not in space.pinned]
+
+
+def by_sensitivity(space: SearchSpace, sensitivity: NDArray[np.float64]) -> list[int]:
+    """Positions of the layers that are not pinned, the most sensitive first; of equals in execution order."""
+    return sorted(free_layers(space), key=lambda layer: -sensitivity[layer])
+
+
+def descends(space: SearchSpace, policy: Policy, orders: Mapping[Part, NDArray[np.float64]]) -> bool:
+    """Whether no layer has more bits for a part than a layer more sensitive by this part; pinned layers are left out."""
+    bits = {"weight": policy.weights, "activation": policy.activations}
+    return all(
+        bits[part][before] >= bits[part][after]
+        for part, sensitivity in orders.items()
+        for before, after in pairwise(by_sensitivity(space, sensitivity))
+    )
 
 
 def best_policy(
@@ -64,7 +79,7 @@ def best_policy(
     Raises:
         BitcertError: If a predicted loss is not finite; the error names the layer and its bits.
     """
-    space, free = problem.space, prediction.free
+    space, free = problem.space, free_layers(problem.space)
     tied = tie_bits or space.tie_weight_activation
     options = [(w, a) for w, a in product(range(len(space.choices)), repeat=2) if w == a or not tied]
     pairs = [Precision(space.choices[w], space.choices[a]) for w, a in options]
@@ -74,7 +89,10 @@ def best_policy(
     spent = problem.cost(lowest) - sum(cost.of_layer(space.layers[layer], lowest.precisions[layer]) for layer in free)
     position = {space.layers[layer].name: row for row, layer in enumerate(free)}
     orders = [
-        (sorted(range(len(free)), key=lambda row: -sensitivity[free[row]]), [option[PARTS.index(part)] for option in options])
+        (
+            [free.index(layer) for layer in by_sensitivity(space, sensitivity)],
+            [option[PARTS.index(part)] for option in options],
+        )
         for part, sensitivity in (descending or {}).items()
     ]
     found = assign(

@@ -231,7 +231,9 @@ def _constraints(program: _Program) -> list[LinearConstraint]:
         if room:
             constraints.append(LinearConstraint(costs[None] * (COST_SCALE / room), -np.inf, COST_SCALE))
     rows = [
-        csr_array((levels >= np.unique(levels)[1:, None]) * ((program.group == after) * 1.0 - (program.group == before)))
+        csr_array(
+            (levels >= np.unique(levels)[1:, None]) * ((program.group == after) * 1.0 - (program.group == before))
+        )
         for before, after, levels in program.steps
     ]
     if any(row.shape[0] for row in rows):
