@@ -56,8 +56,8 @@ class PlannedSearcher(Searcher):
     Probes are made when the first policy is asked for. The next policies are those of least predicted loss, by which the
     published methods would choose had they to name several: the untried :func:`exchanges` of what has been proposed, within
     what the method decides (:attr:`moves`) and the order of layers that it keeps. They are a cheap stand-in for the next
-    solutions of the integer program: on 440 random programs small enough to enumerate, three such policies were exactly the
-    next three of all feasible ones in two of three cases, and the third of them ranked within the best eight in nine of ten.
+    solutions of the integer program: on 540 random programs small enough to enumerate, three of them were exactly the next
+    three of all feasible policies in 68 % of the cases, and in 90 % the third was one of the next six.
 
     To refine, the untried exchanges of the best policy measured come in the order of predicted loss: first those just
     described, then all.

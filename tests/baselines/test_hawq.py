@@ -161,7 +161,8 @@ def assert_raised(problem: Problem, policy: Policy, order: NDArray[np.int64], *,
         raised = weights.copy()
         raised[layer] += 1
         if all(np.diff(raised[order]) <= 0):
-            assert not problem.is_feasible(Policy.from_bits(raised, raised if tied else policy.activations))
+            bits = raised.tolist()
+            assert not problem.is_feasible(Policy.from_bits(bits, bits if tied else policy.activations))
 
 
 @pytest.mark.parametrize("bits", [2, 4])
