@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import ClassVar, TypeVar
 
@@ -12,27 +13,55 @@ from numpy.typing import NDArray
 from baselines.hessian import Eigenvalues, Traces, estimate_traces, top_eigenvalues
 from baselines.planned import ProbedOptions, ProbedSearcher
 from baselines.prediction import Prediction, best_policy
-from suite.contract.probes import Part
+from suite.contract.probes import PARTS, Part
 from suite.contract.problem import Problem
-from suite.contract.space import Policy, Precision, SearchSpace
+from suite.contract.space import Policy
 from suite.errors import BitcertError
-from suite.plugins import check_positive
+from suite.plugins import check_counts, check_positive
 
 
-class HAWQ1(ProbedSearcher[ProbedOptions]):
+@dataclass(frozen=True, slots=True)
+class HAWQ1Options(ProbedOptions):
+    """Options of :class:`HAWQ1`, besides those of :class:`ProbedOptions`.
+
+    Attributes:
+        activation_bits: Bits of all inputs; None for those of the largest uniform policy within the budget.
+        tie_bits: Whether weights and inputs of a layer have equal bits instead, which is not published.
+    """
+
+    activation_bits: int | None = None
+    tie_bits: bool = False
+
+    def __post_init__(self) -> None:
+        ProbedOptions.__post_init__(self)
+        check_counts(self, activation_bits=1)
+        if self.tie_bits and self.activation_bits is not None:
+            raise BitcertError("tie_bits=true gives inputs the bits of the weights; leave activation_bits out")
+
+
+class HAWQ1(ProbedSearcher[HAWQ1Options]):
     """HAWQ v1: layers in the order of the top Hessian eigenvalue by number of weights; the first of them get more bits.
 
-    The paper orders the layers and leaves the bits to the reader; :func:`raise_in_order` chooses them here: at most two
-    neighbouring bit widths are used, and no layer has more than a more sensitive one. Weights and inputs of a layer have
-    equal bits. The predicted loss of a policy is the sum of top eigenvalues times squared perturbations of the weights, by
-    which the paper orders finetuning.
+    The paper orders the layers and leaves the bits to the reader, except that all inputs of a network have equal bits in its
+    tables (4 on ResNet-20, a compression of 8x). Here inputs have ``activation_bits``, and :func:`raise_in_order` gives the
+    weights what is left of the budget: no layer has more bits than a more sensitive one. Where the space ties weights and
+    inputs of a layer, or the option does, they are raised together. The predicted loss of a policy is the sum of top
+    eigenvalues times squared perturbations of the weights, by which the paper orders finetuning.
+
+    Raises:
+        BitcertError: If no policy with ``activation_bits`` is in the space and within the budget.
 
     References:
         Dong, Yao, Gholami, Mahoney and Keutzer, HAWQ: Hessian aware quantization of neural networks with mixed precision,
         ICCV 2019.
     """
 
-    Options: ClassVar[type] = ProbedOptions
+    Options: ClassVar[type] = HAWQ1Options
+
+    def __init__(self, problem: Problem, seed: int, options: HAWQ1Options | None = None) -> None:
+        super().__init__(problem, seed, options)
+        self._start = _lowest(problem, self._options)
+        self.moves = "tied" if self._options.tie_bits else "weights"
 
     @cached_property
     def eigenvalues(self) -> Eigenvalues:
@@ -43,9 +72,17 @@ class HAWQ1(ProbedSearcher[ProbedOptions]):
         losses = np.abs(self.eigenvalues.value)[:, None] * self.probes.perturbations("weight")
         return Prediction(self.problem.space, losses, np.zeros_like(losses))
 
+    def _orders(self) -> Mapping[Part, NDArray[np.float64]]:
+        space = self.problem.space
+        weights = np.array([layer.parameters for layer in space.layers])
+        sensitivity = np.abs(self.eigenvalues.value) / weights
+        for group in space.ties:
+            members = [position for position, layer in enumerate(space.layers) if layer.name in group]
+            sensitivity[members] = sensitivity[members].max()
+        return {"weight": sensitivity}
+
     def _plan(self, prediction: Prediction) -> Policy:
-        weights = np.array([layer.parameters for layer in self.problem.space.layers])
-        return raise_in_order(self.problem, np.abs(self.eigenvalues.value) / weights)
+        return raise_in_order(self.problem, self._orders()["weight"], self._start, tie_bits=self._options.tie_bits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +92,18 @@ class TraceOptions(ProbedOptions):
     Attributes:
         activations: Whether the inputs' share of the loss is counted.
         tolerance: Relative standard error at which a trace is known well enough.
+        tie_bits: Whether weights and inputs of a layer have equal bits; of the three versions only v3 publishes that.
     """
 
     activations: bool = True
     tolerance: float = 0.1
+    tie_bits: bool = False
 
     def __post_init__(self) -> None:
         ProbedOptions.__post_init__(self)
         check_positive(self, "tolerance")
+        if not self.tie_bits and not self.activations:
+            raise BitcertError("tie_bits=false needs activations=true: otherwise all inputs would get the fewest bits")
 
 
 TraceT = TypeVar("TraceT", bound=TraceOptions)
@@ -77,6 +118,7 @@ class TraceSearcher(ProbedSearcher[TraceT]):
 
     def __init__(self, problem: Problem, seed: int, options: TraceT | None = None) -> None:
         super().__init__(problem, seed, options)
+        self.moves = "tied" if self._options.tie_bits else "free"
         self.traces = cache(self._estimate)
 
     def _estimate(self, part: Part) -> Traces:
@@ -97,9 +139,11 @@ class TraceSearcher(ProbedSearcher[TraceT]):
 class HAWQ2(TraceSearcher[TraceOptions]):
     """HAWQ v2: least sum of average Hessian trace times squared perturbation, over policies monotone in the trace.
 
-    No layer gets more bits than one of a larger average trace by the weights; among these policies the best within the
-    budget is found by integer programming. Weights and inputs of a layer have equal bits. Traces by the inputs are part of
-    the loss, as in the paper's section on activations.
+    The sum is over the weights of all layers, with traces by the weights, and over their inputs, with traces by these.
+    Bits of weights and of inputs are chosen separately: no layer's weights get more bits than those of a layer of larger
+    trace by the weights, no layer's inputs more than those of a layer of larger trace by the inputs. Among these policies
+    the best within the budget is found by integer programming. Where weights and inputs of a layer are tied, the trace by
+    the weights orders both.
 
     References:
         Dong et al., HAWQ-V2: Hessian aware trace-weighted quantization of neural networks, NeurIPS 2020.
@@ -107,8 +151,13 @@ class HAWQ2(TraceSearcher[TraceOptions]):
 
     Options: ClassVar[type] = TraceOptions
 
+    def _orders(self) -> Mapping[Part, NDArray[np.float64]]:
+        tied = self._options.tie_bits or self.problem.space.tie_weight_activation
+        ordered: tuple[Part, ...] = ("weight",) if tied else PARTS
+        return {part: np.abs(self.traces(part).mean) for part in ordered}
+
     def _plan(self, prediction: Prediction) -> Policy:
-        return best_policy(self.problem, prediction, tie_bits=True, descending=np.abs(self.traces("weight").mean))
+        return best_policy(self.problem, prediction, tie_bits=self._options.tie_bits, descending=self._orders())
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +171,6 @@ class HAWQ3Options(TraceOptions):
 
     activations: bool = False
     tie_bits: bool = True
-
-    def __post_init__(self) -> None:
-        TraceOptions.__post_init__(self)
-        if not self.tie_bits and not self.activations:
-            raise BitcertError("tie_bits=false needs activations=true: otherwise all inputs would get the fewest bits")
 
 
 class HAWQ3(TraceSearcher[HAWQ3Options]):
@@ -142,26 +186,54 @@ class HAWQ3(TraceSearcher[HAWQ3Options]):
         return best_policy(self.problem, prediction, tie_bits=self._options.tie_bits)
 
 
-def raise_in_order(problem: Problem, sensitivity: NDArray[np.float64]) -> Policy:
-    """Raise layers from the fewest bits, a choice at a time, the most sensitive first, until one does not fit.
+def raise_in_order(
+    problem: Problem, sensitivity: NDArray[np.float64], start: Policy, *, tie_bits: bool = False
+) -> Policy:
+    """Raise the weights' bits a choice at a time while one fits, so that no layer has more than a more sensitive one.
 
-    Tied layers are raised together, when the most sensitive of them is met.
+    Among the layers that may be raised, those of the fewest bits come first, and of these the most sensitive: all layers
+    rise together, until one does not fit and what is left goes to the ones before it. Tied layers are raised together, in
+    the place of the most sensitive of them.
+
+    Args:
+        problem: Whose space and budget hold.
+        sensitivity: Of each layer, shape ``(layers,)``; that of tied layers is the largest of theirs.
+        start: A feasible policy with equal bits for the weights of all free layers.
+        tie_bits: Whether inputs are raised with the weights, also where the space leaves them free.
     """
-    space = problem.space
-    policy = space.uniform(space.choices[0])
-    tied = {name: group for group in space.ties for name in group}
-    order = sorted(range(len(space.layers)), key=lambda layer: -sensitivity[layer])
-    groups = list(dict.fromkeys(tied.get(space.layers[layer].name, (space.layers[layer].name,)) for layer in order))
-    for bits in space.choices[1:]:
-        for group in groups:
-            if not any(name in space.pinned for name in group):
-                raised = _with_bits(space, policy, group, bits)
-                if not problem.is_feasible(raised):
-                    return policy
-                policy = raised
-    return policy
+    space = replace(problem.space, tie_weight_activation=tie_bits or problem.space.tie_weight_activation)
+    vector = space.encode(start)
+    weights = [number for number, slots in enumerate(space.variables) if slots[0].part == "weight"]
+    order = sorted(weights, key=lambda number: -max(sensitivity[slot.layer] for slot in space.variables[number]))
+    while True:
+        bits = vector[order]
+        open_places = np.flatnonzero(np.append(len(space.choices) - 1, bits[:-1]) > bits)
+        for place in open_places[np.argsort(bits[open_places], kind="stable")]:
+            raised = vector.copy()
+            raised[order[place]] += 1
+            if problem.is_feasible(space.decode(raised)):
+                vector = raised
+                break
+        else:
+            return space.decode(vector)
 
 
-def _with_bits(space: SearchSpace, policy: Policy, names: tuple[str, ...], bits: int) -> Policy:
-    layers = zip(space.layers, policy.precisions, strict=True)
-    return Policy(tuple(Precision(bits, bits) if layer.name in names else given for layer, given in layers))
+def _lowest(problem: Problem, options: HAWQ1Options) -> Policy:
+    """The policy of the fewest weight bits, its inputs as the options say."""
+    space, bits = problem.space, options.activation_bits
+    least = space.choices[0]
+    if options.tie_bits or space.tie_weight_activation:
+        if bits is not None:
+            raise BitcertError("this space ties weight and activation bits; leave activation_bits out")
+        return space.uniform(least)
+    if bits is None:
+        uniform = [choice for choice in space.choices if problem.is_feasible(space.uniform(choice))]
+        return space.uniform(least, max(uniform, default=least))
+    start = space.uniform(least, bits)
+    if not problem.is_feasible(start):
+        cost = problem.budget.cost
+        raise BitcertError(
+            f"activation_bits={bits} with the fewest weight bits, {least}, costs {cost.units(problem.cost(start))} "
+            f"{cost.unit}, over the budget of {cost.units(problem.budget.limit)}; lower activation_bits or raise the budget"
+        )
+    return start

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from baselines.program import assign
 from suite.contract.cost import cheapest, enforce_budget
+from suite.contract.probes import PARTS, Part
 from suite.contract.problem import Problem
 from suite.contract.space import Policy, Precision, SearchSpace
 
@@ -32,19 +34,38 @@ class Prediction:
     def loss(self, policy: Policy) -> float:
         """Predicted loss of a policy of the space; pinned layers, which never differ, are left out."""
         total, column = 0.0, self.space.choices.index
-        for layer in self.free:
+        for layer in free_layers(self.space):
             weight, activation = policy.precisions[layer]
             total += self.weights[layer, column(weight)] + self.activations[layer, column(activation)]
         return float(total)
 
-    @property
-    def free(self) -> list[int]:
-        """Positions of the layers that are not pinned."""
-        return [position for position, layer in enumerate(self.space.layers) if layer.name not in self.space.pinned]
+
+def free_layers(space: SearchSpace) -> list[int]:
+    """Positions of the layers that are not pinned."""
+    return [position for position, layer in enumerate(space.layers) if layer.name not in space.pinned]
+
+
+def by_sensitivity(space: SearchSpace, sensitivity: NDArray[np.float64]) -> list[int]:
+    """Positions of the layers that are not pinned, the most sensitive first; of equals in execution order."""
+    return sorted(free_layers(space), key=lambda layer: -sensitivity[layer])
+
+
+def descends(space: SearchSpace, policy: Policy, orders: Mapping[Part, NDArray[np.float64]]) -> bool:
+    """Whether no layer has more bits for a part than a layer more sensitive by this part; pinned layers are left out."""
+    bits = {"weight": policy.weights, "activation": policy.activations}
+    return all(
+        bits[part][before] >= bits[part][after]
+        for part, sensitivity in orders.items()
+        for before, after in pairwise(by_sensitivity(space, sensitivity))
+    )
 
 
 def best_policy(
-    problem: Problem, prediction: Prediction, *, tie_bits: bool = False, descending: NDArray[np.float64] | None = None
+    problem: Problem,
+    prediction: Prediction,
+    *,
+    tie_bits: bool = False,
+    descending: Mapping[Part, NDArray[np.float64]] | None = None,
 ) -> Policy:
     """The policy of least predicted loss within the budget, by integer programming.
 
@@ -52,13 +73,13 @@ def best_policy(
         problem: Whose budget holds.
         prediction: What is minimized.
         tie_bits: Whether weights and inputs of a layer get equal bits, also where the space leaves them free.
-        descending: Sensitivity of each layer, shape ``(layers,)``: no layer gets more bits than a more sensitive one.
-            Bits must be tied for it.
+        descending: Sensitivity of each layer by a part, shape ``(layers,)``: no layer gets more bits for this part than a
+            more sensitive one. Each part may have its own order.
 
     Raises:
         BitcertError: If a predicted loss is not finite; the error names the layer and its bits.
     """
-    space, free = problem.space, prediction.free
+    space, free = problem.space, free_layers(problem.space)
     tied = tie_bits or space.tie_weight_activation
     options = [(w, a) for w, a in product(range(len(space.choices)), repeat=2) if w == a or not tied]
     pairs = [Precision(space.choices[w], space.choices[a]) for w, a in options]
@@ -67,13 +88,19 @@ def best_policy(
     costs = [[cost.of_layer(space.layers[layer], pair) for pair in pairs] for layer in free]
     spent = problem.cost(lowest) - sum(cost.of_layer(space.layers[layer], lowest.precisions[layer]) for layer in free)
     position = {space.layers[layer].name: row for row, layer in enumerate(free)}
-    order = [] if descending is None else sorted(range(len(free)), key=lambda row: -descending[free[row]])
+    orders = [
+        (
+            [free.index(layer) for layer in by_sensitivity(space, sensitivity)],
+            [option[PARTS.index(part)] for option in options],
+        )
+        for part, sensitivity in (descending or {}).items()
+    ]
     found = assign(
         np.array(losses).reshape(len(free), len(pairs)),
         np.array(costs, dtype=object).reshape(len(free), len(pairs)),
         problem.budget.limit - spent,
         ties=[[position[name] for name in group] for group in space.ties],
-        descending=order,
+        descending=orders,
         layers=[space.layers[layer].name for layer in free],
         choices=[f"w{pair.weight}a{pair.activation}" for pair in pairs],
     )

@@ -66,7 +66,7 @@ class _Program:
         costs: The same for the cost in each budget, shape ``(budgets, columns)``.
         rooms: What each limit leaves above the least costs.
         group, rank: Group and choice of each column.
-        steps: Pairs of groups of which the second must not take a higher choice than the first.
+        steps: Pairs of groups, of which the second must not take a higher level than the first, and the level of each column.
     """
 
     loss: NDArray[np.float64]
@@ -74,7 +74,7 @@ class _Program:
     rooms: tuple[int, ...]
     group: NDArray[np.int64]
     rank: NDArray[np.int64]
-    steps: tuple[tuple[int, int], ...]
+    steps: tuple[tuple[int, int, NDArray[np.int64]], ...]
 
 
 def assign(
@@ -85,7 +85,7 @@ def assign(
     *,
     pins: Mapping[int, int] | None = None,
     also: Sequence[tuple[ArrayLike, int]] = (),
-    descending: Sequence[int] = (),
+    descending: Sequence[tuple[Sequence[int], ArrayLike]] = (),
     layers: Sequence[str] | None = None,
     choices: Sequence[str] | None = None,
 ) -> Assignment:
@@ -103,9 +103,10 @@ def assign(
         ties: Groups of layers that take the same choice.
         pins: Layer -> the choice that it takes.
         also: Further budgets, each a cost and a limit like the first.
-        descending: Layers along which the index of the choice must not increase, such as the layers from the most to
-            the least sensitive where choices ascend in bits (HAWQ-V2, Dong et al. 2020). A tied layer stands for all
-            it is tied to.
+        descending: Orders to respect, each a sequence of layers and an integer level of each choice, shape ``(choices,)``:
+            along the layers the level must not increase. HAWQ-V2 (Dong et al. 2020) goes from the most to the least
+            sensitive layer with the bits as levels; where a choice is a pair of weight and activation bits, each may
+            have its own order. A tied layer stands for all it is tied to.
         layers: Names of the layers, for errors.
         choices: Names of the choices, for errors.
 
@@ -124,7 +125,7 @@ def assign(
     count = len(losses)
     groups = _groups(ties, count)
     group_of = {layer: number for number, group in enumerate(groups) for layer in group}
-    path = [group_of[_index(layer, count, "a layer of `descending`")] for layer in descending]
+    orders = [_read_order(path, levels, losses.shape) for path, levels in descending]
     allowed = _allowed(pins or {}, groups, losses.shape)
 
     members = np.array([[layer in group for layer in range(count)] for group in groups], dtype=np.int64)
@@ -138,16 +139,23 @@ def assign(
     allowed &= (excess <= np.array(rooms)[:, None, None]).all(axis=0)
     solution = None
     if min(rooms) >= 0 and allowed.any(axis=1).all():
-        if not path:
+        if not orders:
             allowed &= ~_dominated(merged_loss, excess, allowed)
         merged_loss -= np.where(allowed, merged_loss, np.inf).min(axis=1, initial=np.inf)[:, None]
         group, rank = np.nonzero(allowed)
-        steps = tuple((before, after) for before, after in pairwise(path) if before != after)
+        steps = tuple(
+            (before, after, levels[rank])
+            for path, levels in orders
+            for before, after in pairwise([group_of[layer] for layer in path])
+            if before != after
+        )
         solution = _solve(_Program(merged_loss[allowed], excess[:, allowed], tuple(rooms), group, rank, steps))
     if solution is None:
         raise _infeasible(budgets, ties, pins, descending)
     chosen, above_bound = solution
     choice = tuple(int(chosen[group_of[layer]]) for layer in range(count))
+    if any((np.diff(levels[chosen[[group_of[layer] for layer in path]]]) > 0).any() for path, levels in orders):
+        raise BitcertError("no optimum could be proven: the solver's assignment breaks an order of `descending`")
     taken = range(count), choice
     total = float(losses[taken].sum())
     spent = [int(costs[taken].sum()) for costs, _ in budgets]
@@ -180,7 +188,8 @@ def _solve(program: _Program) -> tuple[NDArray[np.int64], float] | None:
     kept = program.loss <= found
     if program.loss[kept].max() * WIDE < program.loss.max():
         columns = program.costs[:, kept], program.rooms, program.group[kept], program.rank[kept]
-        return _solve(_Program(program.loss[kept], *columns, program.steps))
+        steps = tuple((before, after, levels[kept]) for before, after, levels in program.steps)
+        return _solve(_Program(program.loss[kept], *columns, steps))
     return program.rank[taken], max(0.0, found - float(program.loss @ relaxed))
 
 
@@ -221,12 +230,13 @@ def _constraints(program: _Program) -> list[LinearConstraint]:
     for costs, room in zip(program.costs, program.rooms, strict=True):
         if room:
             constraints.append(LinearConstraint(costs[None] * (COST_SCALE / room), -np.inf, COST_SCALE))
-    if program.steps:
-        reaches = program.rank >= np.unique(program.rank)[:, None]
-        rows = [
-            csr_array(reaches * ((program.group == after) * 1.0 - (program.group == before)))
-            for before, after in program.steps
-        ]
+    rows = [
+        csr_array(
+            (levels >= np.unique(levels)[1:, None]) * ((program.group == after) * 1.0 - (program.group == before))
+        )
+        for before, after, levels in program.steps
+    ]
+    if any(row.shape[0] for row in rows):
         constraints.append(LinearConstraint(vstack(rows), -np.inf, 0))
     return constraints
 
@@ -262,7 +272,7 @@ def _infeasible(
     budgets: Sequence[tuple[NDArray[np.int64], int]],
     ties: Sequence[Sequence[int]],
     pins: Mapping[int, int] | None,
-    descending: Sequence[int],
+    descending: Sequence[tuple[Sequence[int], ArrayLike]],
 ) -> BitcertError:
     if all(limit >= MOST_COST for _, limit in budgets):
         return BitcertError("the pins rise along `descending`; change the pins, or leave the pinned layers out of it")
@@ -333,6 +343,14 @@ def _index(value: int, count: int, what: str) -> int:
     if not 0 <= index < count:
         raise BitcertError(f"{what} must be an integer from 0 to {count - 1}, got {value!r}")
     return index
+
+
+def _read_order(path: Sequence[int], levels: ArrayLike, shape: tuple[int, ...]) -> tuple[list[int], NDArray[np.int64]]:
+    order = [_index(layer, shape[0], "a layer of `descending`") for layer in path]
+    read = np.asarray(levels)
+    if shape[0] and (read.shape != shape[1:] or not np.issubdtype(read.dtype, np.integer)):
+        raise BitcertError(f"`descending` needs an integer level for each of the {shape[1]} choices, got {levels!r}")
+    return order, read.astype(np.int64)
 
 
 def _groups(ties: Sequence[Sequence[int]], count: int) -> list[list[int]]:

@@ -117,14 +117,17 @@ class Probes(ABC):
         """Derivatives of the float network's loss."""
 
     @abstractmethod
-    def learned_steps(self, epochs: int, images: int | None = None) -> NDArray[np.float64]:
+    def learned_steps(
+        self, epochs: int, images: int | None = None, *, freeze_weights: bool = False
+    ) -> NDArray[np.float64]:
         """Quantizer steps learned jointly over all choices on training images, shape ``(2, layers, choices)``.
 
-        Weights come first. One step of the quantizer a layer and choice; the weights of the network stay as they are.
+        Weights come first. One step of the quantizer a layer and choice; the network itself stays as it is.
 
         Args:
             epochs: Passes over the images.
             images: How many, drawn without replacement; None for all.
+            freeze_weights: Whether the steps alone are trained, rather than a copy of the network with them.
 
         References:
             Tang et al., Mixed-precision neural network quantization via learned layer-wise importance, ECCV 2022.

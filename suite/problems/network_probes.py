@@ -69,7 +69,9 @@ class NetworkProbes(Probes):
         """Derivatives of the float network's loss, charged when computed."""
         return NetworkDerivatives(self._bench, self._names, self._batches, part)
 
-    def learned_steps(self, epochs: int, images: int | None = None) -> NDArray[np.float64]:
+    def learned_steps(
+        self, epochs: int, images: int | None = None, *, freeze_weights: bool = False
+    ) -> NDArray[np.float64]:
         """Quantizer steps learned jointly over all choices; ``passes_per_image`` of each image and epoch."""
         bench = self._bench
         train = bench.dataset.splits["train"] if images is None else self._draw(images)
@@ -83,6 +85,7 @@ class NetworkProbes(Probes):
                 train,
                 epochs=epochs,
                 sigma=bench.sigma,
+                freeze_weights=freeze_weights,
                 seed=derive_seed(bench.seed, "learned steps", self._settings.seed),
             )
 

@@ -165,7 +165,9 @@ class SeparableProbes(Probes):
         """Derivatives where nothing is quantized."""
         return _DiagonalDerivatives(self._problem, self._settings.rows)
 
-    def learned_steps(self, epochs: int, images: int | None = None) -> NDArray[np.float64]:
+    def learned_steps(
+        self, epochs: int, images: int | None = None, *, freeze_weights: bool = False
+    ) -> NDArray[np.float64]:
         """``s_i * 4^-bits`` for both parts, a perfect indicator; charges nothing, as there are no images."""
         losses = np.outer(self._problem.sensitivity, 4.0 ** -np.array(self._problem.space.choices))
         return np.stack([losses] * len(PARTS))

@@ -28,7 +28,7 @@ class Case:
     budgets: list[tuple[list[list[int]], int]]
     ties: list[list[int]] = field(default_factory=list)
     pins: dict[int, int] = field(default_factory=dict)
-    descending: list[int] = field(default_factory=list)
+    descending: list[tuple[list[int], list[int]]] = field(default_factory=list)
 
     def solve(self) -> Assignment:
         (cost, limit), *also = self.budgets
@@ -43,8 +43,8 @@ class Case:
             good &= (every[group] == every[group[0]]).all(axis=0)
         for layer, choice in self.pins.items():
             good &= every[layer] == choice
-        if self.descending:
-            good &= (np.diff(every[self.descending], axis=0) <= 0).all(axis=0)
+        for path, levels in self.descending:
+            good &= (np.diff(np.array(levels)[every[path]], axis=0) <= 0).all(axis=0)
         for cost, limit in self.budgets:
             good &= sum(np.array(row)[taken] for row, taken in zip(cost, every, strict=True)) <= limit
         return every[:, good].T
@@ -120,7 +120,9 @@ def cases(draw: st.DrawFn, *, plain: bool = False) -> Case:
     for group in ties:
         for layer in group[1:]:
             pins.pop(layer, None)
-    descending = draw(st.just([]) | st.lists(st.integers(0, layers - 1), max_size=7))
+    paths = draw(st.lists(st.lists(st.integers(0, layers - 1), max_size=7), max_size=2))
+    levels = st.just(list(range(choices))) | st.lists(st.integers(-1, 2), min_size=choices, max_size=choices)
+    descending = [(path, draw(levels)) for path in paths]
     return Case(loss, [budget() for _ in range(draw(st.integers(1, 2)))], [g for g in ties if g], pins, descending)
 
 
@@ -278,7 +280,8 @@ def _resnet_18(share: float, descending: tuple[int, ...] = ()) -> Assignment:
     omega = np.transpose([np.multiply(TRACE, PERTURBATION[bits]) for bits in (4, 8)])
     bops = np.array([[macs * bits * bits for bits in (4, 8)] for macs in MACS])
     least, most = bops.sum(axis=0).tolist()
-    return assign(omega, bops, int(least + share * (most - least)), TIES, descending=descending)
+    limit = int(least + share * (most - least))
+    return assign(omega, bops, limit, TIES, descending=[(descending, (4, 8))] if descending else ())
 
 
 @pytest.mark.parametrize(("share", "omega"), [(0.25, 0.460424), (0.5, 0.215689), (0.75, 0.079965)])
@@ -301,12 +304,35 @@ def test_bits_that_fall_with_the_trace_are_hawq_v2s_and_lose_more() -> None:
 # Order
 
 
+def _along(loss: list[list[int]], cost: NDArray[np.int64], path: list[int]) -> Assignment:
+    return assign(loss, cost, 0, descending=[(path, range(3))])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_pairs_of_bits_can_descend_in_two_orders_at_once(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    first, second = (part.ravel() for part in np.indices((3, 3)))
+    macs = rng.integers(1, 20, 4)
+    cost = macs[:, None] * (first + 2) * (second + 2)
+    loss = rng.lognormal(size=(4, 1)) * 4.0**-first + rng.lognormal(size=(4, 1)) * 4.0**-second
+    orders = [(rng.permutation(4).tolist(), level.tolist()) for level in (first, second)]
+    limit = int(macs.sum() * rng.integers(5, 12))
+    Case(loss.tolist(), [(cost.tolist(), limit)], descending=orders).check()
+
+
+def test_choices_of_equal_level_are_free() -> None:
+    loss, cost = [[0, 5, 5, 5], [5, 5, 5, 0]], np.zeros((2, 4), dtype=int)
+    assert assign(loss, cost, 0, descending=[([0, 1], [7, 7, 7, 7])]).choice == (0, 3)
+    assert assign(loss, cost, 0, descending=[([0, 1], [3, 5, 4, 3])]).choice == (0, 3)
+    assert assign(loss, cost, 0, descending=[([0, 1], [0, 1, 2, 3])]).loss == 5
+
+
 def test_a_layer_that_occurs_twice_in_the_order_binds_all_between() -> None:
     loss, cost = [[0, 1, 2], [2, 1, 0], [2, 1, 0]], np.zeros((3, 3), dtype=int)
-    assert assign(loss, cost, 0, descending=[0, 1, 2]).loss == 2
-    assert assign(loss, cost, 0, descending=[0, 1, 0, 2]).choice in [(0, 0, 0), (1, 1, 1), (2, 2, 2)]
-    assert assign(loss, cost, 0, descending=[2, 1, 0]).choice == (0, 2, 2)
-    assert assign(loss, cost, 0, [(0, 2)], descending=[0, 1]).choice == (2, 2, 2)
+    assert _along(loss, cost, [0, 1, 2]).loss == 2
+    assert _along(loss, cost, [0, 1, 0, 2]).choice in [(0, 0, 0), (1, 1, 1), (2, 2, 2)]
+    assert _along(loss, cost, [2, 1, 0]).choice == (0, 2, 2)
+    assert assign(loss, cost, 0, [(0, 2)], descending=[([0, 1], [0, 1, 2])]).choice == (2, 2, 2)
 
 
 # Errors
@@ -346,15 +372,17 @@ def test_a_layer_that_occurs_twice_in_the_order_binds_all_between() -> None:
         ({"pins": {1: 2}}, "the pin of layer 1 must be an integer from 0 to 1, got 2"),
         ({"pins": {0: 0.0}}, "the pin of layer 0 must be an integer from 0 to 1, got 0.0"),
         ({"ties": [(0, 1)], "pins": {0: 0, 1: 1}}, r"the tied layers \[0, 1\] are pinned to different choices, \[0, 1\]"),
-        ({"descending": [0, 5]}, "a layer of `descending` must be an integer from 0 to 1, got 5"),
+        ({"descending": [([0, 5], [0, 1])]}, "a layer of `descending` must be an integer from 0 to 1, got 5"),
+        ({"descending": [([0, 1], [0, 1, 2])]}, "an integer level for each of the 2 choices"),
+        ({"descending": [([0, 1], [0.5, 1.0])]}, "an integer level for each of the 2 choices"),
         ({"limit": 3}, "no assignment costs at most 3: the cheapest costs 4; raise the limit or allow cheaper choices"),
         ({"limit": -(10**30)}, "at most -10{30}: the cheapest costs 4"),
         ({"limit": 5, "pins": {0: 1}}, "at most 5: the cheapest costs 6"),
-        ({"limit": 7, "pins": {1: 1}, "descending": [0, 1]},
+        ({"limit": 7, "pins": {1: 1}, "descending": [([0, 1], [0, 1])]},
          "no assignment that respects `descending` costs at most 7: the cheapest costs 9"),
         ({"limit": 4, "also": [([[9, 0], [9, 0]], 9)]},
          r"is within all limits at once \(limit 4, cheapest 4; limit 9, cheapest 0\); raise a limit"),
-        ({"pins": {0: 0, 1: 1}, "descending": [0, 1]}, "the pins rise along `descending`"),
+        ({"pins": {0: 0, 1: 1}, "descending": [([0, 1], [0, 1])]}, "the pins rise along `descending`"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named(changes: dict[str, Any], message: str) -> None:
@@ -388,6 +416,11 @@ def test_an_optimum_that_is_not_proven_is_not_returned(monkeypatch: pytest.Monke
         patch.setattr(program, "milp", lambda *_, **__: SimpleNamespace(status=1, message="Time limit reached."))
         with pytest.raises(BitcertError, match="no optimum could be proven: Time limit reached"):
             assign([[1, 0], [1, 0]], [[1, 2], [1, 2]], 3)
+    with monkeypatch.context() as patch:
+        rising = SimpleNamespace(status=0, x=np.array([1.0, 0.0, 0.0, 1.0]))
+        patch.setattr(program, "milp", lambda *_, **__: rising)
+        with pytest.raises(BitcertError, match="breaks an order"):
+            assign([[1, 0], [1, 0]], [[1, 2], [1, 2]], 9, descending=[([0, 1], [0, 1])])
     monkeypatch.setattr(program, "MOST_CUTS", 1)
     with pytest.raises(BitcertError, match="give costs in a coarser unit"):
         assign([[12, 0], [10, 0], [1, 0]], [[0, HUGE], [0, HUGE + 1], [0, 5]], 2 * HUGE)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from baselines.limpq import LIMPQ, LIMPQOptions
-from baselines.planned import exchanges
+from baselines.planned import PROPOSALS, Moves, exchanges
 from baselines.prediction import Prediction, best_policy
 from baselines.sensitivity import (
     CertifiedILP,
@@ -19,9 +19,10 @@ from baselines.sensitivity import (
 from suite.contract.probes import ProbeSettings
 from suite.contract.problem import Problem
 from suite.contract.searcher import Exhausted, Searcher
-from suite.contract.space import Precision, SearchSpace
+from suite.contract.space import Layer, Policy, Precision, SearchSpace
 from suite.errors import BitcertError
 from suite.problems import load_problem
+from suite.run.limits import FINALISTS
 from suite.run.registry import make_searcher
 from suite.testing.searchers import SearcherConformance
 from suite.testing.toys import SPACES, drive, feasible_policies, limits, problem_on, small_layers, toy_problem
@@ -135,11 +136,64 @@ def test_exchanges_are_the_feasible_policies_one_exchange_away() -> None:
     assert len(list(exchanges(problem, start))) == len(expected)
 
 
-def test_without_refinement_one_policy_is_proposed() -> None:
-    searcher = SensitivityILP(toy_problem(), 0)
-    searcher.ask()
+@pytest.mark.parametrize("moves", ["tied", "weights"])
+def test_exchanges_can_be_limited_to_what_a_method_decides(moves: Moves) -> None:
+    space = SearchSpace(small_layers(3), choices=(2, 3, 4), pins={"layer1": Precision(8, 7)})
+    problem = problem_on(space, limits(space)["half"])
+    start = space.uniform(3)
+    expected = {
+        policy
+        for policy in exchanges(problem, start)
+        if (policy.activations == start.activations if moves == "weights" else False)
+    }
+    if moves == "tied":
+        for steps in ((1, 0), (0, 1), (-1, 0), (0, -1), (1, -1), (-1, 1)):
+            bits = [3 + steps[0], 3, 3 + steps[1]]
+            policy = Policy.from_bits([bits[0], 8, bits[2]], [bits[0], 7, bits[2]])
+            if problem.is_feasible(policy):
+                expected.add(policy)
+    assert set(exchanges(problem, start, moves)) == expected
+    assert len(expected) > 1
+    if moves == "tied":
+        assert not list(exchanges(problem, Policy.from_bits([3, 8, 3], [2, 7, 3]), moves)), "no policy of tied bits"
+
+
+@pytest.mark.parametrize("proposals", [1, 3, PROPOSALS])
+def test_without_refinement_a_few_policies_are_proposed(proposals: int) -> None:
+    problem = toy_problem()
+    searcher = SensitivityILP(problem, 0, MeasuredOptions(proposals=proposals))
+    trials = drive(searcher, problem, 20)
+    assert len({trial.policy for trial in trials}) == len(trials) == proposals
+    losses = [searcher.prediction.loss(trial.policy) for trial in trials]
+    assert losses == sorted(losses)
     with pytest.raises(Exhausted, match="refine=true"):
         searcher.ask()
+
+
+def test_as_many_policies_are_proposed_as_are_measured_a_second_time() -> None:
+    assert PROPOSALS == FINALISTS
+
+
+def test_the_next_policies_are_mostly_the_next_best_of_all() -> None:
+    """Against brute force over all policies of random predictions, as in the docstring of ``PlannedSearcher``."""
+    exact, ranks = 0, []
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        macs = rng.integers(1, 20, 3).tolist()
+        space = SearchSpace(
+            tuple(Layer(f"layer{i}", "conv", macs=macs[i], parameters=9) for i in range(3)), choices=(2, 3, 4), pins={}
+        )
+        least, most = limits(space)["cheapest"], limits(space)["top"]
+        problem = problem_on(space, int(least + (most - least) * rng.uniform(0.1, 0.6)))
+        losses = rng.lognormal(size=(2, 3, 1)) * 4.0 ** -np.array(space.choices)
+        searcher = SensitivityILP(problem, 0)
+        vars(searcher)["prediction"] = prediction = Prediction(space, *losses)
+        every = np.sort([prediction.loss(policy) for policy in feasible_policies(problem)])
+        found = sorted(prediction.loss(trial.policy) for trial in drive(searcher, problem, 9))
+        exact += found == pytest.approx(every[:4], rel=1e-12)
+        ranks.append(np.searchsorted(every, found[-1] * (1 - 1e-12)))
+    assert exact >= 0.55 * 25
+    assert np.quantile(ranks, 0.9) <= 8
 
 
 def test_limpq_takes_an_indicator_that_falls_with_fewer_bits_for_that_of_more_bits(
@@ -148,7 +202,7 @@ def test_limpq_takes_an_indicator_that_falls_with_fewer_bits_for_that_of_more_bi
     problem = toy_problem()
     steps = np.tile([5.0, 1.0, 3.0, 2.0, 1.0], (2, 6, 1))
     probes = problem.probes(ProbeSettings())
-    monkeypatch.setattr(type(probes), "learned_steps", lambda self, epochs, images: steps)
+    monkeypatch.setattr(type(probes), "learned_steps", lambda self, epochs, images, *, freeze_weights: steps)
     prediction = LIMPQ(problem, 0, LIMPQOptions(alpha=2.0)).prediction
     assert prediction.weights[0].tolist() == [10.0, 6.0, 6.0, 4.0, 2.0]
     assert prediction.activations[0].tolist() == [5.0, 3.0, 3.0, 2.0, 1.0]
@@ -162,6 +216,8 @@ def test_limpq_takes_an_indicator_that_falls_with_fewer_bits_for_that_of_more_bi
         ("limpq:epochs=0", "epochs"),
         ("limpq:alpha=-1", "alpha"),
         ("limpq:images=0", "images"),
+        ("limpq:proposals=0", "proposals"),
+        ("certified-ilp:proposals=0", "proposals must be an integer >= 1"),
         ("hawq-v2:tolerance=0", "tolerance"),
         ("hawq-v1:refine=1", "refine of searcher hawq-v1 must be a valid boolean"),
     ],

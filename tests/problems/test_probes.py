@@ -14,7 +14,7 @@ from suite.certify import NoiseStream
 from suite.contract.probes import ProbeSettings
 from suite.contract.space import FLOAT_BITS, Policy
 from suite.errors import BitcertError
-from suite.problems import load_problem
+from suite.problems import load_problem, network_probes
 from suite.problems.network_probes import NetworkProbes
 from suite.problems.separable import SeparableProblem
 from suite.problems.vision import VisionProblem
@@ -180,26 +180,37 @@ def test_a_network_that_is_not_finite_is_an_error() -> None:
         probes.measure(float_policy(problem))
 
 
-def test_learned_steps_are_reproduced_and_move_from_their_start(problem: VisionProblem) -> None:
-    settings = ProbeSettings(seed=1)
+@pytest.mark.parametrize("freeze_weights", [False, True])
+def test_learned_steps_are_reproduced_and_charged(problem: VisionProblem, freeze_weights: bool) -> None:
     before = problem.meter.forward_passes
-    steps = problem.probes(settings).learned_steps(1)
-    assert problem.meter.forward_passes - before == 3 * 997 * 8
+    steps, again, other = (
+        where.probes(ProbeSettings(seed=seed)).learned_steps(1, images=100, freeze_weights=freeze_weights)
+        for where, seed in ((problem, 2), (digits(), 2), (problem, 3))
+    )
+    assert problem.meter.forward_passes - before == 2 * 3 * 100 * 8
     assert steps.shape == (2, 10, 7)
     assert (steps > 0).all()
-    assert np.array_equal(steps, digits().probes(settings).learned_steps(1))
-    before = problem.meter.forward_passes
-    fewer = problem.probes(ProbeSettings(seed=2)).learned_steps(1, images=100)
-    assert problem.meter.forward_passes - before == 3 * 100 * 8
-    assert not np.array_equal(fewer, problem.probes(ProbeSettings(seed=3)).learned_steps(1, images=100))
+    assert np.array_equal(steps, again)
+    assert not np.array_equal(steps, other)
     assert (np.diff(np.median(steps, axis=1), axis=1) < 0).all(), "fewer bits need larger steps"
 
 
-def test_learning_the_steps_leaves_the_network_and_the_global_generator_alone() -> None:
+def test_steps_are_learned_on_all_training_images_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, seen = digits(), []
+    monkeypatch.setattr(
+        network_probes, "learn_steps", lambda *given, **named: seen.append((len(given[4]), named["freeze_weights"]))
+    )
+    problem.probes(ProbeSettings()).learned_steps(2)
+    assert problem.meter.forward_passes == 2 * 3 * 997 * 8
+    assert seen == [(997, False)]
+
+
+@pytest.mark.parametrize("freeze_weights", [False, True])
+def test_learning_the_steps_leaves_the_network_and_the_global_generator_alone(freeze_weights: bool) -> None:
     problem = digits()
     weights = {name: value.clone() for name, value in problem.network.state_dict().items()}
     state = torch.get_rng_state()
-    problem.probes(ProbeSettings()).learned_steps(1)
+    problem.probes(ProbeSettings()).learned_steps(1, images=70, freeze_weights=freeze_weights)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(weights[name], value) for name, value in problem.network.state_dict().items())
 
