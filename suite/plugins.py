@@ -260,6 +260,7 @@ SEARCHERS = Kind(
         "delta-loss": "baselines.delta_loss:DeltaLoss",
         "output-fisher": "baselines.output_fisher:OutputFisher",
         "fit": "baselines.fit:FIT",
+        "amq": "baselines.amq:AMQ",
         "clado": "baselines.clado:CLADO",
         "limpq": "baselines.limpq:LIMPQ",
         "sensitivity-greedy": "baselines.sensitivity:SensitivityGreedy",
