@@ -206,8 +206,10 @@ class Predictor:
         points = vectors / self._scale
         plane = np.column_stack([np.ones(len(points)), points])
         determined = np.linalg.matrix_rank(plane) == plane.shape[1]
-        kernel, degree = ("cubic", 1) if determined else ("linear", 0)  # too few policies for a linear tail
-        self._interpolator = RBFInterpolator(points, losses, kernel=kernel, degree=degree)
+        if determined:
+            self._interpolator = RBFInterpolator(points, losses, kernel="cubic", degree=1)
+        else:  # too few policies for a linear tail
+            self._interpolator = RBFInterpolator(points, losses, kernel="linear", degree=0)
 
     def __call__(self, vectors: NDArray[np.int64]) -> NDArray[np.float64]:
         """Predicted losses of policies."""

@@ -164,8 +164,10 @@ def _squared_weight_gradients(module: nn.Conv2d | nn.Linear, calls: Sequence[_Ca
     weight = module.weight.detach()
 
     def gradient(inputs: Tensor, by_outputs: Tensor) -> Tensor:
-        _, pull_back = torch.func.vjp(lambda weight: apply_layer(module, inputs[None], weight, None), weight)
-        by_weight: Tensor = pull_back(by_outputs[None])[0]
+        def output_along(weight: Tensor) -> Tensor:
+            return (apply_layer(module, inputs[None], weight, None) * by_outputs[None]).sum()
+
+        by_weight: Tensor = torch.func.grad(output_along)(weight)
         return by_weight
 
     total = 0.0

@@ -94,7 +94,7 @@ def test_fronts_and_crowding_equal_their_definition() -> None:
         return bool((points[one] <= points[other]).all() and (points[one] < points[other]).any())
 
     left, number = set(range(40)), 0
-    expected = {}
+    expected: dict[int, int] = {}
     while left:
         front = {point for point in left if not any(dominates(other, point) for other in left)}
         expected |= dict.fromkeys(front, number)
