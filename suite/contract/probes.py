@@ -113,10 +113,6 @@ class Probes(ABC):
         """Squared length of what the quantizer changes in weights, or in a row's inputs on average, shape ``(layers, choices)``."""
 
     @abstractmethod
-    def derivatives(self, part: Part) -> Derivatives:
-        """Derivatives of the float network's loss."""
-
-    @abstractmethod
     def first_order(self, policy: Policy) -> NDArray[np.float64]:
         """First-order terms of the loss at the network quantized to a policy, shape ``(2, layers)``.
 
@@ -139,6 +135,10 @@ class Probes(ABC):
         ``sum (dL/dy)^2 * (y_q - y)^2`` over the outputs ``y`` of a layer, averaged over rows. ``L`` is the row's own loss of
         the float network, ``y_q`` the layer at a precision on the float network's inputs.
         """
+
+    @abstractmethod
+    def derivatives(self, part: Part) -> Derivatives:
+        """Derivatives of the float network's loss."""
 
     @abstractmethod
     def learned_steps(self, epochs: int, images: int | None = None) -> NDArray[np.float64]:

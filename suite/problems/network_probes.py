@@ -66,10 +66,6 @@ class NetworkProbes(Probes):
 
         return np.array([[change(name, bits) for bits in self._bench.space.choices] for name in self._names])
 
-    def derivatives(self, part: Part) -> Derivatives:
-        """Derivatives of the float network's loss, charged when computed."""
-        return NetworkDerivatives(self._bench, self._names, self._batches, part)
-
     def first_order(self, policy: Policy) -> NDArray[np.float64]:
         """First-order terms of the loss at a quantized network; three forward passes per row, and recalibration."""
         self._bench.meter.charge(GRADIENT_PASSES * self._settings.rows + self._bench.recalibration_passes)
@@ -87,6 +83,10 @@ class NetworkProbes(Probes):
         self._bench.meter.charge((GRADIENT_PASSES + len(precisions)) * self._settings.rows)
         with self._bench.fixed_threads():
             return output_changes(self._bench, self._names, self._batches, precisions)
+
+    def derivatives(self, part: Part) -> Derivatives:
+        """Derivatives of the float network's loss, charged when computed."""
+        return NetworkDerivatives(self._bench, self._names, self._batches, part)
 
     def learned_steps(self, epochs: int, images: int | None = None) -> NDArray[np.float64]:
         """Quantizer steps learned jointly over all choices; ``passes_per_image`` of each image and epoch."""

@@ -161,10 +161,6 @@ class SeparableProbes(Probes):
         sizes = np.array([layer.parameters for layer in self._problem.space.layers])
         return np.outer(sizes, 4.0 ** -np.array(self._problem.space.choices))
 
-    def derivatives(self, part: Part) -> Derivatives:
-        """Derivatives where nothing is quantized."""
-        return _DiagonalDerivatives(self._problem, self._settings.rows)
-
     def first_order(self, policy: Policy) -> NDArray[np.float64]:
         """``2 * s_i * 4^-bits``: the gradient of the diagonal Hessian at the quantized point times the perturbation."""
         self._problem.meter.charge(GRADIENT_PASSES * self._settings.rows)
@@ -182,6 +178,10 @@ class SeparableProbes(Probes):
         self._problem.meter.charge((GRADIENT_PASSES + len(precisions)) * self._settings.rows)
         losses = [4.0**-pair.weight + 4.0**-pair.activation for pair in precisions]
         return np.outer(self._problem.sensitivity, losses)
+
+    def derivatives(self, part: Part) -> Derivatives:
+        """Derivatives where nothing is quantized."""
+        return _DiagonalDerivatives(self._problem, self._settings.rows)
 
     def learned_steps(self, epochs: int, images: int | None = None) -> NDArray[np.float64]:
         """``s_i * 4^-bits`` for both parts, a perfect indicator; charges nothing, as there are no images."""
