@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from suite.contract.space import Policy, SearchSpace
+from suite.contract.space import Policy, Precision, SearchSpace
 from suite.errors import BitcertError
 
 Part = Literal["weight", "activation"]
@@ -111,6 +111,30 @@ class Probes(ABC):
     @abstractmethod
     def perturbations(self, part: Part) -> NDArray[np.float64]:
         """Squared length of what the quantizer changes in weights, or in a row's inputs on average, shape ``(layers, choices)``."""
+
+    @abstractmethod
+    def first_order(self, policy: Policy) -> NDArray[np.float64]:
+        """First-order terms of the loss at the network quantized to a policy, shape ``(2, layers)``.
+
+        ``sum |dL/dQ(v) * (v - Q(v))|`` over the weights ``v`` of a layer, and the mean over rows of the same sum over its
+        inputs, weights first. The loss is the mean over rows; everything is quantized at once, and the gradient is taken
+        there. Parts of 32 bits have terms of 0.
+        """
+
+    @abstractmethod
+    def squared_gradients(self) -> NDArray[np.float64]:
+        """Mean squared derivative of every row's own loss, shape ``(2, layers)``: the average diagonal of the empirical Fisher.
+
+        Averaged over rows and over the weights of a layer, or over its inputs; weights come first. Nothing is quantized.
+        """
+
+    @abstractmethod
+    def output_changes(self, precisions: Sequence[Precision]) -> NDArray[np.float64]:
+        """Squared changes of the layers' outputs, weighted by squared gradients, shape ``(layers, len(precisions))``.
+
+        ``sum (dL/dy)^2 * (y_q - y)^2`` over the outputs ``y`` of a layer, averaged over rows. ``L`` is the row's own loss of
+        the float network, ``y_q`` the layer at a precision on the float network's inputs.
+        """
 
     @abstractmethod
     def derivatives(self, part: Part) -> Derivatives:

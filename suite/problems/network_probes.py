@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,9 +14,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from suite.certify import NoiseStream
 from suite.contract.probes import GRADIENT_PASSES, Derivatives, Part, Probes, ProbeSettings, Quality, product_passes
-from suite.contract.space import Policy
+from suite.contract.space import Policy, Precision
 from suite.data import ImageSplit
 from suite.errors import BitcertError
+from suite.problems.sensitivity_probes import first_order_terms, mean_squared_gradients, output_changes, run_hooked
 from suite.quantize.calibration import Calibration, quantizable_modules
 from suite.quantize.steps import activation_grid, quantize
 from suite.seeds import derive_seed
@@ -64,6 +65,24 @@ class NetworkProbes(Probes):
             return float((calibration.quantized_weight(name, bits) - calibration.weights[name]).square().sum())
 
         return np.array([[change(name, bits) for bits in self._bench.space.choices] for name in self._names])
+
+    def first_order(self, policy: Policy) -> NDArray[np.float64]:
+        """First-order terms of the loss at a quantized network; three forward passes per row, and recalibration."""
+        self._bench.meter.charge(GRADIENT_PASSES * self._settings.rows + self._bench.recalibration_passes)
+        with self._bench.fixed_threads():
+            return first_order_terms(self._bench, self._batches, policy)
+
+    def squared_gradients(self) -> NDArray[np.float64]:
+        """Mean squared derivatives of the rows' own losses; three forward passes per row."""
+        self._bench.meter.charge(GRADIENT_PASSES * self._settings.rows)
+        with self._bench.fixed_threads():
+            return mean_squared_gradients(self._bench, self._names, self._batches)
+
+    def output_changes(self, precisions: Sequence[Precision]) -> NDArray[np.float64]:
+        """Weighted squared changes of outputs; three forward passes per row, and one for each precision."""
+        self._bench.meter.charge((GRADIENT_PASSES + len(precisions)) * self._settings.rows)
+        with self._bench.fixed_threads():
+            return output_changes(self._bench, self._names, self._batches, precisions)
 
     def derivatives(self, part: Part) -> Derivatives:
         """Derivatives of the float network's loss, charged when computed."""
@@ -127,7 +146,7 @@ class NetworkProbes(Probes):
 
         with self._bench.fixed_threads():
             for inputs, _ in self._batches:
-                _run_hooked(self._bench.network, self._names, inputs, compare)
+                run_hooked(self._bench.network, self._names, inputs, compare)
         return found / self._settings.rows
 
 
@@ -212,7 +231,7 @@ class NetworkDerivatives(Derivatives):
             shifts[layer] = torch.zeros_like(seen, requires_grad=True)
             return seen + shifts[layer]
 
-        logits = _run_hooked(network, self._names, inputs, shift)
+        logits = run_hooked(network, self._names, inputs, shift)
         points = [shifts[layer] for layer in range(len(self._names))]
         return points, nn.functional.cross_entropy(logits, labels, reduction="sum")
 
@@ -220,21 +239,3 @@ class NetworkDerivatives(Derivatives):
 def _flat(values: Tensor, like: NDArray[np.float32]) -> NDArray[np.float32]:
     flat: NDArray[np.float32] = values.detach().cpu().numpy().reshape(like.shape)
     return flat
-
-
-def _run_hooked(
-    network: nn.Module, names: Sequence[str], inputs: Tensor, see: Callable[[int, Tensor], Tensor | None]
-) -> Tensor:
-    """Run a network; ``see`` gets the position and the inputs of each named layer, and may replace the inputs."""
-    handles = [
-        network.get_submodule(name).register_forward_pre_hook(
-            lambda _, arguments, layer=layer: see(layer, arguments[0])
-        )
-        for layer, name in enumerate(names)
-    ]
-    try:
-        logits: Tensor = network(inputs)
-        return logits
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -26,7 +26,7 @@ from suite.contract.probes import (
     product_passes,
 )
 from suite.contract.problem import Meter, Problem, check_seed, check_sigma
-from suite.contract.space import Layer, Policy, SearchSpace
+from suite.contract.space import FLOAT_BITS, Layer, Policy, Precision, SearchSpace
 from suite.contract.trial import Fidelity, Metrics
 from suite.errors import BitcertError
 
@@ -160,6 +160,24 @@ class SeparableProbes(Probes):
         """``n * 4^-bits``, shape ``(layers, choices)``."""
         sizes = np.array([layer.parameters for layer in self._problem.space.layers])
         return np.outer(sizes, 4.0 ** -np.array(self._problem.space.choices))
+
+    def first_order(self, policy: Policy) -> NDArray[np.float64]:
+        """``2 * s_i * 4^-bits``: the gradient of the diagonal Hessian at the quantized point times the perturbation."""
+        self._problem.meter.charge(GRADIENT_PASSES * self._settings.rows)
+        bits = np.array([policy.weights, policy.activations])
+        return np.where(bits == FLOAT_BITS, 0.0, 2 * self._problem.sensitivity * 4.0**-bits)
+
+    def squared_gradients(self) -> NDArray[np.float64]:
+        """``s_i / n``, which times the perturbations gives the formula's losses."""
+        self._problem.meter.charge(GRADIENT_PASSES * self._settings.rows)
+        sizes = np.array([layer.parameters for layer in self._problem.space.layers])
+        return np.stack([self._problem.sensitivity / sizes] * len(PARTS))
+
+    def output_changes(self, precisions: Sequence[Precision]) -> NDArray[np.float64]:
+        """The formula's losses."""
+        self._problem.meter.charge((GRADIENT_PASSES + len(precisions)) * self._settings.rows)
+        losses = [4.0**-pair.weight + 4.0**-pair.activation for pair in precisions]
+        return np.outer(self._problem.sensitivity, losses)
 
     def derivatives(self, part: Part) -> Derivatives:
         """Derivatives where nothing is quantized."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,14 +14,17 @@ from torch import nn
 
 from suite.certify import NoiseStream
 from suite.contract.probes import ProbeSettings
-from suite.contract.space import FLOAT_BITS, Policy
+from suite.contract.space import FLOAT_BITS, Policy, Precision
 from suite.errors import BitcertError
 from suite.problems import load_problem, network_probes
 from suite.problems.network_probes import NetworkProbes
+from suite.problems.sensitivity_probes import mean_squared_gradients
 from suite.problems.separable import SeparableProblem
 from suite.problems.vision import VisionProblem
+from suite.quantize import recalibrate_batch_norm
 from suite.quantize.steps import activation_grid, quantize
 from suite.seeds import derive_seed
+from suite.workbench import Workbench
 
 SMALL = ProbeSettings(images=12, noise=3, seed=5)
 
@@ -136,6 +141,171 @@ def test_perturbations_are_those_of_the_deployed_quantizer(problem: VisionProble
             assert inputs[position, column] == pytest.approx(float(expected), rel=1e-3)
 
 
+def quantized_by_hand(problem: VisionProblem, policy: Policy) -> tuple[nn.Module, list[torch.Tensor], list[Any]]:
+    """A copy of the network on quantized weights, its hooks quantizing inputs straight through; weights; (change, inputs)."""
+    network, calibration, leaves, seen = copy.deepcopy(problem.network), problem.bench.calibration, [], []
+    for layer, precision in zip(problem.space.layers, policy.precisions, strict=True):
+        module: Any = network.get_submodule(layer.name)
+        module.weight = nn.Parameter(calibration.quantized_weight(layer.name, precision.weight).clone())
+        leaves.append(module.weight)
+
+        def see(
+            _: nn.Module, given: tuple[torch.Tensor], name: str = layer.name, bits: int = precision.activation
+        ) -> Any:
+            values = given[0]
+            if bits == FLOAT_BITS:
+                shifted = values + torch.zeros_like(values, requires_grad=True)
+                seen.append((torch.zeros_like(values), shifted))
+                return shifted
+            step, grid = calibration.activation_step(name, bits), activation_grid(bits, calibration.inputs[name].signed)
+            rounded = quantize(values.detach(), step, grid)
+            clipped = values.clamp(grid.low * step, grid.high * step)
+            through = clipped + (rounded - clipped).detach() + torch.zeros_like(values, requires_grad=True)
+            seen.append((values.detach() - rounded, through))
+            return through
+
+        module.register_forward_pre_hook(see)
+    if problem.bench.recalibrate:
+        recalibrate_batch_norm(network, problem.bench.calibration_batches)
+    seen.clear()
+    return network, leaves, seen
+
+
+def test_first_order_terms_are_gradients_at_the_quantized_point_times_what_quantization_changed(
+    problem: VisionProblem,
+) -> None:
+    inputs, labels = rows(problem, SMALL)
+    for policy in (problem.space.uniform(3), problem.space.uniform(2, 5), float_policy(problem)):
+        network, leaves, seen = quantized_by_hand(problem, policy)
+        loss = nn.functional.cross_entropy(network(inputs), labels)
+        slopes = torch.autograd.grad(loss, leaves + [through for _, through in seen])
+        expected = np.zeros((2, len(leaves)))
+        for layer, leaf in enumerate(leaves):
+            change = problem.bench.calibration.weights[problem.space.layers[layer].name] - leaf.detach()
+            expected[0, layer] = float((slopes[layer] * change).abs().sum())
+            expected[1, layer] = float((slopes[len(leaves) + layer] * seen[layer][0]).abs().sum())
+        found = problem.probes(SMALL).first_order(policy)
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-7)
+    assert not found.any(), "nothing changes in the float network"
+
+
+def test_first_order_terms_of_the_last_layer_agree_with_finite_differences(problem: VisionProblem) -> None:
+    inputs, labels = rows(problem, SMALL)
+    weights, activations = list(float_policy(problem).weights), list(float_policy(problem).activations)
+    weights[-1] = activations[-1] = 2
+    name, calibration = problem.space.layers[-1].name, problem.bench.calibration
+    linear: Any = problem.network.get_submodule(name)
+    seen: list[torch.Tensor] = []
+    handle = linear.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].detach().double()))
+    problem.network(inputs)
+    handle.remove()
+    step, grid = calibration.activation_step(name, 2), activation_grid(2, calibration.inputs[name].signed)
+    values, weight = quantize(seen[0], step, grid), calibration.quantized_weight(name, 2).double()
+    bias, tiny = linear.bias.detach().double(), 1e-4
+
+    def loss(values: torch.Tensor, weight: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
+        return nn.functional.cross_entropy(values @ weight.T + bias, labels, reduction=reduction)
+
+    by_weight, by_values = torch.zeros_like(weight), torch.zeros_like(values)
+    for index in np.ndindex(*weight.shape):
+        moved = torch.zeros_like(weight)
+        moved[index] = tiny
+        by_weight[index] = (loss(values, weight + moved) - loss(values, weight - moved)) / (2 * tiny)
+    for column in range(values.shape[1]):
+        moved = torch.zeros_like(values)
+        moved[:, column] = tiny
+        ends = [loss(values + sign * moved, weight, "none") for sign in (1, -1)]
+        by_values[:, column] = (ends[0] - ends[1]) / (2 * tiny * len(values))
+    found = problem.probes(SMALL).first_order(Policy.from_bits(weights, activations))
+    changes = calibration.weights[name].double() - weight, seen[0] - values
+    expected = [float((by_weight * changes[0]).abs().sum()), float((by_values * changes[1]).abs().sum())]
+    assert found[:, -1] == pytest.approx(expected, rel=1e-3)
+
+
+class Unusual(nn.Module):
+    """Groups, padding by wrapping around, a layer that runs twice, operations in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grouped = nn.Conv2d(4, 6, 3, groups=2, padding=1, padding_mode="circular", bias=False)
+        self.narrow = nn.Conv2d(6, 6, (1, 3), stride=2)
+        self.again = nn.Linear(6, 6)
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        hidden = self.narrow(torch.relu_(self.grouped(images))).mean(dim=(2, 3))
+        hidden += torch.relu_(self.again(hidden))
+        logits: torch.Tensor = self.last(self.again(hidden).tanh_())
+        return logits
+
+
+def test_squared_gradients_are_those_of_a_loop_over_rows(problem: VisionProblem) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unusual, images = Unusual().requires_grad_(False), torch.randn(7, 4, 6, 7)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2, 0])
+    names = ["grouped", "narrow", "again", "last"]
+    bench = cast(Workbench, SimpleNamespace(network=unusual))
+    found = mean_squared_gradients(bench, names, [(images[:4], labels[:4]), (images[4:], labels[4:])])
+    assert found == pytest.approx(row_by_row(unusual, names, images, labels), rel=1e-4)
+
+    names = [layer.name for layer in problem.space.layers]
+    expected = row_by_row(problem.network, names, *rows(problem, SMALL))
+    assert problem.probes(SMALL).squared_gradients() == pytest.approx(expected, rel=1e-3)
+
+
+def row_by_row(network: nn.Module, names: list[str], images: torch.Tensor, labels: torch.Tensor) -> Any:
+    """Mean squared gradients, each row alone."""
+    network, squares = copy.deepcopy(network).requires_grad_(True), np.zeros((2, len(names)))
+    for image, label in zip(images[:, None], labels[:, None], strict=True):
+        seen: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+        handles = []
+        for name in names:
+
+            def see(_: nn.Module, given: tuple[torch.Tensor], calls: list[torch.Tensor] = seen[name]) -> torch.Tensor:
+                calls.append(given[0] + torch.zeros_like(given[0], requires_grad=True))
+                return calls[-1]
+
+            handles.append(network.get_submodule(name).register_forward_pre_hook(see))
+        loss = nn.functional.cross_entropy(network(image), label)
+        for handle in handles:
+            handle.remove()
+        for layer, name in enumerate(names):
+            module: Any = network.get_submodule(name)
+            (by_weight,) = torch.autograd.grad(loss, module.weight, retain_graph=True)
+            by_inputs = torch.cat(
+                [slope.flatten() for slope in torch.autograd.grad(loss, seen[name], retain_graph=True)]
+            )
+            squares[:, layer] += float(by_weight.square().mean()), float(by_inputs.square().mean())
+    return squares / len(images)
+
+
+def test_output_changes_are_weighted_by_the_squared_gradients_of_each_row(problem: VisionProblem) -> None:
+    precisions = [Precision(2, 2), Precision(2, 8), Precision(4, 3)]
+    found = problem.probes(SMALL).output_changes(precisions)
+    assert found.shape == (len(problem.space.layers), 3)
+    calibration, network = problem.bench.calibration, copy.deepcopy(problem.network).requires_grad_(True)
+    for position in (0, 4, len(problem.space.layers) - 1):
+        name = problem.space.layers[position].name
+        module: Any = network.get_submodule(name)
+        expected = np.zeros(3)
+        for image, label in zip(*rows(problem, SMALL), strict=True):
+            seen: list[torch.Tensor] = []
+            handle = module.register_forward_hook(lambda _, given, made, seen=seen: seen.extend((given[0], made + 0)))
+            second = module.register_forward_hook(lambda _, given, made, seen=seen: seen[1])
+            loss = nn.functional.cross_entropy(network(image[None]), label[None])
+            handle.remove()
+            second.remove()
+            (slope,) = torch.autograd.grad(loss, seen[1])
+            for column, (weight, activation) in enumerate(precisions):
+                grid = activation_grid(activation, calibration.inputs[name].signed)
+                values = quantize(seen[0].detach(), calibration.activation_step(name, activation), grid)
+                alone = copy.deepcopy(module)
+                alone.weight.data = calibration.quantized_weight(name, weight)
+                expected[column] += float((slope * (alone(values) - seen[1])).square().sum().detach())
+        assert found[position] == pytest.approx(expected / SMALL.rows, rel=1e-3)
+
+
 def test_every_measurement_is_charged() -> None:
     problem = digits()
     probes = problem.probes(SMALL)
@@ -148,6 +318,25 @@ def test_every_measurement_is_charged() -> None:
     assert problem.meter.forward_passes == 108
     problem.probes(ProbeSettings(images=12, noise=0)).measure(float_policy(problem))
     assert problem.meter.forward_passes == 120
+    probes.first_order(problem.space.uniform(3))
+    assert problem.meter.forward_passes == 120 + 3 * 36
+    probes.squared_gradients()
+    assert problem.meter.forward_passes == 120 + 6 * 36
+    probes.output_changes([Precision(2, 2), Precision(3, 3)])
+    assert problem.meter.forward_passes == 120 + 11 * 36
+
+
+def test_backward_passes_leave_the_network_as_it_was() -> None:
+    problem = digits()
+    before = {name: value.clone() for name, value in problem.network.state_dict().items()}
+    probes, inputs = problem.probes(SMALL), rows(problem, SMALL)[0]
+    logits = problem.network(inputs)
+    probes.first_order(problem.space.uniform(2))
+    probes.squared_gradients()
+    probes.output_changes([Precision(2, 2)])
+    assert torch.equal(problem.network(inputs), logits)
+    assert all(torch.equal(before[name], value) for name, value in problem.network.state_dict().items())
+    assert not any(parameter.grad is not None for parameter in problem.network.parameters())
 
 
 def test_images_are_training_images_and_change_with_the_seed(problem: VisionProblem) -> None:
@@ -227,3 +416,10 @@ def test_probes_of_the_separable_problem_add_up_to_its_formula() -> None:
     policy = Policy.from_bits([2, 5, 3, 8], [FLOAT_BITS] * 4)
     total = sum(losses[layer, problem.space.choices.index(bits)] for layer, bits in enumerate(policy.weights))
     assert probes.measure(policy).loss == pytest.approx(total, rel=1e-5)
+    assert probes.first_order(policy).sum() == pytest.approx(2 * total)
+    squares = probes.squared_gradients()[0]
+    columns = [problem.space.choices.index(bits) for bits in policy.weights]
+    perturbed = probes.perturbations("weight")[range(4), columns]
+    assert squares @ perturbed == pytest.approx(total)
+    both = probes.output_changes([Precision(3, 5)])[:, 0]
+    assert both.sum() == pytest.approx(problem.loss(problem.space.uniform(3, 5)))
