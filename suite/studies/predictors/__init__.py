@@ -68,12 +68,13 @@ class PredictorStudy(ReportedStudy[PredictorsSettings, "Predictors"]):
         cheap, deployed = self.parts
         with keyed("policies"):
             policies = design_policies(problem, settings.policies, within=settings.within, seed=settings.seed)
-        exams = [settings.exam.build(problem, split) for split in (settings.exam.cheap_split, "exam")]
+
+        def measured(names: tuple[str, ...], split: str, offset: int) -> PostStepSettings:
+            seeds = tuple(2 * seed + offset for seed in settings.seeds)  # shared ones would make scores agree by chance
+            return PostStepSettings(names, tuple(policies), seeds, settings.exam.build(problem, split))
+
         with keyed("scores"):
-            wanted = [  # seeds of their own, lest scores agree by the chance of a training that they share
-                PostStepSettings(names, tuple(policies), tuple(2 * seed + part for seed in settings.seeds), exams[part])
-                for part, names in enumerate((cheap, (deployed,)))
-            ]
+            scores = measured(cheap, settings.exam.cheap_split, 0), measured((deployed,), "exam", 1)
         with Progress(quiet=quiet) as progress:
             for part in ("cheap", "deployed"):
                 progress.add(part)
@@ -85,8 +86,8 @@ class PredictorStudy(ReportedStudy[PredictorsSettings, "Predictors"]):
             found = study_predictors(
                 problem,
                 policies,
-                *wanted,
-                self.directory,
+                *scores,
+                directory=self.directory,
                 predictors=settings.predictors,
                 executor=settings.executor.name,
                 resources=settings.executor.resources(self.directory),

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from suite.report.reliability import anova_reliability, spearman, visible_correlation
-from suite.studies.predictors.run import Predictors, Score
+from suite.studies.predictors.run import FREE, Predictors, Score
 
 _SPLITS = 200
 
@@ -24,7 +24,7 @@ def correlations(found: Predictors) -> pd.DataFrame:
     """
     deployed = found.deployed.means
     ceiling = total_reliability(found.deployed)
-    costs = next(score.means for score in found.cheap if score.name == "BOPs")
+    costs = next(score.means for score in found.cheap if score.name == FREE[0])
     rows = []
     for score in found.cheap:
         rho, low, high = spearman(score.means, deployed)
@@ -127,13 +127,6 @@ def partial_correlation(first: NDArray[np.float64], second: NDArray[np.float64],
     References:
         Kendall, Biometrika 32 (1942), with ranks.
     """
-    between, left, right = (rank_correlation(*pair) for pair in ((first, second), (first, fixed), (second, fixed)))
+    between, left, right = (spearman(*pair).rho for pair in ((first, second), (first, fixed), (second, fixed)))
     scale = (1 - left**2) * (1 - right**2)
     return (between - left * right) / math.sqrt(scale) if scale > 1e-12 else math.nan
-
-
-def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Spearman's correlation; NaN where a variable does not vary."""
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
-        return math.nan
-    return float(stats.spearmanr(first, second).statistic)

@@ -115,14 +115,14 @@ class Band:
             nearer = found <= distances
             vectors[nearer], distances[nearer] = moved[nearer], found[nearer]
         arrived = np.flatnonzero(distances == 0)
-        return [(self._space.decode(vectors[walker]), strata[walker]) for walker in arrived]
+        return [(self._space.decode(vectors[walker]), strata[walker]) for walker in arrived.tolist()]
 
     def _distances(self, vectors: NDArray[np.int64], strata: NDArray[np.float64]) -> NDArray[np.float64]:
         """From band and stratum together, the former as a share of the budget, the latter in mean bits; 0 inside."""
         choices, layers = np.array(self._space.choices), len(self._costs)
         weights, inputs = (vectors[:, part] for part in self._parts)
         costs = self._fixed + self._costs[np.arange(layers), weights * len(choices) + inputs].sum(axis=1)
-        distances = np.maximum(np.maximum(costs - self._most, self._least - costs), 0) / self._most
+        distances: NDArray[np.float64] = np.maximum(np.maximum(costs - self._most, self._least - costs), 0) / self._most
         for indices, edge in zip((weights, inputs), strata.T, strict=True):
             total, highest = choices[indices].sum(axis=1), edge + WIDTH >= choices[-1]
             least, most = np.ceil(layers * edge), np.ceil(layers * (edge + WIDTH)) - ~highest

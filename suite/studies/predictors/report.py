@@ -74,14 +74,12 @@ def correlation_table(found: Predictors) -> Table:
         Column("kind", lambda row: str(row["kind"]), "left", priority=3),
     ]
     frame, known = correlations(found), found.provenance
-    policies, strata = (
-        count(len(found.policies), "policy", "policies"),
-        count(len(set(found.policies.values())), "mix", "mixes"),
-    )
+    policies = count(len(found.policies), "policy", "policies")
+    strata = count(len(set(found.policies.values())), "mix", "mixes")
     note = (
         f"rho: Spearman's correlation with the deployed score, {found.objective.label} after {found.deployed.name}, over "
-        f"{policies} that no method chose, of {strata} of weight and input bits; 95 % intervals, row by row. Visible: the largest correlation "
-        "that one could see, from the reliability of both scores; that of the deployed one is "
+        f"{policies} that no method chose, of {strata} of weight and input bits; 95 % intervals, row by row. Visible: the "
+        "largest correlation that one could see, estimated from the reliability of both scores; that of the deployed one is "
         f"{number(frame['deployed_reliability'][0], '.2f')}. Reliability: between halves that share neither images nor seeds, "
         f"stepped up. Cheap scores are measured on {known['cheap_exam']['split']} images, the deployed one on "
         f"{known['exam']['split']} images, after training with other seeds ({len(known['seeds'])} each)."
@@ -150,7 +148,7 @@ def plot_correlations(found: Predictors, ax: Axes | None = None) -> Axes:
     sheet = Sheet.on(ax, (6.4, 0.32 * len(frame) + 1.3))
     axes, places, looks = sheet.panels[0], np.arange(len(frame)), assign_looks(["free", "measured", "predicted"])
     for side in (-1, 1):
-        label = "largest that could be seen" if side > 0 else None
+        label = "largest that could be\nseen (estimate)" if side > 0 else None
         axes.plot(
             side * frame["visible"],
             places,

@@ -89,7 +89,7 @@ def study_predictors(
     executor: str = "inline",
     resources: Resources | None = None,
     on_start: Callable[[str, int], object] = lambda *_: None,
-    on_exam: Callable[[str], object] = lambda _: None,
+    on_exam: Callable[[str], None] = lambda _: None,
 ) -> Predictors:
     """Score policies cheaply and as deployed; a directory with the same study is resumed.
 
@@ -111,22 +111,22 @@ def study_predictors(
     """
     exam_images(problem, deployed.exam)
     made = [make_methods(problem, predictors, seed) for seed in cheap.seeds]
-    measured = {
-        part: compare_post_steps(
+
+    def measure(part: str, settings: PostStepSettings) -> PostStepComparison:
+        return compare_post_steps(
             problem,
             settings,
             directory / part,
             executor=executor,
             resources=resources,
-            on_start=lambda exams, part=part: on_start(part, exams),  # type: ignore[misc]
-            on_exam=lambda _, part=part: on_exam(part),  # type: ignore[misc]
+            on_start=lambda exams: on_start(part, exams),
+            on_exam=lambda _: on_exam(part),
         )
-        for part, settings in (("cheap", cheap), ("deployed", deployed))
-    }
+
+    measured, target = measure("cheap", cheap), measure("deployed", deployed)
     scores = [Score(name, "free", values) for name, values in _free_scores(problem, list(policies)).items()]
     scores += [_predicted(problem, name, [seeded[name] for seeded in made], policies) for name in predictors]
-    scores += [_measured(measured["cheap"], name) for name in cheap.post_steps]
-    target = measured["deployed"]
+    scores += [_measured(measured, name) for name in cheap.post_steps]
     return Predictors(
         policies=policies,
         cheap=tuple(scores),
@@ -162,13 +162,12 @@ def _measured(comparison: PostStepComparison, name: str) -> Score:
     every = list(itertools.chain(*exams))
     for outcome in every:
         check_same_exam(outcome, comparison.reference)
+    images = [[image_scores(outcome, objective) for outcome in row] for row in exams] if objective.per_image else None
     return Score(
         name=name,
         kind="measured",
         values=np.array([[exam_score(outcome, objective) for outcome in row] for row in exams]),
         seeds=tuple(comparison.provenance["seeds"]) if parse_post_step(name).trains else (),
-        images=np.array([[image_scores(outcome, objective) for outcome in row] for row in exams])
-        if objective.per_image
-        else None,
+        images=None if images is None else np.array(images),
         forward_passes=sum(outcome.metrics.forward_passes for outcome in every),
     )
