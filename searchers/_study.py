@@ -23,10 +23,10 @@ class StudySearcher(Searcher):
     """Follows an Optuna sampler; the points of its in-memory study are feasible policies, all different.
 
     One integer parameter, the index into ``choices``, stands for each variable of the space. What the sampler suggests
-    is repaired if it is over the budget (:func:`suite.contract.cost.repair`), and mutated if it was proposed before. The study then holds the policy
-    *evaluated* as a running trial, told when its result is known. The point *suggested*, where it differs, is never
-    given a score: it is closed as failed, which every sampler ignores, or on request as pruned with its relative excess
-    over the budget as a violated constraint.
+    is repaired if it is over the budget (:func:`suite.contract.cost.repair`), and mutated if it was proposed before. The
+    study then holds the policy *evaluated* as a running trial, told when its result is known. The point *suggested*,
+    where it differs, is never given a score: it is closed as failed, which every sampler ignores, or on request as pruned
+    with its relative excess over the budget as a violated constraint.
 
     The first ``startup`` results are those of random feasible policies: a uniform draw that is repaired is far from uniform
     among these. With ``+bops`` in the problem's objective, the study has score and BOPs as two

@@ -38,7 +38,9 @@ class NSGA2(StudySearcher):
 
     Population 50, crossover with probability 0.9, variables swapped with probability 0.5, and mutation at one over their
     number are the defaults of Optuna; only the first population is drawn among the feasible policies, and children over
-    the budget are repaired (:func:`suite.contract.cost.repair`). A generation consists of the policies evaluated, never of the suggestions they were repaired from: those would be
+    the budget are repaired (:func:`suite.contract.cost.repair`).
+
+    A generation consists of the policies evaluated, never of the suggestions they were repaired from: those would be
     dominated by every feasible policy and only fill places. A failed trial takes no place in its generation. With one
     objective, domination is plain comparison of scores, which makes this an elitist genetic algorithm.
 

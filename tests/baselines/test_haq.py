@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -95,12 +96,12 @@ def test_finetuning_is_paid_once_for_every_policy_and_sees_no_noise() -> None:
     assert problem.meter.forward_passes - before == of_float + finetuned
 
 
-def test_a_search_is_charged_for_its_finetuning(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_search_is_charged_for_its_finetuning(tmp_path: Path) -> None:
     problem = Trainable()
     searcher = make_searcher("haq", problem, finetune_steps=STEPS)
-    run = suite.search(problem, searcher, evaluations=6, directory=tmp_path_factory.mktemp("run"))
+    run = suite.search(problem, searcher, evaluations=6, directory=tmp_path)
     policies = {trial.policy for trial in run.trials}
-    assert run.spend == len(policies) * (1 + 1 + 10 * STEPS) + 1
+    assert run.probe_spend == len(policies) * (1 + 10 * STEPS) + 1
 
 
 def test_training_that_diverges_teaches_nothing_and_is_not_tried_again() -> None:
@@ -120,8 +121,8 @@ def test_steps_that_the_protocol_forbids_are_refused_at_construction() -> None:
         make_searcher("haq", problem, finetune_steps=STEPS)
 
 
-@pytest.mark.parametrize("certify", ["ranking", "fixed", "incremental"])
-def test_finetunes_a_network_under_every_kind_of_certifier(certify: str) -> None:
+@pytest.mark.parametrize("certify", ["fixed", "incremental"])
+def test_finetunes_a_network_whatever_the_certifier(certify: str) -> None:
     problem = suite.load_problem("digits", certify=certify)
     searcher = HAQ(problem, 0, HAQOptions(finetune_steps=1))
     policy = problem.space.uniform(2)
