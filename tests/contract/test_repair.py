@@ -123,7 +123,8 @@ Repair = Callable[[SearchSpace, Policy, Budget, np.random.Generator], Policy]
 
 def distortion(problem: Problem, rule: Repair, draws: int = 400) -> np.ndarray:
     """Variables changed beyond the two redrawn ones, for children of feasible parents that are over the budget."""
-    space, rng, beyond = problem.space, np.random.default_rng(7), []
+    space, rng = problem.space, np.random.default_rng(7)
+    beyond: list[int] = []
     while len(beyond) < draws:
         parent = random_feasible(space, problem.budget, rng)
         vector, redrawn = space.encode(parent), rng.choice(len(space.variables), size=2, replace=False)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+import suite
 from searchers.evolution import Evolution, EvolutionOptions
 from searchers.random_search import RandomSearch
 from suite.contract.problem import Problem
@@ -121,6 +123,21 @@ def test_failed_trials_become_no_parents() -> None:
         first = generation * POPULATION
         children = vectors(problem, trials[first : first + POPULATION // 2])
         assert all(is_crossover(child, parents_of(problem, trials, generation)) for child in children)
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_a_run_is_resumed_in_the_middle_of_a_generation(parallel: int, tmp_path: Path) -> None:
+    runs = []
+    for lengths in ([30], [11, 21, 30]):
+        for evaluations in lengths:
+            problem = toy_problem()
+            searcher = make_searcher("evolution", problem, population=8, parents=2)
+            directory = tmp_path / str(len(lengths))
+            run = suite.search(problem, searcher, evaluations=evaluations, directory=directory, parallel=parallel)
+        runs.append([trial.policy for trial in run.trials])
+    assert len(runs[1]) == 30
+    if parallel == 1:  # else the results that were pending at a limit arrive before the next proposal
+        assert runs[0] == runs[1]
 
 
 def test_ends_after_the_published_thousand_policies() -> None:
