@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from suite.contract.cost import cheapest, enforce_budget
+from suite.contract.cost import cheapest, repair
 from suite.contract.problem import Problem
 from suite.contract.searcher import Exhausted
 from suite.contract.space import Policy
@@ -58,7 +58,7 @@ class Proposals:
 
 
 def mutate(problem: Problem, policy: Policy, rng: np.random.Generator, rate: float) -> Policy:
-    """Redraw each variable with probability ``rate``, at least one of them, and bring the result within the budget.
+    """Redraw each variable with probability ``rate``, at least one of them, and repair the result if it is over the budget.
 
     Args:
         problem: What is searched.
@@ -75,7 +75,7 @@ def mutate(problem: Problem, policy: Policy, rng: np.random.Generator, rate: flo
     # A step of 1 .. count - 1 around the circle of choices reaches every other choice equally often.
     steps = rng.integers(1, count, size=len(vector))
     redrawn = space.decode(np.where(changed, (vector + steps) % count, vector))
-    return enforce_budget(space, redrawn, problem.budget)
+    return repair(space, redrawn, problem.budget, rng)
 
 
 def mutations(problem: Problem, policy: Policy, rng: np.random.Generator, attempts: int = 32) -> Iterator[Policy]:

@@ -1,4 +1,4 @@
-"""An Optuna study behind the budget wall: what Optuna is asked, and what it is told."""
+"""An Optuna study of feasible policies: what Optuna is asked, and what it is told."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from searchers._proposals import Proposals, mutations
-from suite.contract.cost import enforce_budget, random_feasible
+from suite.contract.cost import random_feasible, repair
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
 from suite.contract.space import Policy
@@ -23,13 +23,13 @@ class StudySearcher(Searcher):
     """Follows an Optuna sampler; the points of its in-memory study are feasible policies, all different.
 
     One integer parameter, the index into ``choices``, stands for each variable of the space. What the sampler suggests
-    goes through the budget wall, and through mutation if it was proposed before. The study then holds the policy
-    *evaluated* as a running trial, told when its result is known. The point *suggested*, where it differs, is never
-    given a score: it is closed as failed, which every sampler ignores, or on request as pruned with its relative excess
-    over the budget as a violated constraint.
+    is repaired if it is over the budget (:func:`suite.contract.cost.repair`), and mutated if it was proposed before. The
+    study then holds the policy *evaluated* as a running trial, told when its result is known. The point *suggested*,
+    where it differs, is never given a score: it is closed as failed, which every sampler ignores, or on request as pruned
+    with its relative excess over the budget as a violated constraint.
 
-    The first ``startup`` results are those of random feasible policies: a walled uniform draw would have its last layers
-    at the fewest bits almost always. With ``+bops`` in the problem's objective, the study has score and BOPs as two
+    The first ``startup`` results are those of random feasible policies: a uniform draw that is repaired is far from uniform
+    among these. With ``+bops`` in the problem's objective, the study has score and BOPs as two
     objectives.
 
     Args:
@@ -88,7 +88,7 @@ class StudySearcher(Searcher):
         if self._finished < self._startup:
             wanted = random_feasible(space, budget, self._rng)
         else:
-            wanted = enforce_budget(space, suggested, budget)
+            wanted = repair(space, suggested, budget, self._rng)
         policy = self._proposals.take(chain([wanted], mutations(self.problem, wanted, self._rng)), pending)
         if policy == suggested:
             self._numbers[policy] = suggestion.number

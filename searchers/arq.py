@@ -17,14 +17,14 @@ from searchers._heuristics import heuristic_policies
 from searchers._walk import FEATURES, LayerWalk
 from suite.contract.objective import parse_objective
 from suite.contract.problem import Problem
-from suite.contract.searcher import Searcher
+from suite.contract.searcher import Exhausted, Searcher
 from suite.contract.space import Policy
-from suite.contract.trial import Trial
+from suite.contract.trial import Metrics, Trial
 from suite.errors import BitcertError
 from suite.plugins import check_counts, check_positive
 
 _HAQ_EPISODES = 600
-"""Episodes of a run of HAQ's released code, for which its warm-up and exploration are tuned."""
+"""Episodes of a run of HAQ's released code, for which its warm-up and exploration are set."""
 
 _HAQ_MEMORY = 128
 """Transitions that HAQ's released code remembers, for each layer of the network."""
@@ -42,7 +42,8 @@ class ARQOptions:
         scale: Factor of the reward. The published value is not known; None is ten per sigma of radius (ten per unit of
             accuracy), about HAQ's, and makes the reward independent of the unit of radii.
         baseline: Whether a moving average is subtracted from the rewards, as in HAQ's released code.
-        episodes: Planned length of the run, to which warm-up and exploration are fitted; None for HAQ's 600.
+        episodes: Length of the run, after which the agent is exhausted. Warm-up and exploration are fitted to it; at the
+            published 600 they are those of HAQ's released code.
         relabel: Whether the agent is taught what the budget wall did instead of what it asked for.
         updates: Updates of the agent for every step of an episode.
         warm_start: Whether uniform and greedy policies are tried first and remembered.
@@ -54,7 +55,7 @@ class ARQOptions:
     reward: str = "acr"
     scale: float | None = None
     baseline: bool = True
-    episodes: int | None = None
+    episodes: int = _HAQ_EPISODES
     relabel: bool = False
     updates: int = 1
     warm_start: bool = False
@@ -87,6 +88,7 @@ class ARQ(Searcher):
     network is measured once, as a probe that the search pays for. The paper certifies incrementally in the loop: that is
     ``certify="incremental"`` of the problem.
 
+    The agent ends after its ``episodes``. An episode that ends at a known policy teaches it as much as any other.
     Exploration is a function of the seed and the episode's number. Results are learned in the order of the proposals,
     whatever the order they arrive in: the episodes under way together are all walked by the same actor, and the agent
     ends up the same.
@@ -103,6 +105,8 @@ class ARQ(Searcher):
     """
 
     Options: ClassVar[type] = ARQOptions
+
+    learns_from_repeats: ClassVar[bool] = True
 
     def __init__(self, problem: Problem, seed: int, options: ARQOptions | None = None) -> None:
         super().__init__(problem, seed)
@@ -129,7 +133,9 @@ class ARQ(Searcher):
         self._open: deque[_Episode] = deque()
 
     def ask(self, pending: Sequence[Trial] = ()) -> Policy:
-        """Propose the policy of one more episode."""
+        """Propose the policy of one more episode; raises Exhausted after the last one."""
+        if self._proposed == self._settings.episodes:
+            raise Exhausted(f"all {self._proposed} episodes have been walked")
         number, rng = self._proposed, np.random.default_rng([self.seed, self._proposed])
         for attempt in range(_ATTEMPTS if self._settings.avoid_repeats else 1):
             actions = self._act(number, attempt, rng)
@@ -146,16 +152,22 @@ class ARQ(Searcher):
 
         Trials of policies not proposed here are ignored; a failed one teaches nothing.
         """
-        reward = math.nan
-        if trial.metrics is not None:
-            of_float = self._float_metrics(trial.fidelity, trial.seed)
-            reward = self._scale * (self._reward.score(trial.metrics) - self._reward.score(of_float))
         for episode in self._open:
             if episode.reward is None and episode.policy == trial.policy:
-                episode.reward = reward
+                episode.reward = self._rewarded(trial)
                 break
         while self._open and self._open[0].reward is not None:
             self._train(self._open.popleft())
+
+    def _rewarded(self, trial: Trial) -> float:
+        if trial.metrics is None:
+            return math.nan
+        of_float = self._reward.score(self._float_metrics(trial.fidelity, trial.seed))
+        return self._scale * (self._quantized_score(trial, trial.metrics) - of_float)
+
+    def _quantized_score(self, trial: Trial, metrics: Metrics) -> float:
+        """Score of the quantized network that is rewarded; NaN if it cannot be measured."""
+        return self._reward.score(metrics)
 
     def _act(self, number: int, attempt: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """Actions of an episode; later attempts explore more widely."""
@@ -189,10 +201,10 @@ class ARQPlusOptions:
     """Options of :class:`ARQPlus`.
 
     Attributes:
-        episodes: Planned length of the run.
+        episodes: Length of the run, to which warm-up and exploration are fitted; the agent is exhausted after it.
     """
 
-    episodes: int = 64
+    episodes: int = _HAQ_EPISODES
 
     def __post_init__(self) -> None:
         check_counts(self, episodes=1)
@@ -202,8 +214,8 @@ class ARQPlus(ARQ):
     """ARQ with what helps it in short runs: first the obvious policies, no policy twice, and a more careful agent.
 
     Uniform and greedy policies are tried and remembered before anything else, the agent is taught what the budget wall
-    did instead of what it asked for, two critics guard against overestimation, an episode that ends at a known policy is
-    walked again, and exploration is fitted to the length of the run. What each adds is measured in ``results/``.
+    did instead of what it asked for, two critics guard against overestimation, and an episode that ends at a known policy
+    is walked again. Its options were chosen on digits, where it therefore is not ranked.
     """
 
     Options: ClassVar[type] = ARQPlusOptions
@@ -214,13 +226,11 @@ class ARQPlus(ARQ):
         super().__init__(problem, seed, careful)
 
 
-def schedule(settings: AgentSettings, episodes: int | None) -> AgentSettings:
-    """Fit warm-up and exploration, tuned for 600 episodes, to a run of another length; None leaves them as they are.
+def schedule(settings: AgentSettings, episodes: int) -> AgentSettings:
+    """Fit warm-up and exploration, published for 600 episodes, to a run of another length.
 
     The warm-up is a quarter of the run at most, and the last episode explores as little as it would have done there.
     """
-    if episodes is None:
-        return settings
     warmup = min(settings.warmup, episodes // 4)
     decay = settings.decay ** ((_HAQ_EPISODES - settings.warmup) / max(1, episodes - warmup))
     return replace(settings, warmup=warmup, decay=decay)

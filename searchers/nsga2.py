@@ -16,15 +16,15 @@ from suite.plugins import check_counts, check_probabilities
 
 @dataclass(frozen=True, slots=True)
 class NSGA2Options:
-    """Options of :class:`NSGA2`.
+    """Options of :class:`NSGA2`; the defaults are Optuna's.
 
     Attributes:
-        population: Policies in a generation. 12 leaves 5 to 21 generations in 64 to 256 evaluations.
-        crossover_probability: Share of children that have two parents; 0.9 in the paper.
-        mutation_probability: Probability that a child's variable is redrawn; None for one variable on average, as in the paper.
+        population: Policies in a generation; the first one is random.
+        crossover_probability: Share of children that have two parents.
+        mutation_probability: Probability that a child's variable is redrawn; None for one variable on average.
     """
 
-    population: int = 12
+    population: int = 50
     crossover_probability: float = 0.9
     mutation_probability: float | None = None
 
@@ -34,7 +34,11 @@ class NSGA2Options:
 
 
 class NSGA2(StudySearcher):
-    """Nondominated sorting genetic algorithm II on policies repaired by the budget wall.
+    """Nondominated sorting genetic algorithm II on repaired policies.
+
+    Population 50, crossover with probability 0.9, variables swapped with probability 0.5, and mutation at one over their
+    number are the defaults of Optuna; only the first population is drawn among the feasible policies, and children over
+    the budget are repaired (:func:`suite.contract.cost.repair`).
 
     A generation consists of the policies evaluated, never of the suggestions they were repaired from: those would be
     dominated by every feasible policy and only fill places. A failed trial takes no place in its generation. With one

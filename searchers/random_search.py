@@ -1,4 +1,4 @@
-"""Random search: policies drawn uniformly within the budget, none of them twice."""
+"""Random search: policies drawn within the budget, as they are or with the budget used up, none of them twice."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from searchers._proposals import Proposals
+from searchers._proposals import Proposals, spend
 from suite.contract.cost import random_feasible
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
@@ -35,3 +35,28 @@ class RandomSearch(Searcher):
 
     def tell(self, trial: Trial) -> None:
         """Learn nothing."""
+
+
+class RandomFilled(Searcher):
+    """Draws policies as random search does, then raises each in random places until the budget is used up.
+
+    A random policy leaves budget unspent that any practitioner would use; this one leaves no single step that it affords.
+    None is proposed twice. Where so few policies use up the budget that 32 draws find no new one, any other feasible policy
+    follows.
+    """
+
+    def __init__(self, problem: Problem, seed: int) -> None:
+        super().__init__(problem, seed)
+        self._rng = np.random.default_rng(seed)
+        self._proposals = Proposals(problem)
+
+    def ask(self, pending: Sequence[Trial] = ()) -> Policy:
+        """Propose a new random policy that uses the budget up; Exhausted once every feasible one has been proposed."""
+        return self._proposals.take((self._draw() for _ in range(_ATTEMPTS)), pending)
+
+    def tell(self, trial: Trial) -> None:
+        """Learn nothing."""
+
+    def _draw(self) -> Policy:
+        drawn = random_feasible(self.problem.space, self.problem.budget, self._rng)
+        return spend(self.problem, drawn, self._rng)

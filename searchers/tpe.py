@@ -15,14 +15,14 @@ from suite.plugins import check_counts
 
 @dataclass(frozen=True, slots=True)
 class TPEOptions:
-    """Options of :class:`TPE`.
+    """Options of :class:`TPE`; the defaults are Optuna's.
 
     Attributes:
-        startup: Successful random trials before the estimator is followed; a quarter of the shortest usual run (64).
-        candidates: Draws from the good density among which the best ratio is taken; 24 is Optuna's and Hyperopt's.
+        startup: Successful random trials before the estimator is followed.
+        candidates: Draws from the good density among which the best ratio is taken.
     """
 
-    startup: int = 16
+    startup: int = 10
     candidates: int = 24
 
     def __post_init__(self) -> None:
@@ -32,10 +32,15 @@ class TPEOptions:
 class TPE(StudySearcher):
     """Tree-structured Parzen estimator with the budget as a known constraint.
 
-    Every proposal is the sampler's suggestion behind the budget wall. The estimator learns the score of the policy
-    evaluated and, of a suggestion over the budget, by how much: the latter joins the density of points to avoid, which
-    is what keeps suggestions near the feasible policies. Pending policies join it too (constant liar). With two
-    objectives it is MOTPE.
+    Every proposal is the sampler's suggestion, repaired if it is over the budget (:func:`suite.contract.cost.repair`). The
+    estimator learns the score of the policy evaluated and, of a suggestion over the budget, by how much: the latter joins
+    the density of points to avoid, which is what keeps suggestions near the feasible policies. Pending policies join it
+    too (constant liar). With two objectives it is MOTPE.
+
+    The sampler has Optuna's defaults: 10 random trials first, 24 candidates, constant liar, and densities over all variables
+    jointly with one objective, of each variable alone with two. What departs from Optuna comes from the budget: random
+    trials are drawn among the feasible policies, and a policy that was proposed before is mutated, since evaluating it
+    again would teach nothing.
 
     References:
         Bergstra, Bardenet, Bengio and Kegl, Algorithms for hyper-parameter optimization, NeurIPS 2011.
@@ -54,7 +59,7 @@ class TPE(StudySearcher):
             n_startup_trials=options.startup,  # until then random feasible policies are proposed instead
             n_ei_candidates=options.candidates,
             seed=int(rng.integers(2**32)),
-            multivariate=True,  # bits of different layers compete for one budget: independent densities miss that
+            multivariate=None,  # joint densities with one objective
             group=False,  # every trial has the same parameters, so there is nothing to group
             constant_liar=True,  # pending policies repel further proposals
             constraints_func=None,  # deprecated: constraints are set on the trials

@@ -246,6 +246,7 @@ SEARCHERS = Kind(
     "suite.contract.searcher:Searcher",
     {
         "random": "searchers.random_search:RandomSearch",
+        "random-filled": "searchers.random_search:RandomFilled",
         "tpe": "searchers.tpe:TPE",
         "nsga2": "searchers.nsga2:NSGA2",
         "arq": "searchers.arq:ARQ",

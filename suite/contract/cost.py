@@ -1,4 +1,4 @@
-"""What a policy costs: bit operations (BOPs), model size, budgets, and the wall that keeps policies within them."""
+"""What a policy costs: bit operations (BOPs), model size, budgets, and what brings policies within them."""
 
 from __future__ import annotations
 
@@ -214,13 +214,13 @@ def _pinned(space: SearchSpace, cost: Cost) -> int:
 
 
 def enforce_budget(space: SearchSpace, policy: Policy, budget: Budget) -> Policy:
-    """Lower a policy until it is within the budget: the budget wall that every searcher shares.
+    """Lower a policy until it is within the budget: HAQ's budget wall, which is part of its agent's environment.
 
     Walks the layers from last to first; on the way each variable gives up one step of ``choices``, the activation
     before the weight (a tied variable once, where its last layer is met). Stops as soon as the budget holds, and
     repeats the walk until it does (HAQ, Wang et al. 2019, section 3.4). Variables whose step saves nothing, such as
     activations under a model size, are left alone while others save. Bits are never raised; a feasible policy is returned
-    as it is.
+    as it is. Many variables change at once: use :func:`repair` where a method means its policies as it proposes them.
 
     Raises:
         BitcertError: If the policy does not belong to the space, or even the cheapest one exceeds the budget.
@@ -242,6 +242,36 @@ def enforce_budget(space: SearchSpace, policy: Policy, budget: Budget) -> Policy
                 if total <= budget.limit:
                     return space.decode(vector)
         saving = total < before  # a walk that saved nothing is followed by one in which every variable steps down
+
+
+def repair(space: SearchSpace, policy: Policy, budget: Budget, rng: np.random.Generator) -> Policy:
+    """Lower a policy until it is within the budget, changing few variables: the repair that searchers share.
+
+    Among the variables that can save the excess alone, one is drawn uniformly and lowered as little as suffices. While
+    there is none, one is drawn with probability proportional to what it can save, and lowered to the lowest choice (any
+    that is above it, where none saves anything by itself). Bits are never raised, variables that save nothing are left
+    alone, and a feasible policy is returned as it is. A child that differs from a feasible parent in two variables mostly
+    stays so, where :func:`enforce_budget` changes several others.
+
+    Raises:
+        BitcertError: If the policy does not belong to the space, or even the cheapest one exceeds the budget.
+    """
+    table, vector = _tabulate(space, budget.cost), space.encode(policy).tolist()
+    total = _start(space, table, budget, vector)
+    if total <= budget.limit:
+        return policy
+    while total > budget.limit:
+        excess = total - budget.limit
+        curves = [table.curves[variable][vector[partner]] for variable, partner in enumerate(table.partners)]
+        savings = [curve[position] - curve[0] for curve, position in zip(curves, vector, strict=True)]
+        weights = np.array([saving >= excess for saving in savings], dtype=float)
+        if not weights.any():
+            weights = np.array(savings if any(savings) else vector, dtype=float)
+        variable = int(rng.choice(len(vector), p=weights / weights.sum()))
+        curve, position = curves[variable], vector[variable]
+        vector[variable] = max(0, bisect.bisect_right(curve, curve[position] - excess) - 1)
+        total -= curve[position] - curve[vector[variable]]
+    return space.decode(vector)
 
 
 def random_feasible(space: SearchSpace, budget: Budget, rng: np.random.Generator, sweeps: int = 8) -> Policy:

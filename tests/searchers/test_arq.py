@@ -6,18 +6,20 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from numpy.typing import ArrayLike
 
 from searchers._ddpg import AgentSettings
 from searchers._heuristics import fill_up, heuristic_policies
 from searchers.arq import ARQ, ARQOptions, ARQPlus, ARQPlusOptions, schedule
 from suite.contract.cost import cheapest
 from suite.contract.problem import Problem
-from suite.contract.searcher import Searcher
+from suite.contract.searcher import Exhausted, Searcher
+from suite.contract.space import SearchSpace
 from suite.contract.trial import Trial
 from suite.errors import BitcertError
 from suite.run.registry import make_searcher
 from suite.testing.searchers import SearcherConformance
-from suite.testing.toys import SPACES, assert_feasible, drive, limits, problem_on, toy_problem
+from suite.testing.toys import SPACES, assert_feasible, drive, limits, problem_on, small_layers, toy_problem
 
 
 class TestARQ(SearcherConformance):
@@ -29,7 +31,7 @@ class TestARQ(SearcherConformance):
 
 class TestARQPlus(SearcherConformance):
     def make(self, problem: Problem, seed: int) -> Searcher:
-        return ARQPlus(problem, seed)
+        return ARQPlus(problem, seed, ARQPlusOptions(episodes=64))
 
 
 def test_arq_plus_is_arq_with_its_options() -> None:
@@ -43,6 +45,33 @@ def test_arq_plus_is_arq_with_its_options() -> None:
         )
     )
     assert plus == spelled
+
+
+@pytest.mark.parametrize("name", ["arq", "arq+", "haq"])
+def test_agents_end_after_their_episodes_failed_ones_included(name: str) -> None:
+    problem = toy_problem()
+    searcher = make_searcher(name, problem, episodes=30)
+    assert searcher.learns_from_repeats
+    trials = drive(searcher, problem, 100, width=3, fails=lambda number: number % 5 == 0)
+    assert len(trials) == 30
+    with pytest.raises(Exhausted, match="all 30 episodes"):
+        searcher.ask()
+
+
+def test_a_repeated_policy_is_learned_from_again() -> None:
+    space = SearchSpace(small_layers(3), choices=(2, 3))
+    problem = problem_on(space, limits(space)["top"])
+    searcher = ARQ(problem, 0, ARQOptions(episodes=20))
+    remember, learned = searcher.agent.remember, []
+
+    def record(states: ArrayLike, actions: ArrayLike, rewards: ArrayLike) -> None:
+        learned.append(rewards)
+        remember(states, actions, rewards)
+
+    searcher.agent.remember = record  # type: ignore[method-assign]
+    trials = drive(searcher, problem, 20)
+    assert len({trial.policy for trial in trials}) <= 4
+    assert len(learned) == 20
 
 
 def tell_all(searcher: ARQ, problem: Problem, order: list[int]) -> None:
@@ -135,13 +164,12 @@ def test_options_built_in_python_are_checked_too(options: dict[str, Any]) -> Non
 
 def test_avoiding_repeats_proposes_every_policy_once() -> None:
     problem = toy_problem()
-    trials = drive(ARQ(problem, 1, ARQOptions(episodes=64, avoid_repeats=True)), problem, 80)
+    trials = drive(ARQ(problem, 1, ARQOptions(episodes=80, avoid_repeats=True)), problem, 80)
     assert len({trial.policy for trial in trials}) == 80
 
 
 def test_schedule_fits_warm_up_and_exploration_to_the_run() -> None:
     usual = AgentSettings()
-    assert schedule(usual, None) == usual
     assert schedule(usual, 600) == usual
     short = schedule(usual, 40)
     assert short.warmup == 10

@@ -19,7 +19,7 @@ from suite.testing.toys import (
     toy_problem,
 )
 
-GENERAL_PURPOSE = ["random", "tpe", "nsga2", "evolution"]
+GENERAL_PURPOSE = ["random", "random-filled", "tpe", "nsga2", "evolution"]
 
 
 @pytest.mark.parametrize("name", GENERAL_PURPOSE)

@@ -1,6 +1,9 @@
 """TPE conforms, and its study holds the policies evaluated and, unscored, the suggestions over the budget."""
 
+import inspect
+
 import pytest
+from optuna.samplers import TPESampler
 from optuna.trial import TrialState
 
 from searchers.random_search import RandomSearch
@@ -34,6 +37,16 @@ def hypervolume(problem: Problem, trials: list[Trial]) -> float:
 class TestTPE(SearcherConformance):
     def make(self, problem: Problem, seed: int) -> Searcher:
         return TPE(problem, seed)
+
+
+def test_defaults_are_those_of_optuna() -> None:
+    defaults = {name: parameter.default for name, parameter in inspect.signature(TPESampler).parameters.items()}
+    options = TPEOptions()
+    assert options.startup == defaults["n_startup_trials"]
+    assert options.candidates == defaults["n_ei_candidates"]
+    usual, ours = vars(TPESampler(seed=0)), vars(TPE(toy_problem(), 0).study.sampler)
+    plain = {name for name, value in usual.items() if isinstance(value, int | bool | type(None))}
+    assert {name: ours[name] for name in plain} == {name: usual[name] for name in plain}
 
 
 def test_suggestions_over_the_budget_are_told_as_violated_constraints_without_a_score() -> None:
