@@ -25,7 +25,6 @@ from suite.run.provenance import software
 from suite.run.rungs import NO_RUNGS, Halving, Rungs
 from suite.run.state import RunState
 
-
 _LOWERED = "{} holds a search of more {} than asked for; limits may be raised, not lowered: choose another directory"
 
 
