@@ -533,14 +533,14 @@ def test_a_search_taken_further_ends_as_one_that_never_stopped(tmp_path: Path) -
         loop.close()
         return load_run(directory)
 
-    straight = go(tmp_path / "straight", 120)
+    straight = go(tmp_path / "straight", 160)
     shorter = go(tmp_path / "further", 90)
-    further = go(tmp_path / "further", 120)
+    further = go(tmp_path / "further", 160)
     assert shorter.trials == further.trials[: len(shorter.trials)]
     found = [(trial.policy, trial.metrics) for trial in further.trials]
     assert found == [(trial.policy, trial.metrics) for trial in straight.trials]
     assert len(further.finals) > len(straight.finals)  # those of the shorter search come on top
-    assert (straight.forward_passes, len(straight.trials), len(straight.finals)) == (120, 80, 4)
+    assert (straight.forward_passes, len(straight.trials), len(straight.finals)) == (160, 120, 4)
     assert further.best is not None
     assert straight.best is not None
     assert further.best.policy == straight.best.policy
