@@ -50,7 +50,8 @@ class Promotion:
     """A second measurement of the best policies of a search, once it is over.
 
     Attributes:
-        finalists: How many different policies are measured again; a single candidate is not.
+        finalists: How many different policies are measured again, as far as limits allow (:func:`hold_back`); a single
+            candidate is not.
         fidelity: Of the second measurement.
         seed: Of the second measurement; another one than the search's, so that luck is not measured twice.
     """
