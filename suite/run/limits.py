@@ -69,8 +69,8 @@ def hold_back(limits: Limits, finalists: int, passes: int) -> tuple[Limits, int]
     """Keep part of the limits for second measurements.
 
     A search may spend its limit but for what all finalists cost at most; where the limit is so small that this leaves less
-    than they cost, the search comes first and the finalists have the rest. What the search is left with therefore never
-    falls as the limit rises.
+    than they cost, the search comes first and the finalists have the rest. With four finalists, 64 evaluations are 60 and 4,
+    and 6 are 4 and 2. What the search is left with never falls as the limit rises, so a finished search can be extended.
 
     Args:
         limits: Of search and second measurements together.
