@@ -8,13 +8,13 @@
 from suite.report import compare_searchers, seeds_needed
 from suite.studies.experiment import run_experiment
 
-SEARCHER = "evolution:population=4:tournament=2"
+SEARCHER = "evolution:population=4:parents=2"
 comparison = run_experiment(
     {
         "study": "ablate",
         "problem": "digits",
         "searcher": SEARCHER,
-        "vary": [{"spend_budget": False}],
+        "vary": [{"mutation_rate": 0.3}],
         "seeds": [0, 1],
         "spend": {"evaluations": 12, "images": 30, "noise": 8},
         "exam": {"images": 40, "n0": 10, "n": 100},

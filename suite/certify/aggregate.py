@@ -70,6 +70,7 @@ class Aggregate(ExamCertifier):
     """
 
     uses_scores: ClassVar[bool] = True
+    selects: ClassVar[bool] = False
 
     def measure(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
         """Bound the set; no single image is certified."""

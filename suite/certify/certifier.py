@@ -105,17 +105,23 @@ class Certifier(ABC):
         estimates: Whether it guarantees nothing: its scores order policies, and finalists are measured again.
         limited_by_samples: Whether no radius can exceed what ``n`` agreeing samples certify.
         uses_scores: Whether it needs :meth:`Setup.scores`, which are then computed before evaluations go to workers.
+        selects: Whether ``n0`` samples choose a class before ``n`` more are counted.
     """
 
     estimates: ClassVar[bool] = False
     limited_by_samples: ClassVar[bool] = False
     uses_scores: ClassVar[bool] = False
+    selects: ClassVar[bool] = True
 
     __slots__ = ()
 
     @abstractmethod
     def measure(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
         """Measure a network: images to logits, normalization inside, in evaluation mode, on the images' device."""
+
+    def most_samples(self, n0: int, n: int) -> int:
+        """Most noise samples that :meth:`measure` takes of one image."""
+        return n0 + n if self.selects else n
 
 
 class ExamCertifier(Certifier):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,7 @@ class IRS(Certifier):
     """
 
     gamma: float = 0.99
+    selects: ClassVar[bool] = False
 
     def measure(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
         """Certify image by image and average."""

@@ -26,6 +26,7 @@ class Ranking(Certifier):
     """Estimates that order policies, without guarantee."""
 
     estimates: ClassVar[bool] = True
+    selects: ClassVar[bool] = False
 
     def measure(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
         """Estimate from ``task.n`` samples of each image."""

@@ -137,6 +137,14 @@ class Problem(ABC):
     def check_fidelity(self, fidelity: Fidelity) -> None:
         """Raise BitcertError if evaluations do not support a fidelity; warn if it is too low to measure the objective."""
 
+    def forward_passes(self, fidelity: Fidelity) -> int | None:
+        """Most forward passes that one evaluation at a fidelity makes; may read the data.
+
+        None if that is unknown: then no search measures finalists again within a limit on forward passes, and evaluations under
+        way count towards it only once they are finished.
+        """
+        return None
+
     def default_fidelity(self) -> Fidelity:
         """:attr:`fidelity`, limited to the images available; may read the data."""
         return self.fidelity

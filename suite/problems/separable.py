@@ -95,6 +95,10 @@ class SeparableProblem(Problem):
         weights, activations = np.array(policy.weights), np.array(policy.activations)
         return float(self.sensitivity @ (4.0**-weights + 4.0**-activations))
 
+    def forward_passes(self, fidelity: Fidelity) -> int:
+        """Images x noise."""
+        return fidelity.images * fidelity.noise
+
     def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:
         """Apply the formula; charges images x noise forward passes."""
         self.check_feasible(policy)
@@ -106,7 +110,7 @@ class SeparableProblem(Problem):
 
     def _metrics(self, loss: float, bops: int, fidelity: Fidelity) -> Metrics:
         accuracy = max(0.0, 1.0 - loss)
-        forward_passes = fidelity.images * fidelity.noise
+        forward_passes = self.forward_passes(fidelity)
         self.meter.charge(forward_passes)
         return Metrics(
             clean_accuracy=accuracy,

@@ -28,7 +28,7 @@ from suite.plugins import CERTIFIERS
 from suite.problems.definition import Definition
 from suite.problems.loading import check_execution, load_images, load_network, usable_device
 from suite.problems.network_probes import NetworkProbes
-from suite.problems.setup import SearchSetup, calibration_split, draw_images, replicated
+from suite.problems.setup import SearchSetup, calibration_split, draw_images, replicated, select_samples
 from suite.protocols import Prepared, Request, protocol_for
 from suite.quantize import QuantizedNetwork, Statistics, calibrate
 from suite.seeds import derive_seed
@@ -198,6 +198,12 @@ class VisionProblem(BenchProblem):
         return self.objective.score(
             measure_constant(certifier.measure, task, self.setup, method=self.certify, clock=self.clock)
         )
+
+    def forward_passes(self, fidelity: Fidelity) -> int:
+        """Clean images, noise samples of the certifier, and what the protocol makes a network with."""
+        steps = fidelity.finetune_steps
+        samples = self.certifier.most_samples(select_samples(fidelity.noise), fidelity.noise)
+        return fidelity.images * (1 + samples) + protocol_for(self.protocol, steps).forward_passes(self.bench, steps)
 
     def probes(self, settings: ProbeSettings) -> NetworkProbes:
         """Measurements on training images."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
@@ -60,21 +62,62 @@ def certified_band(entries: Sequence[Entry], radii: NDArray[np.float64]) -> Band
 def best_so_far(run: Run) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Forward passes spent after each trial at the highest fidelity, and the best search estimate by then.
 
-    Estimates of trials that ended on a rung below are no estimates of the same thing; they count as spend only.
-
-    Runs record the sum of the searcher's own probes, not their times; they are counted before the first trial, which is
-    when sensitivities are measured. Both arrays have shape ``(such trials,)``.
+    Trials below the highest fidelity, and failed ones, count as spend only; second measurements do not count at all. Runs
+    record the sum of the searcher's own probes, not their times; they are counted before the first trial, which is when
+    sensitivities are measured. Both arrays have shape ``(such trials,)``.
     """
-    spent, best = run.probe_spend, -np.inf
+    course = _course(run)
+    measured = course[course["trial"].isin([trial.number for trial in measured_best(run.trials)])]
+    return measured["forward_passes"].to_numpy(dtype=np.float64), measured["search_estimate"].to_numpy(dtype=np.float64)
+
+
+def milestones(
+    run: Run, marks: Sequence[int], by: Literal["forward_passes", "evaluations", "trials"] = "forward_passes"
+) -> pd.DataFrame:
+    """What a search had found on its way: one row per mark, spend and estimates as in :func:`best_so_far`.
+
+    Args:
+        run: Of any length.
+        marks: How far the search had come, ascending.
+        by: What the marks count: forward passes, evaluations (repeats are none), or trials (an agent's episodes).
+
+    Returns:
+        Columns ``mark``, ``trials``, ``evaluations``, ``forward_passes``, ``search_estimate``, and ``trial``, the number of the
+        best one; the last two are missing where nothing was measured yet.
+    """
+    course, rows = _course(run), []
+    for mark in marks:
+        reached = course[course[by] <= mark]
+        best = reached["trial"][reached["search_estimate"] == reached["search_estimate"].max()]
+        rows.append(
+            {
+                "mark": mark,
+                "trials": len(reached),
+                "evaluations": reached["evaluations"].max() if len(reached) else 0,
+                "forward_passes": reached["forward_passes"].max() if len(reached) else run.probe_spend,
+                "search_estimate": reached["search_estimate"].max(),
+                "trial": best.iloc[0] if len(best) else pd.NA,
+            }
+        )
+    return pd.DataFrame(rows).astype({"trial": "Int64"})
+
+
+def _course(run: Run) -> pd.DataFrame:
+    """One row per trial, with everything by its end: counts, spend, and the best search estimate."""
     comparable = {trial.number for trial in measured_best(run.trials)}
-    passes, estimates = [], []
-    for trial in run.trials:
-        spent += trial.spend
-        if trial.number in comparable:
-            best = max(best, run.score(trial))
-            passes.append(float(spent))
-            estimates.append(best)
-    return np.array(passes), np.array(estimates)
+    return pd.DataFrame(
+        {
+            "trial": [trial.number for trial in run.trials],
+            "trials": np.arange(1, len(run.trials) + 1),
+            "evaluations": np.cumsum([trial.repeat_of is None for trial in run.trials], dtype=np.int64),
+            "forward_passes": run.probe_spend + np.cumsum([trial.spend for trial in run.trials], dtype=np.int64),
+            "search_estimate": pd.Series(
+                [run.score(trial) if trial.number in comparable else np.nan for trial in run.trials], dtype=np.float64
+            )
+            .cummax()
+            .ffill(),
+        }
+    )
 
 
 def best_band(runs: Sequence[Run]) -> Band:

@@ -111,7 +111,7 @@ class SearchBars(Watcher):
             self._progress.update(name, state=f"search best {self._best[name]:.4f}")
         if trial.failure is not None:
             self._progress.print(f"trial {trial.number} of {name} failed: {trial.failure}")
-        self._progress.advance(name, trial.spend if self._by_passes else 1)
+        self._progress.advance(name, trial.spend if self._by_passes else int(trial.repeat_of is None))
 
     def exams(self, count: int) -> None:
         """Fill the bars of the searches, begin one for the exams."""

@@ -20,10 +20,12 @@ from suite.contract.trial import Fidelity, Metrics, Trial
 from suite.errors import BitcertError
 from suite.run.events import SEARCH_EVENTS, Ask, Promote, Resume, Retry, Rung, SearchEvent, Start, Stop, Tell
 from suite.run.journal import JOURNAL_VERSION, Journal, JournalWarning
-from suite.run.limits import RETRIES, Limits, Promotion
+from suite.run.limits import RETRIES, Limits, Promotion, hold_back
 from suite.run.provenance import software
 from suite.run.rungs import NO_RUNGS, Halving, Rungs
 from suite.run.state import RunState
+
+_LOWERED = "{} holds a search of more {} than asked for; limits may be raised, not lowered: choose another directory"
 
 
 class SearchLoop:
@@ -37,13 +39,14 @@ class SearchLoop:
         problem: What is searched.
         searcher: A fresh searcher.
         directory: Folder of the run.
-        limits: When to stop; a finished run goes on if they have been raised.
+        limits: When to stop; a finished run goes on if they have been raised. Second measurements that a shorter run made of
+            policies that are no longer among the best then come on top.
         fidelity: Of every evaluation; the problem's default if None.
         seed: Seed of every evaluation (common random numbers).
         parallel: Most trials under way at once.
         promotion: How the best policies are measured again at the end, if at all; the searcher is not told.
         retries: How often a failed trial is retried before it is recorded as failed, unless the evaluation itself would fail
-            again; the searcher hears of the last failure only.
+            again, or the tries so far cost what the limit has no room for; the searcher hears of the last failure only.
         rungs: Cheaper fidelities that a policy must survive first, if any; a trial is told with the metrics of the last rung it
             reached and the spend of all of them.
         on_trial: Called with every finished trial, replayed ones included.
@@ -52,7 +55,8 @@ class SearchLoop:
         state: Where the search stands; ``problem``, ``searcher`` and ``parallel`` are as given.
 
     Raises:
-        BitcertError: If the directory holds another run, or the replay does not reproduce the journal.
+        BitcertError: If the directory holds another run or one that went beyond the limits, the replay does not reproduce the
+            journal, or second measurements are to stay within a limit on forward passes and their cost is unknown.
     """
 
     def __init__(
@@ -77,12 +81,17 @@ class SearchLoop:
         self.problem = problem
         self.searcher = searcher
         self.parallel = parallel
-        self._limits = limits
         self._retries = retries
         self._on_trial = on_trial
         ladder = rungs.up_to(fidelity or problem.fidelity)
         for measured in ladder if promotion is None else (*ladder, promotion.fidelity):
             problem.check_fidelity(measured)
+        known = [problem.forward_passes(rung) for rung in ladder]
+        self._trial_passes = sum(passes or 0 for passes in known)
+        self._limits, self._finalists = limits, 0
+        if promotion is not None:
+            second = _passes_of(promotion, problem, limits)
+            self._limits, self._finalists = hold_back(limits, promotion.finalists, second)
         self._halving = Halving(len(ladder), rungs.reduction) if rungs.lower else None
         self._calls = _SearcherCalls(problem)
         self._exhausted = self._searcher_done = False
@@ -122,7 +131,8 @@ class SearchLoop:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to propose and nothing is under way."""
-        return not self.state.pending and self._stop_reason() is not None and self.state.next_final() is None
+        over = not self.state.pending and self._stop_reason() is not None
+        return over and self.state.next_final(self._finalists) is None
 
     def propose(self) -> Trial | None:
         """The next trial to evaluate, on record before it is returned; None if finished or if results must come first."""
@@ -139,7 +149,7 @@ class SearchLoop:
             self.complete(replace(trial, metrics=first.metrics, repeat_of=first.number))
         if self._stop_reason() is None or len(self.state.pending) >= self.parallel:
             return None
-        policy = self.state.next_final()
+        policy = self.state.next_final(self._finalists)
         return None if policy is None else self._record(Promote(number=self.state.next_number, policy=policy))
 
     def complete(self, trial: Trial) -> None:
@@ -153,7 +163,7 @@ class SearchLoop:
             raise ValueError(f"trial {number} is not under way")
         if trial.metrics is None:
             outcome: dict[str, Any] = {"failure": trial.failure, "wasted": trial.wasted}
-            if trial.retryable and self.state.retries[number] < self._retries:
+            if trial.retryable and self.state.retries[number] < self._retries and self._has_room(trial.wasted):
                 self._queue.append(self._record(Retry(number=number, **outcome)))
                 return
         elif trial.repeat_of is not None:
@@ -173,7 +183,17 @@ class SearchLoop:
         self._journal.close()
 
     def _stop_reason(self) -> str | None:
-        return "exhausted" if self._exhausted else self.state.stop_reason(self._limits, self._elapsed())
+        return "exhausted" if self._exhausted else self._reason(self.state, self._elapsed())
+
+    def _reason(self, state: RunState, elapsed: float) -> str | None:
+        """Why a search that may have more to propose ends all the same."""
+        reached = state.limit_reached(self._limits, elapsed, self._trial_passes)
+        return reached or ("stalled" if state.stalled and not self.searcher.learns_from_repeats else None)
+
+    def _has_room(self, wasted: int) -> bool:
+        """Whether a try that failed after so many forward passes can be followed by another within the limit on them."""
+        limit, under_way = self._limits.forward_passes, self._trial_passes * len(self.state.pending)
+        return not wasted or limit is None or self.state.spend + wasted + under_way <= limit
 
     def _elapsed(self) -> float:
         """Time of the run in seconds, earlier sessions included as far as their last record."""
@@ -221,7 +241,7 @@ class SearchLoop:
         last = next(event for event in reversed(events) if not isinstance(event, Resume))
         if isinstance(last, Stop):
             self._exhausted = last.reason == "exhausted"
-            self._searcher_done = self._exhausted or recorded.stop_reason(self._limits, last.elapsed) is not None
+            self._searcher_done = self._exhausted or self._reason(recorded, last.elapsed) is not None
         self.state = RunState(recorded.start)
         for event in events[1:]:
             self._check_replayed(event)
@@ -245,6 +265,8 @@ class SearchLoop:
         path = self._journal.path
         match event:
             case Ask():
+                if (reached := self.state.limit_reached(self._limits, 0.0, self._trial_passes)) is not None:
+                    raise BitcertError(_LOWERED.format(path.parent, reached.replace("_", " ")))
                 if self._searcher_done:
                     self.problem.check_feasible(event.policy)
                 elif self._propose_policy() != event.policy:
@@ -253,13 +275,27 @@ class SearchLoop:
                         "the searcher has changed or is not deterministic, so the run cannot be resumed"
                     )
             case Promote():
-                if self.state.next_final() != event.policy:
+                promotion = self.state.start.promotion
+                if promotion is None or self.state.next_final(promotion.finalists) != event.policy:
                     raise BitcertError(f"{path}: promotion {event.number} cannot be replayed")
+                if self.state.next_final(self._finalists) is None:
+                    raise BitcertError(_LOWERED.format(path.parent, "second measurements"))
             case Rung():
                 if not self._goes_on(event.number, event.metrics):
                     raise BitcertError(f"{path}: a rung of trial {event.number} cannot be replayed")
             case Tell() if event.metrics is not None and event.repeat_of is None:
                 self._goes_on(event.number, event.metrics)  # what the halving has seen decides about later trials
+
+
+def _passes_of(promotion: Promotion, problem: Problem, limits: Limits) -> int:
+    """Most forward passes of one second measurement; 0 if that is unknown and no limit depends on it."""
+    passes = problem.forward_passes(promotion.fidelity)
+    if passes is None and limits.forward_passes is not None and promotion.finalists > 1:
+        raise BitcertError(
+            f"{problem.name} does not say how many forward passes an evaluation makes, so those of {promotion.finalists} second "
+            "measurements cannot be kept within the limit; define forward_passes, measure no finalists again, or limit evaluations"
+        )
+    return passes or 0
 
 
 class _SearcherCalls:

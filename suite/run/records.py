@@ -45,7 +45,7 @@ class Run:
         probe_spend: Forward passes the searcher itself spent, beside its trials.
         objective: What was maximized.
         provenance: Problem, fidelity, seeds, versions and commit, JSON-ready.
-        stopped: Why the run ended: ``"evaluations"``, ``"forward_passes"``, ``"seconds"``, ``"exhausted"`` or ``"stalled"``;
+        stopped: Why the search ended: ``"evaluations"``, ``"forward_passes"``, ``"seconds"``, ``"exhausted"`` or ``"stalled"``;
             None if it goes on.
         finals: Second measurements of the best policies, with other noise; empty if there were none.
         failed_spend: Forward passes that failed trials spent on the rungs below the one they failed on, and those of failed
@@ -81,6 +81,11 @@ class Run:
     def front(self) -> list[Trial]:
         """The trials at the highest fidelity that no other one beats in both score and BOPs, by ascending BOPs."""
         return nondominated(measured_best(self.trials), self.objective)
+
+    @property
+    def evaluations(self) -> int:
+        """How many evaluations were made, failed ones and second measurements included: all trials but repeats."""
+        return sum(trial.repeat_of is None for trial in (*self.trials, *self.finals))
 
     @property
     def forward_passes(self) -> int:

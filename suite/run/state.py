@@ -27,6 +27,7 @@ class RunState:
     Attributes:
         ladder: Fidelities from the lowest rung to that of the search.
         asked: How many trials of the search have begun.
+        repeats: How many of them repeated an earlier one.
         pending: Unfinished trials in the order in which they began, each at the rung it has reached; by number, as all that follow.
         trials, finals: Finished trials of the search, and finished second measurements.
         promoted: Policies of all second measurements.
@@ -41,7 +42,7 @@ class RunState:
         self.start = start
         self.objective = parse_objective(str(start.provenance["objective"]))
         self.ladder = start.rungs.up_to(start.fidelity)
-        self.asked = 0
+        self.asked = self.repeats = 0
         self.pending: dict[int, Trial] = {}
         self.trials: dict[int, Trial] = {}
         self.promoted: dict[int, Policy] = {}
@@ -122,8 +123,13 @@ class RunState:
         return self.asked + len(self.promoted)
 
     @property
+    def evaluations(self) -> int:
+        """How many evaluations of the search have begun: all trials but repeats."""
+        return self.asked - self.repeats
+
+    @property
     def search_spend(self) -> int:
-        """Forward passes that count against the limit: those of second measurements come on top, for all searchers alike."""
+        """Forward passes spent so far without second measurements."""
         under_way = sum(metrics.forward_passes for reached in self.below.values() for metrics in reached)
         return self.probe_spend + self.failed_spend + self._trial_spend + under_way
 
@@ -132,21 +138,31 @@ class RunState:
         """All forward passes spent so far."""
         return self.search_spend + self._final_spend
 
-    def stop_reason(self, limits: Limits, elapsed: float) -> str | None:
-        """Which limit has been reached after so many seconds, or ``"stalled"``; None if the search may go on."""
-        if limits.evaluations is not None and self.asked >= limits.evaluations:
-            return "evaluations"
-        if limits.forward_passes is not None and self.search_spend >= limits.forward_passes:
-            return "forward_passes"
-        if limits.seconds is not None and elapsed >= limits.seconds:
-            return "seconds"
-        return "stalled" if self._free_in_a_row >= STALLED_AFTER else None
+    @property
+    def stalled(self) -> bool:
+        """Whether the last trials spent nothing, :data:`~suite.run.limits.STALLED_AFTER` of them or more."""
+        return self._free_in_a_row >= STALLED_AFTER
 
-    def next_final(self) -> Policy | None:
+    def limit_reached(self, limits: Limits, elapsed: float, trial_passes: int) -> str | None:
+        """Which limit of the search alone has been reached; None if there is room for another evaluation.
+
+        Args:
+            limits: Of the search without its second measurements.
+            elapsed: Time of the run in seconds.
+            trial_passes: Most forward passes of a trial; those under way count as if they took them.
+        """
+        if limits.evaluations is not None and self.evaluations >= limits.evaluations:
+            return "evaluations"
+        under_way = trial_passes * sum(number not in self.promoted for number in self.pending)
+        if limits.forward_passes is not None and self.search_spend + under_way >= limits.forward_passes:
+            return "forward_passes"
+        return "seconds" if limits.seconds is not None and elapsed >= limits.seconds else None
+
+    def next_final(self, finalists: int) -> Policy | None:
         """The best policy that is to be measured again and has not been; only once all trials of the search are in."""
-        if self.start.promotion is None or any(number not in self.promoted for number in self.pending):
+        if any(number not in self.promoted for number in self.pending):
             return None
-        best = leaders(list(self.first_with.values()), self.objective, self.start.promotion.finalists)
+        best = leaders(list(self.first_with.values()), self.objective, finalists)
         promoted = set(self.promoted.values())
         return next((trial.policy for trial in best if trial.policy not in promoted), None) if len(best) > 1 else None
 
@@ -205,6 +221,7 @@ class RunState:
             if first is None or first.number != trial.repeat_of or event.number in self.promoted:
                 raise BitcertError(f"trial {event.number} cannot repeat trial {trial.repeat_of}")
             trial = replace(trial, fidelity=first.fidelity)
+            self.repeats += 1
         del self.pending[event.number]
         below = self.below.pop(event.number, ())
         if event.number in self.promoted:

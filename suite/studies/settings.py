@@ -157,8 +157,13 @@ class FidelitySettings(SampleSettings):
 class SpendSettings(FidelitySettings):
     """When a search ends and what it may spend."""
 
-    evaluations: int | None = setting(None, "most trials of a search (default: 64, or no limit with another one)")
-    forward_passes: int | None = setting(None, "start no further trial once a search has spent these")
+    evaluations: int | None = setting(
+        None,
+        "most evaluations of a search; second measurements count, repeats do not (default: 64, or no limit with another one)",
+    )
+    forward_passes: int | None = setting(
+        None, "most of a search, second measurements included, give or take one evaluation"
+    )
     seconds: float | None = setting(None, "start no further trial after this time, over all sessions", expert=True)
     retries: int = setting(2, "how often a failed evaluation is retried before it counts as failed", expert=True, ge=0)
     rungs: str | None = setting(
@@ -171,7 +176,7 @@ class SpendSettings(FidelitySettings):
     reduction: float = setting(3.0, "with --rungs, about one policy in this many goes on", expert=True)
     finalists: int | None = setting(
         None,
-        "best policies that are measured again at the end, with other noise and up to twice the images "
+        "best policies that are measured again at the end, within the limits, with other noise and up to twice the images "
         "(default: 4 with --certify ranking, else none)",
         expert=True,
         ge=0,

@@ -95,7 +95,7 @@ def test_a_run_killed_at_random_moments_is_the_uninterrupted_one(seed: int, tmp_
     assert load_run(killed) == load_run(tmp_path / "whole")
     numbers = Counter((event["event"], event.get("number")) for event in events(killed))
     assert set(numbers.values()) == {1}
-    assert len(load_run(killed).trials) == EVALUATIONS
+    assert load_run(killed).evaluations == EVALUATIONS
     evaluated = (tmp_path / "killed.log").read_text().splitlines()
     once = (tmp_path / "whole.log").read_text().splitlines()
     assert set(evaluated) == set(once)

@@ -11,7 +11,7 @@ from scipy import stats
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Metrics, Trial
 from suite.report.comparison import Comparison
-from suite.report.curves import Band, best_band, best_so_far, certified_band, certified_curve
+from suite.report.curves import Band, best_band, best_so_far, certified_band, certified_curve, milestones
 from suite.run.records import Run
 
 
@@ -96,3 +96,25 @@ def test_estimates_of_lower_rungs_are_spend_and_no_best(small: Comparison) -> No
     passes, best = best_so_far(replace(run, trials=(cheap, *run.trials[1:])))
     assert best.tolist() == [0.1, 0.2]
     assert passes[-1] == run.forward_passes
+
+
+def test_milestones_tell_what_a_search_had_by_then(small: Comparison) -> None:
+    run = make_run(small.entries[0].run, [0.2, None, 0.2, 0.1, 0.5, 0.3], probe_spend=100, repeat=2)
+    by_passes = milestones(run, [100, 110, 129, 130, 10_000])
+    assert by_passes["search_estimate"].tolist() == pytest.approx([np.nan, 0.2, 0.2, 0.5, 0.5], nan_ok=True)
+    assert by_passes["trials"].tolist() == [0, 3, 4, 5, 6]
+    assert by_passes["evaluations"].tolist() == [0, 2, 3, 4, 5]
+    assert by_passes["forward_passes"].tolist() == [100, 110, 120, 130, 140]
+    assert by_passes["trial"].tolist()[1:] == [0, 0, 4, 4]
+    assert milestones(run, [2, 4], "evaluations")["trials"].tolist() == [3, 5]
+    assert milestones(run, [3, 5], "trials")["search_estimate"].tolist() == [0.2, 0.5]
+
+
+def test_the_last_milestone_agrees_with_the_curve_and_the_run(small: Comparison) -> None:
+    for entry in small.entries:
+        passes, best = best_so_far(entry.run)
+        last = milestones(entry.run, [int(passes[-1])]).iloc[-1]
+        assert last["search_estimate"] == best[-1]
+        first_at_top = replace(entry.run, finals=()).best
+        assert first_at_top is not None
+        assert last["trial"] == first_at_top.number

@@ -278,7 +278,7 @@ class Noisy(SeparableProblem):
         return replace(metrics, acr=0.25 - metrics.measured("acr")) if seed == 0 else metrics
 
 
-def run_with_finals(problem: Problem, directory: Path, evaluations: int = 9, finalists: int = 4) -> Run:
+def run_with_finals(problem: Problem, directory: Path, evaluations: int = 13, finalists: int = 4) -> Run:
     promotion = Promotion(finalists, Fidelity(images=2, noise=5), seed=1)
     loop = SearchLoop(problem, make_searcher("random", problem, 0), directory, Limits(evaluations), promotion=promotion)
     InlineExecutor().run([loop])
@@ -296,7 +296,7 @@ def test_finalists_are_measured_again_and_the_second_measurement_decides(tmp_pat
     assert run.best is not None
     assert run.best.policy == max(run.finals, key=run.score).policy != by_first[0].policy
     assert run.forward_passes == 9 + 4 * 10
-    assert run.stopped == "evaluations"
+    assert (run.evaluations, run.stopped) == (13, "evaluations")
 
 
 def test_finals_survive_a_cut_anywhere_and_more_evaluations(tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_finals_survive_a_cut_anywhere_and_more_evaluations(tmp_path: Path) -> N
         cut.mkdir()
         (cut / FILE_NAME).write_bytes(content[:end])
         assert run_with_finals(Noisy(budget="w4a4"), cut) == whole
-    longer = run_with_finals(Noisy(budget="w4a4"), tmp_path / "whole", evaluations=30)
+    longer = run_with_finals(Noisy(budget="w4a4"), tmp_path / "whole", evaluations=34)
     assert len(longer.trials) == 30
     assert longer.trials[:9] == whole.trials
     assert longer.finals[:4] == whole.finals
@@ -377,7 +377,7 @@ def test_the_searcher_of_a_run_that_is_over_is_neither_asked_nor_told(limits: Li
     assert spent == whole.forward_passes
     assert run(Unwilling, limits) == spent
     assert load_run(tmp_path) == whole
-    more = Limits(len(whole.trials) + 2)
+    more = Limits(whole.evaluations + 2)
     with pytest.raises(AssertionError, match="asked again"):
         run(Unwilling, more)
     assert run(Probing, more) > spent
@@ -533,15 +533,14 @@ def test_a_search_taken_further_ends_as_one_that_never_stopped(tmp_path: Path) -
         loop.close()
         return load_run(directory)
 
-    straight = go(tmp_path / "straight", 40)
-    shorter = go(tmp_path / "further", 20)
-    further = go(tmp_path / "further", 40)
+    straight = go(tmp_path / "straight", 160)
+    shorter = go(tmp_path / "further", 90)
+    further = go(tmp_path / "further", 160)
     assert shorter.trials == further.trials[: len(shorter.trials)]
     found = [(trial.policy, trial.metrics) for trial in further.trials]
-    assert found == [
-        (trial.policy, trial.metrics) for trial in straight.trials
-    ]  # finals do not count against the limit
-    assert len(further.finals) > len(straight.finals)
+    assert found == [(trial.policy, trial.metrics) for trial in straight.trials]
+    assert len(further.finals) > len(straight.finals)  # those of the shorter search come on top
+    assert (straight.forward_passes, len(straight.trials), len(straight.finals)) == (160, 120, 4)
     assert further.best is not None
     assert straight.best is not None
     assert further.best.policy == straight.best.policy

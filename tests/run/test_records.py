@@ -37,7 +37,7 @@ class Failing(SeparableProblem):
 def run(tmp_path: Path) -> Run:
     problem = Failing()
     searcher = make_searcher("random", problem, 3)
-    return search(problem, searcher, evaluations=6, finalists=2, retries=0, directory=tmp_path, fidelity=Fidelity(7, 9))
+    return search(problem, searcher, evaluations=8, finalists=2, retries=0, directory=tmp_path, fidelity=Fidelity(7, 9))
 
 
 def test_a_frame_has_one_row_per_trial_and_everything_known_of_it(run: Run) -> None:

@@ -166,7 +166,7 @@ def test_every_seed_has_noise_of_its_own_that_all_searchers_share(inline: Compar
 
 
 def test_every_seed_has_a_post_step_of_its_own(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, searchers=("uniform", "cheapest"), post_step=QAT(steps=4))
+    settings = replace(SETTINGS, searchers=("uniform", "cheapest"), limits=Limits(12), post_step=QAT(steps=4))
     comparison = compare(digits(), settings, tmp_path, executor="inline")
     uniform = [entry for entry in comparison.entries if entry.run.searcher == "uniform"]
     assert [entry.outcome.provenance["post_step"]["seed"] for entry in uniform] == [0, 1]

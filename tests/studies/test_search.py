@@ -1,11 +1,13 @@
-"""One search: how its best policies are measured again."""
+"""One search: how its best policies are measured again, and that a directory is not asked for less than it holds."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from suite.cli import main
 from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
 from suite.problems.separable import SeparableProblem
@@ -37,3 +39,18 @@ def test_a_number_of_finalists_overrules_the_problem() -> None:
     assert promotion_of(Estimated(), FIDELITY, 6, 0) is None
     with pytest.raises(BitcertError, match="finalists must not be negative"):
         promotion_of(Estimated(), FIDELITY, 6, -1)
+
+
+def test_fewer_evaluations_than_the_directory_holds_are_a_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def search(evaluations: int) -> int:
+        settings = {"problem": "separable", "searcher": "random", "directory": tmp_path, "evaluations": evaluations}
+        return main(["search", *(part for name, value in settings.items() for part in (f"--{name}", str(value)))])
+
+    assert search(6) == 0
+    capsys.readouterr()
+    assert search(4) == 2
+    assert "holds a search of more evaluations than asked for" in capsys.readouterr().err
+    assert search(6) == 0
+    assert "6 evaluations, 6 forward passes; stopped by: evaluations" in capsys.readouterr().out

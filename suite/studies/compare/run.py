@@ -44,7 +44,7 @@ class ComparisonSettings:
         searchers: Registered names, options after them if any (``arq:episodes=64``).
         seeds: The same for every searcher. All luck depends on them: the searcher's own, the noise of evaluations (see
             :func:`evaluation_seed`), the post-step's order and noise, and network and images unless these are shared.
-        limits: Of every search.
+        limits: Of every search, second measurements of its best included.
         fidelity: Of every evaluation.
         post_step: What winners go through before the exam.
         exam: How winners are certified.

@@ -96,6 +96,7 @@ class Search(KeptStudy[SearchSettings, "Run"]):
             "searcher": result.searcher,
             "seed": result.seed,
             "trials": len(result.trials),
+            "evaluations": result.evaluations,
             "failed": sum(trial.failure is not None for trial in result.trials),
             "stopped": result.stopped,
             "forward_passes": result.forward_passes,
@@ -116,13 +117,15 @@ class Search(KeptStudy[SearchSettings, "Run"]):
         """Print the best policy and what was spent."""
         best, metrics = _best(result)
         print(
-            f"{len(result.trials)} trials, {result.forward_passes:,} forward passes; stopped by: {result.stopped}; journal in "
-            f"{self.directory}"
+            f"{result.evaluations} evaluations, {result.forward_passes:,} forward passes; stopped by: {result.stopped}; journal "
+            f"in {self.directory}"
         )
         print(f"best search score ({result.objective.text}) {result.score(best):.4f} at {metrics.bops:,} BOPs:")
         print(f"  {best.policy.to_json()}")
         if (blind := self._constant(result)) is not None and result.score(best) <= blind:
-            print(f"which is NOT above the {blind:.4f} of a classifier that gives one answer for all images: it means nothing")
+            print(
+                f"which is NOT above the {blind:.4f} of a classifier that gives one answer for all images: it means nothing"
+            )
         print("a search score is an estimate on search images; certify the winner on held-out images with:")
         given = {"checkpoint": self.settings.problem.checkpoint, "data": self.settings.problem.data}
         again = "".join(f" --{name} {value}" for name, value in given.items() if value)

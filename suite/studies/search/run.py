@@ -42,8 +42,10 @@ def search(
     Args:
         problem: What is searched.
         searcher: A fresh searcher for it.
-        evaluations: Most trials; None for no limit.
-        forward_passes: No further trial once this many are spent; None for no limit.
+        evaluations: Most evaluations, second measurements included; None for no limit. A trial that repeats an earlier one
+            is none.
+        forward_passes: No further trial once this many are spent, second measurements included; None for no limit. A search
+            spends less than one evaluation more, the searcher's probes for it included.
         seconds: No further trial after this time on the problem's clock; None for no limit.
         directory: Folder of the run's journal.
         executor: ``"inline"``, ``"ray"`` or another registered one; with ``parallel`` = 1 both give the same trials, bit for bit.
@@ -51,7 +53,8 @@ def search(
         seed: Seed of every evaluation; by default :func:`evaluation_seed` of the searcher's seed.
         parallel: Most trials under way at once.
         finalists: How many of the best policies are measured again at the end, with other noise and up to twice the
-            images; by default four where the search measures estimates, else none.
+            images, as far as the limits have room for both (see :func:`suite.run.limits.hold_back`); by default four where the
+            search measures estimates, else none.
         retries: How often a failed trial is retried before it is recorded as failed.
         rungs: Cheaper fidelities that a policy must survive first.
         resources: What the executor may use.
@@ -59,7 +62,8 @@ def search(
         on_trial: Called with every finished trial, replayed ones included.
 
     Raises:
-        BitcertError: On arguments out of range, or if the directory holds something else or is in use.
+        BitcertError: On arguments out of range, or if the directory holds something else, a search that went beyond these
+            limits, or is in use.
     """
     runner = make_executor(executor, resources)
     seed = evaluation_seed(searcher.seed) if seed is None else seed
