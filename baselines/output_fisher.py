@@ -36,7 +36,7 @@ class PairPrediction(Prediction):
         return float(
             sum(
                 self.pairs[layer, column(policy.precisions[layer].weight), column(policy.precisions[layer].activation)]
-                for layer in self.free
+                for layer in _free(self.space)
             )
         )
 
@@ -81,7 +81,7 @@ def best_of_pairs(problem: Problem, prediction: PairPrediction) -> Policy:
     Raises:
         BitcertError: If a predicted loss is not finite; the error names the layer and its bits.
     """
-    space, cost, free, precisions = problem.space, problem.budget.cost, prediction.free, _precisions(problem.space)
+    space, cost, free, precisions = problem.space, problem.budget.cost, _free(problem.space), _precisions(problem.space)
     rows, columns = zip(*_options(space), strict=True)
     lowest, names = cheapest(space), [space.layers[layer].name for layer in free]
     fixed = problem.cost(lowest) - sum(cost.of_layer(space.layers[layer], lowest.precisions[layer]) for layer in free)
@@ -98,6 +98,11 @@ def best_of_pairs(problem: Problem, prediction: PairPrediction) -> Policy:
     for layer, choice in zip(free, found.choice, strict=True):
         chosen[layer] = precisions[choice]
     return Policy(tuple(chosen))
+
+
+def _free(space: SearchSpace) -> list[int]:
+    """Positions of the layers that are not pinned."""
+    return [position for position, layer in enumerate(space.layers) if layer.name not in space.pinned]
 
 
 def _options(space: SearchSpace) -> list[tuple[int, int]]:
