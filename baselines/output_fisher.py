@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.planned import ProbedOptions, ProbedSearcher
-from baselines.prediction import Prediction
+from baselines.prediction import Prediction, free_layers
 from baselines.program import assign
 from suite.contract.cost import cheapest
 from suite.contract.problem import Problem
@@ -36,7 +36,7 @@ class PairPrediction(Prediction):
         return float(
             sum(
                 self.pairs[layer, column(policy.precisions[layer].weight), column(policy.precisions[layer].activation)]
-                for layer in _free(self.space)
+                for layer in free_layers(self.space)
             )
         )
 
@@ -81,7 +81,12 @@ def best_of_pairs(problem: Problem, prediction: PairPrediction) -> Policy:
     Raises:
         BitcertError: If a predicted loss is not finite; the error names the layer and its bits.
     """
-    space, cost, free, precisions = problem.space, problem.budget.cost, _free(problem.space), _precisions(problem.space)
+    space, cost, free, precisions = (
+        problem.space,
+        problem.budget.cost,
+        free_layers(problem.space),
+        _precisions(problem.space),
+    )
     rows, columns = zip(*_options(space), strict=True)
     lowest, names = cheapest(space), [space.layers[layer].name for layer in free]
     fixed = problem.cost(lowest) - sum(cost.of_layer(space.layers[layer], lowest.precisions[layer]) for layer in free)
@@ -98,11 +103,6 @@ def best_of_pairs(problem: Problem, prediction: PairPrediction) -> Policy:
     for layer, choice in zip(free, found.choice, strict=True):
         chosen[layer] = precisions[choice]
     return Policy(tuple(chosen))
-
-
-def _free(space: SearchSpace) -> list[int]:
-    """Positions of the layers that are not pinned."""
-    return [position for position, layer in enumerate(space.layers) if layer.name not in space.pinned]
 
 
 def _options(space: SearchSpace) -> list[tuple[int, int]]:

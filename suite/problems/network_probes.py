@@ -68,7 +68,7 @@ class NetworkProbes(Probes):
 
     def first_order(self, policy: Policy) -> NDArray[np.float64]:
         """First-order terms of the loss at a quantized network; three forward passes per row, and recalibration."""
-        self._bench.meter.charge(GRADIENT_PASSES * self._settings.rows + self._bench.recalibration_passes)
+        self._bench.meter.charge(GRADIENT_PASSES * self._settings.rows + self._bench.statistics_passes())
         with self._bench.fixed_threads():
             return first_order_terms(self._bench, self._batches, policy)
 

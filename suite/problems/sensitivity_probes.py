@@ -45,8 +45,8 @@ def first_order_terms(bench: Workbench, batches: Batches, policy: Policy) -> NDA
     Batch norms are recalibrated if those of the problem are. The gradient passes quantizers straight through.
     """
     network = TrainableNetwork(bench.network, bench.space.layers, policy, bench.calibration, "lsq").eval()
-    if bench.recalibrate:
-        recalibrate_batch_norm(network, bench.calibration_batches)
+    if bench.statistics.recalibrate:
+        recalibrate_batch_norm(network, bench.statistics_batches)
     rows = sum(len(inputs) for inputs, _ in batches)
     found = np.zeros((2, len(bench.space.layers)))
     by_weights: dict[int, Tensor] = {}
