@@ -7,6 +7,7 @@ interval at all.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -74,7 +75,7 @@ def paired_by_seed(rng: np.random.Generator, spreads: Array, post_steps: int) ->
 
 def items_by_replicate(rng: np.random.Generator, items: int, replicates: int, reliability: float) -> Array:
     """Scores whose means over replicates have that reliability; a replicate adds something to all items alike."""
-    spread = np.sqrt(reliability / (1 - reliability) / replicates)
+    spread = math.sqrt(reliability / (1 - reliability) / replicates)
     noise = rng.normal(size=(items, replicates)) + rng.normal(size=replicates)
     return spread * rng.normal(size=(items, 1)) + noise
 

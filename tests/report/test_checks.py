@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from suite.contract.objective import parse_objective
 from suite.contract.space import Policy
 from suite.errors import BitcertError
 from suite.report.comparison import Comparison, check_comparison
+from suite.report.intervals import compare_outcomes
 from suite.run.records import Entry, Outcome, Run
 
 
@@ -72,3 +74,39 @@ def test_exam_that_stands_apart_is_refused(
 ) -> None:
     with pytest.raises(BitcertError, match=message):
         check_comparison(change_outcome(small, change))
+
+
+def test_exams_at_different_radii_are_refused(small: Comparison) -> None:
+    """A network certified at some radii only seems to beat itself where they lie closer together."""
+
+    def certify(outcome: Outcome, radii: tuple[float, ...]) -> Outcome:
+        exact = outcome.certificates
+        certificates = replace(exact, radius=np.array([max(r for r in radii if r <= found) for found in exact.radius]))
+        metrics = replace(
+            outcome.metrics,
+            acr=certificates.acr(outcome.labels),
+            certified_accuracy=certificates.certified_accuracy(outcome.labels, radii),
+            method="sequential",
+        )
+        return replace(outcome, metrics=metrics, certificates=certificates)
+
+    fine, coarse = (
+        certify(small.entries[0].outcome, radii) for radii in (tuple(np.arange(0, 1, 0.125)), (0.0, 0.25, 0.5))
+    )
+    assert fine.metrics.measured("acr") > coarse.metrics.measured("acr") + 0.02
+    message = "different radii: 0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875 and 0, 0.25, 0.5; repeat one"
+    with pytest.raises(BitcertError, match=message):
+        compare_outcomes(fine, coarse, parse_objective("acr"))
+    entries = tuple(replace(entry, outcome=certify(entry.outcome, (0.0, 0.25))) for entry in small.entries)
+    sequential = replace(small, entries=entries, reference=certify(small.reference, (0.0, 0.25)))
+    check_comparison(sequential)
+    with pytest.raises(BitcertError, match="different radii"):
+        check_comparison(replace(sequential, reference=certify(small.reference, (0.0, 0.25, 0.5))))
+
+
+def test_exams_by_different_options_of_a_certifier_are_refused(small: Comparison) -> None:
+    def refute(outcome: Outcome) -> Outcome:
+        return replace(outcome, metrics=replace(outcome.metrics, method="fixed:option=1"))
+
+    with pytest.raises(BitcertError, match="different methods: fixed:option=1 and fixed"):
+        check_comparison(change_outcome(small, refute))

@@ -12,6 +12,7 @@ from suite.certify import SetCertificate
 from suite.contract.objective import parse_objective
 from suite.contract.trial import Trial
 from suite.report.comparison import Comparison
+from suite.report.intervals import crossed_interval
 from suite.report.layout import leaderboard_table
 from suite.report.ranking import leaderboard
 from suite.run.records import Entry, Outcome, Run
@@ -198,3 +199,73 @@ def test_what_the_exam_was_is_said() -> None:
     )
     assert "to choose settings by" in leaderboard_table(chosen).notes[0]
     assert "searched after 100 steps of finetuning" in leaderboard_table(chosen).title
+
+
+def test_main_interval_is_over_seeds_and_images(small: Comparison, small_board: pd.DataFrame) -> None:
+    rows, found = by_name(small_board), small.by_searcher()
+    for name, entries in found.items():
+        expected = crossed_interval([entry.outcome.scores for entry in entries])
+        assert (rows[name]["low"], rows[name]["high"]) == (expected.low, expected.high)
+    assert rows["random"]["high"] - rows["random"]["low"] > rows["random"]["image_high"] - rows["random"]["image_low"]
+    for end in ("low", "high"):  # no seed changes the uniform policy
+        assert rows["uniform"][end] == pytest.approx(rows["uniform"][f"image_{end}"])
+    assert rows["float"]["low"] == rows["float"]["image_low"]
+    cell = f"{rows['tpe']['low']:.3f}..{rows['tpe']['high']:.3f}"
+    assert cell in leaderboard_table(small_board).to_markdown()
+
+
+def test_every_row_has_the_paired_interval_of_its_difference(large: Comparison, large_board: pd.DataFrame) -> None:
+    rows, found = by_name(large_board), large.by_searcher()
+    for name, entries in found.items():
+        if name == "random":
+            assert np.isnan(rows[name]["difference_low"])
+            continue
+        pairs = zip(entries, found["random"], strict=True)
+        expected = crossed_interval([one.outcome.scores - other.outcome.scores for one, other in pairs], paired=True)
+        assert (rows[name]["difference_low"], rows[name]["difference_high"]) == (expected.low, expected.high)
+        assert expected.low < rows[name]["difference"] < expected.high
+    wide = rows["tpe"]["high"] - rows["tpe"]["low"]
+    assert (
+        rows["tpe"]["difference_high"] - rows["tpe"]["difference_low"] < wide
+    )  # pairs cancel the difficulty of images
+
+
+def test_differences_of_unequal_seeds_are_paired_before_they_have_an_interval(large: Comparison) -> None:
+    """Seeds in another order, and one that only one searcher has, change nothing."""
+    entries = [entry for entry in large.entries if entry.run.searcher in ("random", "tpe")]
+    shuffled = [entry for entry in reversed(entries) if (entry.run.searcher, entry.run.seed) != ("random", 3)]
+    fewer = [entry for entry in entries if entry.run.seed != 3]
+    rows, expected = (
+        by_name(leaderboard(replace(large, entries=tuple(chosen))))["tpe"] for chosen in (shuffled, fewer)
+    )
+    assert rows["seeds_paired"] == expected["seeds_paired"] == 9
+    for column in ("difference", "difference_low", "difference_high"):
+        assert rows[column] == pytest.approx(expected[column])
+
+
+def test_single_seeds_have_no_interval_over_seeds() -> None:
+    row = by_name(leaderboard(fabricate(("random", "tpe"), 1, layers=4, images=40, evaluations=4)))["tpe"]
+    assert row[["low", "high", "difference_low"]].isna().all()
+    assert row["image_low"] < row["score"] < row["image_high"]
+
+
+def test_rows_at_the_level_of_a_constant_classifier_are_listed_without_a_rank() -> None:
+    comparison = make_comparison({"random": [0.3, 0.1], "tpe": [0.5, 0.6], "cheapest": [0.1, 0.1]}, reference=0.6)
+
+    def with_constant(constant: float) -> pd.DataFrame:
+        entries = [replace(entry, outcome=replace(entry.outcome, constant=constant)) for entry in comparison.entries]
+        return leaderboard(replace(comparison, entries=tuple(entries)))
+
+    frame = with_constant(0.2)
+    assert list(frame["searcher"]) == ["tpe", "random", "cheapest", "float"]
+    assert list(frame["rank"].fillna(0)) == [1, 0, 0, 0]  # random is at the constant's score, cheapest below it
+    assert list(frame["constant"].iloc[:3]) == [0.2] * 3
+    table = leaderboard_table(frame)
+    assert [row[1] for row in table.cells] == ["tpe‡", "random°§", "cheapest°§", "float"]
+    assert "§ not above the score of the best constant classifier (0.2000), and not ranked." in table.notes
+    assert r"random\textdegree{}\S{}" in table.to_latex()
+    without = leaderboard(comparison)
+    assert list(without["rank"].fillna(0)) == [1, 2, 3, 0]
+    assert without["constant"].isna().all()
+    assert "§" not in leaderboard_table(without).to_markdown()
+    assert list(with_constant(0.05)["rank"].fillna(0)) == [1, 2, 3, 0]

@@ -145,7 +145,10 @@ def test_leaderboard_says_how_reliable_it_is_and_what_correlation_it_lets_one_se
     rng = np.random.default_rng(6)
 
     def rescored(comparison: Comparison) -> Comparison:
-        entries = [replace(entry, before=rng.choice(comparison.entries).outcome) for entry in comparison.entries]
+        entries = [
+            replace(entry, before=comparison.entries[rng.integers(len(comparison.entries))].outcome)
+            for entry in comparison.entries
+        ]
         return replace(comparison, entries=tuple(entries))
 
     with_before = rescored(large)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from benchmarks.coverage import SKEWED, TESTS
 from suite.errors import BitcertError
 from suite.report.comparison import Comparison
 from suite.report.statistics import (
@@ -72,6 +74,19 @@ def test_false_alarms_are_as_rare_as_computed() -> None:
     size = 2 * np.floor(0.05 * 2**seeds / 2) / 2**seeds  # 12 of 256 sign patterns
     # A test of exactly that size fails this in two of a million repetitions.
     assert stats.binom.ppf(1e-6, repetitions, size) <= alarms <= stats.binom.isf(1e-6, repetitions, size)
+
+
+@pytest.mark.parametrize("differences", ["exponential", "beta(8, 1)"])
+def test_false_alarms_of_skewed_differences_are_as_many_as_the_docstring_says(differences: str) -> None:
+    """Means are equal, the searchers are not: more than 5 %, fewer than 10 %, and no more than Student's t has."""
+    rng, draw, repetitions = np.random.default_rng(5), partial(SKEWED[differences], seeds=10), 1_000
+    samples = [draw(rng) for _ in range(repetitions)]
+    alarms, of_student = (
+        sum(test(values) <= 0.05 for values in samples) for test in (sign_flip_p_value, TESTS["Student's t"])
+    )
+    # A test of level 0.05 passes the first bound once in a hundred times, one of level 0.1 fails the second once in a million.
+    assert stats.binom.isf(1e-2, repetitions, 0.05) < alarms <= stats.binom.isf(1e-6, repetitions, 0.1)
+    assert alarms <= of_student
 
 
 def test_one_false_alarm_among_all_searchers_is_rare() -> None:

@@ -18,7 +18,7 @@ from rich.console import Console
 from suite.report.table import NOTHING, Column, Table, count, duration, integer, magnitude, number, span, to_records
 from suite.report.write import to_json
 
-HOSTILE = "|*_`~[](){}<>&#%$^\\\"'!:;+-=—±≥°†‡Δ↓\n aB1_"
+HOSTILE = "|*_`~[](){}<>&#%$^\\\"'!:;+-=—±≥°†‡§Δ↓\n aB1_"
 """What means something in a format, or is escaped in one."""
 
 texts = st.text(HOSTILE, min_size=1, max_size=12)
@@ -33,6 +33,7 @@ LATEX_SIGNS = {
     r"\textdegree{}": "°",
     r"\textdagger{}": "†",
     r"\textdaggerdbl{}": "‡",
+    r"\S{}": "§",
     r"\ldots{}": "…",
     r"$\pm$": "±",
     r"$\geq$": "≥",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 from suite.errors import BitcertError
 from suite.report.comparison import Comparison
 from suite.report.layout import leaderboard_table
+from suite.report.statistics import ranking_reliability
 from suite.report.write import SCHEMA_VERSION, render_page, to_json, write_report
 from tests.report.fabricated import fabricate
 
@@ -78,6 +79,10 @@ def test_json_is_strict_and_carries_provenance_and_every_seed(compact: Compariso
     assert content["schema_version"] == SCHEMA_VERSION
     assert content["provenance"] == json.loads(json.dumps(compact.provenance))
     assert [row["searcher"] for row in content["leaderboard"]][-1] == "float"
+    reliability = ranking_reliability(compact)
+    assert content["reliability"]["images"] == reliability.images
+    assert content["reliability"]["after"] == asdict(reliability.after)
+    assert content["reliability"]["before"] is None
     assert len(content["rows"]) == len(compact.entries) + 1
     assert content["rows"][-1]["seed"] is None
     assert type(content["rows"][0]["seed"]) is int
@@ -122,6 +127,11 @@ def test_unknown_values_become_null() -> None:
         {"a": 1, "b": None, "c": None},
         {"a": None, "b": 0.5, "c": "x"},
     ]
+
+
+def test_unknown_numbers_become_null_at_any_depth() -> None:
+    content = {"a": {"b": float("nan"), "c": (1.5, float("nan")), "d": [{"e": float("nan")}]}}
+    assert json.loads(to_json(content))["a"] == {"b": None, "c": [1.5, None], "d": [{"e": None}]}
 
 
 def test_unsound_comparison_writes_nothing(compact: Comparison, tmp_path: Path) -> None:
