@@ -82,6 +82,7 @@ class Comparison:
             probe_passes: The part of the spend that the searcher's own probes made.
             search_estimate: What the *search* measured for its winner: optimistic, since the winner was chosen by it.
             exam_score_before: The objective on the exam before the post-step; missing if there was none.
+            ``after NAME``: The same after another post-step, one column for each control.
             exam_score: The objective on the exam; exam_acr, exam_clean_accuracy and ``certified@r`` are its parts.
             bops, bops_share: Cost of the winner; its share of the float network's.
             policy, post_step: The winner as JSON; the finetuning before the exam.
@@ -173,6 +174,10 @@ def _check_averages(who: str, outcome: Outcome) -> None:
         raise BitcertError(f"the exam of {who} records ACR {given}, its certificates give {computed}; repeat the exam")
 
 
+AFTER = "after "
+"""What the columns of controls start with: ``after recalibrate``."""
+
+
 def certified_column(radius: float) -> str:
     """Name of the column of the certified accuracy at a radius."""
     return f"certified@{radius:g}"
@@ -210,6 +215,7 @@ def _describe_entry(entry: Entry, comparison: Comparison) -> dict[str, Any]:
         "search_seconds": search_seconds(run),
         "search_estimate": run.score(run.best),
         **({} if entry.before is None else {"exam_score_before": exam_score(entry.before, run.objective)}),
+        **{AFTER + name: exam_score(control, run.objective) for name, control in entry.controls.items()},
         **_describe_exam(outcome, outcome.metrics.bops, comparison),
         **flatten(run.provenance, "run."),
         **flatten(outcome.provenance, "exam."),

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from suite.contract.objective import parse_objective
-from suite.report.comparison import FLOAT
+from suite.report.comparison import AFTER, FLOAT
 from suite.report.ranking import LIMITS, NOT_COMPARED
 from suite.report.statistics import SIGNIFICANCE, RankingReliability, seeds_needed
 from suite.report.table import NOTHING, Column, Row, Table, count, duration, integer, magnitude, number, span
@@ -43,6 +43,7 @@ def _columns(frame: pd.DataFrame) -> list[Column]:
         Column("seeds", lambda row: integer(row["seeds"]), priority=9),
         Column("exam ACR" if score == "ACR" else "exam score", _score),
         *([Column("before", _number("score_before"), priority=1.5)] if tuned else []),
+        *(Column(name, _number(name), priority=1.6) for name in frame.columns if name.startswith(AFTER)),
         *([Column("set ACR ≥", _number("set_acr"), priority=1.2)] if bounded else []),
         Column("95 %", _interval("low", "high"), priority=2.5),
         Column("95 % images", _interval("image_low", "image_high"), priority=10),
@@ -74,6 +75,8 @@ def _notes(frame: pd.DataFrame) -> list[str]:
     ]
     if ranked["score_before"].notna().any():
         found.append("before: mean exam score of the same winners before the post-step.")
+    if any(name.startswith(AFTER) for name in frame.columns):
+        found.append("after NAME: mean exam score of the same winners after that post-step instead.")
     if "set_acr" in frame:
         found.append(
             "set ACR ≥: lower bound on the average certified radius of the exam images, one for the whole set instead of one for "

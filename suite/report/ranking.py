@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from suite.report.comparison import FLOAT, Comparison, certified_column, check_comparison, search_seconds, set_bounds
+from suite.report.comparison import (
+    AFTER,
+    FLOAT,
+    Comparison,
+    certified_column,
+    check_comparison,
+    search_seconds,
+    set_bounds,
+)
 from suite.report.exams import exam_score
 from suite.report.intervals import average
 from suite.report.statistics import (
@@ -36,6 +44,7 @@ def leaderboard(comparison: Comparison, against: str = "random") -> pd.DataFrame
         problem, budget, sigma, objective, post_step, exam_images: What was compared; ``score`` is the objective.
         score, score_sd, score_least, score_most: Exam score: mean, standard deviation and range over seeds.
         score_before: Mean exam score before the post-step; missing if there was none.
+        ``after NAME``: Mean exam score after another post-step, of the same winners; one column for each control.
         low, high: 95 % interval of ``score`` over seeds and exam images; missing for a single seed. Of the float network, which
             has no seeds, over images.
         image_low, image_high: 95 % interval of ``score`` over exam images, seeds held fixed.
@@ -99,6 +108,10 @@ def _describe(summary: Summary, entries: Sequence[Entry], comparison: Comparison
         "score_least": summary.least,
         "score_most": summary.most,
         "score_before": _mean(before or [float("nan")]),
+        **{
+            AFTER + name: _mean([exam_score(entry.controls[name], objective) for entry in entries])
+            for name in entries[0].controls
+        },
         "low": summary.crossed.low,
         "high": summary.crossed.high,
         "image_low": summary.images.low,

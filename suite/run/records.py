@@ -168,8 +168,16 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One search and the exam of its winner after the post-step, and ``before`` it; None if there was no post-step."""
+    """One search and the exams of its winner.
+
+    Attributes:
+        run: The search.
+        outcome: The exam after the post-step.
+        before: The exam before it; None if there was no post-step.
+        controls: Exams after other post-steps, by name.
+    """
 
     run: Run
     outcome: Outcome
     before: Outcome | None = None
+    controls: Mapping[str, Outcome] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from suite import plugins
-from suite.studies.model import Searchers, Seeds, keyed, setting
+from suite.studies.model import PostStepNames, Searchers, Seeds, keyed, setting
 from suite.studies.settings import HeldOutSettings, ProblemSettings, RayByDefault, SpendSettings, in_runs
 from suite.studies.study import ReportedSettings, ReportedStudy, check_against
 
@@ -37,6 +37,11 @@ class SearchesSettings(ReportedSettings):
         "'bitcert report'",
         metavar="K/N",
         expert=True,
+    )
+    controls: PostStepNames = setting(
+        (),
+        "other post-steps after each of which every winner is certified, too, such as plain,recalibrate",
+        metavar="A,B,...",
     )
     spend: SpendSettings = SpendSettings()
     exam: HeldOutSettings = HeldOutSettings()
@@ -108,6 +113,7 @@ class Searches(ReportedStudy[SearchesT, "Comparison | None"]):
             fidelity=fidelity,
             post_step=settings.exam.step(),
             exam=exam,
+            controls=settings.controls,
             finalists=settings.spend.finalists,
             rungs=settings.spend.ladder(fidelity),
             same_network=settings.same_network,

@@ -18,7 +18,7 @@ from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
 from suite.execute.executor import Resources, make_executor
 from suite.plugins import EXECUTORS, POST_STEPS
-from suite.protocols import NoPostStep, PostStep
+from suite.protocols import NoPostStep, PostStep, parse_post_step
 from suite.report.comparison import Comparison
 from suite.run.exam import ExamCase, exam_images, hold_exams
 from suite.run.folder import SettingsFile, check_same
@@ -48,6 +48,7 @@ class ComparisonSettings:
         fidelity: Of every evaluation.
         post_step: What winners go through before the exam.
         exam: How winners are certified.
+        controls: Other post-steps, after each of which every winner is certified, too.
         finalists: How many of each search's best policies are measured again before its winner is chosen; as for
             :func:`search`.
         rungs: Cheaper fidelities that a policy must survive first.
@@ -61,6 +62,7 @@ class ComparisonSettings:
     fidelity: Fidelity
     post_step: PostStep
     exam: ExamSettings
+    controls: tuple[str, ...] = ()
     finalists: int | None = None
     rungs: Rungs = NO_RUNGS
     same_network: bool = False
@@ -69,6 +71,8 @@ class ComparisonSettings:
         for name, values in (("searchers", self.searchers), ("seeds", self.seeds)):
             if not values or len(set(values)) < len(values):
                 raise BitcertError(f"a comparison needs one or more {name} without repetition, got {list(values)}")
+        for control in self.controls:
+            parse_post_step(control)
         check_finalists(self.finalists)
 
     def to_dict(self) -> dict[str, Any]:
@@ -177,7 +181,7 @@ def run_batch(
         _check_limits(CONTENTS.read(folder)["settings"]["limits"], settings.limits, folder)
     else:
         runner = make_executor(executor, resources)
-    CONTENTS.claim(folder, wanted, but=("limits", "searchers", "seeds"))  # more may be asked for
+    CONTENTS.claim(folder, wanted, but=("limits", "searchers", "seeds", "controls"))  # more may be asked for
     with ExitStack() as stack:
         loops = []
         for searcher in searchers:
@@ -240,10 +244,14 @@ def load_comparison(directory: str | Path, *others: str | Path) -> Comparison:
     for (name, seed), (folder, *_) in homes.items():
         run = load_run(_search_folder(folder, name, seed))
         replicate = run.provenance.get("replicate")
-        own = finetuned or replicate is not None
-        after, before = _exam_files(folder, _winner(run), seed, own=own, trains=trains)
+        own, winner = finetuned or replicate is not None, _winner(run)
+        after, before = _exam_files(folder, winner, seed, own=own, trains=trains)
         references[seed] = read_outcome(_float_file(folder, replicate))
-        entries.append(Entry(run, read_outcome(after), None if before is None else read_outcome(before)))
+        controls = {
+            control: read_outcome(_control_file(folder, winner, seed, control))
+            for control in content["settings"]["controls"]
+        }
+        entries.append(Entry(run, read_outcome(after), None if before is None else read_outcome(before), controls))
     return Comparison(
         directory=folders[0],
         entries=tuple(entries),
@@ -291,6 +299,10 @@ def _exam_files(folder: Path, winner: Policy, seed: int, *, own: bool, trains: b
     return _exam_file(folder, winner, f"-{seed}"), _exam_file(folder, winner, f"{untrained}-before")
 
 
+def _control_file(folder: Path, winner: Policy, seed: int, control: str) -> Path:
+    return _exam_file(folder, winner, f"-{seed}-{searcher_slug(control)}")
+
+
 def _exam_cases(
     folder: Path, settings: ComparisonSettings, winner: Policy, seed: int, replicate: int | None
 ) -> dict[Path, ExamCase]:
@@ -301,6 +313,9 @@ def _exam_cases(
     cases = {after: ExamCase(winner, step, seed, state, steps, replicate)}
     if before is not None:
         cases[before] = ExamCase(winner, NoPostStep(), seed, finetune_steps=steps, replicate=replicate)
+    for control in settings.controls:
+        file = _control_file(folder, winner, seed, control)
+        cases[file] = ExamCase(winner, parse_post_step(control), seed, finetune_steps=steps, replicate=replicate)
     return cases
 
 
