@@ -20,7 +20,6 @@ from torch.nn import functional
 from suite.data import ImageSplit
 from suite.errors import BitcertError
 from suite.networks import initialize, network_sha256
-from suite.seeds import derive_seed
 from suite.store import Store
 
 Report = Callable[[int, int, float, float], None]
@@ -176,7 +175,7 @@ def _train_epoch(
     """Run one epoch; return the mean loss and the accuracy on its noisy images."""
     device = next(network.parameters()).device
     order, noise, augmentation, own = (
-        torch.Generator().manual_seed(derive_seed(seed, epoch, stream)) for stream in _Stream
+        torch.Generator().manual_seed(_stream_seed(seed, epoch, stream)) for stream in _Stream
     )
     batch = min(settings.batch, len(split))
     steps = len(split) // batch
@@ -242,3 +241,8 @@ def torch_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _stream_seed(seed: int, epoch: int, stream: int) -> int:
+    """Seed of one stream in one epoch; the included checkpoints are reproducible as long as it stays as it is."""
+    return int(np.random.SeedSequence([seed, epoch, stream]).generate_state(1, np.uint64)[0] >> np.uint64(1))
