@@ -48,4 +48,4 @@ if __name__ == "__main__":
         "random": suite.make_searcher("random", problem, seed=0),
     }.items():
         run = suite.search(problem, searcher, evaluations=256, directory=f"runs/example-{name.replace(' ', '-')}")
-        print(f"{name}: ACR {run.score(run.best):.4f} after {len(run.trials)} evaluations")
+        print(f"{name}: ACR {run.score(run.best):.4f} after {run.evaluations} evaluations")
