@@ -97,7 +97,8 @@ class CLADO(ProbedSearcher[CLADOOptions]):
     out; here weights and inputs of a layer have equal bits, or any pair with ``tie_bits=false``. With 2, 4 and 8 bits for
     both its authors report that large errors are not captured well: predicted losses can turn out negative before the
     projection. The release solves the program by Gurobi in at most 120 seconds; here it is linearized and solved by HiGHS,
-    within a number of nodes rather than seconds, so that equal runs find equal policies.
+    within a number of nodes rather than seconds, so that equal runs find equal policies. Proposals after the first may hold
+    bits that were not measured, for which losses are interpolated.
 
     References:
         Deng, Sharify, Wang and Orshansky, Mixed-precision quantization for deep vision models with integer quadratic
@@ -105,6 +106,10 @@ class CLADO(ProbedSearcher[CLADOOptions]):
     """
 
     Options: ClassVar[type] = CLADOOptions
+
+    def __init__(self, problem: Problem, seed: int, options: CLADOOptions | None = None) -> None:
+        super().__init__(problem, seed, options)
+        self.moves = "tied" if self._options.tie_bits else "free"
 
     def _predict(self) -> QuadraticPrediction:
         space = self.problem.space

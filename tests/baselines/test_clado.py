@@ -16,7 +16,7 @@ from suite.errors import BitcertError
 from suite.problems import load_problem
 from suite.run.registry import make_searcher
 from suite.testing.searchers import SearcherConformance
-from suite.testing.toys import SPACES, feasible_policies, limits, problem_on, small_layers, toy_problem
+from suite.testing.toys import SPACES, drive, feasible_policies, limits, problem_on, small_layers, toy_problem
 
 
 class TestCLADO(SearcherConformance):
@@ -55,6 +55,14 @@ def test_the_best_tied_policy_of_the_formula_is_found(space: str) -> None:
     groups, choices = len(free_groups(problem.space)), len(problem.space.choices)
     probes = 1 + groups * choices + groups * (groups - 1) // 2 * choices**2
     assert problem.meter.forward_passes == probes * 128
+
+
+def test_all_policies_that_it_proposes_have_equal_bits_for_both_parts() -> None:
+    problem = toy_problem(seed=2)
+    searcher = CLADO(problem, 0)
+    proposed = [trial.policy for trial in drive(searcher, problem, 10)]
+    assert len(set(proposed)) == searcher._options.proposals
+    assert all(policy.weights == policy.activations for policy in proposed)
 
 
 @pytest.mark.parametrize("space", ["tied layers", "4 or 8 bits", "choices with gaps"])
@@ -193,4 +201,4 @@ def test_on_a_network_every_pair_is_measured() -> None:
     assert problem.is_feasible(policy)
     assert set(policy.precisions[1:-1]) <= {(2, 2), (4, 4)}
     probes = 1 + 8 * 2 + 28 * 4
-    assert problem.meter.forward_passes == probes * (4 + problem.bench.recalibration_passes)  # type: ignore[attr-defined]
+    assert problem.meter.forward_passes == probes * (4 + problem.bench.statistics_passes())  # type: ignore[attr-defined]

@@ -165,8 +165,8 @@ def quantized_by_hand(problem: VisionProblem, policy: Policy) -> tuple[nn.Module
             return through
 
         module.register_forward_pre_hook(see)
-    if problem.bench.recalibrate:
-        recalibrate_batch_norm(network, problem.bench.calibration_batches)
+    if problem.bench.statistics.recalibrate:
+        recalibrate_batch_norm(network, problem.bench.statistics_batches)
     seen.clear()
     return network, leaves, seen
 
@@ -195,13 +195,10 @@ def test_first_order_terms_of_the_last_layer_agree_with_finite_differences(probl
     weights[-1] = activations[-1] = 2
     name, calibration = problem.space.layers[-1].name, problem.bench.calibration
     linear: Any = problem.network.get_submodule(name)
-    seen: list[torch.Tensor] = []
-    handle = linear.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].detach().double()))
-    problem.network(inputs)
-    handle.remove()
-    step, grid = calibration.activation_step(name, 2), activation_grid(2, calibration.inputs[name].signed)
-    values, weight = quantize(seen[0], step, grid), calibration.quantized_weight(name, 2).double()
-    bias, tiny = linear.bias.detach().double(), 1e-4
+    network, _, seen = quantized_by_hand(problem, Policy.from_bits(weights, activations))
+    network(inputs)
+    change, values = seen[-1][0].double(), seen[-1][1].detach().double()
+    weight, bias, tiny = calibration.quantized_weight(name, 2).double(), linear.bias.detach().double(), 1e-4
 
     def loss(values: torch.Tensor, weight: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
         return nn.functional.cross_entropy(values @ weight.T + bias, labels, reduction=reduction)
@@ -217,7 +214,7 @@ def test_first_order_terms_of_the_last_layer_agree_with_finite_differences(probl
         ends = [loss(values + sign * moved, weight, "none") for sign in (1, -1)]
         by_values[:, column] = (ends[0] - ends[1]) / (2 * tiny * len(values))
     found = problem.probes(SMALL).first_order(Policy.from_bits(weights, activations))
-    changes = calibration.weights[name].double() - weight, seen[0] - values
+    changes = calibration.weights[name].double() - weight, change
     expected = [float((by_weight * changes[0]).abs().sum()), float((by_values * changes[1]).abs().sum())]
     assert found[:, -1] == pytest.approx(expected, rel=1e-3)
 
@@ -308,22 +305,24 @@ def test_output_changes_are_weighted_by_the_squared_gradients_of_each_row(proble
 
 def test_every_measurement_is_charged() -> None:
     problem = digits()
-    probes = problem.probes(SMALL)
+    probes, meter = problem.probes(SMALL), problem.meter
+    recalibration = problem.bench.statistics_passes()
     for count in (1, 2):
         probes.measure(float_policy(problem))
-        assert problem.meter.forward_passes == count * 36
+        assert meter.forward_passes == count * (36 + recalibration)
+    before = meter.forward_passes
     probes.perturbations("weight")
-    assert problem.meter.forward_passes == 72
+    assert meter.forward_passes == before
     probes.perturbations("activation")
-    assert problem.meter.forward_passes == 108
-    problem.probes(ProbeSettings(images=12, noise=0)).measure(float_policy(problem))
-    assert problem.meter.forward_passes == 120
-    probes.first_order(problem.space.uniform(3))
-    assert problem.meter.forward_passes == 120 + 3 * 36
+    assert meter.forward_passes == before + 36
     probes.squared_gradients()
-    assert problem.meter.forward_passes == 120 + 6 * 36
+    assert meter.forward_passes == before + 4 * 36
     probes.output_changes([Precision(2, 2), Precision(3, 3)])
-    assert problem.meter.forward_passes == 120 + 11 * 36
+    assert meter.forward_passes == before + 9 * 36
+    probes.first_order(problem.space.uniform(3))
+    assert meter.forward_passes == before + 12 * 36 + recalibration
+    problem.probes(ProbeSettings(images=12, noise=0)).measure(float_policy(problem))
+    assert meter.forward_passes == before + 12 * 36 + 12 + 2 * recalibration
 
 
 def test_backward_passes_leave_the_network_as_it_was() -> None:

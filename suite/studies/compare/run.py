@@ -33,7 +33,7 @@ from suite.run.state import load_run
 from suite.run.watcher import Watcher
 from suite.studies.search.run import check_finalists, evaluation_seed, promotion_of
 
-CONTENTS = SettingsFile("comparison.json", "comparison")
+CONTENTS = SettingsFile("comparison.json", "comparison", version=3)
 
 
 @dataclass(frozen=True, slots=True)
