@@ -22,7 +22,8 @@ class DeltaLoss(ProbedSearcher[ProbedOptions]):
     Three things differ from the release. It chooses among a few formats of weights and inputs together, by dynamic
     programming with a beam; here weights and inputs are chosen separately, and the integer program is exact. It adds up
     absolute values batch by batch, and averages those of inputs alone, so that its sum depends on the number of batches;
-    here the gradient by the weights is that of all images, and inputs count on average. Its layers are those of language models, whose head it treats apart.
+    here the gradient by the weights is that of all images, and inputs count on average. Its layers are those of language
+    models, whose head it treats apart.
 
     References:
         AutoRound, ``auto_scheme/delta_loss.py``, https://github.com/intel/auto-round; Cheng et al., Optimize weight rounding
