@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from suite.certify.exam import ExamSettings
-from suite.contract.objective import Objective, parse_objective
 from suite.contract.cost import largest_uniform
+from suite.contract.objective import Objective, parse_objective
 from suite.contract.problem import Problem
 from suite.contract.searcher import Exhausted
 from suite.contract.space import Policy
