@@ -178,5 +178,5 @@ def test_on_a_network_the_sensitivities_are_measured_once_and_charged() -> None:
     assert problem.meter.forward_passes == 0
     policies = [searcher.ask() for _ in range(3)]
     assert all(problem.is_feasible(policy) for policy in policies)
-    recalibration = problem.bench.recalibration_passes  # type: ignore[attr-defined]
+    recalibration = problem.bench.statistics_passes()  # type: ignore[attr-defined]
     assert problem.meter.forward_passes == (1 + 8) * (8 + recalibration)

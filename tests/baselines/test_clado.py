@@ -193,4 +193,4 @@ def test_on_a_network_every_pair_is_measured() -> None:
     assert problem.is_feasible(policy)
     assert set(policy.precisions[1:-1]) <= {(2, 2), (4, 4)}
     probes = 1 + 8 * 2 + 28 * 4
-    assert problem.meter.forward_passes == probes * (4 + problem.bench.recalibration_passes)  # type: ignore[attr-defined]
+    assert problem.meter.forward_passes == probes * (4 + problem.bench.statistics_passes())  # type: ignore[attr-defined]

@@ -40,7 +40,7 @@ def test_on_a_network_every_bit_width_costs_a_backward_pass_and_fewer_bits_lose_
     problem = load_problem("digits", budget="w3a3")
     searcher = DeltaLoss(problem, 1, ProbedOptions(images=20, noise=2))
     assert problem.is_feasible(searcher.ask())
-    recalibration = problem.bench.recalibration_passes  # type: ignore[attr-defined]
+    recalibration = problem.bench.statistics_passes()  # type: ignore[attr-defined]
     assert problem.meter.forward_passes == 7 * (3 * 40 + recalibration)
     prediction = searcher.prediction
     for losses in (prediction.weights[1:-1], prediction.activations[1:-1]):
