@@ -173,7 +173,9 @@ def test_every_seed_has_noise_of_its_own_that_all_searchers_share(inline: Compar
 
 
 def test_every_seed_has_a_post_step_of_its_own(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, searchers=("uniform", "cheapest"), limits=Limits(12), post_step=QAT(steps=4), same_network=True)
+    settings = replace(
+        SETTINGS, searchers=("uniform", "cheapest"), limits=Limits(12), post_step=QAT(steps=4), same_network=True
+    )
     comparison = compare(digits(), settings, tmp_path, executor="inline")
     uniform = [entry for entry in comparison.entries if entry.run.searcher == "uniform"]
     assert [entry.outcome.provenance["post_step"]["seed"] for entry in uniform] == [0, 1]
@@ -195,10 +197,9 @@ def test_what_was_searched_finetuned_is_examined_finetuned(tmp_path: Path) -> No
     np.testing.assert_array_equal(entry.outcome.scores, tuned.scores)
     plain = examine(problem, policy, exam=settings.exam)
     assert plain.scores.tolist() != tuned.scores.tolist()
-    assert (
-        entry.outcome.metrics.forward_passes - (plain.metrics.forward_passes - problem.definition.statistics_images)
-        == problem.bench.finetuning.forward_passes(20)
-    )
+    assert entry.outcome.metrics.forward_passes - (
+        plain.metrics.forward_passes - problem.definition.statistics_images
+    ) == problem.bench.finetuning.forward_passes(20)
     again = replace(settings, post_step=QAT(steps=4))
     (other,) = compare(digits(), again, tmp_path / "qat", executor="inline").entries
     assert other.before is not None
