@@ -199,8 +199,12 @@ def _minimize(
     """Return the share of each column that minimizes the loss, or None if nothing is feasible."""
     objective = loss / (loss.max() or 1.0) * LOSS_SCALE
     integrality = np.full(len(loss), int(integral))
-    with _silence():
-        result = milp(objective, integrality=integrality, constraints=constraints, options={"mip_rel_gap": 0.0})
+    for presolve in (True, False):  # with coefficients that differ by 1e11, HiGHS may give up after its presolve
+        options = {"mip_rel_gap": 0.0, "presolve": presolve}
+        with _silence():
+            result = milp(objective, integrality=integrality, constraints=constraints, options=options)
+        if result.status in (0, 2):
+            break
     if result.status == 2:
         return None
     if result.status != 0:

@@ -10,7 +10,7 @@ import numpy as np
 
 from baselines.planned import ProbedOptions, ProbedSearcher
 from baselines.prediction import Prediction, best_policy, greedy_policy
-from suite.contract.cost import cheapest
+from suite.contract.cost import cheapest, largest_uniform
 from suite.contract.probes import Probes, Quality
 from suite.contract.problem import Problem
 from suite.contract.space import FLOAT_BITS, Policy
@@ -99,7 +99,7 @@ def measure_losses(problem: Problem, probes: Probes, around: str, lost: Callable
     layers = len(space.layers)
     centre = Policy.from_bits([FLOAT_BITS] * layers, [FLOAT_BITS] * layers)
     if around == "budget":
-        centre = problem.largest_uniform() or cheapest(space)
+        centre = largest_uniform(space, problem.budget) or cheapest(space)
     bits = np.array([centre.weights, centre.activations])
     losses = np.zeros((2, layers, len(space.choices)))
     least = lost(probes.measure(centre))

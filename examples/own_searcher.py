@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 import suite
-from suite.contract.cost import enforce_budget, random_feasible
+from suite.contract.cost import random_feasible, repair
 
 
 class HillClimbing(suite.Searcher):
@@ -28,7 +28,7 @@ class HillClimbing(suite.Searcher):
         vector = space.encode(self._best[1])
         redrawn = self._rng.integers(len(vector), size=2)
         vector[redrawn] = self._rng.integers(len(space.choices), size=2)
-        return enforce_budget(space, space.decode(vector), budget)
+        return repair(space, space.decode(vector), budget, self._rng)
 
     def tell(self, trial: suite.Trial) -> None:
         if trial.metrics is not None:

@@ -130,6 +130,7 @@ class _Execution(nn.Module):
     def __init__(self, network: QuantizedNetwork, policy: Policy) -> None:
         super().__init__()
         self.network, self._policy = network, policy
+        self.training = network.training
 
     def forward(self, images: Tensor) -> Tensor:
         if self.network.policy != self._policy:

@@ -153,12 +153,12 @@ def test_compare_examine_and_report_end_to_end(tmp_path: Path, capsys: pytest.Ca
 
 def test_a_variant_overrides_an_option_of_the_searcher_it_varies() -> None:
     settings = Ablate.Settings.model_validate(
-        {"searcher": "evolution:population=4:tournament=2", "vary": ["tournament=3", "rate=0.2:population=8"]}
+        {"searcher": "evolution:population=4:parents=2", "vary": ["parents=3", "mutation_rate=0.2:population=8"]}
     )
     assert Ablate(settings).searchers() == (
-        "evolution:population=4:tournament=2",
-        "evolution:population=4:tournament=3",
-        "evolution:tournament=2:rate=0.2:population=8",
+        "evolution:population=4:parents=2",
+        "evolution:population=4:parents=3",
+        "evolution:parents=2:mutation_rate=0.2:population=8",
     )
 
 

@@ -213,6 +213,12 @@ def _pinned(space: SearchSpace, cost: Cost) -> int:
     return sum(cost.of_layer(layer, space.pinned[layer.name]) for layer in space.layers if layer.name in space.pinned)
 
 
+def largest_uniform(space: SearchSpace, budget: Budget) -> Policy | None:
+    """The uniform policy within the budget that has the most bits; None if none is."""
+    feasible = [policy for bits in space.choices if budget.allows(space, policy := space.uniform(bits))]
+    return feasible[-1] if feasible else None
+
+
 def enforce_budget(space: SearchSpace, policy: Policy, budget: Budget) -> Policy:
     """Lower a policy until it is within the budget: HAQ's budget wall, which is part of its agent's environment.
 

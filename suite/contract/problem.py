@@ -68,6 +68,7 @@ class Problem(ABC):
         radii: Radii at which certified accuracy is reported, ascending.
         seed: Root seed of noise and calibration.
         fidelity: The fidelity a search uses unless told otherwise.
+        estimates: Whether evaluations are estimates only, so that a search measures its best policies again by default.
         meter: Forward passes charged so far.
         clock: Times evaluations and limits.
     """
@@ -80,6 +81,7 @@ class Problem(ABC):
     radii: tuple[float, ...]
     seed: int
     fidelity: Fidelity
+    estimates: bool = False
     meter: Meter
     clock: Clock = WallClock()
 
@@ -94,11 +96,6 @@ class Problem(ABC):
     def is_feasible(self, policy: Policy) -> bool:
         """Whether the policy belongs to the space and is within the budget."""
         return policy in self.space and self.budget.allows(self.space, policy)
-
-    def largest_uniform(self) -> Policy | None:
-        """The feasible uniform policy with the most bits; None if none is feasible."""
-        feasible = [policy for bits in self.space.choices if self.is_feasible(policy := self.space.uniform(bits))]
-        return feasible[-1] if feasible else None
 
     def check_feasible(self, policy: Policy) -> None:
         """Raise BitcertError if the policy is outside the space or over the budget."""
@@ -148,11 +145,6 @@ class Problem(ABC):
     def default_fidelity(self) -> Fidelity:
         """:attr:`fidelity`, limited to the images available; may read the data."""
         return self.fidelity
-
-    @property
-    def estimates(self) -> bool:
-        """Whether evaluations are estimates only, so that a search measures its best policies again by default."""
-        return False
 
     def second_look(self, fidelity: Fidelity) -> Fidelity:
         """The fidelity at which the best policies of a search are measured again, with other noise."""

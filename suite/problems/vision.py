@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from suite.certify import CertificationWarning, Certifier, NoiseStream, Task, largest_radius
 from suite.certify.bounds import check_alpha
 from suite.certify.sampling import noisy_batches
-from suite.contract.cost import float_bops, parse_budget
+from suite.contract.cost import float_bops, largest_uniform, parse_budget
 from suite.contract.objective import check_radii, parse_objective
 from suite.contract.probes import ProbeSettings
 from suite.contract.problem import Meter, Problem, check_seed, check_sigma
@@ -90,6 +90,7 @@ class VisionProblem(BenchProblem):
         self.alpha = alpha
         self.certify = certify
         self.certifier: Certifier = CERTIFIERS.make(certify)
+        self.estimates = self.certifier.estimates
         self.space = _space(definition)
         self.budget = parse_budget(definition.budget if budget is None else budget, self.space)
         for base in bases:
@@ -174,7 +175,7 @@ class VisionProblem(BenchProblem):
         return SearchSetup(
             self.bench,
             alpha=self.alpha,
-            bases=list(dict.fromkeys([None, self.largest_uniform(), *self.bases])),
+            bases=list(dict.fromkeys([None, largest_uniform(self.space, self.budget), *self.bases])),
             calibration_images=self.definition.calibration_images,
         )
 
@@ -212,11 +213,6 @@ class VisionProblem(BenchProblem):
     def default_fidelity(self) -> Fidelity:
         """The default, limited to the search split's images: a folder may be small."""
         return self._limited(self.fidelity, self.fidelity.images)
-
-    @property
-    def estimates(self) -> bool:
-        """Whether the search's certifier only estimates."""
-        return self.certifier.estimates
 
     def second_look(self, fidelity: Fidelity) -> Fidelity:
         """Up to twice the images, which buy more than noise samples."""

@@ -77,7 +77,8 @@ class Comparison:
         Columns:
             problem, budget, budget_bops, sigma, objective: What was searched; no ``budget_bops`` if another cost is limited.
             searcher, seed: Who searched; ``float`` and missing for the float network.
-            evaluations, failed, repeats: All trials; those that failed; those answered by an earlier trial at no spend.
+            evaluations: As they count towards the limit: trials that are no repeats, and second measurements of the best.
+            failed, repeats: Trials that failed; those answered by an earlier trial at no spend.
             forward_passes, search_seconds: Spend and time of the search, second measurements of the best included.
             probe_passes: The part of the spend that the searcher's own probes made.
             search_estimate: What the *search* measured for its winner: optimistic, since the winner was chosen by it.
@@ -207,7 +208,7 @@ def _describe_entry(entry: Entry, comparison: Comparison) -> dict[str, Any]:
         **_describe_problem(run.provenance, comparison),
         "searcher": run.searcher,
         "seed": run.seed,
-        "evaluations": len(run.trials),
+        "evaluations": run.evaluations,
         "failed": sum(trial.failure is not None for trial in run.trials),
         "repeats": sum(trial.repeat_of is not None for trial in run.trials),
         "forward_passes": run.forward_passes,

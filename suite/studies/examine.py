@@ -114,5 +114,5 @@ class Examine(Study[ExamineSettings, "Outcome"]):
         _, policy, problem = self.network
         empty, exam = plan_for(problem, ExecutorSettings()), self.settings.exam
         return add_exams(
-            empty, problem, exam, "exam", [exam.step()] if policy else [], before=False, reference=policy is None
+            empty, problem, exam, "exam", [exam.step()] if policy else [], before=False, references=int(policy is None)
         )

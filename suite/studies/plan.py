@@ -18,7 +18,7 @@ from suite.problems.vision import VisionProblem
 from suite.protocols import PostStep, protocol_for
 from suite.quantize import QuantizedNetwork, calibrate
 from suite.run.exam import exam_forward_passes
-from suite.run.limits import FINALISTS
+from suite.run.limits import FINALISTS, Limits, hold_back
 from suite.studies.settings import CertificateSettings, ExecutorSettings, ProblemSettings, SpendSettings
 from suite.train.base import torch_threads
 from suite.train.finetune import FinetuneSettings
@@ -84,14 +84,15 @@ def plan_searches(
     second = replace(fidelity, images=2 * fidelity.images)
     caps = []
     if limits.evaluations is not None:
-        caps.append(limits.evaluations * trial)
+        searched, again = hold_back(Limits(limits.evaluations), finalists, 0)
+        caps.append((searched.evaluations or 0) * trial + again * evaluation_passes(problem, second))
     if limits.forward_passes is not None:
-        caps.append(limits.forward_passes + (parallel or 1) * trial)
-    passes = min(caps) + finalists * evaluation_passes(problem, second) if caps else None
+        caps.append(limits.forward_passes + trial)
+    passes = min(caps) if caps else None
     return replace(
         plan_for(problem, executor, parallel),
         searches=searches,
-        evaluations=None if limits.evaluations is None else searches * (limits.evaluations + finalists),
+        evaluations=None if limits.evaluations is None else searches * limits.evaluations,
         passes={"search": None if passes is None else searches * passes},
         seconds=limits.seconds,
         notes=("probes of sensitivity methods and retries come on top",),
@@ -112,7 +113,7 @@ def add_exams(
     steps: Sequence[PostStep],
     *,
     before: bool = True,
-    reference: bool = True,
+    references: int = 1,
     finetune_steps: int = 0,
 ) -> Plan:
     """Add exams to a plan; reads the data if no number of images was given.
@@ -124,7 +125,7 @@ def add_exams(
         split: Images that judge.
         steps: The post-step before each exam.
         before: Whether there is another exam before each post-step.
-        reference: Whether the float network is examined, too.
+        references: How many float networks are examined, too.
         finetune_steps: Finetuning of policies that take no post-step.
     """
     images = settings.images
@@ -133,7 +134,7 @@ def add_exams(
         images = exam_forward_passes(problem, exam) // (exam.n0 + exam.n)
     trained = [step for step in steps if step.trains]
     plain = len(steps) if before else len(steps) - len(trained)
-    exams = plain + len(trained) + int(reference)
+    exams = plain + len(trained) + references
     passes = exams * images * (1 + settings.n0 + settings.n) + plain * _preparation(problem, finetune_steps)
     planned = replace(plan, passes={**plan.passes, "exam": passes})
     return add_post_steps(planned, trained) if trained else planned

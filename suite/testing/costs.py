@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from suite.contract.cost import Budget, Cost, cheapest, enforce_budget, random_feasible
+from suite.contract.cost import Budget, Cost, cheapest, enforce_budget, random_feasible, repair
 from suite.contract.space import Layer, Precision, SearchSpace
 from suite.testing.toys import SPACES, assert_feasible, problem_on
 
@@ -43,7 +43,7 @@ def random_spaces() -> Iterator[SearchSpace]:
 
 
 class CostConformance(ABC):
-    """Exact, monotone and additive, so that the wall, the sampler and the integer program hold it to the last unit."""
+    """Exact, monotone and additive, so that the wall, the repair, the sampler and the integer program hold it to the last unit."""
 
     @abstractmethod
     def make(self) -> Cost:
@@ -78,7 +78,7 @@ class CostConformance(ABC):
             assert cost.total(space, cheapest(space)) <= cost.total(space, policy)
 
     @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-    def test_the_wall_and_the_sampler_stay_within_a_budget(self, share: float) -> None:
+    def test_the_wall_the_repair_and_the_sampler_stay_within_a_budget(self, share: float) -> None:
         cost, rng = self.make(), np.random.default_rng(2)
         for space in random_spaces():
             problem = problem_on(space, 10**30)
@@ -86,7 +86,10 @@ class CostConformance(ABC):
             problem.budget = Budget(least + int(share * (most - least)), "", cost)
             for _ in range(3):
                 policy = space.random(rng)
-                lowered = enforce_budget(space, policy, problem.budget)
-                assert_feasible(problem, lowered)
-                assert lowered == policy or not problem.is_feasible(policy)
+                for lowered in (
+                    enforce_budget(space, policy, problem.budget),
+                    repair(space, policy, problem.budget, rng),
+                ):
+                    assert_feasible(problem, lowered)
+                    assert lowered == policy or not problem.is_feasible(policy)
                 assert_feasible(problem, random_feasible(space, problem.budget, rng))

@@ -75,6 +75,8 @@ class ProblemConformance(ABC):
             metrics = problem.evaluate(policy, fidelity)
             assert metrics.forward_passes > 0
             assert problem.meter.forward_passes == times * metrics.forward_passes
+        most = problem.forward_passes(fidelity)
+        assert most is None or metrics.forward_passes <= most, "forward_passes says the most that an evaluation makes"
         before = problem.meter.forward_passes
         reference = problem.evaluate_float(fidelity)
         assert problem.meter.forward_passes == before + reference.forward_passes

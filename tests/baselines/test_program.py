@@ -135,6 +135,12 @@ def test_the_assignment_is_the_best_within_the_budget(case: Case) -> None:
     case.check()
 
 
+def test_costs_that_differ_by_eleven_orders_of_magnitude_do_not_stop_the_solver() -> None:
+    unit = 10**11
+    cost = [[3 * unit, 0, 3, 3 * unit], [4 * unit, 2 * unit, 4 * unit, 2 * unit], [0, 0, 0, 0]]
+    Case([[0, 2, 1, 0], [0, 1, 0, 1], [0, 0, 0, 0]], [(cost, 682_864_016_153)]).check()
+
+
 @settings(max_examples=120)
 @given(cases())
 def test_ties_pins_order_and_a_second_budget_are_respected_without_loss_of_optimality(case: Case) -> None:

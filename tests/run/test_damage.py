@@ -60,7 +60,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A journal with rungs, retries, failures and second measurements."""
     directory = tmp_path_factory.mktemp("sound")
     loop = resume(directory)
-    InlineExecutor().run(loop.problem, [loop])
+    InlineExecutor().run([loop])
     loop.close()
     content = (directory / FILE_NAME).read_bytes()
     for needed in (b'"rung"', b'"retry"', b'"promote"', b'"failure":"RuntimeError', b'"wasted"', b'"stop"'):
@@ -213,7 +213,7 @@ def test_a_damaged_run_is_not_resumed(sound: bytes, tmp_path: Path) -> None:
             except BitcertError:
                 assert (directory / FILE_NAME).read_bytes() == damaged
                 continue
-        InlineExecutor().run(loop.problem, [loop])
+        InlineExecutor().run([loop])
         loop.close()
         whole.append(load_run(directory))
     assert whole.count(whole[0]) == len(whole) < 20

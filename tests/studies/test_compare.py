@@ -91,10 +91,17 @@ def test_winners_are_feasible_and_examined_on_the_same_unseen_images(inline: Com
         assert not searched & set(entry.outcome.image_ids.tolist())
 
 
-def test_identical_winners_share_one_exam(inline: Comparison) -> None:
-    distinct = {entry.outcome.policy for entry in inline.entries}
-    assert len(list((inline.directory / "exams").iterdir())) == len(distinct) + 1
-    assert len(distinct) < len(inline.entries)
+def test_identical_winners_of_a_seed_share_one_exam(inline: Comparison) -> None:
+    distinct = {(entry.run.seed, entry.outcome.policy) for entry in inline.entries}
+    assert len(list((inline.directory / "exams").iterdir())) == len(distinct) + len(SETTINGS.seeds)
+
+
+def test_identical_winners_of_one_network_share_one_exam(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, searchers=("uniform", "cheapest"), same_network=True)
+    found = compare(digits(), settings, tmp_path, executor="inline")
+    distinct = {entry.outcome.policy for entry in found.entries}
+    assert len(list((tmp_path / "exams").iterdir())) == len(distinct) + 1
+    assert len(distinct) < len(found.entries)
 
 
 def test_a_finished_comparison_is_read_back_without_work(inline: Comparison) -> None:
@@ -107,7 +114,7 @@ def test_a_finished_comparison_is_read_back_without_work(inline: Comparison) -> 
 
 def test_a_lost_exam_and_a_cut_journal_are_made_up_for(inline: Comparison, tmp_path: Path) -> None:
     partial = compare(digits(), SETTINGS, tmp_path / "partial", executor="inline")
-    (partial.directory / "exams" / "float.json").unlink()
+    (partial.directory / "exams" / "float-0.json").unlink()
     journal = partial.directory / "searches" / "evolution-1" / "journal.jsonl"
     journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:4]))
     counting = Counting()
@@ -166,7 +173,9 @@ def test_every_seed_has_noise_of_its_own_that_all_searchers_share(inline: Compar
 
 
 def test_every_seed_has_a_post_step_of_its_own(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, searchers=("uniform", "cheapest"), limits=Limits(12), post_step=QAT(steps=4))
+    settings = replace(
+        SETTINGS, searchers=("uniform", "cheapest"), limits=Limits(12), post_step=QAT(steps=4), same_network=True
+    )
     comparison = compare(digits(), settings, tmp_path, executor="inline")
     uniform = [entry for entry in comparison.entries if entry.run.searcher == "uniform"]
     assert [entry.outcome.provenance["post_step"]["seed"] for entry in uniform] == [0, 1]
@@ -181,17 +190,16 @@ def test_what_was_searched_finetuned_is_examined_finetuned(tmp_path: Path) -> No
         SETTINGS, searchers=("cheapest",), seeds=(0,), fidelity=Fidelity(images=20, noise=16, finetune_steps=20)
     )
     (entry,) = compare(digits(), settings, tmp_path / "none", executor="inline").entries
-    problem = digits()
+    problem = digits().replicate(0)
     policy = entry.outcome.policy
     assert policy is not None
     tuned = examine(problem, policy, exam=settings.exam, finetune_steps=20)
     np.testing.assert_array_equal(entry.outcome.scores, tuned.scores)
     plain = examine(problem, policy, exam=settings.exam)
     assert plain.scores.tolist() != tuned.scores.tolist()
-    assert (
-        entry.outcome.metrics.forward_passes - plain.metrics.forward_passes
-        == problem.bench.finetuning.forward_passes(20)
-    )
+    assert entry.outcome.metrics.forward_passes - (
+        plain.metrics.forward_passes - problem.definition.statistics_images
+    ) == problem.bench.finetuning.forward_passes(20)
     again = replace(settings, post_step=QAT(steps=4))
     (other,) = compare(digits(), again, tmp_path / "qat", executor="inline").entries
     assert other.before is not None

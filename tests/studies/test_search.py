@@ -20,9 +20,7 @@ FIDELITY = Fidelity(10, 4)
 class Estimated(SeparableProblem):
     """A problem whose measurements are estimates: the best need a second look, on three times the images."""
 
-    @property
-    def estimates(self) -> bool:
-        return True
+    estimates = True
 
     def second_look(self, fidelity: Fidelity) -> Fidelity:
         return replace(fidelity, images=3 * fidelity.images)

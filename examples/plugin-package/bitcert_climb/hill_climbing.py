@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from suite.contract.cost import enforce_budget, random_feasible
+from suite.contract.cost import random_feasible, repair
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
 from suite.contract.space import Policy
@@ -52,7 +52,7 @@ class HillClimbing(Searcher):
         space, vector = self.problem.space, self.problem.space.encode(self._best[1])
         for _ in range(self._changes if len(vector) else 0):
             vector[self._rng.integers(len(vector))] = self._rng.integers(len(space.choices))
-        return enforce_budget(space, space.decode(vector), self.problem.budget)
+        return repair(space, space.decode(vector), self.problem.budget, self._rng)
 
     def tell(self, trial: Trial) -> None:
         """Keep the policy if it scores better."""

@@ -166,15 +166,23 @@ class Searches(ReportedStudy[SearchesT, "Comparison | None"]):
         return leaderboard_table(leaderboard(result, self.against() or "random"), ranking_reliability(result))
 
     def plan(self) -> Plan:
-        """All searches, and an exam of every winner and of the float network."""
+        """All searches, and an exam of every winner and of the float network, or of every seed's where seeds have their own."""
         from suite.studies.plan import add_exams, plan_searches
 
-        settings, searches = self.settings, len(self.searchers()) * len(self.settings.seeds)
-        own = -(-(searches - self.batch.number + 1) // self.batch.count)
-        planned = plan_searches(self.problem, settings.problem, settings.spend, settings.executor, own)
+        settings = self.settings
+        seeds = [seed for seed in settings.seeds for _ in self.searchers()][self.batch.number - 1 :: self.batch.count]
+        planned = plan_searches(self.problem, settings.problem, settings.spend, settings.executor, len(seeds))
         finetuned = settings.spend.fidelity_of(self.problem, settings.problem, read=False).finetune_steps
-        steps = [settings.exam.step()] * own
-        return add_exams(planned, self.problem, settings.exam, self.split(), steps, finetune_steps=finetuned)
+        shared = settings.same_network or self.split() != "exam"
+        return add_exams(
+            planned,
+            self.problem,
+            settings.exam,
+            self.split(),
+            [settings.exam.step()] * len(seeds),
+            references=1 if shared else len(set(seeds)),
+            finetune_steps=finetuned,
+        )
 
 
 class Compare(Searches[CompareSettings]):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from suite.certify.exam import ExamSettings
+from suite.contract.cost import largest_uniform
 from suite.contract.objective import Objective, parse_objective
 from suite.contract.problem import Problem
 from suite.contract.searcher import Exhausted
@@ -81,7 +82,7 @@ def sample_policies(problem: Problem, count: int, seed: int = 0) -> tuple[Policy
     Raises:
         BitcertError: If the budget leaves fewer policies than asked for.
     """
-    searcher, uniform = make_searcher("random", problem, seed), problem.largest_uniform()
+    searcher, uniform = make_searcher("random", problem, seed), largest_uniform(problem.space, problem.budget)
     chosen = {} if uniform is None else {uniform: None}
     with suppress(Exhausted):
         while len(chosen) < count:
