@@ -372,10 +372,10 @@ def test_a_protocol_from_elsewhere_prepares_search_and_exam(
     assert plan.passes == {"search": 3 * (20 * 17 + 7), "exam": 2 * passes + 7}
 
 
-@pytest.mark.parametrize("protocol", ["ptq", "finetune"])
+@pytest.mark.parametrize(("protocol", "more"), [("ptq", []), ("finetune", ["--finetune-steps", "2"])])
 def test_the_usual_protocols_leave_the_problem_as_it_is(
-    protocol: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    protocol: str, more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["search", "--problem", "digits", "--searcher", "uniform", *SMALL[:4], "--finalists", "0", "--json"]
-    assert main([*command, "--protocol", protocol, "--directory", str(tmp_path)]) == 0
+    assert main([*command, "--protocol", protocol, *more, "--directory", str(tmp_path)]) == 0
     assert "protocol" not in load_run(tmp_path).provenance
