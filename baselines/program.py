@@ -200,9 +200,13 @@ def _minimize(
     objective = loss / (loss.max() or 1.0) * LOSS_SCALE
     integrality = np.full(len(loss), int(integral))
     for presolve in (True, False):  # with coefficients that differ by 1e11, HiGHS may give up after its presolve
-        options = {"mip_rel_gap": 0.0, "presolve": presolve}
         with _silence():
-            result = milp(objective, integrality=integrality, constraints=constraints, options=options)
+            result = milp(
+                objective,
+                integrality=integrality,
+                constraints=constraints,
+                options={"mip_rel_gap": 0.0, "presolve": presolve},
+            )
         if result.status in (0, 2):
             break
     if result.status == 2:

@@ -146,7 +146,7 @@ def test_a_lost_node_costs_no_trial(tmp_path: Path, stopped_ray: None) -> None:
         ray.shutdown()
         cluster.shutdown()
     alone = loops_of(SeparableProblem(), tmp_path / "inline", 3, lambda _: None)
-    InlineExecutor().run(SeparableProblem(), alone)
+    InlineExecutor().run(alone)
     for loop in alone:
         loop.close()
     for seed in range(3):

@@ -27,7 +27,7 @@ def test_one_row_for_each_search_and_one_for_the_float_network(small: Comparison
 def test_spend_and_counts_follow_from_the_trials(small: Comparison, rows: pd.DataFrame) -> None:
     for entry, (_, row) in zip(small.entries, rows.iterrows(), strict=False):
         trials = entry.run.trials
-        assert row["evaluations"] == len(trials)
+        assert row["evaluations"] == sum(trial.repeat_of is None for trial in (*trials, *entry.run.finals))
         assert row["failed"] == sum(trial.failure is not None for trial in trials)
         assert row["repeats"] == sum(trial.repeat_of is not None for trial in trials)
         assert row["forward_passes"] == entry.run.forward_passes
