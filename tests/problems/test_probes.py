@@ -29,8 +29,8 @@ from suite.workbench import Workbench
 SMALL = ProbeSettings(images=12, noise=3, seed=5)
 
 
-def digits() -> VisionProblem:
-    problem = load_problem("digits")
+def digits(protocol: str | None = "ptq:recalibrate=false") -> VisionProblem:
+    problem = load_problem("digits", protocol=protocol)
     assert isinstance(problem, VisionProblem)
     return problem
 
@@ -165,8 +165,8 @@ def quantized_by_hand(problem: VisionProblem, policy: Policy) -> tuple[nn.Module
             return through
 
         module.register_forward_pre_hook(see)
-    if problem.bench.recalibrate:
-        recalibrate_batch_norm(network, problem.bench.calibration_batches)
+    if problem.bench.statistics.recalibrate:
+        recalibrate_batch_norm(network, problem.bench.statistics_batches)
     seen.clear()
     return network, leaves, seen
 
@@ -324,6 +324,14 @@ def test_every_measurement_is_charged() -> None:
     assert problem.meter.forward_passes == 120 + 6 * 36
     probes.output_changes([Precision(2, 2), Precision(3, 3)])
     assert problem.meter.forward_passes == 120 + 11 * 36
+
+
+def test_recalibration_is_charged_with_what_runs_a_quantized_network() -> None:
+    problem = digits(None)
+    problem.probes(SMALL).measure(float_policy(problem))
+    assert problem.meter.forward_passes == 36 + 250
+    problem.probes(SMALL).first_order(problem.space.uniform(3))
+    assert problem.meter.forward_passes == 4 * 36 + 2 * 250
 
 
 def test_backward_passes_leave_the_network_as_it_was() -> None:
