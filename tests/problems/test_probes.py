@@ -124,7 +124,7 @@ def test_perturbations_are_those_of_the_deployed_quantizer(problem: VisionProble
     for position, layer in enumerate(problem.space.layers):
         for column, bits in enumerate(problem.space.choices):
             executed = (
-                problem.bench.quantized(problem.space.uniform(bits)) if layer.name not in problem.space.pinned else None
+                problem.bench.separate(problem.space.uniform(bits)) if layer.name not in problem.space.pinned else None
             )
             if executed is not None:
                 stored: Any = executed.get_submodule(f"network.{layer.name}")
