@@ -29,8 +29,8 @@ from suite.workbench import Workbench
 SMALL = ProbeSettings(images=12, noise=3, seed=5)
 
 
-def digits() -> VisionProblem:
-    problem = load_problem("digits")
+def digits(protocol: str | None = "ptq:recalibrate=false") -> VisionProblem:
+    problem = load_problem("digits", protocol=protocol)
     assert isinstance(problem, VisionProblem)
     return problem
 
@@ -124,7 +124,7 @@ def test_perturbations_are_those_of_the_deployed_quantizer(problem: VisionProble
     for position, layer in enumerate(problem.space.layers):
         for column, bits in enumerate(problem.space.choices):
             executed = (
-                problem.bench.quantized(problem.space.uniform(bits)) if layer.name not in problem.space.pinned else None
+                problem.bench.separate(problem.space.uniform(bits)) if layer.name not in problem.space.pinned else None
             )
             if executed is not None:
                 stored: Any = executed.get_submodule(f"network.{layer.name}")
@@ -323,6 +323,14 @@ def test_every_measurement_is_charged() -> None:
     assert meter.forward_passes == before + 12 * 36 + recalibration
     problem.probes(ProbeSettings(images=12, noise=0)).measure(float_policy(problem))
     assert meter.forward_passes == before + 12 * 36 + 12 + 2 * recalibration
+
+
+def test_recalibration_is_charged_with_what_runs_a_quantized_network() -> None:
+    problem = digits(None)
+    problem.probes(SMALL).measure(float_policy(problem))
+    assert problem.meter.forward_passes == 36 + 250
+    problem.probes(SMALL).first_order(problem.space.uniform(3))
+    assert problem.meter.forward_passes == 4 * 36 + 2 * 250
 
 
 def test_backward_passes_leave_the_network_as_it_was() -> None:
