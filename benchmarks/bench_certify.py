@@ -17,7 +17,7 @@ import suite
 from benchmarks.timing import measure, ratio
 from suite.certify import NoiseStream, NoisyClassifier, NoisyImages, certify, certify_fixed
 from suite.problems.vision import VisionProblem
-from suite.quantize import QuantizedNetwork
+from suite.quantize import QuantizedNetwork, Statistics
 
 SIGMA, IMAGES, N0, N, ALPHA = 0.25, 10, 100, 1000, 0.001
 
@@ -50,7 +50,7 @@ def main() -> None:
     assert isinstance(problem, VisionProblem)
     split = problem.bench.dataset.splits["search"].subset(range(IMAGES))
     images, policy = split.images(), problem.space.uniform(3)
-    executed = problem.bench.quantized(policy)
+    executed = problem.bench.separate(policy, Statistics(recalibrate=False))
     plain = QuantizedNetwork(problem.network, problem.space.layers, executed.calibration, fold=False, fast=False)
     plain.set_policy(policy)
 

@@ -144,7 +144,7 @@ def test_a_partial_correlation_is_that_of_residuals_of_ranks() -> None:
     first, second = fixed + rng.normal(size=60), np.exp(fixed + rng.normal(size=60))
     ranks = [stats.rankdata(values) for values in (first, second, fixed)]
     residuals = [values - np.polyval(np.polyfit(ranks[2], values, 1), ranks[2]) for values in ranks[:2]]
-    assert partial_correlation(first, second, fixed) == pytest.approx(np.corrcoef(*residuals)[0, 1])
+    assert partial_correlation(first, second, fixed) == pytest.approx(np.corrcoef(np.array(residuals))[0, 1])
     assert np.isnan(partial_correlation(fixed, second, fixed))
     assert np.isnan(partial_correlation(first, second, np.ones(60)))
 
@@ -177,8 +177,8 @@ def test_correlations_are_spearmans_of_means_over_seeds() -> None:
         assert row["low"] < row["rho"] < row["high"]
         assert row["visible"] == pytest.approx(np.sqrt(row["reliability"] * row["deployed_reliability"]))
     assert (frame.loc[list(FREE), "reliability"] == 1).all()
-    assert frame.loc["none", "rho"] > 0.8 > abs(frame.loc["qat", "rho"])
-    assert np.isnan(frame.loc["BOPs", "partial"])
+    assert frame["rho"]["none"] > 0.8 > abs(frame["rho"]["qat"])
+    assert np.isnan(frame["partial"]["BOPs"])
     assert (frame["policies"] == 12).all()
 
 
@@ -187,11 +187,11 @@ def test_spreads_tell_policies_from_training() -> None:
     frame = spreads(found).set_index("score")
     assert list(frame.index) == ["none", "qat", "sqwa"]
     deployed = found.deployed.values
-    assert frame.loc["sqwa", "sd"] == pytest.approx(deployed.mean(axis=1).std(ddof=1))
-    assert frame.loc["sqwa", "sd_training"] ** 2 == pytest.approx(deployed.var(axis=1, ddof=1).mean())
+    assert frame["sd"]["sqwa"] == pytest.approx(deployed.mean(axis=1).std(ddof=1))
+    assert frame["sd_training"]["sqwa"] ** 2 == pytest.approx(deployed.var(axis=1, ddof=1).mean())
     assert frame["deployed"].tolist() == [False, False, True]
-    assert np.isnan(frame.loc["none", "sd_training"])
-    assert frame.loc["sqwa", "training_low"] <= frame.loc["sqwa", "training_reliability"] <= 1
+    assert np.isnan(frame["sd_training"]["none"])
+    assert frame["training_low"]["sqwa"] <= frame["training_reliability"]["sqwa"] <= 1
 
 
 def test_a_constant_score_correlates_with_nothing_and_can_be_drawn() -> None:

@@ -53,9 +53,9 @@ def test_winners_are_compared_with_the_float_network_of_their_seed(comparison: C
     frame = leaderboard(comparison).set_index("searcher")
     floats = [examine(load_problem("digits", replicate=seed), None, exam=SETTINGS.exam) for seed in SETTINGS.seeds]
     expected = np.mean([exam_score(outcome, comparison.objective) for outcome in floats])
-    assert frame.loc["float", "score"] == pytest.approx(expected)
+    assert frame["score"]["float"] == pytest.approx(expected)
     for name in SETTINGS.searchers:
-        assert frame.loc[name, "to_float"] == pytest.approx(frame.loc[name, "score"] - expected)
+        assert frame["to_float"][name] == pytest.approx(frame["score"][name] - expected)
 
 
 def test_seeds_share_everything_if_asked_to_or_if_search_images_judge(tmp_path: Path) -> None:
@@ -80,8 +80,8 @@ def test_controls_can_be_added_to_a_finished_comparison(comparison: Comparison) 
         exam_score(examine(stale.replicate(seed), cheapest, exam=SETTINGS.exam), found.objective)
         for seed in SETTINGS.seeds
     ]
-    assert frame.loc["cheapest", "after plain"] == pytest.approx(np.mean(scores))
-    assert frame.loc["cheapest", "after plain"] < frame.loc["cheapest", "score"]
+    assert frame["after plain"]["cheapest"] == pytest.approx(np.mean(scores))
+    assert frame["after plain"]["cheapest"] < frame["score"]["cheapest"]
     assert "after plain" in leaderboard_table(leaderboard(found)).to_markdown()
     assert load_comparison(found.directory).entries[0].controls.keys() == {"plain", "recalibrate:images=300"}
     with pytest.raises(BitcertError, match="unknown post-step 'plane'"):
