@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,14 +20,16 @@ from suite.contract.trial import Fidelity
 from suite.data import ImageDataset, ImageSplit
 from suite.errors import BitcertError
 from suite.quantize import Calibration, QuantizedNetwork, Statistics, TrainableNetwork, has_batch_norm
-from suite.train.base import torch_threads
+from suite.seeds import derive_seed
+from suite.train.base import augment, torch_threads
 from suite.train.finetune import FinetuneSettings
+from suite.train.recipe import augmentation_of
 
 Batches = list[tuple[Tensor, Tensor]]
 """Inputs of shape ``(rows, C, H, W)`` with the labels of their rows."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Workbench:
     """A float network and its data, ready to be quantized and measured.
 
@@ -35,7 +38,7 @@ class Workbench:
         network_sha256: Hash of its weights; for a user's network also of its outputs.
         dataset: The images, in their four splits.
         calibration: Quantizer steps of the network, and the inputs its layers saw.
-        statistics_batches: Noisy training images that the statistics of quantized networks are measured on.
+        statistics_images: Training images that the statistics of quantized networks are measured on.
         executed: The network that executes every policy in turn.
         space, sigma, radii, seed, meter: Those of the problem.
         batch: Rows per batch.
@@ -50,7 +53,7 @@ class Workbench:
     network_sha256: str
     dataset: ImageDataset
     calibration: Calibration
-    statistics_batches: list[Tensor]
+    statistics_images: ImageSplit
     executed: QuantizedNetwork
     space: SearchSpace
     sigma: float
@@ -64,12 +67,17 @@ class Workbench:
     exam: ExamSettings
     meter: Meter
 
+    @cached_property
+    def statistics_batches(self) -> list[Tensor]:
+        """The images that the statistics of quantized networks are measured on, as base training sees them."""
+        return self.training_batches(self.statistics_images, "statistics")
+
     def statistics_passes(self, statistics: Statistics | None = None) -> int:
         """Forward passes that measuring a policy's statistics makes; 0 if there are none to measure."""
         chosen = statistics or self.statistics
         if not chosen.bias_correction and not (chosen.recalibrate and has_batch_norm(self.network)):
             return 0
-        return sum(len(batch) for batch in self.statistics_batches)
+        return len(self.statistics_images)
 
     def quantized(self, policy: Policy) -> nn.Module:
         """The shared network, set to a policy; what is returned refuses to run once that executes another one."""
@@ -99,6 +107,19 @@ class Workbench:
         """A split's images under noise, keyed by their ids, in fixed batches; keeps up to ``memory`` bytes of them."""
         images = split.images().to(self.device)
         return NoisyImages(images, sigma=self.sigma, seed=seed, ids=split.ids, batch=self.batch, memory=memory)
+
+    def training_batches(self, split: ImageSplit, purpose: str) -> list[Tensor]:
+        """A split's images as base training sees them: augmented by the dataset's recipe, with one noise sample each.
+
+        The statistics of batch norms have to be measured on such images: padding, for one, darkens their edges, and a network
+        recalibrated without it certifies less than before.
+        """
+        seed = derive_seed(self.seed, purpose)
+        generator = torch.Generator().manual_seed(seed)
+        images = augment(split.images(), *augmentation_of(self.dataset.name), generator).to(self.device)
+        stream = NoiseStream(seed, purpose)
+        noisy = noisy_batches(images, split.ids, sigma=self.sigma, stop=1, stream=stream, batch=self.batch)
+        return [chunk.inputs.clone() for chunk in noisy]
 
     def labelled_batches(self, split: ImageSplit, stream: NoiseStream, samples: int) -> Batches:
         """A split's images with labels in fixed batches, image by image, with ``samples`` of noise each (0: none)."""

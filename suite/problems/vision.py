@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from suite.certify import CertificationWarning, Certifier, NoiseStream, Task, largest_radius
 from suite.certify.bounds import check_alpha
@@ -20,7 +20,6 @@ from suite.contract.probes import ProbeSettings
 from suite.contract.problem import Meter, Problem, check_seed, check_sigma
 from suite.contract.space import Policy, SearchSpace
 from suite.contract.trial import Fidelity, Metrics
-from suite.data import ImageSplit
 from suite.errors import BitcertError
 from suite.measure import measure, measure_constant
 from suite.networks import network_layers, network_sha256, shortcut_ties
@@ -127,8 +126,12 @@ class VisionProblem(BenchProblem):
         drawn = draw_images(
             train, definition.statistics_images, derive_seed(self.seed, "statistics images", self._replicate or 0)
         )
+        split = calibration_split(dataset, definition.calibration_images)
+        stream = NoiseStream(derive_seed(self.seed, "calibration"), "calibration")
         with torch_threads(definition.threads):
-            batches = self._noisy(calibration_split(dataset, definition.calibration_images), "calibration")
+            images = split.images().to(self.device)
+            noisy = noisy_batches(images, split.ids, sigma=self.sigma, stop=1, stream=stream, batch=definition.batch)
+            batches = [chunk.inputs.clone() for chunk in noisy]
             calibration = calibrate(network, [layer.name for layer in layers], batches)
             executed = QuantizedNetwork(network, layers, calibration)
             own = bool(definition.based_on)  # a user's network
@@ -138,7 +141,7 @@ class VisionProblem(BenchProblem):
             network_sha256=identity,
             dataset=dataset,
             calibration=calibration,
-            statistics_batches=self._noisy(drawn, "statistics"),
+            statistics_images=drawn,
             executed=executed,
             space=self.space,
             sigma=self.sigma,
@@ -152,12 +155,6 @@ class VisionProblem(BenchProblem):
             exam=definition.exam,
             meter=self.meter,
         )
-
-    def _noisy(self, split: ImageSplit, purpose: str) -> list[Tensor]:
-        """A split's images in batches, with one noise sample each."""
-        stream, images = NoiseStream(derive_seed(self.seed, purpose), purpose), split.images().to(self.device)
-        chunks = noisy_batches(images, split.ids, sigma=self.sigma, stop=1, stream=stream, batch=self.definition.batch)
-        return [chunk.inputs.clone() for chunk in chunks]
 
     def replicate(self, seed: int) -> VisionProblem:
         """The problem with the base network, calibration images and search images that belong to a seed.

@@ -7,12 +7,10 @@ from typing import ClassVar
 
 import torch
 
-from suite.certify import NoiseStream
 from suite.contract.space import Policy
 from suite.errors import BitcertError
 from suite.protocols.protocol import PostStep, Prepared, Protocol, Request
 from suite.quantize import Statistics
-from suite.seeds import derive_seed
 from suite.workbench import Workbench
 
 
@@ -72,7 +70,7 @@ class Recalibrate(_Untrained):
     """Batch norm recalibrated on training images: what a post-step that trains does beyond that is its own merit.
 
     Attributes:
-        images: Training images, drawn by the problem's seed, with one noise sample each.
+        images: Training images, drawn by the problem's seed, augmented as in base training and with one noise sample each.
         bias_correction: As in the protocol ``ptq``.
     """
 
@@ -87,8 +85,7 @@ class Recalibrate(_Untrained):
         """Quantize a copy of the network and measure its statistics."""
         train = bench.dataset.splits["train"]
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(bench.seed))[: self.images]
-        stream = NoiseStream(derive_seed(bench.seed, "recalibrate"), "recalibrate")
-        batches = [inputs for inputs, _ in bench.labelled_batches(train.subset(order.numpy()), stream, samples=1)]
+        batches = bench.training_batches(train.subset(order.numpy()), "recalibrate")
         network = bench.separate(policy, Statistics(recalibrate=False))
         network.update_statistics(batches, Statistics(bias_correction=self.bias_correction))
         return Prepared(network, sum(map(len, batches)))

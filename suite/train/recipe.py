@@ -31,6 +31,12 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 
+def augmentation_of(dataset: str) -> tuple[bool, int]:
+    """Whether a dataset's recipe mirrors training images, and by how many pixels it shifts them; without a recipe neither."""
+    settings = RECIPES[dataset].settings if dataset in RECIPES else TrainSettings(epochs=1)
+    return settings.flip, settings.shift
+
+
 def recipe_for(dataset: str) -> Recipe:
     """The recipe of a dataset; raises BitcertError for ImageNet, whose published checkpoints are loaded instead."""
     if dataset not in RECIPES:
