@@ -207,12 +207,21 @@ def test_metrics_go_to_tensorboard_and_a_parallel_run_is_replayed_without_ray(
     assert any(b"certified_at_0.25" in file.read_bytes() for file in written)
 
 
+def heed_interrupts() -> None:
+    """Undo what a shell does to the jobs that it starts in the background: they, and all they start, ignore interrupts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupt_ends_the_command_and_the_run_goes_on(tmp_path: Path, stopped_ray: None) -> None:
     journal, evaluations = tmp_path / "run" / "journal.jsonl", 100_000
     command = [sys.executable, "-m", "suite.cli", "search", "--problem", "separable", "--searcher", "random"]
     command += ["--directory", str(tmp_path / "run"), "--evaluations", str(evaluations), "--executor", "ray"]
     process = subprocess.Popen(
-        [*command, "--workers", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [*command, "--workers", "1"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
     )
     try:
         while process.poll() is None and not (journal.exists() and journal.read_text().count('"tell"') >= 5):
