@@ -221,7 +221,7 @@ def test_an_interrupt_ends_the_command_and_the_run_goes_on(tmp_path: Path, stopp
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=heed_interrupts,
+        preexec_fn=heed_interrupts,  # noqa: PLW1509 (it calls nothing that a lock could block)
     )
     try:
         while process.poll() is None and not (journal.exists() and journal.read_text().count('"tell"') >= 5):
