@@ -13,9 +13,10 @@ import suite
 from suite import plugins
 from suite.cli import main
 from suite.errors import BitcertError
+from suite.run.limits import Limits
 from suite.studies.compare import Compare
 from suite.studies.experiment import Document, read_experiments
-from suite.studies.settings import CertificateSettings, SpendSettings, validate
+from suite.studies.settings import HeldOutSettings, validate
 from suite.studies.study import EXPERIMENT_FILE
 
 ROOT = Path(__file__).parents[2]
@@ -65,18 +66,17 @@ def test_every_file_is_valid_and_says_what_it_is(file: Path) -> None:
             assert kind in plugins.SEARCHERS.names()
 
 
-def test_the_main_job_is_the_comparison_that_it_was() -> None:
-    """As ``bitcert compare --problem digits --budget w3a3 --seeds 0,1 --evaluations 36 --exam-n 400 --exam-n0 40``."""
+def test_the_main_job_gives_every_search_what_600_evaluations_cost() -> None:
     (run,) = read_experiments(ROOT / "experiments" / "digits.yaml", NOTHING)
     assert isinstance(run.study, Compare)
-    assert run.study.searchers() == plugins.SEARCHERS.names()
+    assert {"random", "uniform", "arq", "tpe", "hawq-v3"} < set(run.study.searchers()) <= set(plugins.SEARCHERS.names())
+    assert "arq+" not in run.study.searchers()  # its options were chosen on digits
     assert run.study.settings.seeds == (0, 1)
-    assert run.study.settings.spend == SpendSettings(evaluations=36)
-    assert run.study.settings.exam.model_dump() == {
-        **CertificateSettings(n=400, n0=40).model_dump(),
-        "post_step": "none",
-        "post_step_steps": None,
-    }
+    spend = run.study.settings.spend
+    one = run.study.problem.forward_passes(spend.fidelity_of(run.study.problem, run.study.settings.problem))
+    assert one is not None
+    assert spend.limits == Limits(None, 600 * one)
+    assert run.study.settings.exam == HeldOutSettings(n=200, n0=20)
     assert run.study.settings.executor.name == "ray"
     assert run.study.settings.directory == "runs/digits-w3a3"
 
@@ -208,11 +208,19 @@ def test_a_dry_run_says_what_it_costs_and_does_nothing(
     assert list(tmp_path.iterdir()) == [Path(file)]
 
 
-def test_a_dry_run_needs_no_data_where_the_file_says_enough(capsys: pytest.CaptureFixture[str]) -> None:
-    (run,) = read_experiments(ROOT / "experiments" / "cifar10-w2.5a2.5.yaml", NOTHING)
+def test_a_dry_run_needs_no_data_where_the_file_says_enough(tmp_path: Path) -> None:
+    text = """study: compare
+problem: {name: cifar10-resnet20, budget: w2.5a2.5}
+searchers: [random, cheapest]
+seeds: [0, 1]
+spend: {forward_passes: 65280, images: 60, noise: 16}
+exam: {images: 250, n0: 10, n: 100, certify: aggregate, post_step: sqwa, post_step_steps: 200}
+directory: runs/anywhere
+"""
+    (run,) = read_experiments(write(tmp_path, text), NOTHING)
     plan = run.study.plan()
-    assert plan.searches == 34
-    assert plan.passes["exam"] == (2 * 34 + 2) * 250 * 111 + 34 * STATISTICS
+    assert plan.searches == 4
+    assert plan.passes["exam"] == (2 * 4 + 2) * 250 * 111 + 4 * STATISTICS
 
 
 @pytest.mark.parametrize(
