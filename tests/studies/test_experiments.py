@@ -16,7 +16,7 @@ from suite.errors import BitcertError
 from suite.run.limits import Limits
 from suite.studies.compare import Compare
 from suite.studies.experiment import Document, read_experiments
-from suite.studies.settings import HeldOutSettings, validate
+from suite.studies.settings import HeldOutSettings, SpendSettings, validate
 from suite.studies.study import EXPERIMENT_FILE
 
 ROOT = Path(__file__).parents[2]
