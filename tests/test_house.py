@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MOST_LINES = 400
 MOST_METHODS = 15
-MOST_OF_THE_SUITE = 16_700
+MOST_OF_THE_SUITE = 16_800
 """Non-blank lines of ``suite/``: what is added has to be worth removing something else, or raising this.
 
 Raised from 14,800 for a study of which cheap scores predict deployed ones, for probes of one backward pass and of pairs of
