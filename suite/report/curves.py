@@ -11,7 +11,11 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from suite.report.comparison import Comparison
 from suite.run.records import Entry, Outcome, Run, measured_best
+
+MARKS = (64, 256, 600)
+"""Trials after which reports show what searches had found: bitcert's default length, ARQ's, and that of HAQ's code."""
 
 INTERVAL_FROM = 5
 """Seeds from which a band is a confidence interval: with fewer it would be wider than the figure."""
@@ -100,6 +104,36 @@ def milestones(
             }
         )
     return pd.DataFrame(rows).astype({"trial": "Int64"})
+
+
+def milestone_frame(comparison: Comparison, marks: Sequence[int] = MARKS) -> pd.DataFrame:
+    """Average the :func:`milestones` of every searcher over its seeds.
+
+    Returns:
+        One row per searcher, the best at the end first: columns ``searcher``, ``seeds``, ``trials`` (mean length), ``at N`` for
+        each mark that any search reached, missing where not all of a searcher's did, and ``end``.
+    """
+    rows = []
+    for searcher, entries in comparison.by_searcher().items():
+        runs = [entry.run for entry in entries]
+        found = [milestones(run, [*marks, len(run.trials)], "trials") for run in runs]
+        estimates = np.array([each["search_estimate"] for each in found])
+        reached = [all(len(run.trials) >= mark for run in runs) for mark in marks]
+        at = np.where(reached, estimates[:, :-1].mean(axis=0), np.nan)
+        rows.append(
+            {
+                "searcher": searcher,
+                "seeds": len(runs),
+                "trials": float(np.mean([len(run.trials) for run in runs])),
+                **{f"at {mark}": value for mark, value in zip(marks, at.tolist(), strict=True)},
+                "end": float(estimates[:, -1].mean()),
+            }
+        )
+    return (
+        pd.DataFrame(rows)
+        .dropna(axis=1, how="all")
+        .sort_values("end", ascending=False, kind="stable", ignore_index=True)
+    )
 
 
 def _course(run: Run) -> pd.DataFrame:

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 
 from suite.contract.objective import parse_objective
-from suite.report.comparison import AFTER, FLOAT
+from suite.report.comparison import AFTER, FLOAT, Comparison
+from suite.report.curves import milestone_frame
+from suite.report.figures import describe_problem
 from suite.report.ranking import LIMITS, NOT_COMPARED
 from suite.report.statistics import SIGNIFICANCE, RankingReliability, seeds_needed
 from suite.report.table import NOTHING, Column, Row, Table, count, duration, integer, magnitude, number, span
@@ -28,6 +30,25 @@ def leaderboard_table(frame: pd.DataFrame, reliability: RankingReliability | Non
     emphasized = frozenset(np.flatnonzero(frame["searcher"] == FLOAT).tolist())
     notes = _notes(frame) + ([] if reliability is None else _describe_reliability(reliability))
     return Table(frame, _columns(frame), _title(frame), notes, emphasized)
+
+
+def milestone_table(comparison: Comparison) -> Table:
+    """Lay out the :func:`.curves.milestone_frame` for people."""
+    frame = milestone_frame(comparison)
+    problem = describe_problem({name: comparison.recorded(name) for name in ("problem", "budget", "sigma")}, "sigma")
+    columns = [
+        Column("searcher", lambda row: str(row["searcher"]), "left"),
+        Column("seeds", lambda row: integer(row["seeds"]), priority=2),
+        Column("trials", lambda row: number(row["trials"], ".0f"), priority=1),
+        *(Column(name, _number(name)) for name in map(str, frame) if name.startswith("at ")),
+        Column("end", _number("end")),
+    ]
+    note = (
+        f"Best {comparison.objective.label} that the search itself had measured after so many trials (an agent's episodes; repeats "
+        "included), mean over seeds. Second measurements are left out. The best of many noisy measurements is optimistic, the more "
+        "of them the more: these are no exam scores."
+    )
+    return Table(frame, columns, f"{problem}, on the way", [note])
 
 
 def _columns(frame: pd.DataFrame) -> list[Column]:
@@ -115,22 +136,22 @@ def _notes(frame: pd.DataFrame) -> list[str]:
 def _describe_reliability(found: RankingReliability) -> list[str]:
     """Say how far the ranking can be trusted; nothing where too few searchers or seeds tell."""
     images = [] if np.isnan(found.images) else [f"{found.images:.2f} over exam images (split halves)"]
-    after = found.after
-    seeds = (
-        [] if np.isnan(after.value) else [f"{after.value:.2f} [{after.low:.2f}, {after.high:.2f}] over seeds (ANOVA)"]
-    )
+    own = found.over_seeds
+    seeds = [] if np.isnan(own.value) else [f"{own.value:.2f} [{own.low:.2f}, {own.high:.2f}] over seeds (ANOVA)"]
     if not images and not seeds:
         return []
     said = [
         f"Reliability of the mean scores of {count(found.searchers, 'searcher')} over {count(found.seeds, 'seed')}, from 0 to 1: "
         f"{', '.join(images + seeds)}."
     ]
-    if found.before is not None and found.correlation is not None and not np.isnan(found.before.value):
-        rho, low, high = found.correlation
-        said.append(
-            f"Before and after the post-step the means have rank correlation {rho:+.2f} [{low:+.2f}, {high:+.2f}]; the reliability "
-            f"before is {found.before.value:.2f}, so a correlation above {found.visible:.2f} could not be seen."
-        )
+    for name, agreement in found.agreements.items():
+        if not np.isnan(agreement.reliability.value):
+            rho, low, high = agreement.correlation
+            said.append(
+                f"Means {name}{' the post-step' * (name == 'before')} have rank correlation {rho:+.2f} "
+                f"[{low:+.2f}, {high:+.2f}] with these; their reliability is {agreement.reliability.value:.2f}, so a correlation "
+                f"above {agreement.visible:.2f} could not be seen."
+            )
     return [" ".join(said)]
 
 

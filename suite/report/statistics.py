@@ -7,17 +7,17 @@ all. Intervals over images, and over seeds and images, are in :mod:`.intervals`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from suite.contract.objective import Objective
 from suite.errors import unknown_name
-from suite.report.comparison import Comparison, check_comparison
+from suite.report.comparison import AFTER, Comparison, check_comparison
 from suite.report.exams import exam_score, image_scores
 from suite.report.intervals import UNKNOWN, Interval, average
 from suite.report.reliability import (
@@ -28,7 +28,7 @@ from suite.report.reliability import (
     split_half,
     visible_correlation,
 )
-from suite.run.records import Outcome
+from suite.run.records import Entry, Outcome
 
 SIGNIFICANCE = 0.05
 _SIGN_FLIPS = 2**15
@@ -218,25 +218,36 @@ def compare_searchers(comparison: Comparison, against: str = "random") -> list[D
 
 
 @dataclass(frozen=True, slots=True)
+class Agreement:
+    """How well other scores of the same winners order the searchers as the ranked ones do.
+
+    Attributes:
+        reliability: That of the searchers' means of these scores over seeds.
+        visible: The largest correlation with the ranked scores that could be seen.
+        correlation: The rank correlation of the searchers' means with the ranked ones.
+    """
+
+    reliability: Reliability
+    visible: float
+    correlation: Correlation
+
+
+@dataclass(frozen=True, slots=True)
 class RankingReliability:
-    """How far a ranking can be trusted, and what correlation of the scores before and after a post-step it lets one see.
+    """How far a ranking can be trusted, and how it agrees with the same winners before or after other post-steps.
 
     Attributes:
         searchers, seeds: How many searchers are ranked; the number of seeds that all of them have.
         images: Reliability of the searchers' means over exam images, by split halves.
-        after: Reliability of the searchers' means over those seeds.
-        before: The same of the scores before the post-step; None if there was none.
-        visible: The largest correlation of both that could be seen; None likewise.
-        correlation: The rank correlation of the searchers' means before and after; None likewise.
+        over_seeds: Reliability of the searchers' means over those seeds.
+        agreements: One for the scores ``before`` the post-step, if there was one, and for those ``after NAME`` of each control.
     """
 
     searchers: int
     seeds: int
     images: float
-    after: Reliability
-    before: Reliability | None = None
-    visible: float | None = None
-    correlation: Correlation | None = None
+    over_seeds: Reliability
+    agreements: Mapping[str, Agreement]
 
 
 def ranking_reliability(comparison: Comparison) -> RankingReliability:
@@ -256,19 +267,28 @@ def ranking_reliability(comparison: Comparison) -> RankingReliability:
             np.mean([image_scores(entry.outcome, objective) for entry in found.values()], axis=0) for found in by_seed
         ]
         images = split_half(tables, np.random.default_rng(0))
-    after = np.array([[exam_score(entry.outcome, objective) for entry in found] for found in entries])
-    before = [[entry.before for entry in found if entry.before is not None] for found in entries]
-    ranked = RankingReliability(len(by_seed), len(seeds), images, anova_reliability(after))
-    if not seeds or any(len(found) < len(seeds) for found in before):
-        return ranked
-    first = np.array([[exam_score(outcome, objective) for outcome in found] for found in before])
-    reliability = anova_reliability(first)
-    return replace(
-        ranked,
-        before=reliability,
-        visible=visible_correlation(reliability.value, ranked.after.value),
-        correlation=spearman(first.mean(axis=1), after.mean(axis=1)),
-    )
+
+    def table(outcome_of: Callable[[Entry], Outcome | None]) -> NDArray[np.float64]:
+        outcomes = [[outcome_of(entry) for entry in found] for found in entries]
+        scores = [
+            [np.nan if outcome is None else exam_score(outcome, objective) for outcome in row] for row in outcomes
+        ]
+        return np.array(scores, dtype=np.float64)
+
+    ranked = table(lambda entry: entry.outcome)
+    others = {"before": table(lambda entry: entry.before)}
+    for name in comparison.entries[0].controls:
+        others[AFTER + name] = table(lambda entry, name=name: entry.controls.get(name))  # type: ignore[misc]
+    over_seeds, agreements = anova_reliability(ranked), {}
+    for name, scores in others.items():
+        if scores.size and not np.isnan(scores).any():
+            reliability = anova_reliability(scores)
+            agreements[name] = Agreement(
+                reliability,
+                visible_correlation(reliability.value, over_seeds.value),
+                spearman(scores.mean(axis=1), ranked.mean(axis=1)),
+            )
+    return RankingReliability(len(by_seed), len(seeds), images, over_seeds, agreements)
 
 
 def _difference(pairs: Sequence[tuple[Outcome, Outcome]], objective: Objective) -> tuple[float, Interval, float]:

@@ -19,7 +19,7 @@ from suite.files import write_bytes
 from suite.report.comparison import Comparison
 from suite.report.exams import flatten
 from suite.report.figures import render
-from suite.report.layout import leaderboard_table
+from suite.report.layout import leaderboard_table, milestone_table
 from suite.report.plots import plot_best_so_far, plot_certified_accuracy, plot_score_by_bops
 from suite.report.policies import plot_policies
 from suite.report.ranking import leaderboard
@@ -67,7 +67,7 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { font-size: .8
 <div class="wide">
 $table</div>
 <h2>Figures</h2>
-$figures<h2>Provenance</h2>
+$figures$further<h2>Provenance</h2>
 <table class="provenance">
 $provenance</table>
 </body>
@@ -104,15 +104,15 @@ def write_report(comparison: Comparison, directory: Path, against: str = "random
         against: The searcher that all others are tested against.
 
     Returns:
-        The files: ``leaderboard.{csv,md,tex,html,json}``, ``rows.csv``, ``certified_accuracy``, ``score_vs_bops``,
-        ``best_so_far`` and ``policies`` as ``.png`` and ``.svg``, and ``index.html``.
+        The files: ``leaderboard.{csv,md,tex,html,json}``, ``milestones.{csv,md,tex,html}``, ``rows.csv``,
+        ``certified_accuracy``, ``score_vs_bops``, ``best_so_far`` and ``policies`` as ``.png`` and ``.svg``, and ``index.html``.
 
     Raises:
         BitcertError: If the comparison does not compare like with like; nothing is written then.
     """
     frame, rows = leaderboard(comparison, against), comparison.rows
     reliability = ranking_reliability(comparison)
-    table = leaderboard_table(frame, reliability)
+    table, on_the_way = leaderboard_table(frame, reliability), milestone_table(comparison)
     content = {
         "provenance": dict(comparison.provenance),
         "leaderboard": frame,
@@ -125,9 +125,10 @@ def write_report(comparison: Comparison, directory: Path, against: str = "random
         directory,
         ("leaderboard", table),
         ("leaderboard", content),
+        ("milestones", on_the_way),
         ("rows", rows),
         *((f"{name}.{kind}", data) for name, kinds in images.items() for kind, data in kinds.items()),
-        ("index.html", render_page(table, captioned, comparison.provenance)),
+        ("index.html", render_page(table, captioned, comparison.provenance, {"On the way": on_the_way})),
     )
 
 
@@ -152,8 +153,20 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def render_page(table: Table, figures: Mapping[str, bytes], provenance: Mapping[str, Any]) -> str:
-    """Render a self-contained HTML page: the leaderboard, figures by caption as PNG, and the provenance in full."""
+def render_page(
+    table: Table,
+    figures: Mapping[str, bytes],
+    provenance: Mapping[str, Any],
+    further: Mapping[str, Table] | None = None,
+) -> str:
+    """Render a self-contained HTML page.
+
+    Args:
+        table: The leaderboard.
+        figures: PNG files by caption.
+        provenance: Listed in full.
+        further: More tables by heading, after the figures.
+    """
     shown = [
         f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{base64.b64encode(data).decode("ascii")}">\n'
         f"<figcaption>{escape(caption)}</figcaption></figure>\n"
@@ -163,8 +176,16 @@ def render_page(table: Table, figures: Mapping[str, bytes], provenance: Mapping[
         f'<tr><th class="left">{escape(key)}</th><td>{escape(str(value))}</td></tr>\n'
         for key, value in flatten(provenance).items()
     ]
+    tables = [
+        f'<h2>{escape(heading)}</h2>\n<div class="wide">\n{each.to_html()}</div>\n'
+        for heading, each in (further or {}).items()
+    ]
     return _PAGE.substitute(
-        title=escape(table.title), table=table.to_html(), figures="".join(shown), provenance="".join(listed)
+        title=escape(table.title),
+        table=table.to_html(),
+        figures="".join(shown),
+        further="".join(tables),
+        provenance="".join(listed),
     )
 
 

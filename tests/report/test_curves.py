@@ -11,7 +11,15 @@ from scipy import stats
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Metrics, Trial
 from suite.report.comparison import Comparison
-from suite.report.curves import Band, best_band, best_so_far, certified_band, certified_curve, milestones
+from suite.report.curves import (
+    Band,
+    best_band,
+    best_so_far,
+    certified_band,
+    certified_curve,
+    milestone_frame,
+    milestones,
+)
 from suite.run.records import Run
 
 
@@ -108,6 +116,15 @@ def test_milestones_tell_what_a_search_had_by_then(small: Comparison) -> None:
     assert by_passes["trial"].tolist()[1:] == [0, 0, 4, 4]
     assert milestones(run, [2, 4], "evaluations")["trials"].tolist() == [3, 5]
     assert milestones(run, [3, 5], "trials")["search_estimate"].tolist() == [0.2, 0.5]
+
+
+def test_milestones_of_a_searcher_are_means_over_its_seeds_where_all_came_so_far(small: Comparison) -> None:
+    first, second, *_ = small.by_searcher()["random"]
+    short = replace(first, run=make_run(first.run, [0.2, 0.4]))
+    long = replace(second, run=make_run(second.run, [0.1, 0.2, 0.3, 0.6]))
+    frame = milestone_frame(replace(small, entries=(short, long)), [1, 2, 3, 9])
+    assert frame.columns.tolist() == ["searcher", "seeds", "trials", "at 1", "at 2", "end"]
+    assert frame.iloc[0].tolist() == ["random", 2, 3.0, pytest.approx(0.15), pytest.approx(0.3), pytest.approx(0.5)]
 
 
 def test_the_last_milestone_agrees_with_the_curve_and_the_run(small: Comparison) -> None:

@@ -135,10 +135,10 @@ def test_ranking_of_clearly_different_searchers_is_reliable_and_of_equal_ones_no
     clear = {name: 0.2 + 0.1 * place + 0.001 * rng.normal(size=6) for place, name in enumerate(names)}
     equal = {name: 0.2 + 0.01 * rng.normal(size=6) for name in names}
     found, other = (ranking_reliability(make_comparison(scores)) for scores in (clear, equal))
-    assert found.after.low > 0.99
-    assert found.after == anova_reliability(list(clear.values()))
-    assert other.after.value < 0.6
-    assert (found.searchers, found.seeds, found.before, found.visible) == (5, 6, None, None)
+    assert found.over_seeds.low > 0.99
+    assert found.over_seeds == anova_reliability(list(clear.values()))
+    assert other.over_seeds.value < 0.6
+    assert (found.searchers, found.seeds, found.agreements) == (5, 6, {})
 
 
 def test_leaderboard_says_how_reliable_it_is_and_what_correlation_it_lets_one_see(large: Comparison) -> None:
@@ -153,12 +153,12 @@ def test_leaderboard_says_how_reliable_it_is_and_what_correlation_it_lets_one_se
 
     with_before = rescored(large)
     found = ranking_reliability(with_before)
-    assert found.before is not None
-    assert found.visible == pytest.approx(np.sqrt(found.before.value * found.after.value))
+    before = found.agreements["before"]
+    assert before.visible == pytest.approx(np.sqrt(before.reliability.value * found.over_seeds.value))
     note = leaderboard_table(leaderboard(with_before), found).notes[-1]
     assert f"{found.images:.2f} over exam images" in note
-    assert f"{found.after.value:.2f} [{found.after.low:.2f}, {found.after.high:.2f}] over seeds" in note
-    assert f"a correlation above {found.visible:.2f} could not be seen" in note
+    assert f"{found.over_seeds.value:.2f} [{found.over_seeds.low:.2f}, {found.over_seeds.high:.2f}] over seeds" in note
+    assert f"a correlation above {before.visible:.2f} could not be seen" in note
     assert "correlation" not in leaderboard_table(leaderboard(large), ranking_reliability(large)).notes[-1]
     alone = make_comparison({"random": [0.3]})
     assert not any(
@@ -166,7 +166,25 @@ def test_leaderboard_says_how_reliable_it_is_and_what_correlation_it_lets_one_se
     )
 
 
+def test_order_after_a_control_is_compared_with_the_ranked_one(large: Comparison) -> None:
+    groups = list(large.by_searcher().values())
+    entries = [
+        replace(entry, controls={"sqwa": entry.outcome, "plain": other.outcome})
+        for group, others in zip(groups, groups[1:] + groups[:1], strict=True)
+        for entry, other in zip(group, others, strict=True)
+    ]
+    found = ranking_reliability(replace(large, entries=tuple(entries)))
+    assert list(found.agreements) == ["after sqwa", "after plain"]
+    same, shifted = found.agreements.values()
+    assert same.correlation.rho == pytest.approx(1.0)
+    assert same.reliability == found.over_seeds
+    assert shifted.correlation.rho < 1
+    entries[0] = replace(entries[0], controls={})
+    some = ranking_reliability(replace(large, entries=(*entries[1:], entries[0])))
+    assert some.agreements == {}
+
+
 def test_only_seeds_that_all_searchers_have_count() -> None:
     found = ranking_reliability(make_comparison({"a": [0.1, 0.2, 0.3], "b": [0.2, 0.3], "c": [0.5, 0.4, 0.1]}))
     assert found.seeds == 2
-    assert found.after == anova_reliability([[0.1, 0.2], [0.2, 0.3], [0.5, 0.4]])
+    assert found.over_seeds == anova_reliability([[0.1, 0.2], [0.2, 0.3], [0.5, 0.4]])

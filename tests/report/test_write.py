@@ -25,6 +25,7 @@ FILES = {
     "leaderboard.md",
     "leaderboard.tex",
     "leaderboard.html",
+    *(f"milestones.{kind}" for kind in ("csv", "md", "tex", "html")),
     "rows.csv",
     "index.html",
     *(
@@ -81,8 +82,8 @@ def test_json_is_strict_and_carries_provenance_and_every_seed(compact: Compariso
     assert [row["searcher"] for row in content["leaderboard"]][-1] == "float"
     reliability = ranking_reliability(compact)
     assert content["reliability"]["images"] == reliability.images
-    assert content["reliability"]["after"] == asdict(reliability.after)
-    assert content["reliability"]["before"] is None
+    assert content["reliability"]["over_seeds"] == asdict(reliability.over_seeds)
+    assert content["reliability"]["agreements"] == {}
     assert len(content["rows"]) == len(compact.entries) + 1
     assert content["rows"][-1]["seed"] is None
     assert type(content["rows"][0]["seed"]) is int
