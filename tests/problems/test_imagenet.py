@@ -14,6 +14,8 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from suite.problems import load_problem
+from suite.problems.loading import DataWarning
+from suite.workbench import bench_problem
 
 RECALIBRATED = 5
 """Images that recompute the batch norms of every policy: all but an eighth for calibration and a quarter for the search."""
@@ -62,9 +64,23 @@ def bitcert(*arguments: str) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_torchvisions_state_dict_is_the_base_network(name: str, folder: Path, tmp_path: Path) -> None:
+    checkpoint = state_dict(NETWORKS[name], tmp_path / "weights.pth")
+    with pytest.warns(DataWarning, match="1000 outputs but the images have 2 classes"):
+        problem = bench_problem(load_problem(name, data=folder, checkpoint=checkpoint), "network")
+    expected = torchvision.models.get_model(NETWORKS[name], weights=None).eval()
+    expected.load_state_dict(torch.load(checkpoint, weights_only=True))
+    images = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    transforms = torchvision.models.get_model_weights(NETWORKS[name]).DEFAULT.transforms()
+    normalized = torchvision.transforms.functional.normalize(images, transforms.mean, transforms.std)
+    with torch.no_grad():
+        assert torch.allclose(problem.bench.network(images), expected(normalized), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["imagenet-resnet18", "imagenet-mobilenetv2"])
-def test_search_resume_post_step_and_exam(name: str, folder: Path, tmp_path: Path) -> None:
+def test_search_resume_post_step_and_exam(folder: Path, tmp_path: Path) -> None:
+    name = "imagenet-mobilenetv2"
     checkpoint = state_dict(NETWORKS[name], tmp_path / "weights.pth")
     given = ["--data", str(folder), "--checkpoint", str(checkpoint)]
     search = ["search", "--problem", name, *given, "--searcher", "uniform", "--images", "2", "--noise", "4"]
