@@ -67,15 +67,16 @@ def bitcert(*arguments: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_torchvisions_state_dict_is_the_base_network(name: str, folder: Path, tmp_path: Path) -> None:
     checkpoint = state_dict(NETWORKS[name], tmp_path / "weights.pth")
+    problem = bench_problem(load_problem(name, data=folder, checkpoint=checkpoint), "network")
     with pytest.warns(DataWarning, match="1000 outputs but the images have 2 classes"):
-        problem = bench_problem(load_problem(name, data=folder, checkpoint=checkpoint), "network")
+        network = problem.bench.network
     expected = torchvision.models.get_model(NETWORKS[name], weights=None).eval()
     expected.load_state_dict(torch.load(checkpoint, weights_only=True))
     images = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     transforms = torchvision.models.get_model_weights(NETWORKS[name]).DEFAULT.transforms()
     normalized = torchvision.transforms.functional.normalize(images, transforms.mean, transforms.std)
     with torch.no_grad():
-        assert torch.allclose(problem.bench.network(images), expected(normalized), rtol=1e-4, atol=1e-4)
+        assert torch.allclose(network(images), expected(normalized), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
