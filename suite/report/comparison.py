@@ -19,6 +19,9 @@ from suite.run.records import Entry, Outcome, Run
 FLOAT = "float"
 """Name of the row of the float network, in place of a searcher's."""
 
+CHEAPEST = "cheapest"
+"""Name of the trivial method that lies far below all others, and would decide scales and correlations alone."""
+
 _TOLERANCE = 1e-9
 
 

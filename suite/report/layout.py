@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from suite.contract.objective import parse_objective
-from suite.report.comparison import AFTER, FLOAT, Comparison
+from suite.report.comparison import AFTER, CHEAPEST, FLOAT, Comparison
 from suite.report.curves import milestone_frame
 from suite.report.figures import describe_problem
 from suite.report.ranking import LIMITS, NOT_COMPARED
@@ -28,7 +28,7 @@ def leaderboard_table(frame: pd.DataFrame, reliability: RankingReliability | Non
         reliability: What :func:`.statistics.ranking_reliability` says of the same comparison, for a note on it.
     """
     emphasized = frozenset(np.flatnonzero(frame["searcher"] == FLOAT).tolist())
-    notes = _notes(frame) + ([] if reliability is None else _describe_reliability(reliability))
+    notes = _notes(frame) + ([] if reliability is None else _describe_reliability(reliability, len(frame) - 1))
     return Table(frame, _columns(frame), _title(frame), notes, emphasized)
 
 
@@ -133,16 +133,17 @@ def _notes(frame: pd.DataFrame) -> list[str]:
     return found
 
 
-def _describe_reliability(found: RankingReliability) -> list[str]:
-    """Say how far the ranking can be trusted; nothing where too few searchers or seeds tell."""
+def _describe_reliability(found: RankingReliability, ranked: int) -> list[str]:
+    """Say how far the ranking of so many searchers can be trusted; nothing where too few searchers or seeds tell."""
     images = [] if np.isnan(found.images) else [f"{found.images:.2f} over exam images (split halves)"]
     own = found.over_seeds
     seeds = [] if np.isnan(own.value) else [f"{own.value:.2f} [{own.low:.2f}, {own.high:.2f}] over seeds (ANOVA)"]
     if not images and not seeds:
         return []
+    left_out = f" ({CHEAPEST} left out)" if found.searchers < ranked else ""
     said = [
-        f"Reliability of the mean scores of {count(found.searchers, 'searcher')} over {count(found.seeds, 'seed')}, from 0 to 1: "
-        f"{', '.join(images + seeds)}."
+        f"Reliability of the mean scores of {count(found.searchers, 'searcher')}{left_out} over {count(found.seeds, 'seed')}, "
+        f"from 0 to 1: {', '.join(images + seeds)}."
     ]
     for name, agreement in found.agreements.items():
         if not np.isnan(agreement.reliability.value):

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
-from suite.report.comparison import Comparison, check_comparison
+from suite.report.comparison import CHEAPEST, Comparison, check_comparison
 from suite.report.curves import Band, best_band, certified_band, certified_curve
 from suite.report.exams import exam_score
 from suite.report.figures import Look, Sheet, assign_looks, describe_problem, figure_style, wrap_name
@@ -172,7 +172,7 @@ def _size(looks: Mapping[str, Look], width: float = _SIZE[0], height: float = _S
 
 def _without_cheapest(searchers: dict[str, list[Entry]]) -> dict[str, list[Entry]]:
     """All but the cheapest policy, if there is anything else."""
-    return {name: entries for name, entries in searchers.items() if name != "cheapest"} or searchers
+    return {name: entries for name, entries in searchers.items() if name != CHEAPEST} or searchers
 
 
 def _looks(searchers: Iterable[str]) -> dict[str, Look]:

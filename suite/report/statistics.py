@@ -17,7 +17,7 @@ from scipy import stats
 
 from suite.contract.objective import Objective
 from suite.errors import unknown_name
-from suite.report.comparison import AFTER, Comparison, check_comparison
+from suite.report.comparison import AFTER, CHEAPEST, Comparison, check_comparison
 from suite.report.exams import exam_score, image_scores
 from suite.report.intervals import UNKNOWN, Interval, average
 from suite.report.reliability import (
@@ -237,7 +237,7 @@ class RankingReliability:
     """How far a ranking can be trusted, and how it agrees with the same winners before or after other post-steps.
 
     Attributes:
-        searchers, seeds: How many searchers are ranked; the number of seeds that all of them have.
+        searchers, seeds: How many searchers this is about; the number of seeds that all of them have.
         images: Reliability of the searchers' means over exam images, by split halves.
         over_seeds: Reliability of the searchers' means over those seeds.
         agreements: One for the scores ``before`` the post-step, if there was one, and for those ``after NAME`` of each control.
@@ -253,12 +253,17 @@ class RankingReliability:
 def ranking_reliability(comparison: Comparison) -> RankingReliability:
     """Measure how reliable the ranking of a comparison is, over exam images and over seeds.
 
+    ``cheapest`` is left out unless it is all there is but one: far below the others, it alone would make any ranking look reliable.
+
     Raises:
         BitcertError: If the comparison does not compare like with like.
     """
     check_comparison(comparison)
     objective = comparison.objective
-    by_seed = [{entry.run.seed: entry for entry in entries} for entries in comparison.by_searcher().values()]
+    groups = comparison.by_searcher()
+    contenders = {name: group for name, group in groups.items() if name != CHEAPEST}
+    chosen = contenders if len(contenders) > 1 else groups
+    by_seed = [{entry.run.seed: entry for entry in group} for group in chosen.values()]
     seeds = sorted(set.intersection(*map(set, by_seed)))
     entries = [[found[seed] for seed in seeds] for found in by_seed]
     images = float("nan")

@@ -166,6 +166,17 @@ def test_leaderboard_says_how_reliable_it_is_and_what_correlation_it_lets_one_se
     )
 
 
+def test_the_cheapest_policy_makes_no_ranking_reliable() -> None:
+    rng = np.random.default_rng(7)
+    alike = {name: 0.3 + 0.01 * rng.normal(size=6) for name in ("random", "uniform", "tpe", "haq")}
+    comparison = make_comparison({**alike, "cheapest": 0.1 + 0.01 * rng.normal(size=6)})
+    found = ranking_reliability(comparison)
+    assert found.over_seeds == anova_reliability(list(alike.values()))
+    assert found.searchers == 4
+    assert "4 searchers (cheapest left out)" in leaderboard_table(leaderboard(comparison), found).notes[-1]
+    assert ranking_reliability(make_comparison({name: alike[name] for name in alike})).searchers == 4
+
+
 def test_order_after_a_control_is_compared_with_the_ranked_one(large: Comparison) -> None:
     groups = list(large.by_searcher().values())
     entries = [
