@@ -84,14 +84,14 @@ def test_search_resume_post_step_and_exam(folder: Path, tmp_path: Path) -> None:
     name = "imagenet-mobilenetv2"
     checkpoint = state_dict(NETWORKS[name], tmp_path / "weights.pth")
     given = ["--data", str(folder), "--checkpoint", str(checkpoint)]
-    search = ["search", "--problem", name, *given, "--searcher", "uniform", "--images", "2", "--noise", "4"]
+    search = ["search", "--problem", name, *given, "--searcher", "uniform", "--images", "2", "--noise", "2"]
     search += ["--finalists", "0", "--directory", str(tmp_path / "run")]
     first = bitcert(*search, "--evaluations", "1")
-    assert first["best"]["metrics"]["forward_passes"] == 2 * 4 + 2 + RECALIBRATED
+    assert first["best"]["metrics"]["forward_passes"] == 2 * 2 + 2 + RECALIBRATED
     journal = (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
     second = bitcert(*search, "--evaluations", "2")
     assert (tmp_path / "run" / "journal.jsonl").read_text().splitlines()[:3] == journal[:3]
-    assert (second["trials"], second["forward_passes"]) == (2, 2 * (2 * 4 + 2 + RECALIBRATED))
+    assert (second["trials"], second["forward_passes"]) == (2, 2 * (2 * 2 + 2 + RECALIBRATED))
     examine = [
         "examine",
         "--run",
@@ -102,7 +102,7 @@ def test_search_resume_post_step_and_exam(folder: Path, tmp_path: Path) -> None:
         "--exam-n0",
         "2",
         "--exam-n",
-        "16",
+        "8",
     ]
     outcome = bitcert(*examine, "--post-step", "sqwa:captures=1", "--post-step-steps", "2")
     assert outcome["post_step"] == "sqwa"

@@ -56,7 +56,7 @@ def test_the_documented_command_runs_on_ray_as_it_stands(workplace: Path) -> Non
     assert command is not None
     arguments = shlex.split(command[1].replace("\\\n", " "))
     arguments += ["--images", "6", "--noise", "8", "--exam-n0", "8", "--exam-n", "16", "--workers", "1", "--json"]
-    arguments += ["--post-step", "sqwa:captures=1", "--post-step-steps", "2"]
+    arguments += ["--seeds", "0", "--post-step", "sqwa:captures=1", "--post-step-steps", "2"]
     arguments[arguments.index("uniform,random,sensitivity-ilp")] = "uniform,random,sensitivity-ilp:images=4"
     done = subprocess.run([sys.executable, "-m", "suite.cli", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
