@@ -182,6 +182,11 @@ AFTER = "after "
 """What the columns of controls start with: ``after recalibrate``."""
 
 
+def without_cheapest(searchers: dict[str, list[Entry]]) -> dict[str, list[Entry]]:
+    """All but the cheapest policy, if there is anything else."""
+    return {name: entries for name, entries in searchers.items() if name != CHEAPEST} or searchers
+
+
 def certified_column(radius: float) -> str:
     """Name of the column of the certified accuracy at a radius."""
     return f"certified@{radius:g}"

@@ -15,7 +15,7 @@ from suite.report.comparison import Comparison
 from suite.run.records import Entry, Outcome, Run, measured_best
 
 MARKS = (64, 256, 600)
-"""Trials after which reports show what searches had found: bitcert's default length, ARQ's, and that of HAQ's code."""
+"""Trials after which reports show what searches had found: bitcert's default length, one on the way, and the agents' length."""
 
 INTERVAL_FROM = 5
 """Seeds from which a band is a confidence interval: with fewer it would be wider than the figure."""

@@ -9,12 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
-from suite.report.comparison import CHEAPEST, Comparison, check_comparison
+from suite.report.comparison import Comparison, check_comparison, without_cheapest
 from suite.report.curves import Band, best_band, certified_band, certified_curve
 from suite.report.exams import exam_score
 from suite.report.figures import Look, Sheet, assign_looks, describe_problem, figure_style, wrap_name
 from suite.report.ranking import TRIVIAL
-from suite.run.records import Entry
 
 _SIZE = (6.8, 3.6)
 _RADII = 400
@@ -50,7 +49,7 @@ def plot_certified_accuracy(comparison: Comparison, ax: Axes | None = None) -> A
     reference = np.mean([certified_curve(outcome, radii) for outcome in comparison.references], axis=0)
     sheet = Sheet.on(ax, _size(looks, height=5.2), 2, 1, sharex=True, height_ratios=(3, 2))
     bands = {searcher: certified_band(entries, radii) for searcher, entries in searchers.items()}
-    enlarged = _without_cheapest(searchers) if _stretches(bands) else searchers
+    enlarged = without_cheapest(searchers) if _stretches(bands) else searchers
     upper = sheet.panels[0]
     upper.plot(radii, reference, color="black", linestyle="--", label="float network", zorder=4)
     for place, (searcher, band) in enumerate(bands.items()):
@@ -81,7 +80,7 @@ def plot_score_by_bops(comparison: Comparison, ax: Axes | None = None) -> Axes:
     check_comparison(comparison)
     searchers, objective = comparison.by_rank(), comparison.objective
     looks = _looks(searchers)
-    enlarged = _without_cheapest(searchers)
+    enlarged = without_cheapest(searchers)
     two = len(enlarged) < len(searchers)
     sheet = Sheet.on(ax, _size(looks, width=8.4 if two else _SIZE[0]), 1, 1 + two)
     first = sheet.panels[0]
@@ -168,11 +167,6 @@ def _size(looks: Mapping[str, Look], width: float = _SIZE[0], height: float = _S
     """Inches for a figure that is at least as high as its legend."""
     labels = 3 + sum(1 + wrap_name(name).count("\n") for name, look in looks.items() if look is not OTHER)
     return width, max(height, 0.2 * labels + 0.4)
-
-
-def _without_cheapest(searchers: dict[str, list[Entry]]) -> dict[str, list[Entry]]:
-    """All but the cheapest policy, if there is anything else."""
-    return {name: entries for name, entries in searchers.items() if name != CHEAPEST} or searchers
 
 
 def _looks(searchers: Iterable[str]) -> dict[str, Look]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from suite.report.comparison import (
     AFTER,
+    CHEAPEST,
     FLOAT,
     Comparison,
     certified_column,
@@ -29,7 +30,7 @@ from suite.report.statistics import (
 )
 from suite.run.records import Entry, Outcome
 
-TRIVIAL = ("random", "uniform", "cheapest", "sensitivity-greedy")
+TRIVIAL = ("random", "uniform", CHEAPEST, "sensitivity-greedy")
 NOT_COMPARED = "not compared"
 LIMITS = {"evaluations": "evaluations", "forward_passes": "forward passes", "seconds": "seconds"}
 

@@ -7,17 +7,17 @@ all. Intervals over images, and over seeds and images, are in :mod:`.intervals`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from suite.contract.objective import Objective
 from suite.errors import unknown_name
-from suite.report.comparison import AFTER, CHEAPEST, Comparison, check_comparison
+from suite.report.comparison import AFTER, Comparison, check_comparison, without_cheapest
 from suite.report.exams import exam_score, image_scores
 from suite.report.intervals import UNKNOWN, Interval, average
 from suite.report.reliability import (
@@ -253,7 +253,7 @@ class RankingReliability:
 def ranking_reliability(comparison: Comparison) -> RankingReliability:
     """Measure how reliable the ranking of a comparison is, over exam images and over seeds.
 
-    ``cheapest`` is left out unless it is all there is but one: far below the others, it alone would make any ranking look reliable.
+    ``cheapest`` is left out where two others are ranked: far below them, it alone would make any ranking look reliable.
 
     Raises:
         BitcertError: If the comparison does not compare like with like.
@@ -261,7 +261,7 @@ def ranking_reliability(comparison: Comparison) -> RankingReliability:
     check_comparison(comparison)
     objective = comparison.objective
     groups = comparison.by_searcher()
-    contenders = {name: group for name, group in groups.items() if name != CHEAPEST}
+    contenders = without_cheapest(groups)
     chosen = contenders if len(contenders) > 1 else groups
     by_seed = [{entry.run.seed: entry for entry in group} for group in chosen.values()]
     seeds = sorted(set.intersection(*map(set, by_seed)))
@@ -273,20 +273,13 @@ def ranking_reliability(comparison: Comparison) -> RankingReliability:
         ]
         images = split_half(tables, np.random.default_rng(0))
 
-    def table(outcome_of: Callable[[Entry], Outcome | None]) -> NDArray[np.float64]:
-        outcomes = [[outcome_of(entry) for entry in found] for found in entries]
-        scores = [
-            [np.nan if outcome is None else exam_score(outcome, objective) for outcome in row] for row in outcomes
-        ]
-        return np.array(scores, dtype=np.float64)
-
-    ranked = table(lambda entry: entry.outcome)
-    others = {"before": table(lambda entry: entry.before)}
-    for name in comparison.entries[0].controls:
-        others[AFTER + name] = table(lambda entry, name=name: entry.controls.get(name))  # type: ignore[misc]
+    ranked = np.array([[exam_score(entry.outcome, objective) for entry in found] for found in entries])
     over_seeds, agreements = anova_reliability(ranked), {}
-    for name, scores in others.items():
-        if scores.size and not np.isnan(scores).any():
+    others = [[_other_exams(entry) for entry in found] for found in entries]
+    every = [exams for row in others for exams in row]
+    for name in every[0] if every else ():
+        if all(name in exams for exams in every):
+            scores = np.array([[exam_score(exams[name], objective) for exams in row] for row in others])
             reliability = anova_reliability(scores)
             agreements[name] = Agreement(
                 reliability,
@@ -294,6 +287,12 @@ def ranking_reliability(comparison: Comparison) -> RankingReliability:
                 spearman(scores.mean(axis=1), ranked.mean(axis=1)),
             )
     return RankingReliability(len(by_seed), len(seeds), images, over_seeds, agreements)
+
+
+def _other_exams(entry: Entry) -> dict[str, Outcome]:
+    """The exams of a winner besides the one that is ranked: ``before`` the post-step, and ``after NAME`` of each control."""
+    before = {} if entry.before is None else {"before": entry.before}
+    return before | {AFTER + name: outcome for name, outcome in entry.controls.items()}
 
 
 def _difference(pairs: Sequence[tuple[Outcome, Outcome]], objective: Objective) -> tuple[float, Interval, float]:
