@@ -10,8 +10,9 @@ READY := $(VENV)/.ready
 run: $(READY)  ## the main job: compare all searchers on the embedded problem, examine the winners, report
 	$(BIN)/bitcert run experiments/digits.yaml
 
-test: check docs  ## everything that CI runs
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: $(READY)  ## everything that CI runs
+	$(MAKE) -j 2 check docs
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 check: $(READY)  ## format, lint, types, direction of imports
 	$(BIN)/ruff format --check .

@@ -56,7 +56,7 @@ def _columns(frame: pd.DataFrame) -> list[Column]:
     tuned, bounded = frame["score_before"].notna().any(), "set_acr" in frame
     shares = [
         Column(name.removeprefix("certified"), _number(name, ".1f", 100), priority=6 + place / 10)
-        for place, name in enumerate(name for name in frame.columns if name.startswith("certified@"))
+        for place, name in enumerate(_certified(frame, reached=True))
     ]
     return [
         Column("#", lambda row: integer(row["rank"])),
@@ -94,6 +94,9 @@ def _notes(frame: pd.DataFrame) -> list[str]:
         f"verdict by sign-flip test over seeds, Holm-corrected, at {SIGNIFICANCE:g}. The test is exact for searchers that are "
         "equally good in every way; if only their means are equal and differences are skewed, its level rises up to 0.09.",
     ]
+    if out_of_reach := _certified(frame, reached=False):
+        radii = ", ".join(name.removeprefix("certified") for name in out_of_reach)
+        found.append(f"Left out, as no network has an image certified there: {radii}.")
     if ranked["score_before"].notna().any():
         found.append("before: mean exam score of the same winners before the post-step.")
     if any(name.startswith(AFTER) for name in frame.columns):
@@ -131,6 +134,11 @@ def _notes(frame: pd.DataFrame) -> list[str]:
         if alike:
             found.append(f"{_MARKS[state]} {meaning}.{f' {listed}.' if listed else ''}")
     return found
+
+
+def _certified(frame: pd.DataFrame, *, reached: bool) -> list[str]:
+    """The columns of certified accuracy that differ from zero somewhere, or those that do not."""
+    return [name for name in frame.columns if name.startswith("certified@") and frame[name].gt(0).any() == reached]
 
 
 def _describe_reliability(found: RankingReliability, ranked: int) -> list[str]:

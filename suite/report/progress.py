@@ -70,12 +70,13 @@ class Progress:
     def update(
         self, name: str, completed: float | None = None, total: float | None = None, state: str | None = None
     ) -> None:
-        """Set what is done, the total and the text of a bar; None leaves a value as it is."""
+        """Set what is done, the total (hidden while it is 0) and the text of a bar; None leaves a value as it is."""
         task = self._bars.tasks[self._ids[name]]
         done, whole = task.completed if completed is None else completed, task.total if total is None else total
         text: dict[str, Any] = {} if state is None else {"state": state}
         self.show()
-        self._bars.update(task.id, completed=done, total=None if whole is None else max(whole, done), **text)
+        whole = None if whole is None else max(whole, done)
+        self._bars.update(task.id, completed=done, total=whole, visible=whole != 0, **text)
 
     def finish(self, name: str) -> None:
         """Fill a bar that ended before its total."""

@@ -89,3 +89,14 @@ def test_a_bar_with_nothing_to_do_stays_hidden(capsys: pytest.CaptureFixture[str
     assert "post-step" not in shown
     assert "5/5" in shown
     assert "done" in shown
+
+
+def test_a_bar_with_nothing_to_do_is_hidden(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress() as progress:
+        progress.add("exams")
+        progress.add("trials", 2)
+        progress.update("exams", total=0)
+        progress.advance("trials")
+    shown = capsys.readouterr().err
+    assert "trials" in shown
+    assert "exams" not in shown

@@ -95,3 +95,13 @@ def test_other_objectives_are_named_and_acr_gets_a_column(small_board: pd.DataFr
     assert "ranked by certified accuracy at 0.25, 0.5" in leaderboard_table(frame).title
     assert "exam ACR" in headers
     assert [column.header for column in leaderboard_table(small_board).columns].count("exam ACR") == 1
+
+
+def test_radii_that_nothing_reaches_are_left_out_and_named(small_board: pd.DataFrame) -> None:
+    frame = small_board.assign(**{"certified@0.5": 0.0, "certified@0.75": 0.0})
+    table = leaderboard_table(frame)
+    headers = [column.header for column in table.columns]
+    assert "@0.25" in headers
+    assert not {"@0.5", "@0.75"} & set(headers)
+    assert "Left out, as no network has an image certified there: @0.5, @0.75." in " ".join(table.notes)
+    assert not any("Left out" in note for note in leaderboard_table(small_board.assign(**{"certified@1": 0.1})).notes)
