@@ -362,6 +362,7 @@ STUDIES = Kind(
         "ablate": "suite.studies.ablate:Ablate",
         "sensitivity": "suite.studies.sensitivity:Sensitivity",
         "examine": "suite.studies.examine:Examine",
+        "export": "suite.studies.export:Export",
         "post-steps": "suite.studies.post_steps:PostSteps",
         "predictors": "suite.studies.predictors:PredictorStudy",
         "plane": "suite.studies.plane:Plane",

@@ -19,7 +19,8 @@ from suite.contract.space import FLOAT_BITS, Policy, SearchSpace
 from suite.contract.trial import Fidelity
 from suite.data import ImageDataset, ImageSplit
 from suite.errors import BitcertError
-from suite.quantize import Calibration, QuantizedNetwork, Statistics, TrainableNetwork, has_batch_norm
+from suite.quantize import Calibration, Engine, QuantizedNetwork, Statistics, TrainableNetwork, execute, has_batch_norm
+from suite.quantize.integer import IntegerNetwork, integer_network
 from suite.seeds import derive_seed
 from suite.train.base import augment, torch_threads
 from suite.train.finetune import FinetuneSettings
@@ -47,6 +48,7 @@ class Workbench:
         finetuning: Batch, rate and quantizer of all training.
         statistics: What is measured again for every policy, such as the statistics of its batch norms.
         exam: The default exam.
+        engine: What executes quantized networks.
     """
 
     network: nn.Module
@@ -66,6 +68,13 @@ class Workbench:
     statistics: Statistics
     exam: ExamSettings
     meter: Meter
+    engine: Engine = "torch"
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        channels, height, width = self.dataset.splits["search"].subset(np.arange(1)).images().shape[1:]
+        return channels, height, width
 
     @cached_property
     def statistics_batches(self) -> list[Tensor]:
@@ -93,6 +102,21 @@ class Workbench:
         if self.statistics_passes(statistics):
             network.update_statistics(self.statistics_batches, statistics)
         return network
+
+    def executed_by_engine(self, network: nn.Module) -> nn.Module:
+        """A quantized network as the problem's engine executes it; see :func:`suite.quantize.execute`."""
+        if self.engine == "torch":
+            return network
+        return execute(_bare(network), self.engine, self.statistics_batches, self.threads)
+
+    def integer(self, network: nn.Module) -> IntegerNetwork:
+        """The integer network of a quantized network."""
+        return integer_network(_bare(network), self.statistics_batches)
+
+    @property
+    def engine_passes(self) -> int:
+        """Forward passes in which the engine measures ranges of a network."""
+        return 0 if self.engine == "torch" else len(self.statistics_images)
 
     def trainable(self, policy: Policy) -> TrainableNetwork:
         """A copy of the network, quantized to a policy as calibrated, for finetuning."""
@@ -160,6 +184,10 @@ class _Execution(nn.Module):
             )
         logits: Tensor = self.network(images)
         return logits
+
+
+def _bare(network: nn.Module) -> nn.Module:
+    return network.network if isinstance(network, _Execution) else network
 
 
 class BenchProblem(Problem):

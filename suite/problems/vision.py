@@ -29,7 +29,7 @@ from suite.problems.loading import check_execution, load_images, load_network, u
 from suite.problems.network_probes import NetworkProbes
 from suite.problems.setup import SearchSetup, calibration_split, draw_images, replicated, select_samples
 from suite.protocols import Prepared, Request, protocol_for
-from suite.quantize import QuantizedNetwork, Statistics, calibrate
+from suite.quantize import QuantizedNetwork, Statistics, calibrate, check_engine
 from suite.seeds import derive_seed
 from suite.train.base import torch_threads
 from suite.train.finetune import FinetuneSettings
@@ -72,6 +72,7 @@ class VisionProblem(BenchProblem):
         device: str = "cpu",
         protocol: str | None = None,
         replicate: int | None = None,
+        engine: str = "torch",
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self._given = given
@@ -105,6 +106,7 @@ class VisionProblem(BenchProblem):
         self.protocol = protocol
         self.finetuning = finetuning or FinetuneSettings()
         self.device = usable_device(device)
+        self.engine = check_engine(engine, self.device)
         self._data, self._download = data, download
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
         self._evaluated: dict[tuple[Policy | None, Fidelity, int], Metrics] = {}
@@ -154,6 +156,7 @@ class VisionProblem(BenchProblem):
             statistics=self._statistics,
             exam=definition.exam,
             meter=self.meter,
+            engine=self.engine,
         )
 
     def replicate(self, seed: int) -> VisionProblem:
@@ -201,7 +204,8 @@ class VisionProblem(BenchProblem):
         """Clean images, noise samples of the certifier, and what the protocol makes a network with."""
         steps = fidelity.finetune_steps
         samples = self.certifier.most_samples(select_samples(fidelity.noise), fidelity.noise)
-        return fidelity.images * (1 + samples) + protocol_for(self.protocol, steps).forward_passes(self.bench, steps)
+        prepared = protocol_for(self.protocol, steps).forward_passes(self.bench, steps) + self.bench.engine_passes
+        return fidelity.images * (1 + samples) + prepared
 
     def probes(self, settings: ProbeSettings) -> NetworkProbes:
         """Measurements on training images."""
@@ -239,6 +243,8 @@ class VisionProblem(BenchProblem):
             own["unquantized"] = definition.unquantized
         if self.protocol is not None:
             own["protocol"] = self.protocol
+        if self.engine != "torch":
+            own["engine"] = self.engine
         return own | {
             "problem": self.name,
             "network": definition.network,
@@ -288,7 +294,7 @@ class VisionProblem(BenchProblem):
                 if policy is None:
                     prepared, bops = Prepared(self.network), float_bops(self.space)
                 else:
-                    prepared = protocol.prepare(self.bench, policy, Request(protocol, steps, seed))
+                    prepared = protocol.deploy(self.bench, policy, Request(protocol, steps, seed))
                     bops = self.bops(policy)
                 metrics, _ = measure(
                     prepared,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -57,7 +57,13 @@ class Preparation(ABC):
 
     @abstractmethod
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
-        """Make the network of a policy, as it will be deployed; raises BitcertError if training diverges."""
+        """Make the quantized network of a policy; raises BitcertError if training diverges."""
+
+    def deploy(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
+        """Make the network of a policy as it will be deployed: prepared, and executed by the problem's engine."""
+        prepared = self.prepare(bench, policy, request)
+        network = bench.executed_by_engine(prepared.network)
+        return replace(prepared, network=network, forward_passes=prepared.forward_passes + bench.engine_passes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,24 @@
 
 from suite.quantize.batch_norm import Statistics, has_batch_norm, recalibrate_batch_norm, update_statistics
 from suite.quantize.calibration import Calibration, calibrate
+from suite.quantize.engine import ENGINES, Engine, check_engine, execute, missing_packages
 from suite.quantize.network import QuantizedNetwork
 from suite.quantize.trainable import SCHEMES, Scheme, TrainableNetwork
 
 __all__ = [
+    "ENGINES",
     "SCHEMES",
     "Calibration",
+    "Engine",
     "QuantizedNetwork",
     "Scheme",
     "Statistics",
     "TrainableNetwork",
     "calibrate",
+    "check_engine",
+    "execute",
     "has_batch_norm",
+    "missing_packages",
     "recalibrate_batch_norm",
     "update_statistics",
 ]

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import copy
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from suite.quantize.folding import scale_and_shift
 from suite.quantize.steps import Grid
+
+
+class Integers(NamedTuple):
+    """A quantized layer's weights as integers.
+
+    Attributes:
+        weight: Integers in 32-bit floating point, shaped as the layer's weight.
+        scale: What one unit of a channel stands for, a folded batch norm included; not negative, shape ``(channels,)``.
+        bias: The bias that is executed, shape ``(channels,)``.
+    """
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor
 
 
 class QuantizedLayer(nn.Module):
@@ -41,6 +55,7 @@ class QuantizedLayer(nn.Module):
         self._norms: list[nn.BatchNorm2d] = []  # in a list: it is not called
         self._correction: Tensor | None = None
         self._observer: _Observer | None = None
+        self._weight_step: Tensor | None = None
         self.step = 1.0
         self.grid: Grid | None = None
 
@@ -48,6 +63,11 @@ class QuantizedLayer(nn.Module):
     def folded(self) -> bool:
         """Whether a batch norm is folded in."""
         return bool(self._norms)
+
+    @property
+    def float_layer(self) -> nn.Conv2d | nn.Linear:
+        """The float layer, for its stride, padding, dilation and groups."""
+        return self._layer[0]
 
     @property
     def is_convolution(self) -> bool:
@@ -72,12 +92,14 @@ class QuantizedLayer(nn.Module):
         self._norms = [copy.deepcopy(norm).requires_grad_(False)]
         self._fuse()
 
-    def load(self, weight: Tensor, step: float, grid: Grid | None) -> None:
-        """Load quantized weights (in units of the float weights), and the step and grid of the inputs.
+    def load(self, weight: Tensor, step: float, grid: Grid | None, weight_step: Tensor | None) -> None:
+        """Load quantized weights (in units of the float weights) with their step, and the step and grid of the inputs.
 
-        Without a grid, inputs are not quantized; pass a step of 1.
+        The weights' step broadcasts with them. Without one, or without a grid, weights or inputs are not quantized; pass a
+        step of 1 for such inputs.
         """
         self._unscaled = self._arranged(weight * step)
+        self._weight_step = weight_step
         self.step, self.grid = step, grid
         self._fuse()
 
@@ -92,6 +114,20 @@ class QuantizedLayer(nn.Module):
         if self._observer is not None:
             return self._observer.see(apply_layer(self._layer[0], levels, self._unscaled, self._own_bias))
         return apply_layer(self._layer[0], levels, self.weight, self.bias)
+
+    @torch.no_grad()
+    def integers(self) -> Integers | None:
+        """The weights as integers, or None if weights or inputs are not quantized."""
+        if self._weight_step is None or self.grid is None:
+            return None
+        channels = len(self._unscaled)
+        weight = (self._unscaled / (self.step * self._weight_step)).round().contiguous()
+        scale = self._weight_step.flatten().expand(channels)
+        for norm in self._norms:
+            scale = scale * scale_and_shift(norm)[0]
+        weight = weight * torch.where(scale < 0, -1.0, 1.0).reshape(-1, *[1] * (weight.dim() - 1))
+        bias = torch.zeros(channels, device=weight.device) if self.bias is None else self.bias
+        return Integers(weight, scale.abs(), bias)
 
     def observe(self, *, recalibrate: bool, output_mean: Tensor | None) -> bool:
         """Measure the layer's own statistics in the following passes, until :meth:`settle`.

@@ -73,11 +73,14 @@ class QuantizedNetwork(nn.Module):
             if self._current.get(name) == precision:
                 continue
             weight = self.calibration.quantized_weight(name, precision.weight)
+            rounded = precision.weight != FLOAT_BITS
+            weight_step = self.calibration.weight_step(name, precision.weight) if rounded else None
             if precision.activation == FLOAT_BITS:
-                layer.load(weight, 1.0, None)
+                layer.load(weight, 1.0, None, weight_step)
             else:
                 grid = activation_grid(precision.activation, self.calibration.inputs[name].signed)
-                layer.load(weight, self.calibration.activation_step(name, precision.activation), grid)
+                step = self.calibration.activation_step(name, precision.activation)
+                layer.load(weight, step, grid, weight_step)
             self._current[name] = precision
         self.policy = policy
 

@@ -145,12 +145,20 @@ class TanhWeights(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Quantize; same shape."""
+        levels, scale = self._levels(weight)
+        return levels * scale
+
+    def step_of(self, weight: Tensor) -> Tensor:
+        """What quantized weights are odd multiples of, a scalar."""
+        return self._levels(weight)[1] / self._intervals
+
+    def _levels(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         squashed = torch.tanh(weight)
         unit = squashed / (2 * squashed.abs().max().clamp(min=1e-8)) + 0.5
         levels = 2 * straight_through((unit * self._intervals).round() / self._intervals, unit) - 1
         with torch.no_grad():
             scale = (weight * levels).sum() / levels.square().sum()
-        return levels * scale
+        return levels, scale
 
 
 class TrainableLayer(nn.Module):
@@ -181,8 +189,12 @@ class TrainableLayer(nn.Module):
         frozen = QuantizedLayer(self._layer[0], None if self.bias is None else self.bias.detach().clone())
         if norm is not None:
             frozen.fold(norm)
+        quantizer = self.quantize_weights
+        weight_step = quantizer.step_of(self.weight) if isinstance(quantizer, TanhWeights) else None
+        if isinstance(quantizer, LearnedStep | FixedStep):
+            weight_step = quantizer.positive_step()
         step = float(self.quantize_inputs.positive_step())
-        frozen.load(self.quantize_weights(self.weight), step, self.quantize_inputs.grid)
+        frozen.load(quantizer(self.weight), step, self.quantize_inputs.grid, weight_step)
         return frozen
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from torch import nn
+
 from suite.certify import Task
 from suite.certify.exam import ExamSettings
 from suite.certify.sampling import Progress
@@ -37,6 +39,7 @@ def examine(
     state: Path | None = None,
     progress: Progress | None = None,
     on_step: Callable[[int], None] | None = None,
+    deployed: nn.Module | None = None,
 ) -> Outcome:
     """Certify a policy, or the float network, on exam images with the exam's own noise stream.
 
@@ -52,6 +55,7 @@ def examine(
         state: File that keeps the state of a post-step that can be resumed.
         progress: Called with forward passes of the certification made since the last call.
         on_step: Called with the number of finished optimizer steps of the post-step.
+        deployed: The policy's network as it was deployed after the post-step, in place of one that is prepared here.
 
     Raises:
         BitcertError: If the problem has no images, the policy is not feasible, the post-step is unknown, or the split has fewer
@@ -72,7 +76,8 @@ def examine(
         else:
             problem.check_feasible(policy)
             request = Request(protocol_for(found.protocol, steps), steps, seed, state, on_step)
-            prepared, bops = step.prepare(bench, policy, request), problem.bops(policy)
+            bops = problem.bops(policy)
+            prepared = step.deploy(bench, policy, request) if deployed is None else Prepared(deployed)
         noisy = bench.noisy(split, derive_seed(bench.seed, "exam"))
         task = Task(noisy, split.labels, bench.radii, settings.n0, settings.n, settings.alpha, progress=progress)
         metrics, measured = measure(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import model_validator
 
@@ -14,10 +15,12 @@ from suite.contract.space import Policy
 from suite.errors import BitcertError
 from suite.studies.model import Group, PolicyText, keyed, setting
 from suite.studies.settings import ExecutorSettings, HeldOutSettings, ProblemSettings, read_policy
-from suite.studies.study import Study, check_same_network, load_recorded, with_network
+from suite.studies.study import Study, check_same_network, load_recorded, recorded_problem, with_network
 
 if TYPE_CHECKING:
-    from suite.run.records import Outcome, Run
+    from suite.protocols import PostStep
+    from suite.quantize.integer import OnnxNetwork
+    from suite.run.records import Outcome
     from suite.studies.plan import Plan
 
 
@@ -28,6 +31,9 @@ class ExamineSettings(Group):
     policy: PolicyText | None = setting(
         None, 'certify this policy: {"weights":[...],"activations":[...]} or a file with it', metavar="JSON"
     )
+    model: str | None = setting(
+        None, "certify this file, which bitcert export wrote; the problem is the one it names", metavar="FILE"
+    )
     float_network: bool = setting(False, "certify the float network", flag="--float")
     problem: ProblemSettings = ProblemSettings()
     out: str | None = setting(None, "also write the outcome, one row per image, as JSON", metavar="FILE")
@@ -35,29 +41,64 @@ class ExamineSettings(Group):
 
     @model_validator(mode="after")
     def _one_network(self) -> ExamineSettings:
-        if sum([self.run is not None, self.policy is not None, self.float_network]) != 1:
-            raise BitcertError("say what is certified: one of --run, --policy and --float (float_network in a file)")
+        if sum([self.run is not None, self.policy is not None, self.model is not None, self.float_network]) != 1:
+            raise BitcertError(
+                "say what is certified: one of --run, --policy, --model and --float (float_network in a file)"
+            )
         return self
 
 
 class Examine(Study[ExamineSettings, "Outcome"]):
     """Certify one policy on held-out images.
 
-    Certify the best policy of a run, a given policy, or the float network on exam images with fresh noise.
+    Certify the best policy of a run, a given policy, an exported model, or the float network on exam images with fresh noise.
     """
 
     Settings = ExamineSettings
 
     @cached_property
-    def network(self) -> tuple[Run | None, Policy | None, Problem]:
-        """The run if there is one, the policy (None: the float network), and the problem."""
+    def network(self) -> tuple[Mapping[str, Any] | None, Policy | None, Problem]:
+        """The record that it comes from if there is one, the policy (None: the float network), and the problem."""
         settings, purpose = self.settings, "images to hold an exam on"
         if settings.run is not None:
             run, problem = load_recorded(settings.run, settings.problem)
-            return run, None if run.best is None else run.best.policy, with_network(problem, purpose)
+            return run.provenance, None if run.best is None else run.best.policy, with_network(problem, purpose)
+        if self.model is not None:
+            _, about = self.model
+            problem = recorded_problem({**about["problem"], "engine": "onnx"}, settings.problem)
+            return about["problem"], Policy.from_dict(about["policy"]), with_network(problem, purpose)
         with keyed("policy"):
             policy = None if settings.policy is None else read_policy(settings.policy)
         return None, policy, with_network(settings.problem.load(), purpose)
+
+    @cached_property
+    def model(self) -> tuple[OnnxNetwork, dict[str, Any]] | None:
+        """The exported model and its description, if one is certified."""
+        from suite.run.deployed import read_deployed
+
+        if self.settings.model is None:
+            return None
+        with keyed("model"):
+            return read_deployed(Path(self.settings.model))
+
+    @property
+    def step(self) -> PostStep:
+        """The post-step: the one that an exported model has gone through, or as the settings say."""
+        from suite.protocols import parse_post_step
+
+        if self.model is None:
+            return self.settings.exam.step()
+        recorded = dict(self.model[1]["post_step"])
+        name, steps = recorded.pop("name"), recorded.pop("steps", None)
+        return parse_post_step(":".join([name, *(f"{key}={value}" for key, value in recorded.items())]), steps)
+
+    @property
+    def finetune_steps(self) -> int | None:
+        """Finetuning steps of the search; None for the problem's."""
+        if self.model is not None:
+            return int(self.model[1]["finetune_steps"])
+        record, _, _ = self.network
+        return None if record is None else int(record["fidelity"]["finetune_steps"])
 
     def run(self, *, quiet: bool = True) -> Outcome:
         """Hold the exam."""
@@ -65,11 +106,11 @@ class Examine(Study[ExamineSettings, "Outcome"]):
         from suite.run.exam import exam_forward_passes, examine
         from suite.run.outcomes import write_outcome
 
-        run, policy, problem = self.network
-        if run is not None:
-            check_same_network(run, problem)
-        exam, step = self.settings.exam.build(problem), self.settings.exam.step()
-        steps = 0 if policy is None else step.steps
+        record, policy, problem = self.network
+        if record is not None:
+            check_same_network(record, problem)
+        exam, step = self.settings.exam.build(problem), self.step
+        steps = 0 if policy is None or self.model is not None else step.steps
         with keyed("exam"):
             passes = exam_forward_passes(problem, exam)
         with Progress(quiet=quiet) as progress:
@@ -80,9 +121,10 @@ class Examine(Study[ExamineSettings, "Outcome"]):
                 policy,
                 step,
                 exam=exam,
-                finetune_steps=None if run is None else run.provenance["fidelity"]["finetune_steps"],
+                finetune_steps=self.finetune_steps,
                 progress=lambda count: progress.advance("exam", count),
                 on_step=lambda done: progress.update("post-step", done),
+                deployed=None if self.model is None else self.model[0],
             )
         if self.settings.out is not None:
             write_outcome(outcome, Path(self.settings.out))
@@ -113,6 +155,5 @@ class Examine(Study[ExamineSettings, "Outcome"]):
 
         _, policy, problem = self.network
         empty, exam = plan_for(problem, ExecutorSettings()), self.settings.exam
-        return add_exams(
-            empty, problem, exam, "exam", [exam.step()] if policy else [], before=False, references=int(policy is None)
-        )
+        steps = [] if policy is None or self.model is not None else [exam.step()]
+        return add_exams(empty, problem, exam, "exam", steps, before=False, references=1 - len(steps))

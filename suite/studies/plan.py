@@ -136,6 +136,7 @@ def add_exams(
     plain = len(steps) if before else len(steps) - len(trained)
     exams = plain + len(trained) + references
     passes = exams * images * (1 + settings.n0 + settings.n) + plain * _preparation(problem, finetune_steps)
+    passes += len(trained) * _engine(problem)
     planned = replace(plan, passes={**plan.passes, "exam": passes})
     return add_post_steps(planned, trained) if trained else planned
 
@@ -158,11 +159,21 @@ def evaluation_passes(problem: Problem, fidelity: Fidelity) -> int:
 def _preparation(problem: Problem, finetune_steps: int) -> int:
     """Most forward passes that make the network of a policy; reads the data for a protocol from elsewhere."""
     found = _defined(problem)
-    if found is not None and found.protocol is not None:
-        return protocol_for(found.protocol, finetune_steps).forward_passes(found.bench, finetune_steps)
-    if found is not None and finetune_steps == 0:
-        return found.definition.statistics_images
-    return FinetuneSettings().forward_passes(finetune_steps)
+    if found is None:
+        return FinetuneSettings().forward_passes(finetune_steps)
+    if found.protocol is not None:
+        made = protocol_for(found.protocol, finetune_steps).forward_passes(found.bench, finetune_steps)
+    elif finetune_steps == 0:
+        made = found.definition.statistics_images
+    else:
+        made = FinetuneSettings().forward_passes(finetune_steps)
+    return made + _engine(problem)
+
+
+def _engine(problem: Problem) -> int:
+    """Most forward passes that an engine makes before it executes a network."""
+    found = _defined(problem)
+    return 0 if found is None or found.engine == "torch" else found.definition.statistics_images
 
 
 def _defined(problem: Problem) -> VisionProblem | None:

@@ -95,6 +95,11 @@ class ProblemSettings(DataSettings):
         ge=0,
     )
     device: str = setting("cpu", "where evaluations run")
+    engine: Literal["torch", "integer", "onnx"] = setting(
+        "torch",
+        "what executes quantized networks: torch; integer: with integers only, the same to the last bit everywhere; onnx: that in "
+        "ONNX Runtime, the fastest on a CPU",
+    )
 
     @keyed("problem")
     def load(self) -> Problem:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from suite import plugins
 from suite.contract.problem import Problem
@@ -208,7 +208,16 @@ def load_recorded(directory: str, problem: ProblemSettings) -> tuple[Run, Proble
         run = load_run(directory)
         if run.best is None:
             raise BitcertError(f"the run in {directory} has no successful trial")
-    recorded = dict(run.provenance)
+    return run, recorded_problem(run.provenance, problem)
+
+
+def recorded_problem(provenance: Mapping[str, Any], problem: ProblemSettings) -> Problem:
+    """The problem of a record, with the given settings where there are any.
+
+    Raises:
+        BitcertError: If it cannot be made, or a budget other than the recorded one was given.
+    """
+    recorded = dict(provenance)
     if "based_on" in recorded and problem.name is None:
         recorded["problem"] = recorded["based_on"]
     else:
@@ -218,22 +227,23 @@ def load_recorded(directory: str, problem: ProblemSettings) -> tuple[Run, Proble
     if problem.budget not in (None, recorded["budget"]):
         raise SettingError(
             ("problem", "budget"),
-            f"the budget of the run is {recorded['budget']}, {problem.budget} given; leave --budget out",
+            f"the recorded budget is {recorded['budget']}, {problem.budget} given; leave --budget out",
         )
     filled |= {
         "objective": recorded["objective"],
         "seed": recorded.get("problem_seed", 0),
         "protocol": recorded.get("protocol"),
         "replicate": recorded.get("replicate"),
+        "engine": recorded.get("engine", "torch"),
     }
-    return run, ProblemSettings.model_construct(**{**dict(problem), **filled}).load()
+    return ProblemSettings.model_construct(**{**dict(problem), **filled}).load()
 
 
-def check_same_network(run: Run, problem: Problem) -> None:
-    """Raise BitcertError if the network or the images are not those of the run whose policy is examined."""
+def check_same_network(provenance: Mapping[str, Any], problem: Problem) -> None:
+    """Raise BitcertError if the network or the images are not those of the record whose policy is examined."""
     found = problem.provenance()
     for key, what in (("network_sha256", "network"), ("data_sha256", "images")):
-        if run.provenance[key] != found[key]:
+        if provenance[key] != found[key]:
             raise BitcertError(
                 f"the run was made with another {what}; give the options of the search again (--checkpoint, --data, --sigma)"
             )

@@ -61,7 +61,7 @@ class Plane(ReportedStudy[PlaneSettings, "LossPlane"]):
         from suite.studies.plane.run import map_plane
 
         (run, _), problem, size = self.recorded, self.problem, self.settings.size
-        check_same_network(run, problem)
+        check_same_network(run.provenance, problem)
         assert run.best is not None
         step, fidelity = self.settings.step(), self.settings.spend.fidelity(problem)
         with Progress(quiet=quiet) as progress:

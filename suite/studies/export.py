@@ -1,0 +1,190 @@
+"""The verb ``export``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from suite.contract.problem import Problem
+from suite.contract.space import Policy
+from suite.errors import BitcertError
+from suite.studies.model import Group, keyed, setting
+from suite.studies.settings import ExecutorSettings, HeldOutSettings, ProblemSettings, read_policy
+from suite.studies.study import Study, check_same_network, load_recorded, with_network
+
+if TYPE_CHECKING:
+    from suite.report.progress import Progress
+    from suite.run.deployed import Sizes
+    from suite.run.records import Outcome, Run
+    from suite.studies.plan import Plan
+
+_PURPOSE = "network to export"
+
+
+class ExportSettings(Group):
+    """Settings of an export."""
+
+    source: str = setting(
+        ..., "a run, whose best policy is exported, or a policy: JSON or a file with it", metavar="RUN|POLICY"
+    )
+    out: str = setting("model.onnx", "model to write; packed weights and a description go beside it", metavar="FILE")
+    opset: int = setting(25, "ONNX operator set: 25 has weights of 2 and 4 bits, 21 of 4 bits", metavar="N")
+    certified: bool = setting(
+        False, "certify the exported file on held-out images and write the result into it", flag="--exam"
+    )
+    problem: ProblemSettings = ProblemSettings()
+    exam: HeldOutSettings = HeldOutSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A deployed network on disk.
+
+    Attributes:
+        path: The ONNX model.
+        policy: Its policy.
+        sizes: Of the files.
+        rule_bytes: What a budget in bytes counts for the policy.
+        outcome: Held-out certification of the file; None if it was not asked for.
+    """
+
+    path: Path
+    policy: Policy
+    sizes: Sizes
+    rule_bytes: int
+    outcome: Outcome | None
+
+
+class Export(Study[ExportSettings, Exported]):
+    """Write a policy's network as an ONNX model that computes with integers.
+
+    The network of a run's best policy, or of a given one, goes through the post-step and becomes an integer network, which every
+    conforming runtime executes to the same logits, bit for bit. Certificates of the engine onnx are about this file.
+    """
+
+    Settings = ExportSettings
+    positional = ("source",)
+
+    @cached_property
+    def network(self) -> tuple[Run | None, Policy, Problem]:
+        """The run if there is one, the policy, and the problem."""
+        settings = self.settings
+        if "{" not in settings.source and Path(settings.source).is_dir():
+            run, problem = load_recorded(settings.source, settings.problem)
+            assert run.best is not None
+            return run, run.best.policy, with_network(problem, _PURPOSE)
+        with keyed("source"):
+            policy = read_policy(settings.source)
+        return None, policy, with_network(settings.problem.load(), _PURPOSE)
+
+    def run(self, *, quiet: bool = True) -> Exported:
+        """Make the network, write it, and certify it if asked to."""
+        from suite.contract.cost import ModelSize
+        from suite.protocols import Request, protocol_for
+        from suite.report.progress import Progress
+        from suite.run.deployed import write_deployed
+        from suite.workbench import bench_problem, workbench_of
+
+        settings, (run, policy, problem) = self.settings, self.network
+        check_export(Path(settings.out), settings.opset)
+        with keyed("source"):
+            problem.check_feasible(policy)
+        if run is not None:
+            check_same_network(run.provenance, problem)
+        bench, step = workbench_of(problem, _PURPOSE), settings.exam.step()
+        steps = problem.fidelity.finetune_steps if run is None else run.provenance["fidelity"]["finetune_steps"]
+        description = {
+            "policy": policy.to_dict(),
+            "post_step": step.to_dict(),
+            "finetune_steps": steps,
+            "problem": problem.provenance(),
+            "bops": problem.bops(policy),
+        }
+        with Progress(quiet=quiet) as progress:
+            progress.add("post-step", step.steps)
+            with bench.fixed_threads():
+                protocol = protocol_for(bench_problem(problem, _PURPOSE).protocol, steps)
+                request = Request(protocol, steps, progress=lambda done: progress.update("post-step", done))
+                network = bench.integer(step.prepare(bench, policy, request).network)
+            outcome = None
+            write = partial(write_deployed, Path(settings.out), network, bench.image_shape, opset=settings.opset)
+            sizes = write(description)
+            if settings.certified:
+                outcome = self._certify(problem, policy, progress)
+                exam = {"settings": outcome.provenance["exam"], "metrics": outcome.metrics.to_dict()}
+                sizes = write({**description, "exam": exam})
+        rule = ModelSize()
+        return Exported(Path(settings.out), policy, sizes, rule.units(rule.total(problem.space, policy)), outcome)
+
+    def _certify(self, problem: Problem, policy: Policy, progress: Progress) -> Outcome:
+        """Certify the file that was written."""
+        from suite.run.deployed import read_deployed
+        from suite.run.exam import exam_forward_passes, examine
+        from suite.workbench import workbench_of
+
+        exam = self.settings.exam.build(problem)
+        progress.add("exam", exam_forward_passes(problem, exam))
+        network, _ = read_deployed(Path(self.settings.out), workbench_of(problem, _PURPOSE).threads)
+        return examine(
+            problem,
+            policy,
+            self.settings.exam.step(),
+            exam=exam,
+            progress=lambda count: progress.advance("exam", count),
+            deployed=network,
+        )
+
+    def to_json(self, result: Exported) -> str:
+        """Where the files are, how large, and the certificates' summary if there is one."""
+        found = asdict(result.sizes) | {"rule": result.rule_bytes}
+        metrics = None if result.outcome is None else result.outcome.metrics.to_dict()
+        content = {"model": str(result.path), "policy": result.policy.to_dict(), "bytes": found, "metrics": metrics}
+        return json.dumps(content)
+
+    def show(self, result: Exported) -> None:
+        """Print what was written."""
+        sizes = result.sizes
+        print(f"{result.path}: {sizes.model:,} bytes, opset {self.settings.opset}, computes with integers")
+        packed = result.path.with_suffix(".safetensors")
+        print(
+            f"{packed}: {sizes.packed:,} bytes, {sizes.weights:,} of them weights (as a budget: {result.rule_bytes:,})"
+        )
+        print(f"{result.path.with_suffix('.json')}: what it is, with checksums")
+        if result.outcome is not None:
+            metrics = result.outcome.metrics
+            print(f"certified as written: ACR {metrics.acr:.4f}, clean accuracy {metrics.clean_accuracy:.4f}")
+        else:
+            print(f"certify it: bitcert examine --model {result.path}")
+
+    def plan(self) -> Plan:
+        """The post-step, and an exam if asked for."""
+        from suite.studies.plan import add_exams, add_post_steps, plan_for
+
+        _, _, problem = self.network
+        empty, exam = plan_for(problem, ExecutorSettings()), self.settings.exam
+        step = exam.step()
+        if self.settings.certified:
+            return add_exams(empty, problem, exam, "exam", [step], before=False, references=0)
+        return add_post_steps(empty, [step]) if step.trains else empty
+
+
+def check_export(out: Path, opset: int) -> None:
+    """Check what can be checked before anything is prepared.
+
+    Raises:
+        BitcertError: If packages are missing, the operator set is unknown, or the file has another ending.
+    """
+    from suite.quantize import missing_packages
+    from suite.quantize.integer import OPSETS
+
+    if missing_packages():
+        raise BitcertError(f"an export needs {' and '.join(missing_packages())}: pip install 'bitcert[onnx]'")
+    with keyed("opset"):
+        if opset not in OPSETS:
+            raise BitcertError(f"unknown operator set {opset}; known: {', '.join(map(str, OPSETS))}")
+    with keyed("out"):
+        if out.suffix != ".onnx":
+            raise BitcertError(f"a model is written to a file that ends in .onnx, got {out.name!r}")
