@@ -150,7 +150,8 @@ class TanhWeights(nn.Module):
 
     def step_of(self, weight: Tensor) -> Tensor:
         """What quantized weights are odd multiples of, a scalar."""
-        return self._levels(weight)[1] / self._intervals
+        step: Tensor = self._levels(weight)[1] / self._intervals
+        return step
 
     def _levels(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         squashed = torch.tanh(weight)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from suite.data import ImageSplit
 from suite.errors import BitcertError
 from suite.files import write_bytes, write_text
 from suite.quantize.integer import IntegerNetwork, OnnxNetwork, onnx_model
@@ -92,6 +94,19 @@ def write_deployed(
     return sizes
 
 
+def write_samples(path: Path, split: ImageSplit, count: int) -> None:
+    """Write the first images of a split beside a model, as ``.npz`` with ``images`` (in [0, 1]), ``labels`` and ``ids``.
+
+    Raises:
+        BitcertError: If the split has fewer images.
+    """
+    if count > len(split):
+        raise BitcertError(f"{count} held-out images asked for, but there are {len(split)}")
+    some, stream = split.subset(np.arange(count)), io.BytesIO()
+    np.savez_compressed(stream, images=some.images().numpy(), labels=some.labels, ids=some.ids)
+    write_bytes(path.with_suffix(".npz"), stream.getvalue())
+
+
 def read_deployed(path: Path, threads: int = 1) -> tuple[OnnxNetwork, dict[str, Any]]:
     """Read what :func:`write_deployed` wrote: the network, run by ONNX Runtime, and its description.
 
@@ -146,7 +161,7 @@ def _packed(network: IntegerNetwork) -> tuple[bytes, int]:
 
 def bits_of(integers: NDArray[np.int64]) -> int:
     """Fewest bits of a two's complement that hold all integers."""
-    return int(max(np.max(integers), -int(np.min(integers)) - 1, 0)).bit_length() + 1
+    return max(int(integers.max()), -int(integers.min()) - 1).bit_length() + 1
 
 
 def pack(integers: NDArray[np.int64], bits: int) -> NDArray[np.uint8]:

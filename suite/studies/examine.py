@@ -90,7 +90,8 @@ class Examine(Study[ExamineSettings, "Outcome"]):
             return self.settings.exam.step()
         recorded = dict(self.model[1]["post_step"])
         name, steps = recorded.pop("name"), recorded.pop("steps", None)
-        return parse_post_step(":".join([name, *(f"{key}={value}" for key, value in recorded.items())]), steps)
+        options = [f"{key}={json.dumps(value).strip(chr(34))}" for key, value in recorded.items()]
+        return parse_post_step(":".join([name, *options]), steps)
 
     @property
     def finetune_steps(self) -> int | None:

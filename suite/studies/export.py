@@ -35,6 +35,12 @@ class ExportSettings(Group):
     certified: bool = setting(
         False, "certify the exported file on held-out images and write the result into it", flag="--exam"
     )
+    samples: int = setting(
+        0,
+        "also write so many held-out images with their labels (.npz), for programs without bitcert",
+        metavar="N",
+        ge=0,
+    )
     problem: ProblemSettings = ProblemSettings()
     exam: HeldOutSettings = HeldOutSettings()
 
@@ -85,7 +91,7 @@ class Export(Study[ExportSettings, Exported]):
         from suite.contract.cost import ModelSize
         from suite.protocols import Request, protocol_for
         from suite.report.progress import Progress
-        from suite.run.deployed import write_deployed
+        from suite.run.deployed import write_deployed, write_samples
         from suite.workbench import bench_problem, workbench_of
 
         settings, (run, policy, problem) = self.settings, self.network
@@ -109,6 +115,8 @@ class Export(Study[ExportSettings, Exported]):
                 protocol = protocol_for(bench_problem(problem, _PURPOSE).protocol, steps)
                 request = Request(protocol, steps, progress=lambda done: progress.update("post-step", done))
                 network = bench.integer(step.prepare(bench, policy, request).network)
+            if settings.samples:
+                write_samples(Path(settings.out), bench.dataset.splits["exam"], settings.samples)
             outcome = None
             write = partial(write_deployed, Path(settings.out), network, bench.image_shape, opset=settings.opset)
             sizes = write(description)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -164,7 +165,10 @@ class _Lowering:
             self._emit(node, LookUp(real.compute, given, wanted), *inputs)
         elif call.kind == "mean":
             shape = self._seen[inputs[0].name].shape
-            self._emit(node, Pool(given, wanted, math.prod(shape[2:]), keep=call.arguments["keep"]), *inputs)
+            axes = call.arguments["axes"]
+            size = math.prod(shape[axis] for axis in axes)
+            result = None if self._reaches_output(node) else wanted
+            self._emit(node, Pool(given, result, size, axes, keep=call.arguments["keep"]), *inputs)
         elif call.kind == "average":
             self._emit(node, _average(call, self._seen[inputs[0].name].shape[1], given, wanted), *inputs)
         else:
@@ -206,9 +210,7 @@ class _Lowering:
     def _constant(self, call: Call) -> Tensor:
         constant = call.arguments["constant"]
         if isinstance(constant, fx.Node):
-            value = self._network
-            for part in str(constant.target).split("."):
-                value = getattr(value, part)
+            value = attrgetter(str(constant.target))(self._network)
             assert isinstance(value, Tensor)
             return value.detach()
         return torch.tensor(constant)
@@ -297,7 +299,7 @@ class _Lowering:
                 yield reader
 
     def _reaches_output(self, node: fx.Node) -> bool:
-        """Whether a layer's result is the network's."""
+        """Whether a result is the network's."""
         readers = list(node.users)
         while len(readers) == 1 and self._calls[readers[0]].kind in ("same", "rearrange"):
             readers = list(readers[0].users)

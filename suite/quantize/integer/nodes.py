@@ -98,7 +98,7 @@ def _module(module: nn.Module, inputs: tuple[fx.Node, ...]) -> Call | None:
     if isinstance(module, nn.Flatten) and module.start_dim == 1 and module.end_dim == -1:
         return _flatten(inputs)
     if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
-        return Call("mean", inputs, arguments={"keep": True})
+        return Call("mean", inputs, arguments={"axes": (2, 3), "keep": True})
     if isinstance(module, nn.MaxPool2d):
         window = (module.kernel_size, module.stride, module.padding, module.dilation)
         return _max_pool(inputs, *window, ceil_mode=module.ceil_mode)
@@ -110,7 +110,8 @@ def _module(module: nn.Module, inputs: tuple[fx.Node, ...]) -> Call | None:
 
 
 def _function(node: fx.Node, inputs: tuple[fx.Node, ...], shape: tuple[int, ...]) -> Call | None:
-    target, arguments = node.target, dict(enumerate(node.args)) | node.kwargs
+    target = node.target
+    arguments: dict[Any, Any] = {**dict(enumerate(node.args)), **node.kwargs}
     if target in _ARITHMETIC and "alpha" not in arguments:
         return _arithmetic(node, _ARITHMETIC[target])
     if target in (torch.relu, functional.relu, functional.relu6, "relu"):
@@ -126,15 +127,20 @@ def _function(node: fx.Node, inputs: tuple[fx.Node, ...], shape: tuple[int, ...]
     if target in (torch.mean, "mean"):
         dims = arguments.get(1, arguments.get("dim"))
         keep = bool(arguments.get(2, arguments.get("keepdim", False)))
-        return Call("mean", inputs, arguments={"keep": keep}) if _dims(dims) in ((2, 3), (-2, -1)) else None
+        axes = _axes(dims, len(shape) if keep else len(shape) + (1 if isinstance(dims, int) else len(dims or ())))
+        return Call("mean", inputs, arguments={"axes": axes, "keep": keep}) if axes and 0 not in axes else None
+    if target in (torch.permute, "permute"):
+        order: Any = arguments[1] if isinstance(arguments[1], tuple | list) else node.args[1:]
+        axes = tuple(axis % len(shape) for axis in order)
+        return Call("rearrange", inputs, lambda codes: codes.permute(axes), {"name": "permute", "axes": axes})
     if target is functional.adaptive_avg_pool2d and arguments.get(1) in (1, (1, 1)):
-        return Call("mean", inputs, arguments={"keep": True})
+        return Call("mean", inputs, arguments={"axes": (2, 3), "keep": True})
     if target is functional.max_pool2d:
         defaults = {"stride": None, "padding": 0, "dilation": 1, "ceil_mode": False}
         given = [
             arguments.get(place + 2, arguments.get(name, value)) for place, (name, value) in enumerate(defaults.items())
         ]
-        return _max_pool(inputs, arguments.get(1, arguments.get("kernel_size")), *given[:3], ceil_mode=given[3])
+        return _max_pool(inputs, arguments.get(1, arguments.get("kernel_size")), *given[:3], ceil_mode=bool(given[3]))
     if target is functional.avg_pool2d and len(arguments) <= 3:
         return _average(
             inputs, arguments.get(1, arguments.get("kernel_size")), arguments.get(2, arguments.get("stride")), 0
@@ -198,5 +204,7 @@ def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
 
-def _dims(value: Any) -> tuple[int, ...]:
-    return tuple(sorted(value)) if isinstance(value, tuple | list) else (value,)
+def _axes(dims: Any, rank: int) -> tuple[int, ...]:
+    """Axes that a mean is taken over, counted from the first; none if it is not said."""
+    given = (dims,) if isinstance(dims, int) else tuple(dims or ())
+    return tuple(sorted(axis % rank for axis in given))

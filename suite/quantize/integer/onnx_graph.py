@@ -255,10 +255,13 @@ def _write_multiply(writer: _Writer, operation: Multiply, inputs: list[str], out
 
 def _write_pool(writer: _Writer, operation: Pool, inputs: list[str], output: str) -> None:
     number = writer.real(inputs[0], 1.0, f"{output}_number")
-    axes = writer.constant([2, 3], "int64")
+    axes = writer.constant(operation.axes, "int64")
     total = writer.node("ReduceSum", [number, axes], f"{output}_total", keepdims=int(operation.keep))
-    scaled = writer.node("Mul", [total, writer.scale(float(operation.multiplier))], f"{output}_scaled")
-    writer.codes(scaled, 1.0, operation.coding, output)
+    factor = writer.scale(float(operation.multiplier))
+    if operation.coding is None:
+        writer.node("Mul", [total, factor], output)
+    else:
+        writer.codes(writer.node("Mul", [total, factor], f"{output}_scaled"), 1.0, operation.coding, output)
 
 
 def _write_look_up(writer: _Writer, operation: LookUp, inputs: list[str], output: str) -> None:
@@ -281,6 +284,8 @@ def _write_rearrange(writer: _Writer, operation: Rearrange, inputs: list[str], o
     arguments, zero = operation.arguments, writer.zero.get(inputs[0], 0)
     if operation.kind == "flatten":
         writer.node("Flatten", inputs, output, axis=1)
+    elif operation.kind == "permute":
+        writer.node("Transpose", inputs, output, perm=list(arguments["axes"]))
     elif operation.kind == "max_pool":
         names = {"kernel": "kernel_shape", "stride": "strides", "dilation": "dilations"}
         window = {names[name]: list(arguments[name]) for name in names}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,9 +68,11 @@ class Real(Operation):
 class Encode(Operation):
     """Real numbers to codes: ``clip(round(x / scale))``."""
 
+    coding: Coding
+
     def __init__(self, coding: Coding) -> None:
         super().__init__()
-        self.coding: Coding = coding
+        self.coding = coding
         self.register_buffer("scale", torch.tensor(coding.scale))
         self.scale: Tensor
 
@@ -80,6 +83,8 @@ class Encode(Operation):
 
 class Recode(Operation):
     """Codes to codes of another scale: ``clip(round(code * given / wanted))``; the product is exact."""
+
+    coding: Coding
 
     def __init__(self, given: Coding, coding: Coding) -> None:
         super().__init__()
@@ -178,6 +183,8 @@ class Accumulate(Operation):
 class Add(Operation):
     """A sum: both inputs have scales that are powers of two, so it is exact before it is rounded to the coding."""
 
+    coding: Coding
+
     def __init__(self, given: tuple[Coding, Coding], coding: Coding) -> None:
         super().__init__()
         self.given, self.coding = given, coding
@@ -193,6 +200,8 @@ class Add(Operation):
 class Multiply(Operation):
     """A product of codes, broadcast: ``clip(round(a * b * multiplier))``."""
 
+    coding: Coding
+
     def __init__(self, given: tuple[Coding, Coding], coding: Coding) -> None:
         super().__init__()
         self.given, self.coding = given, coding
@@ -206,29 +215,36 @@ class Multiply(Operation):
 
 
 class Pool(Operation):
-    """The mean over height and width, of codes whose sum is exact: ``clip(round(sum * multiplier))``.
+    """The mean over some axes, of codes whose sum is exact: ``clip(round(sum * multiplier))``.
 
     Args:
-        given, coding: Codings of inputs and outputs.
+        given: Coding of the inputs.
+        coding: Coding of the outputs; None for real numbers, the network's logits.
         size: Values per mean.
-        keep: Whether height and width stay, as 1.
+        axes: What the mean is taken over.
+        keep: Whether these axes stay, with one value.
     """
 
-    def __init__(self, given: Coding, coding: Coding, size: int, *, keep: bool) -> None:
+    def __init__(self, given: Coding, coding: Coding | None, size: int, axes: tuple[int, ...], *, keep: bool) -> None:
         super().__init__()
         if size * max(-given.low, given.high) >= _EXACT_IN_FLOAT32:
             raise BitcertError(f"a mean over {size} values may add up to more than 24 bits hold; use smaller images")
-        self.given, self.coding, self.size, self.keep = given, coding, size, keep
-        self.register_buffer("multiplier", torch.tensor(given.scale) / torch.tensor(size * coding.scale))
+        self.given, self.coding, self.axes, self.keep = given, coding, axes, keep
+        self.register_buffer(
+            "multiplier", torch.tensor(given.scale) / torch.tensor(size * (1.0 if coding is None else coding.scale))
+        )
         self.multiplier: Tensor
 
     def compute(self, *inputs: Tensor) -> Tensor:
         """As described."""
-        return _rounded(inputs[0].sum(dim=(2, 3), keepdim=self.keep).mul_(self.multiplier), self.coding)
+        scaled = inputs[0].sum(dim=self.axes, keepdim=self.keep).mul_(self.multiplier)
+        return scaled if self.coding is None else _rounded(scaled, self.coding)
 
 
 class LookUp(Operation):
     """Any function of one number, by a table with an entry for each code."""
+
+    coding: Coding
 
     def __init__(self, function: Callable[[Tensor], Tensor], given: Coding, coding: Coding) -> None:
         super().__init__()
@@ -246,9 +262,11 @@ class LookUp(Operation):
 class Clip(Operation):
     """Codes limited to those of another coding of the same scale."""
 
+    coding: Coding
+
     def __init__(self, coding: Coding) -> None:
         super().__init__()
-        self.coding: Coding = coding
+        self.coding = coding
 
     def compute(self, *inputs: Tensor) -> Tensor:
         """As described."""
@@ -266,7 +284,7 @@ class Rearrange(Operation):
     """
 
     def __init__(
-        self, function: Callable[..., Tensor], coding: Coding | None, kind: str, arguments: dict[str, object]
+        self, function: Callable[..., Tensor], coding: Coding | None, kind: str, arguments: dict[str, Any]
     ) -> None:
         super().__init__()
         self.function, self.coding, self.kind, self.arguments = function, coding, kind, arguments
