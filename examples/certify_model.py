@@ -1,12 +1,14 @@
 # %% [markdown]
 # # Certify an exported model without bitcert
 #
-# Needs onnxruntime and numpy only. First: `bitcert export POLICY --problem digits --budget w3a3 --samples 20`.
+# Needs onnxruntime and numpy only, and what `bitcert export POLICY --problem digits --samples 20` wrote here.
 
 # %%
 import hashlib
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from statistics import NormalDist
 
@@ -15,15 +17,17 @@ import onnxruntime
 
 N0, N, ALPHA = 20, 1_000, 0.001
 
-about = json.loads(Path("model.json").read_text())
-content = Path("model.onnx").read_bytes()
+if not Path("model.json").exists():
+    policy = json.dumps({"weights": [8] + [3] * 8 + [8], "activations": [8] + [4] * 8 + [8]})
+    given = ["--problem", "digits", "--budget", "w4a4", "--samples", "20"]
+    subprocess.run([sys.executable, "-m", "suite.cli", "export", policy, *given], check=True, stdout=subprocess.DEVNULL)
+
+about, content = json.loads(Path("model.json").read_text()), Path("model.onnx").read_bytes()
 if hashlib.sha256(content).hexdigest() != about["file_sha256"]:
     raise SystemExit("model.onnx is not the file that model.json describes")
 session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 with np.load("model.npz") as file:
-    held_out = dict(file)
-sigma, rng = about["problem"]["sigma"], np.random.default_rng(0)
-
+    images, labels = file["images"], file["labels"]
 
 # %% [markdown]
 # The class is chosen with `N0` samples and counted with `N` others. The lower bound on its probability is Clopper and Pearson's:
@@ -31,27 +35,21 @@ sigma, rng = about["problem"]["sigma"], np.random.default_rng(0)
 
 
 # %%
-def tail(successes: int, p: float) -> float:
-    """Probability of at least so many successes in N trials."""
-    counts = np.arange(successes, N + 1)
-    choose = [math.lgamma(N + 1) - math.lgamma(k + 1) - math.lgamma(N - k + 1) for k in counts]
-    return float(np.exp(choose + counts * math.log(p) + (N - counts) * math.log1p(-p)).sum())
-
-
 def lower_bound(successes: int) -> float:
     """Lower confidence bound on the probability, at level 1 - ALPHA."""
-    low, high = 0.0, successes / N
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if tail(successes, middle) < ALPHA else (low, middle)
+    counts, low, high = np.arange(successes, N + 1), 0.0, 1.0
+    choose = np.array([math.lgamma(N + 1) - math.lgamma(k + 1) - math.lgamma(N - k + 1) for k in counts])
+    for _ in range(50):
+        p = (low + high) / 2
+        tail = np.exp(choose + counts * math.log(p) + (N - counts) * math.log1p(-p)).sum()
+        low, high = (p, high) if tail < ALPHA else (low, p)
     return low
 
 
-radii = []
-for image, label in zip(held_out["images"], held_out["labels"], strict=True):
+sigma, rng, radii = about["problem"]["sigma"], np.random.default_rng(0), []
+for image, label in zip(images, labels, strict=True):
     noisy = image + sigma * rng.standard_normal((N0 + N, *image.shape))
-    (logits,) = session.run(["logits"], {"images": noisy.astype(np.float32)})
-    votes = logits.argmax(1)
+    votes = session.run(["logits"], {"images": noisy.astype(np.float32)})[0].argmax(1)
     chosen = np.bincount(votes[:N0]).argmax()
     bound = lower_bound(int((votes[N0:] == chosen).sum()))
     radii.append(sigma * NormalDist().inv_cdf(bound) if bound > 0.5 and chosen == label else 0.0)

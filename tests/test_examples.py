@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 
-from suite.cli import main
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
-from suite.contract.space import Policy
 from suite.testing.searchers import SearcherConformance
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -35,14 +33,6 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def _model(workplace: Path) -> None:
-    """What certify_model says to make first."""
-    bits = [8, *[3] * 8, 8]
-    given = ["--problem", "digits", "--budget", "w3a3", "--samples", "20"]
-    assert main(["export", Policy.from_bits(bits, bits).to_json(), *given]) == 0
-
-
 def run(name: str) -> dict[str, Any]:
     """Run an example as a script; its variables."""
     return runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
@@ -57,15 +47,14 @@ def test_every_example_is_listed_and_short() -> None:
         assert text.startswith("# %% [markdown]\n# # "), file.name
 
 
-@pytest.mark.usefixtures("_model")
 def test_a_changed_model_is_not_certified(workplace: Path) -> None:
+    run("certify_model")
     model = workplace / "model.onnx"
     model.write_bytes(model.read_bytes()[:-1] + b"!")
     with pytest.raises(SystemExit, match="not the file"):
         run("certify_model")
 
 
-@pytest.mark.usefixtures("_model")
 @pytest.mark.parametrize("name", EXPECTED)
 def test_example_runs(name: str, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(name)

@@ -1,0 +1,93 @@
+"""Images per second on one core: float networks, quantized ones, and integer networks in torch and ONNX Runtime.
+
+All alternatives of a network are interleaved in one run; printed are medians. ``python -m benchmarks.bench_engines [NETWORK ...]``
+"""
+
+from __future__ import annotations
+
+import io
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from suite.contract.space import SearchSpace
+from suite.networks import build_network, trace_layers
+from suite.quantize import QuantizedNetwork, Statistics, calibrate
+from suite.quantize.integer import OnnxNetwork, integer_network, onnx_model
+
+NETWORKS = {
+    "resnet8": ((1, 8, 8), 10, 250),
+    "resnet20": ((3, 32, 32), 10, 250),
+    "mobilenetv2": ((3, 224, 224), 1_000, 10),
+}
+ROUNDS = 9
+BITS = 4
+
+
+def main() -> None:
+    """Print one table."""
+    torch.set_num_threads(1)
+    chosen = sys.argv[1:] or list(NETWORKS)
+    print("| images/s, one core | " + " | ".join(chosen) + " |\n|---" * 1 + "|---:" * len(chosen) + "|")
+    rows: dict[str, list[float]] = {}
+    for name in chosen:
+        for row, speed in speeds(name).items():
+            rows.setdefault(row, []).append(speed)
+    for row, found in rows.items():
+        print(f"| {row} | " + " | ".join(f"{speed:,.0f}" for speed in found) + " |", flush=True)
+
+
+def speeds(name: str) -> dict[str, float]:
+    """Images per second of every way to run a network, with uniform bits except for its first and last layer."""
+    shape, classes, batch = NETWORKS[name]
+    torch.manual_seed(0)
+    network = build_network(name, classes, shape[0]).eval().requires_grad_(False)
+    space = SearchSpace(trace_layers(network, shape))
+    images = torch.rand(batch, *shape) + 0.25 * torch.randn(batch, *shape)
+    calibration = calibrate(network, [layer.name for layer in space.layers], [images])
+
+    def quantized(bits: int) -> QuantizedNetwork:
+        made = QuantizedNetwork(network, space.layers, calibration)
+        made.set_policy(space.uniform(bits))
+        made.update_statistics([images], Statistics())
+        return made
+
+    low, high = quantized(BITS), quantized(8)
+    integers = {bits: integer_network(made, [images]) for bits, made in ((BITS, low), (8, high))}
+    models = {bits: OnnxNetwork(onnx_model(made, shape, classes)) for bits, made in integers.items()}
+    for bits, made in integers.items():
+        assert torch.equal(made(images), models[bits](images))
+    runs: dict[str, Callable[[Tensor], Tensor]] = {
+        "torch, float": network,
+        f"torch, quantized to {BITS} bits": low,
+        "ONNX Runtime, float": float_model(network, images),
+        f"integer network of {BITS} bits, torch": integers[BITS],
+        f"integer network of {BITS} bits, ONNX Runtime": models[BITS],
+        "integer network of 8 bits, ONNX Runtime": models[8],
+    }
+    seconds: dict[str, list[float]] = {row: [] for row in runs}
+    with torch.no_grad():
+        for _ in range(ROUNDS):
+            for row, run in runs.items():
+                started = time.process_time()
+                run(images)
+                seconds[row].append(time.process_time() - started)
+    return {row: batch / statistics.median(found[1:]) for row, found in seconds.items()}
+
+
+def float_model(network: nn.Module, images: Tensor) -> OnnxNetwork:
+    """The float network as torch exports it."""
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(network, (images,), stream, input_names=["images"], output_names=["logits"], dynamo=False)
+    return OnnxNetwork(stream.getvalue())
+
+
+if __name__ == "__main__":
+    main()
