@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from suite.certify import clopper_pearson_lower
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
 from suite.testing.searchers import SearcherConformance
@@ -80,3 +81,9 @@ class TestHillClimbing(SearcherConformance):
         found = runpy.run_path(str(EXAMPLES / "own_searcher.py"))["HillClimbing"]
         searcher: Searcher = found(problem, seed)
         return searcher
+
+
+def test_the_bound_without_bitcert_is_clopper_and_pearsons(workplace: Path) -> None:
+    found = run("certify_model")
+    for successes in (1, 500, 990, 1000):
+        assert found["lower_bound"](successes) == pytest.approx(clopper_pearson_lower(successes, 1000, 0.001), rel=1e-9)
