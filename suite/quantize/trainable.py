@@ -18,7 +18,7 @@ from suite.quantize.folding import followed_by_batch_norm
 from suite.quantize.graph import substitute
 from suite.quantize.layer import QuantizedLayer, apply_layer
 from suite.quantize.memory import economize
-from suite.quantize.steps import Grid, activation_grid, weight_grid
+from suite.quantize.steps import LEAST_STEP, Grid, weight_grid
 
 Scheme = Literal["lsq", "fixed", "pact", "dorefa"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
@@ -35,7 +35,7 @@ class _QuantizeLearned(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, values: Tensor, step: Tensor, grid: Grid, gradient_scale: float) -> Tensor:
         scaled = torch.div(values, step)
-        levels = scaled.round().clamp_(grid.low, grid.high)
+        levels = grid.nearest_(scaled.clone())
         inside = (scaled >= grid.low) & (scaled <= grid.high)
         context.save_for_backward(inside, levels - scaled.mul_(inside))
         context.shape, context.gradient_scale = step.shape, gradient_scale
@@ -52,6 +52,8 @@ class _QuantizeLearned(torch.autograd.Function):
 
 class LearnedStep(nn.Module):
     """LSQ: uniform quantizer whose step is trained (Esser et al., ICLR 2020, equations 1 to 5).
+
+    On the grid of -1 and 1, LSQ's gradients are those of a sign whose straight-through gradient ends at one step.
 
     Args:
         step: Starting step; any shape that broadcasts with the values.
@@ -77,7 +79,7 @@ class LearnedStep(nn.Module):
 
     def positive_step(self) -> Tensor:
         """The step, clamped to be positive."""
-        return self.step.clamp(min=1e-8)
+        return self.step.clamp(min=LEAST_STEP)
 
 
 class LearnedClip(nn.Module):
@@ -92,7 +94,7 @@ class LearnedClip(nn.Module):
     def __init__(self, clip: float, grid: Grid) -> None:
         super().__init__()
         self.clip = nn.Parameter(torch.tensor(clip))
-        self.grid = Grid(-grid.high, grid.high) if grid.low < 0 else grid
+        self.grid = grid._replace(low=-grid.high) if grid.low < 0 else grid
 
     def forward(self, values: Tensor) -> Tensor:
         """Quantize; same shape. The clip's gradient is 1 above the clip (-1 below ``-clip``), 0 inside."""
@@ -100,7 +102,7 @@ class LearnedClip(nn.Module):
         clipped = torch.minimum(values, clip)
         clipped = torch.maximum(clipped, -clip) if self.grid.low < 0 else clipped.clamp(min=0)
         step = self.positive_step().detach()
-        quantized = torch.div(clipped, step).round().clamp(self.grid.low, self.grid.high) * step
+        quantized = self.grid.nearest_(torch.div(clipped.detach(), step)) * step
         return straight_through(quantized, clipped)
 
     def positive_step(self) -> Tensor:
@@ -125,7 +127,7 @@ class FixedStep(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """Quantize; same shape."""
         scaled = torch.div(values, self.step).clamp(self.grid.low, self.grid.high)
-        return straight_through(scaled.round(), scaled) * self.step
+        return straight_through(self.grid.nearest_(scaled.detach().clone()), scaled) * self.step
 
     def positive_step(self) -> Tensor:
         """The step."""
@@ -134,6 +136,8 @@ class FixedStep(nn.Module):
 
 class TanhWeights(nn.Module):
     """DoReFa: tanh-normalized weights on ``2^bits`` levels in [-1, 1], none of them 0 (Zhou et al., arXiv 1606.06160, section 2.3).
+
+    At 1 bit these are -1 and 1, by the sign of the weight.
 
     The levels are multiplied by ``<w, v> / <v, v>``, so that a trained network starts close to where it was; DoReFa itself
     trains from scratch and leaves the scale to batch norm.
@@ -271,7 +275,7 @@ def _input_quantizer(
 ) -> LearnedStep | LearnedClip | FixedStep | nn.Identity:
     if bits == FLOAT_BITS:
         return nn.Identity()
-    grid = activation_grid(bits, calibration.inputs[layer.name].signed)
+    grid = calibration.input_grid(layer.name, bits)
     step = calibration.activation_step(layer.name, bits)
     if scheme == "pact":
         return LearnedClip(step * grid.high, grid)
