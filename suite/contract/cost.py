@@ -60,8 +60,8 @@ class BOPs(Cost):
     """Bit operations for one image: MACs x weight bits x activation bits, or MACs x what a table says.
 
     Attributes:
-        per_mac: Bit operations of one MAC by weight and activation bits, row by row; None for the problem's rule, which is
-            the product unless its definition says otherwise.
+        per_mac: Bit operations of one MAC by weight and activation bits, row by row; None for the product. A budget takes
+            over the table of its space.
     """
 
     name: ClassVar[str] = "bops"
