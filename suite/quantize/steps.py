@@ -26,11 +26,15 @@ class Grid(NamedTuple):
     high: int
     zero: bool = True
 
-    def nearest_(self, scaled: Tensor) -> Tensor:
-        """Overwrite numbers in units of the step by their levels: rounded half to even and clipped; binary by sign, 0 as +1."""
+    def nearest(self, scaled: Tensor) -> Tensor:
+        """Levels of numbers in units of the step: rounded half to even and clipped, or by sign, 0 as 1, in a grid without 0."""
         if self.zero:
-            return scaled.round_().clamp_(self.low, self.high)
-        return scaled.ge_(0).mul_(2).sub_(1)
+            return scaled.round().clamp_(self.low, self.high)
+        return scaled.ge(0).to(scaled.dtype).mul_(2).sub_(1)
+
+    def nearest_(self, scaled: Tensor) -> Tensor:
+        """The same in place."""
+        return scaled.round_().clamp_(self.low, self.high) if self.zero else scaled.ge_(0).mul_(2).sub_(1)
 
 
 BINARY = Grid(-1, 1, zero=False)

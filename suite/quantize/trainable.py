@@ -35,7 +35,7 @@ class _QuantizeLearned(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, values: Tensor, step: Tensor, grid: Grid, gradient_scale: float) -> Tensor:
         scaled = torch.div(values, step)
-        levels = grid.nearest_(scaled.clone())
+        levels = grid.nearest(scaled)
         inside = (scaled >= grid.low) & (scaled <= grid.high)
         context.save_for_backward(inside, levels - scaled.mul_(inside))
         context.shape, context.gradient_scale = step.shape, gradient_scale
@@ -102,7 +102,7 @@ class LearnedClip(nn.Module):
         clipped = torch.minimum(values, clip)
         clipped = torch.maximum(clipped, -clip) if self.grid.low < 0 else clipped.clamp(min=0)
         step = self.positive_step().detach()
-        quantized = self.grid.nearest_(torch.div(clipped.detach(), step)) * step
+        quantized = self.grid.nearest(torch.div(clipped.detach(), step)) * step
         return straight_through(quantized, clipped)
 
     def positive_step(self) -> Tensor:
@@ -127,7 +127,7 @@ class FixedStep(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """Quantize; same shape."""
         scaled = torch.div(values, self.step).clamp(self.grid.low, self.grid.high)
-        return straight_through(self.grid.nearest_(scaled.detach().clone()), scaled) * self.step
+        return straight_through(self.grid.nearest(scaled.detach()), scaled) * self.step
 
     def positive_step(self) -> Tensor:
         """The step."""
