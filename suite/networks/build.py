@@ -50,8 +50,9 @@ def build_network(
 
     Args:
         name: ``"resnet8"`` (the digits network: 1x1 shortcuts), ``"resnet20"``, ``"resnet32"``, ``"resnet56"`` (CIFAR,
-            padding shortcuts), ``"resnet8-wide2"`` and ``"resnet20-wide2"`` with twice the channels in all blocks, torchvision's ``"resnet18"``, ``"resnet50"``, ``"mobilenet_v2"``, or your own function,
-            ``"my_module:build"``, for which the other arguments are ignored.
+            padding shortcuts), ``"resnet8-wide2"`` and ``"resnet20-wide2"`` (twice the channels in all blocks), torchvision's
+            ``"resnet18"``, ``"resnet50"``, ``"mobilenet_v2"``, or your own function, ``"my_module:build"``, for which the
+            other arguments are ignored.
         classes: Number of classes.
         channels: Channels of an image, 1 or 3; torchvision's networks take 3.
         mean: Normalization, one number per channel. The default is ImageNet's statistics for torchvision's networks,

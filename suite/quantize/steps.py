@@ -20,21 +20,33 @@ class Grid(NamedTuple):
     Attributes:
         low, high: The least and the greatest.
         zero: Whether 0 is one of them; the only grid without it is :data:`BINARY`.
+        thresholds: Of a ternary grid, where numbers change from the first to the second level and from there to the third,
+            in units of the step; None for halfway.
     """
 
     low: int
     high: int
     zero: bool = True
+    thresholds: tuple[float, float] | None = None
 
     def nearest(self, scaled: Tensor) -> Tensor:
-        """Levels of numbers in units of the step: rounded half to even and clipped, or by sign, 0 as 1, in a grid without 0."""
+        """Levels of numbers in units of the step: rounded half to even and clipped, or by sign, 0 as 1, in a grid without 0.
+
+        With thresholds, a number at one of them gets the level next to 0.
+        """
+        if self.thresholds is not None:
+            first, second = self.thresholds
+            up = scaled.ge(first) if self.low < 0 else scaled.gt(first)
+            return up.to(scaled.dtype).add_(scaled.gt(second)).add_(self.low)
         if self.zero:
             return scaled.round().clamp_(self.low, self.high)
         return scaled.ge(0).to(scaled.dtype).mul_(2).sub_(1)
 
     def nearest_(self, scaled: Tensor) -> Tensor:
         """The same in place."""
-        return scaled.round_().clamp_(self.low, self.high) if self.zero else scaled.ge_(0).mul_(2).sub_(1)
+        if self.zero and self.thresholds is None:
+            return scaled.round_().clamp_(self.low, self.high)
+        return scaled.copy_(self.nearest(scaled))
 
 
 BINARY = Grid(-1, 1, zero=False)

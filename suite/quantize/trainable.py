@@ -14,13 +14,14 @@ from torch.autograd.function import once_differentiable
 from suite.contract.space import FLOAT_BITS, Layer, Policy
 from suite.errors import BitcertError
 from suite.quantize.calibration import Calibration, quantizable_modules
+from suite.quantize.fatnn import TernaryInputs, TernaryWeights
 from suite.quantize.folding import followed_by_batch_norm
 from suite.quantize.graph import substitute
 from suite.quantize.layer import QuantizedLayer, apply_layer
 from suite.quantize.memory import economize
 from suite.quantize.steps import LEAST_STEP, Grid, weight_grid
 
-Scheme = Literal["lsq", "fixed", "pact", "dorefa"]
+Scheme = Literal["lsq", "fixed", "pact", "dorefa", "fatnn"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 
@@ -164,7 +165,7 @@ class TrainableLayer(nn.Module):
         self,
         layer: nn.Conv2d | nn.Linear,
         weights: nn.Module,
-        inputs: LearnedStep | LearnedClip | FixedStep | nn.Identity,
+        inputs: LearnedStep | LearnedClip | FixedStep | TernaryInputs | nn.Identity,
     ) -> None:
         super().__init__()
         self._layer = [layer]  # in a list: its parameters would be counted twice
@@ -202,8 +203,8 @@ class TrainableNetwork(nn.Module):
         policy: The precision of each.
         calibration: Steps to start from.
         scheme: ``"lsq"`` (learned steps for both), ``"fixed"`` (weights at their calibrated steps, learned steps for
-            inputs), ``"pact"`` (learned clip for inputs, DoReFa weights) or ``"dorefa"`` (DoReFa weights, inputs as
-            calibrated).
+            inputs), ``"pact"`` (learned clip for inputs, DoReFa weights), ``"dorefa"`` (DoReFa weights, inputs as
+            calibrated) or ``"fatnn"`` (two learned thresholds for ternary weights and ternary inputs, ``"lsq"`` elsewhere).
     """
 
     def __init__(
@@ -241,8 +242,10 @@ class TrainableNetwork(nn.Module):
         return [module.clip for module in self.modules() if isinstance(module, LearnedClip)]
 
     def scales(self) -> list[nn.Parameter]:
-        """All learned steps and clipping levels."""
-        return self.clips() + [module.step for module in self.modules() if isinstance(module, LearnedStep)]
+        """All learned steps, thresholds and clipping levels."""
+        ternary = [module for module in self.modules() if isinstance(module, TernaryWeights | TernaryInputs)]
+        steps = [module.step for module in self.modules() if isinstance(module, LearnedStep | TernaryInputs)]
+        return self.clips() + steps + [module.slopes for module in ternary]
 
     def freeze(self) -> nn.Module:
         """A network for inference, in evaluation mode, with quantized weights."""
@@ -267,16 +270,20 @@ def _weight_quantizer(layer: Layer, bits: int, weight: Tensor, calibration: Cali
     steps = calibration.weight_step(layer.name, bits)
     if scheme == "fixed":
         return FixedStep(steps, weight_grid(bits))
+    if scheme == "fatnn" and bits == 2:
+        return TernaryWeights(weight.detach(), steps)
     return LearnedStep(steps, weight_grid(bits), weight.numel() // steps.numel())
 
 
 def _input_quantizer(
     layer: Layer, bits: int, calibration: Calibration, scheme: Scheme
-) -> LearnedStep | LearnedClip | FixedStep | nn.Identity:
+) -> LearnedStep | LearnedClip | FixedStep | TernaryInputs | nn.Identity:
     if bits == FLOAT_BITS:
         return nn.Identity()
     grid = calibration.input_grid(layer.name, bits)
     step = calibration.activation_step(layer.name, bits)
+    if scheme == "fatnn" and bits == 2 and calibration.ternary_inputs:
+        return TernaryInputs(step, grid)
     if scheme == "pact":
         return LearnedClip(step * grid.high, grid)
     if scheme == "dorefa":

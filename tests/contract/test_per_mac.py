@@ -217,7 +217,9 @@ def by_hand(space: SearchSpace, policy: Policy) -> int:
 
 
 @given(spaces(), tables(), st.data())
-def test_everything_stays_within_the_budget_on_any_table(space: SearchSpace, table: PerMac, data: st.DataObject) -> None:
+def test_everything_stays_within_the_budget_on_any_table(
+    space: SearchSpace, table: PerMac, data: st.DataObject
+) -> None:
     space = replace(space, per_mac=table)
     seed = data.draw(st.integers(0, 2**32))
     rng = np.random.default_rng(seed)

@@ -234,7 +234,9 @@ def test_the_gradient_of_a_binary_weight_ends_at_its_step() -> None:
     assert values.grad.tolist() == [0, 2, 3, 0]
     assert quantizer.step.grad is not None
     by_step = [-1, -1 + 0.4, 1 - 0.2, 1]  # sign outside, sign - v / s inside (LSQ, equation 3)
-    assert float(quantizer.step.grad) == pytest.approx(sum(by * up for by, up in zip(by_step, upstream.tolist(), strict=True)) / 2)
+    assert float(quantizer.step.grad) == pytest.approx(
+        sum(by * up for by, up in zip(by_step, upstream.tolist(), strict=True)) / 2
+    )
 
 
 def test_averaging_binary_networks_ends_in_a_binary_one_with_steps_of_least_squares() -> None:
