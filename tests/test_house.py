@@ -8,11 +8,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MOST_LINES = 400
 MOST_METHODS = 15
-MOST_OF_THE_SUITE = 16_800
+MOST_OF_THE_SUITE = 17_100
 """Non-blank lines of ``suite/``: what is added has to be worth removing something else, or raising this.
 
 Raised from 14,800 for a study of which cheap scores predict deployed ones, for probes of one backward pass and of pairs of
-layers, and for intervals and reliabilities that count seeds and images alike.
+layers, and for intervals and reliabilities that count seeds and images alike. Raised from 16,800 for binary and ternary
+formats: grids without 0, costs per MAC from a table, wide networks, and FATNN's quantizers.
 """
 
 

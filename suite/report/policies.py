@@ -38,8 +38,8 @@ def plot_policies(comparison: Comparison, ax: Axes | None = None, part: Part = "
     edges = np.cumsum([0, *map(len, groups.values())])
     layers = len(comparison.layer_names)
     numbered = 2 * layers * len(rows) <= _MOST_NUMBERED_CELLS and layers <= MOST_NAMED_LAYERS
-    bits = {value for _, entry in rows for part in entry.outcome.policy.to_dict().values() for value in part}
-    least = min(DEFAULT_CHOICES[0], *bits)
+    drawn = [bits for _, entry in rows for name in get_args(Part) for bits in getattr(entry.outcome.policy, name)]
+    least = min(DEFAULT_CHOICES[0], *drawn)
     colors = ListedColormap(sns.color_palette("viridis", MAX_BITS - least + 1))
     width = 0.19 if numbered else max(0.08, 4.5 / layers)
     height = 0.13 if not numbered and len(rows) > _MOST_ROOMY_ROWS else 0.19

@@ -36,8 +36,8 @@ def test_the_policy_of_least_predicted_loss_equals_brute_force(table: PerMac, se
     options = list(product(range(3), repeat=2))
     every = np.indices((len(options),) * len(MACS)).reshape(len(MACS), -1)
     rows = list(zip(MACS, losses[0], losses[1], every, strict=True))
-    spent = sum(np.array([macs * table[w][a] for w, a in options])[taken] for macs, _, _, taken in rows)
-    lost = sum(np.array([by_w[w] + by_a[a] for w, a in options])[taken] for _, by_w, by_a, taken in rows)
+    spent = np.sum([np.array([macs * table[w][a] for w, a in options])[taken] for macs, _, _, taken in rows], axis=0)
+    lost = np.sum([np.array([by_w[w] + by_a[a] for w, a in options])[taken] for _, by_w, by_a, taken in rows], axis=0)
     best = best_policy(problem, prediction)
     assert by_hand(space, best) <= problem.budget.limit
     assert prediction.loss(best) == pytest.approx(lost[spent <= problem.budget.limit].min())

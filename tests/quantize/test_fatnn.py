@@ -69,7 +69,7 @@ def test_gradients_are_those_of_the_clamps_and_of_the_step(signed: bool) -> None
     (quantizer(values) * upstream).sum().backward()
     step, plain = float(quantizer.step.detach()), values.detach()
     if signed:
-        lower, upper = (-1 < first * plain) & (plain < 0), (plain > 0) & (second * plain < 1)
+        lower, upper = (first * plain > -1) & (plain < 0), (plain > 0) & (second * plain < 1)
         by_first, by_second = plain * lower, plain * upper
     else:
         shifted = second * (plain - 1 / first)
@@ -93,7 +93,7 @@ def test_weights_are_normalized_cut_at_their_thresholds_and_scaled_by_least_squa
         found = quantizer(weight)
     for channel in range(5):
         row = weight[channel].flatten()
-        below, above = (float(slope[channel]) for slope in quantizer.slopes)
+        below, above = (float(slope[channel]) for slope in quantizer.slopes.detach())
         normal = (row - row.mean()) / (row.std(correction=0) + 1e-5)
         levels = (normal > 0.5 / above).double() - (normal < -0.5 / below).double()
         assert set(levels.tolist()) == {-1.0, 0.0, 1.0}

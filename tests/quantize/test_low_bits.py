@@ -167,17 +167,19 @@ def test_a_binary_network_is_that_of_signs_and_means_in_plain_arithmetic() -> No
     layers, calibration = prepared(network)
     quantized = QuantizedNetwork(network, layers, calibration)
     quantized.set_policy(uniform(layers, 1))
-    parts = dict(network.named_children())
 
     def binary(weight: Tensor) -> Tensor:
         means = weight.flatten(1).abs().mean(dim=1).reshape(-1, *[1] * (weight.dim() - 1))
         return torch.where(weight < 0, -means, means)
 
     step = {layer.name: calibration.activation_step(layer.name, 1) for layer in layers}
-    conv, wide, linear = (parts[name] for name in ("conv", "wide", "linear"))
+    conv, norm, wide, linear = (network.get_submodule(name) for name in ("conv", "norm", "wide", "linear"))
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(wide, nn.Conv2d)
+    assert isinstance(linear, nn.Linear)
     signs = torch.where(images < 0.5, -1.0, 1.0).double() * step["conv"]
     features = nn.functional.conv2d(signs, binary(conv.weight), conv.bias, padding=1)
-    features = parts["norm"](features).relu()
+    features = norm(features).relu()
     on = (features > step["wide"] / 2).double() * step["wide"]
     features = nn.functional.conv2d(on, binary(wide.weight), stride=2).relu().flatten(1)
     on = (features > step["linear"] / 2).double() * step["linear"]
