@@ -54,7 +54,8 @@ class TernaryWeights(nn.Module):
         return (along / size.clamp(min=1)).clamp(min=LEAST_STEP)
 
     def _deviation(self, weight: Tensor) -> Tensor:
-        return weight.std(self._dimensions, correction=0, keepdim=True) + 1e-5
+        deviation: Tensor = weight.std(self._dimensions, correction=0, keepdim=True)
+        return deviation + 1e-5
 
 
 class TernaryInputs(nn.Module):

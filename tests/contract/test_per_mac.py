@@ -59,7 +59,8 @@ class Passes:
 
 
 def plane(numbers: Numbers, place: int) -> Bits:
-    return (numbers >> place & 1).astype(bool)
+    bits: Bits = (numbers >> place & 1).astype(bool)
+    return bits
 
 
 def binary_binary(w: Numbers, x: Numbers, passes: Passes) -> Numbers:
