@@ -85,7 +85,8 @@ class TernaryInputs(nn.Module):
             soft = (first * values).clamp(0, 1) + (second * (values - 1 / first)).clamp(0, 1)
         step = self.positive_step()
         levels = self.grid.nearest(torch.div(values, step).detach())
-        return (levels + (soft - soft.detach())) * step
+        quantized: Tensor = (levels + (soft - soft.detach())) * step
+        return quantized
 
     def positive_step(self) -> Tensor:
         """The step."""
