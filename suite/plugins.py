@@ -330,9 +330,13 @@ PROBLEMS = Kind(
     "",
     {
         "digits": "suite.problems.catalog:DIGITS",
+        "digits-low": "suite.problems.catalog:DIGITS_LOW",
+        "digits-low-ternary": "suite.problems.catalog:DIGITS_LOW_TERNARY",
+        "digits-wide2": "suite.problems.catalog:DIGITS_WIDE2",
         "mnist": "suite.problems.catalog:MNIST",
         "cifar10-resnet20": "suite.problems.catalog:CIFAR10_RESNET20",
         "cifar10-resnet20-tied": "suite.problems.catalog:CIFAR10_RESNET20_TIED",
+        "cifar10-resnet20-wide2": "suite.problems.catalog:CIFAR10_RESNET20_WIDE2",
         "cifar10-resnet32": "suite.problems.catalog:CIFAR10_RESNET32",
         "cifar10-resnet56": "suite.problems.catalog:CIFAR10_RESNET56",
         "imagenet-resnet18": "suite.problems.catalog:IMAGENET_RESNET18",

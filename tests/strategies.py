@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from suite.contract.space import Layer, Policy, Precision, SearchSpace
 
-BITS = st.integers(2, 8)
+BITS = st.integers(1, 8)
 
 
 @st.composite

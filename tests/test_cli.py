@@ -231,7 +231,7 @@ def test_ablate_tests_variants_against_the_searcher_as_it_stands(
         (["train", "digits", "--sigma", "0"], "sigma"),
         (["train", "imagenet-resnet50"], "not trained here"),
         (["search", "--problem", "digits", "--searcher", "random", "--device", "gpu"], "cannot be used here"),
-        (["search", "--problem", "digits", "--searcher", "random", "--budget", "w9a9"], "must lie in 2..8"),
+        (["search", "--problem", "digits", "--searcher", "random", "--budget", "w9a9"], "must lie in 1..8"),
         (["search", "--problem", "digits", "--searcher", "random", "--budget", "1/2"], "limits nothing"),
         (
             ["search", "--network", "module.py:build", "--checkpoint", "w.pt", "--data", ".", "--searcher", "random"],

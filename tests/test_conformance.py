@@ -6,6 +6,7 @@ import pytest
 
 from suite.contract.cost import BOPs, Cost, ModelSize
 from suite.contract.objective import ACR, CertifiedAccuracy, CleanAccuracy, Objective
+from suite.contract.per_mac import TERNARY
 from suite.contract.problem import Problem
 from suite.contract.trial import Fidelity
 from suite.problems import load_problem
@@ -18,6 +19,11 @@ from suite.testing.toys import toy_problem
 class TestBOPs(CostConformance):
     def make(self) -> Cost:
         return BOPs()
+
+
+class TestTernaryBOPs(CostConformance):
+    def make(self) -> Cost:
+        return BOPs(TERNARY)
 
 
 class TestModelSize(CostConformance):

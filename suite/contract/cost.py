@@ -13,7 +13,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from suite.contract.space import FLOAT_BITS, MAX_BITS, MIN_BITS, Layer, Policy, Precision, SearchSpace
+from suite.contract.per_mac import MAX_BITS, MIN_BITS, PerMac, check_per_mac
+from suite.contract.space import FLOAT_BITS, Layer, Policy, Precision, SearchSpace
 from suite.errors import BitcertError
 from suite.plugins import COSTS
 
@@ -56,14 +57,31 @@ class Cost(ABC):
 
 @dataclass(frozen=True, slots=True)
 class BOPs(Cost):
-    """Bit operations for one image: MACs x weight bits x activation bits."""
+    """Bit operations for one image: MACs x weight bits x activation bits, or MACs x what a table says.
+
+    Attributes:
+        per_mac: Bit operations of one MAC by weight and activation bits, row by row; None for the product. A budget takes
+            over the table of its space.
+    """
 
     name: ClassVar[str] = "bops"
     unit: ClassVar[str] = "BOPs"
+    per_mac: PerMac | None = None
+
+    def __post_init__(self) -> None:
+        if self.per_mac is not None:
+            check_per_mac(self.per_mac)
 
     def of_layer(self, layer: Layer, precision: Precision) -> int:
-        """MACs x weight bits x activation bits."""
-        return layer.macs * precision.weight * precision.activation
+        """MACs x weight bits x activation bits, or x the table's entry."""
+        return layer.macs * self.of_mac(precision)
+
+    def of_mac(self, precision: Precision) -> int:
+        """Bit operations of one MAC; bits beyond the table cost their product."""
+        weight, activation = precision
+        if self.per_mac is None or max(weight, activation) > MAX_BITS:
+            return weight * activation
+        return self.per_mac[weight - 1][activation - 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +102,8 @@ class ModelSize(Cost):
 
 
 def bops(space: SearchSpace, policy: Policy) -> int:
-    """Sum over layers of MACs x weight bits x activation bits for one image, exact."""
-    return BOPs().total(space, policy)
+    """Sum over layers of MACs x weight bits x activation bits (or the space's table) for one image, exact."""
+    return BOPs(space.per_mac).total(space, policy)
 
 
 def float_bops(space: SearchSpace) -> int:
@@ -114,7 +132,7 @@ class Budget:
 
     def to_dict(self) -> dict[str, str | int]:
         """For the record of a problem: the text, and the limit as ``budget_bops``, or ``budget_limit`` for another cost."""
-        return {"budget": self.text, "budget_bops" if self.cost == BOPs() else "budget_limit": self.limit}
+        return {"budget": self.text, "budget_bops" if isinstance(self.cost, BOPs) else "budget_limit": self.limit}
 
     def allows(self, space: SearchSpace, policy: Policy) -> bool:
         """Whether a policy costs no more than the limit."""
@@ -125,7 +143,9 @@ def parse_budget(text: str | int, space: SearchSpace) -> Budget:
     """Read a budget on BOPs, on model size, or on any registered cost.
 
     BOPs: ``w4a4`` (the uniform policy with the same pins), ``1/64`` (of FP32), or an integer. Bits between the integers are
-    allowed in the first form: ``w2.5a2.5`` is the budget at which every free layer spends 2.5 x 2.5 bits per MAC. Model
+    allowed in the first form: ``w2.5a2.5`` is the budget at which every free layer spends 2.5 x 2.5 operations per MAC, the
+    product also where the space has a table, which has no entry between integers: with ternary inputs ``w1.5a1.5`` (2.25
+    operations per MAC) is more than ``w2a2`` (2). Model
     size: ``300B``, ``40KB``, ``1.5MB``, in decimal (1 KB is 1000 bytes). Any other cost: ``NAME<=N`` in its unit, where NAME
     is registered or ``my_module:Class``, with options after it. Limits are rounded down to an integer.
 
@@ -133,14 +153,17 @@ def parse_budget(text: str | int, space: SearchSpace) -> Budget:
         BitcertError: If the text is none of these, or the limit is below the cheapest policy.
     """
     asked = str(text).strip()
-    cost: Cost = BOPs()
+    bops_rule = BOPs(space.per_mac)
+    cost: Cost = bops_rule
     found = functools.partial(re.fullmatch, string=asked if len(asked) <= _MOST_TEXT else "", flags=re.ASCII)
     if uniform := found(r"w(\d+(?:\.\d+)?)a(\d+(?:\.\d+)?)"):
         weight, activation = Fraction(uniform[1]), Fraction(uniform[2])
         if not all(MIN_BITS <= bits <= MAX_BITS for bits in (weight, activation)):
             raise BitcertError(f"bits of the budget {asked} must lie in {MIN_BITS}..{MAX_BITS}")
         free = sum(layer.macs for layer in space.layers if layer.name not in space.pinned)
-        limit = int(free * weight * activation + _pinned(space, cost))
+        whole = weight.denominator == activation.denominator == 1
+        operations = bops_rule.of_mac(Precision(int(weight), int(activation))) if whole else weight * activation
+        limit = int(free * operations + _pinned(space, cost))
     elif share := found(r"(\d+)/0*([1-9]\d*)"):
         limit = int(float_bops(space) * Fraction(int(share[1]), int(share[2])))
     elif found(r"\d+"):
@@ -150,6 +173,7 @@ def parse_budget(text: str | int, space: SearchSpace) -> Budget:
         limit = int(Fraction(size[1]) * _SIZES[size[2]]) * cost.per_unit
     elif other := found(r"([^<>]+)<=(\d+)"):
         cost = COSTS.make(other[1])
+        cost = bops_rule if cost == BOPs() else cost
         limit = int(other[2]) * cost.per_unit
     else:
         raise BitcertError(

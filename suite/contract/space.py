@@ -11,9 +11,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from suite.contract.per_mac import MAX_BITS, MIN_BITS, PerMac, check_per_mac
 from suite.errors import BitcertError
 
-MIN_BITS, MAX_BITS = 2, 8
+DEFAULT_CHOICES = tuple(range(2, MAX_BITS + 1))
 FLOAT_BITS = 32
 _MOST_TEXT = 1_000_000  # characters of a policy: enough for 100,000 layers
 
@@ -141,28 +142,31 @@ class SearchSpace:
 
     Args:
         layers: The network's layers in execution order.
-        choices: Bits a free slot may take, ascending, within 2..8.
+        choices: Bits a free slot may take, ascending, within 1..8.
         pins: Layer name -> fixed precision. By default the first and the last layer at 8/8.
         ties: Groups of layer names that share their weight bits and share their activation bits.
         tie_weight_activation: Whether each layer's weight and activation bits are one variable.
+        per_mac: Bit operations of one MAC by weight and activation bits; None for their product.
 
     Raises:
-        BitcertError: On an empty network, bits out of range, unknown or repeated names, a layer without MACs, or a tie
-            to a pinned layer.
+        BitcertError: On an empty network, bits out of range, unknown or repeated names, a layer without MACs, a tie to
+            a pinned layer, or a cost per MAC that falls when bits are raised.
     """
 
     layers: tuple[Layer, ...]
-    choices: tuple[int, ...] = tuple(range(MIN_BITS, MAX_BITS + 1))
+    choices: tuple[int, ...] = DEFAULT_CHOICES
     pins: Mapping[str, Precision] | None = None
     ties: tuple[tuple[str, ...], ...] = ()
     tie_weight_activation: bool = False
+    per_mac: PerMac | None = None
 
     def __hash__(self) -> int:
         return self._hash
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.layers, self.choices, frozenset(self.pinned.items()), self.ties, self.tie_weight_activation))
+        pinned = frozenset(self.pinned.items())
+        return hash((self.layers, self.choices, pinned, self.ties, self.tie_weight_activation, self.per_mac))
 
     def __post_init__(self) -> None:
         if not self.layers:
@@ -183,6 +187,8 @@ class SearchSpace:
         for name in tied:
             if tied.count(name) > 1 or name in self.pinned:
                 raise BitcertError(f"layer {name!r} is in more than one tie, or tied and pinned; give it one of them")
+        if self.per_mac is not None:
+            check_per_mac(self.per_mac)
 
     @cached_property
     def pinned(self) -> Mapping[str, Precision]:

@@ -20,13 +20,15 @@ _CIFAR = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 _GRAY = ((0.5,), (0.5,))
 
 
-_SMALL: Mapping[str, tuple[int, Shortcut]] = {
-    "resnet8": (1, "projection"),
-    "resnet20": (3, "padding"),
-    "resnet32": (5, "padding"),
-    "resnet56": (9, "padding"),
+_SMALL: Mapping[str, tuple[int, Shortcut, int]] = {
+    "resnet8": (1, "projection", 1),
+    "resnet8-wide2": (1, "projection", 2),
+    "resnet20": (3, "padding", 1),
+    "resnet20-wide2": (3, "padding", 2),
+    "resnet32": (5, "padding", 1),
+    "resnet56": (9, "padding", 1),
 }
-"""Blocks per stage, and the shortcut."""
+"""Blocks per stage, the shortcut, and the width of the blocks."""
 
 _LARGE = ("resnet18", "resnet50", "mobilenet_v2")
 NETWORKS = (*_SMALL, *_LARGE)
@@ -48,8 +50,9 @@ def build_network(
 
     Args:
         name: ``"resnet8"`` (the digits network: 1x1 shortcuts), ``"resnet20"``, ``"resnet32"``, ``"resnet56"`` (CIFAR,
-            padding shortcuts), torchvision's ``"resnet18"``, ``"resnet50"``, ``"mobilenet_v2"``, or your own function,
-            ``"my_module:build"``, for which the other arguments are ignored.
+            padding shortcuts), ``"resnet8-wide2"`` and ``"resnet20-wide2"`` (twice the channels in all blocks), torchvision's
+            ``"resnet18"``, ``"resnet50"``, ``"mobilenet_v2"``, or your own function, ``"my_module:build"``, for which the
+            other arguments are ignored.
         classes: Number of classes.
         channels: Channels of an image, 1 or 3; torchvision's networks take 3.
         mean: Normalization, one number per channel. The default is ImageNet's statistics for torchvision's networks,
@@ -75,7 +78,8 @@ def build_network(
         )
     with torch.random.fork_rng(devices=[]), torch.device(device):
         if name in _SMALL:
-            network: nn.Module = ResidualNetwork(_SMALL[name][0], classes, mean, std, _SMALL[name][1])
+            blocks, shortcut, width = _SMALL[name]
+            network: nn.Module = ResidualNetwork(blocks, classes, mean, std, shortcut, width)
         else:
             from suite.networks.imagenet import build_imagenet
 

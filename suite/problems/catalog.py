@@ -17,6 +17,29 @@ DIGITS = Definition(
     classes=10,
     fidelity=Fidelity(images=120, noise=64),
 )
+DIGITS_LOW = replace(
+    DIGITS,
+    name="digits-low",
+    summary="digits at 1 to 4 bits (binary, ternary, ...), finetuned",
+    trained_as="digits",
+    budget="w1.5a1.5",
+    choices=(1, 2, 3, 4),
+    fidelity=Fidelity(images=120, noise=64, finetune_steps=400),
+)
+DIGITS_LOW_TERNARY = replace(
+    DIGITS_LOW,
+    name="digits-low-ternary",
+    summary="digits-low with three levels for inputs of 2 bits; ternary x ternary takes 2 bit operations",
+    ternary_inputs=True,
+)
+DIGITS_WIDE2 = replace(
+    DIGITS_LOW,
+    name="digits-wide2",
+    summary="digits-low with twice the channels in all blocks, at the BOPs of digits' w2a2",
+    network="resnet8-wide2",
+    trained_as=None,
+    budget="3645440",
+)
 
 MNIST = Definition(
     name="mnist",
@@ -48,6 +71,15 @@ CIFAR10_RESNET20_TIED = replace(
     summary="cifar10-resnet20 with one bit width for a layer's weights and inputs",
     trained_as="cifar10-resnet20",
     tie_weight_activation=True,
+)
+CIFAR10_RESNET20_WIDE2 = replace(
+    CIFAR10_RESNET20,
+    name="cifar10-resnet20-wide2",
+    summary="cifar10-resnet20 at 1 to 4 bits with twice the channels in all blocks, at the BOPs of cifar10-resnet20's w2a2",
+    network="resnet20-wide2",
+    budget="188784640",
+    choices=(1, 2, 3, 4),
+    fidelity=Fidelity(finetune_steps=400),
 )
 
 IMAGENET_RESNET18 = Definition(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from suite.certify.exam import ExamSettings
-from suite.contract.space import MAX_BITS, MIN_BITS
+from suite.contract.per_mac import TERNARY, PerMac
+from suite.contract.space import DEFAULT_CHOICES
 from suite.contract.trial import Fidelity
 
 
@@ -25,7 +26,9 @@ class Definition:
         radii: Radii at which certified accuracy is reported, ascending.
         fidelity: Default fidelity of a search.
         exam: Default exam.
-        choices: Bit widths to choose from.
+        choices: Bit widths to choose from. Weights are binary at 1 bit and ternary at 2 bits, inputs binary at 1 bit.
+        ternary_inputs: Whether inputs of 2 bits have three levels rather than four, so that a MAC with ternary weights takes two
+            bit operations rather than four.
         tie_weight_activation: Whether a layer's weights and inputs share their bit width.
         tie_shortcuts: Whether a block's shortcut shares its precision with the block's first convolution.
         batch: Rows per batch.
@@ -48,7 +51,8 @@ class Definition:
     radii: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     fidelity: Fidelity = field(default_factory=Fidelity)
     exam: ExamSettings = field(default_factory=ExamSettings)
-    choices: tuple[int, ...] = tuple(range(MIN_BITS, MAX_BITS + 1))
+    choices: tuple[int, ...] = DEFAULT_CHOICES
+    ternary_inputs: bool = False
     tie_weight_activation: bool = False
     tie_shortcuts: bool = False
     batch: int = 250
@@ -58,3 +62,8 @@ class Definition:
     trained_as: str | None = None
     based_on: str | None = None
     unquantized: str = ""
+
+    @property
+    def per_mac(self) -> PerMac | None:
+        """Bit operations of one MAC; None for weight bits x activation bits."""
+        return TERNARY if self.ternary_inputs else None

@@ -19,7 +19,7 @@ from suite.data import ImageSplit
 from suite.errors import BitcertError
 from suite.problems.sensitivity_probes import first_order_terms, mean_squared_gradients, output_changes, run_hooked
 from suite.quantize.calibration import Calibration, quantizable_modules
-from suite.quantize.steps import activation_grid, quantize
+from suite.quantize.steps import quantize
 from suite.seeds import derive_seed
 from suite.train.indicators import learn_steps, passes_per_image
 from suite.workbench import Batches, Workbench
@@ -140,7 +140,7 @@ class NetworkProbes(Probes):
         def compare(layer: int, inputs: Tensor) -> None:
             name = self._names[layer]
             for column, bits in enumerate(choices):
-                grid = activation_grid(bits, calibration.inputs[name].signed)
+                grid = calibration.input_grid(name, bits)
                 changed = quantize(inputs, calibration.activation_step(name, bits), grid).sub_(inputs)
                 found[layer, column] += float(changed.square_().sum(dtype=torch.float64))
 

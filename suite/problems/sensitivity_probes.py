@@ -14,7 +14,7 @@ from suite.contract.space import FLOAT_BITS, Policy, Precision
 from suite.quantize import TrainableNetwork, recalibrate_batch_norm
 from suite.quantize.calibration import Calibration, quantizable_modules
 from suite.quantize.layer import apply_layer
-from suite.quantize.steps import activation_grid, quantize
+from suite.quantize.steps import quantize
 from suite.quantize.trainable import TrainableLayer
 from suite.workbench import Batches, Workbench
 
@@ -184,9 +184,9 @@ def _weighted_changes(
     name: str, module: nn.Conv2d | nn.Linear, call: _Call, calibration: Calibration, precisions: Sequence[Precision]
 ) -> NDArray[np.float64]:
     """``sum (dL/dy)^2 (y_q - y)^2`` for a layer computed at each precision."""
-    importance, signed = call.by_outputs.square(), calibration.inputs[name].signed
+    importance = call.by_outputs.square()
     inputs = {
-        bits: quantize(call.inputs, calibration.activation_step(name, bits), activation_grid(bits, signed))
+        bits: quantize(call.inputs, calibration.activation_step(name, bits), calibration.input_grid(name, bits))
         for bits in {precision.activation for precision in precisions}
     }
     weights = {bits: calibration.quantized_weight(name, bits) for bits in {pair.weight for pair in precisions}}

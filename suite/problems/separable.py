@@ -26,7 +26,7 @@ from suite.contract.probes import (
     product_passes,
 )
 from suite.contract.problem import Meter, Problem, check_seed, check_sigma
-from suite.contract.space import FLOAT_BITS, Layer, Policy, Precision, SearchSpace
+from suite.contract.space import DEFAULT_CHOICES, FLOAT_BITS, Layer, Policy, Precision, SearchSpace
 from suite.contract.trial import Fidelity, Metrics
 from suite.errors import BitcertError
 
@@ -53,7 +53,7 @@ class SeparableProblem(Problem):
         self,
         *,
         layers: int = 10,
-        choices: tuple[int, ...] = tuple(range(2, 9)),
+        choices: tuple[int, ...] = DEFAULT_CHOICES,
         budget: str | int = "w3a3",
         sigma: float = 0.25,
         objective: str = "acr",

@@ -134,7 +134,8 @@ class VisionProblem(BenchProblem):
             images = split.images().to(self.device)
             noisy = noisy_batches(images, split.ids, sigma=self.sigma, stop=1, stream=stream, batch=definition.batch)
             batches = [chunk.inputs.clone() for chunk in noisy]
-            calibration = calibrate(network, [layer.name for layer in layers], batches)
+            names, ternary = [layer.name for layer in layers], definition.ternary_inputs
+            calibration = calibrate(network, names, batches, ternary_inputs=ternary)
             executed = QuantizedNetwork(network, layers, calibration)
             own = bool(definition.based_on)  # a user's network
             identity = check_execution(network, executed, batches[0]) if own else network_sha256(network)
@@ -245,6 +246,8 @@ class VisionProblem(BenchProblem):
             own["protocol"] = self.protocol
         if self.engine != "torch":
             own["engine"] = self.engine
+        if definition.ternary_inputs:
+            own["ternary_inputs"] = True
         return own | {
             "problem": self.name,
             "network": definition.network,
@@ -333,4 +336,5 @@ def _space(definition: Definition) -> SearchSpace:
         choices=definition.choices,
         ties=shortcut_ties(layers) if definition.tie_shortcuts else (),
         tie_weight_activation=definition.tie_weight_activation,
+        per_mac=definition.per_mac,
     )

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from suite.contract.space import FLOAT_BITS
 from suite.errors import BitcertError
 from suite.quantize.layer import channel_means
-from suite.quantize.steps import activation_grid, fit_steps, quantize, weight_grid
+from suite.quantize.steps import Grid, activation_grid, fit_steps, quantize, weight_grid
 
 SAMPLE = 2**14  # activation values kept per layer
 
@@ -41,12 +41,14 @@ class Calibration:
         inputs: Inputs seen, by layer name.
         output_means: Mean of each output channel of the float layers, by layer name, shape ``(channels,)``.
         per_channel: Whether weights get one step per output channel rather than one per layer.
+        ternary_inputs: Whether inputs of 2 bits have three levels rather than four.
     """
 
     weights: dict[str, Tensor]
     inputs: dict[str, SeenInputs]
     output_means: dict[str, Tensor] = field(default_factory=dict)
     per_channel: bool = True
+    ternary_inputs: bool = False
     _weight_steps: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     _activation_steps: dict[tuple[str, int], float] = field(default_factory=dict)
 
@@ -68,9 +70,13 @@ class Calibration:
         """Least-squares step of a layer's inputs."""
         key = name, bits
         if key not in self._activation_steps:
-            seen = self.inputs[name]
-            self._activation_steps[key] = float(fit_steps(seen.values, activation_grid(bits, seen.signed))[0])
+            fitted = fit_steps(self.inputs[name].values, self.input_grid(name, bits))
+            self._activation_steps[key] = float(fitted[0])
         return self._activation_steps[key]
+
+    def input_grid(self, name: str, bits: int) -> Grid:
+        """Grid of a layer's inputs: signed if any that was seen is negative."""
+        return activation_grid(bits, self.inputs[name].signed, ternary=self.ternary_inputs)
 
 
 def quantizable_modules(network: nn.Module, names: Sequence[str]) -> dict[str, nn.Conv2d | nn.Linear]:
@@ -88,7 +94,12 @@ def quantizable_modules(network: nn.Module, names: Sequence[str]) -> dict[str, n
 
 @torch.no_grad()
 def calibrate(
-    network: nn.Module, names: Sequence[str], batches: Iterable[Tensor], *, per_channel: bool = True
+    network: nn.Module,
+    names: Sequence[str],
+    batches: Iterable[Tensor],
+    *,
+    per_channel: bool = True,
+    ternary_inputs: bool = False,
 ) -> Calibration:
     """Run noisy calibration images through the float network and record what each layer sees.
 
@@ -97,6 +108,7 @@ def calibrate(
         names: Layers to calibrate.
         batches: Images with the problem's noise already added, each of shape ``(images, C, H, W)``.
         per_channel: Whether weights get one step per output channel.
+        ternary_inputs: Whether inputs of 2 bits have three levels rather than four.
 
     Raises:
         BitcertError: On non-finite weights or activations, naming the layer, or if there are no images.
@@ -140,6 +152,5 @@ def calibrate(
         values = torch.cat(collected[name])
         seen[name] = SeenInputs(signed[name], values[None] if values.numel() else values.new_zeros(1, 1))
     weights = {name: module.weight.detach() for name, module in modules.items()}
-    return Calibration(
-        weights, seen, {name: torch.stack(found).mean(dim=0) for name, found in means.items()}, per_channel
-    )
+    output_means = {name: torch.stack(found).mean(dim=0) for name, found in means.items()}
+    return Calibration(weights, seen, output_means, per_channel, ternary_inputs)

@@ -108,7 +108,7 @@ class QuantizedLayer(nn.Module):
         levels = inputs
         if self.grid is not None:
             levels = inputs.div_(self.step) if self.overwrites else inputs.div(self.step)
-            levels.round_().clamp_(self.grid.low, self.grid.high)
+            self.grid.nearest_(levels)
         if self._channels_last is False:
             levels = levels.contiguous()
         if self._observer is not None:

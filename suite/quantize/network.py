@@ -15,7 +15,6 @@ from suite.quantize.folding import followed_by_batch_norm
 from suite.quantize.graph import substitute
 from suite.quantize.layer import QuantizedLayer
 from suite.quantize.memory import economize
-from suite.quantize.steps import activation_grid
 
 
 class QuantizedNetwork(nn.Module):
@@ -78,7 +77,7 @@ class QuantizedNetwork(nn.Module):
             if precision.activation == FLOAT_BITS:
                 layer.load(weight, 1.0, None, weight_step)
             else:
-                grid = activation_grid(precision.activation, self.calibration.inputs[name].signed)
+                grid = self.calibration.input_grid(name, precision.activation)
                 step = self.calibration.activation_step(name, precision.activation)
                 layer.load(weight, step, grid, weight_step)
             self._current[name] = precision

@@ -10,28 +10,83 @@ from torch import Tensor
 _COARSE, _FINE, _REFINEMENTS = 24, 64, 3
 _CHUNK_ON_CPU, _CHUNK = 2**16, 2**24  # values at once: what a cache holds, what a device has memory for
 
+LEAST_STEP = 1e-8
+"""Least step of a quantizer that learns."""
+
 
 class Grid(NamedTuple):
-    """The integers a quantized number may take: ``low`` to ``high``, multiplied by a step."""
+    """The integers a quantized number may take: ``low`` to ``high``, multiplied by a step.
+
+    Attributes:
+        low, high: The least and the greatest.
+        zero: Whether 0 is one of them; the only grid without it is :data:`BINARY`.
+        thresholds: Of a ternary grid, where numbers change from the first to the second level and from there to the third,
+            in units of the step; None for halfway.
+    """
 
     low: int
     high: int
+    zero: bool = True
+    thresholds: tuple[float, float] | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the nearest level is a rounded and clipped number."""
+        return self.zero and self.thresholds is None
+
+    def nearest(self, scaled: Tensor) -> Tensor:
+        """Levels of numbers in units of the step: rounded half to even and clipped, or by sign, 0 as 1, in a grid without 0.
+
+        With thresholds, a number at one of them gets the level next to 0.
+        """
+        if self.thresholds is not None:
+            first, second = self.thresholds
+            up = scaled.ge(first) if self.low < 0 else scaled.gt(first)
+            return up.to(scaled.dtype).add_(scaled.gt(second)).add_(self.low)
+        if self.zero:
+            return scaled.round().clamp_(self.low, self.high)
+        return scaled.ge(0).to(scaled.dtype).mul_(2).sub_(1)
+
+    def nearest_(self, scaled: Tensor) -> Tensor:
+        """The same in place."""
+        if self.plain:
+            return scaled.round_().clamp_(self.low, self.high)
+        return scaled.copy_(self.nearest(scaled))
+
+
+BINARY = Grid(-1, 1, zero=False)
+"""-1 and 1."""
 
 
 def weight_grid(bits: int) -> Grid:
-    """Symmetric grid of ``2^bits - 1`` levels: -(2^(bits-1) - 1) .. 2^(bits-1) - 1; ternary at 2 bits (SQWA, section 3)."""
+    """Symmetric grid of weights: binary at 1 bit, ternary at 2 bits, ``2^bits - 1`` levels in general (SQWA, section 3).
+
+    Levels are -(2^(bits-1) - 1) .. 2^(bits-1) - 1, and -1 and 1 without 0 at 1 bit.
+    """
     high = 2 ** (bits - 1) - 1
-    return Grid(-high, high)
+    return BINARY if bits == 1 else Grid(-high, high)
 
 
-def activation_grid(bits: int, signed: bool) -> Grid:
-    """All ``2^bits`` levels: 0 .. 2^bits - 1 unsigned, -2^(bits-1) .. 2^(bits-1) - 1 signed."""
+def activation_grid(bits: int, signed: bool, *, ternary: bool = False) -> Grid:
+    """Grid of inputs: all ``2^bits`` levels, 0 .. 2^bits - 1 unsigned, -2^(bits-1) .. 2^(bits-1) - 1 signed.
+
+    At 1 bit 0 and 1 unsigned, -1 and 1 signed. The zeros around a padded image stay zeros, also where 0 is no level.
+
+    Args:
+        bits: Bit width.
+        signed: Whether inputs may be negative.
+        ternary: Whether 2 bits have three levels, 0, 1, 2 unsigned and -1, 0, 1 signed.
+    """
+    if bits == 2 and ternary:
+        return Grid(-1, 1) if signed else Grid(0, 2)
+    if bits == 1 and signed:
+        return BINARY
     return Grid(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else Grid(0, 2**bits - 1)
 
 
 def quantize(values: Tensor, step: Tensor | float, grid: Grid) -> Tensor:
-    """Round ``values / step`` half to even, clip to the grid, multiply by ``step`` again; same shape as ``values``."""
-    return torch.div(values, step).round_().clamp_(grid.low, grid.high).mul_(step)
+    """Divide by ``step``, take the nearest levels of the grid, multiply by ``step`` again; same shape as ``values``."""
+    return grid.nearest_(torch.div(values, step)).mul_(step)
 
 
 def fit_steps(rows: Tensor, grid: Grid) -> Tensor:
@@ -43,16 +98,22 @@ def fit_steps(rows: Tensor, grid: Grid) -> Tensor:
     forms (levels for a step; step ``<v, q> / <q, q>`` for levels), which never increases the error. For rows of a
     hundred values the error is within 0.1 % of the least; rows of ten values can miss it by far at 6 to 8 bits.
 
+    Binary numbers need no search: the best of ``+-step`` for a row is its mean absolute value, and the error is
+    ``sum v^2 - n step^2`` (Rastegari et al., XNOR-Net, ECCV 2016, section 3.1).
+
     Args:
         rows: Values, shape ``(rows, values)``, finite.
         grid: Levels.
 
     Returns:
-        Positive steps, shape ``(rows,)``; 1 for a row of zeros.
+        Positive steps, shape ``(rows,)``; for a row of zeros 1, or :data:`LEAST_STEP` if 0 is no level.
 
     References:
         Shin, Boo, Sung, arXiv 2002.00343, equation 2; Lloyd, IEEE Trans. Inf. Theory 28 (1982).
     """
+    if not grid.zero:
+        steps = rows.abs().mean(dim=1)
+        return torch.where(steps > 0, steps, LEAST_STEP)
     chunk = max(1, (_CHUNK_ON_CPU if rows.device.type == "cpu" else _CHUNK) // rows.shape[1])
     return torch.cat([_fit_chunk(part, grid) for part in rows.split(chunk)])
 
@@ -70,7 +131,7 @@ def _fit_chunk(rows: Tensor, grid: Grid) -> Tensor:
 
     def keep_if_better(steps: Tensor) -> Tensor:
         nonlocal best, least
-        levels = torch.div(rows, steps[:, None]).round_().clamp_(grid.low, grid.high)
+        levels = grid.nearest_(torch.div(rows, steps[:, None]))
         error = torch.addcmul(rows, levels, steps[:, None], value=-1).square_().sum(dim=1)
         better = error < least
         best, least = torch.where(better, steps, best), torch.where(better, error, least)

@@ -14,13 +14,14 @@ from torch.autograd.function import once_differentiable
 from suite.contract.space import FLOAT_BITS, Layer, Policy
 from suite.errors import BitcertError
 from suite.quantize.calibration import Calibration, quantizable_modules
+from suite.quantize.fatnn import TernaryInputs, TernaryWeights
 from suite.quantize.folding import followed_by_batch_norm
 from suite.quantize.graph import substitute
 from suite.quantize.layer import QuantizedLayer, apply_layer
 from suite.quantize.memory import economize
-from suite.quantize.steps import Grid, activation_grid, weight_grid
+from suite.quantize.steps import LEAST_STEP, Grid, weight_grid
 
-Scheme = Literal["lsq", "fixed", "pact", "dorefa"]
+Scheme = Literal["lsq", "fixed", "pact", "dorefa", "fatnn"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 
@@ -35,7 +36,7 @@ class _QuantizeLearned(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, values: Tensor, step: Tensor, grid: Grid, gradient_scale: float) -> Tensor:
         scaled = torch.div(values, step)
-        levels = scaled.round().clamp_(grid.low, grid.high)
+        levels = grid.nearest(scaled)
         inside = (scaled >= grid.low) & (scaled <= grid.high)
         context.save_for_backward(inside, levels - scaled.mul_(inside))
         context.shape, context.gradient_scale = step.shape, gradient_scale
@@ -52,6 +53,8 @@ class _QuantizeLearned(torch.autograd.Function):
 
 class LearnedStep(nn.Module):
     """LSQ: uniform quantizer whose step is trained (Esser et al., ICLR 2020, equations 1 to 5).
+
+    On the grid of -1 and 1, LSQ's gradients are those of a sign whose straight-through gradient ends at one step.
 
     Args:
         step: Starting step; any shape that broadcasts with the values.
@@ -77,7 +80,7 @@ class LearnedStep(nn.Module):
 
     def positive_step(self) -> Tensor:
         """The step, clamped to be positive."""
-        return self.step.clamp(min=1e-8)
+        return self.step.clamp(min=LEAST_STEP)
 
 
 class LearnedClip(nn.Module):
@@ -92,7 +95,7 @@ class LearnedClip(nn.Module):
     def __init__(self, clip: float, grid: Grid) -> None:
         super().__init__()
         self.clip = nn.Parameter(torch.tensor(clip))
-        self.grid = Grid(-grid.high, grid.high) if grid.low < 0 else grid
+        self.grid = grid._replace(low=-grid.high) if grid.low < 0 else grid
 
     def forward(self, values: Tensor) -> Tensor:
         """Quantize; same shape. The clip's gradient is 1 above the clip (-1 below ``-clip``), 0 inside."""
@@ -100,7 +103,7 @@ class LearnedClip(nn.Module):
         clipped = torch.minimum(values, clip)
         clipped = torch.maximum(clipped, -clip) if self.grid.low < 0 else clipped.clamp(min=0)
         step = self.positive_step().detach()
-        quantized = torch.div(clipped, step).round().clamp(self.grid.low, self.grid.high) * step
+        quantized = self.grid.nearest(torch.div(clipped.detach(), step)) * step
         return straight_through(quantized, clipped)
 
     def positive_step(self) -> Tensor:
@@ -125,7 +128,7 @@ class FixedStep(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """Quantize; same shape."""
         scaled = torch.div(values, self.step).clamp(self.grid.low, self.grid.high)
-        return straight_through(scaled.round(), scaled) * self.step
+        return straight_through(self.grid.nearest(scaled.detach()), scaled) * self.step
 
     def positive_step(self) -> Tensor:
         """The step."""
@@ -134,6 +137,8 @@ class FixedStep(nn.Module):
 
 class TanhWeights(nn.Module):
     """DoReFa: tanh-normalized weights on ``2^bits`` levels in [-1, 1], none of them 0 (Zhou et al., arXiv 1606.06160, section 2.3).
+
+    At 1 bit these are -1 and 1, by the sign of the weight.
 
     The levels are multiplied by ``<w, v> / <v, v>``, so that a trained network starts close to where it was; DoReFa itself
     trains from scratch and leaves the scale to batch norm.
@@ -169,7 +174,7 @@ class TrainableLayer(nn.Module):
         self,
         layer: nn.Conv2d | nn.Linear,
         weights: nn.Module,
-        inputs: LearnedStep | LearnedClip | FixedStep | nn.Identity,
+        inputs: LearnedStep | LearnedClip | FixedStep | TernaryInputs | nn.Identity,
     ) -> None:
         super().__init__()
         self._layer = [layer]  # in a list: its parameters would be counted twice
@@ -191,7 +196,7 @@ class TrainableLayer(nn.Module):
         if norm is not None:
             frozen.fold(norm)
         quantizer = self.quantize_weights
-        weight_step = quantizer.step_of(self.weight) if isinstance(quantizer, TanhWeights) else None
+        weight_step = quantizer.step_of(self.weight) if isinstance(quantizer, TanhWeights | TernaryWeights) else None
         if isinstance(quantizer, LearnedStep | FixedStep):
             weight_step = quantizer.positive_step()
         step = float(self.quantize_inputs.positive_step())
@@ -211,8 +216,8 @@ class TrainableNetwork(nn.Module):
         policy: The precision of each.
         calibration: Steps to start from.
         scheme: ``"lsq"`` (learned steps for both), ``"fixed"`` (weights at their calibrated steps, learned steps for
-            inputs), ``"pact"`` (learned clip for inputs, DoReFa weights) or ``"dorefa"`` (DoReFa weights, inputs as
-            calibrated).
+            inputs), ``"pact"`` (learned clip for inputs, DoReFa weights), ``"dorefa"`` (DoReFa weights, inputs as
+            calibrated) or ``"fatnn"`` (two learned thresholds for ternary weights and ternary inputs, ``"lsq"`` elsewhere).
     """
 
     def __init__(
@@ -250,8 +255,10 @@ class TrainableNetwork(nn.Module):
         return [module.clip for module in self.modules() if isinstance(module, LearnedClip)]
 
     def scales(self) -> list[nn.Parameter]:
-        """All learned steps and clipping levels."""
-        return self.clips() + [module.step for module in self.modules() if isinstance(module, LearnedStep)]
+        """All learned steps, thresholds and clipping levels."""
+        ternary = [module for module in self.modules() if isinstance(module, TernaryWeights | TernaryInputs)]
+        steps = [module.step for module in self.modules() if isinstance(module, LearnedStep | TernaryInputs)]
+        return self.clips() + steps + [module.slopes for module in ternary]
 
     def freeze(self) -> nn.Module:
         """A network for inference, in evaluation mode, with quantized weights."""
@@ -276,16 +283,20 @@ def _weight_quantizer(layer: Layer, bits: int, weight: Tensor, calibration: Cali
     steps = calibration.weight_step(layer.name, bits)
     if scheme == "fixed":
         return FixedStep(steps, weight_grid(bits))
+    if scheme == "fatnn" and bits == 2:
+        return TernaryWeights(weight.detach(), steps)
     return LearnedStep(steps, weight_grid(bits), weight.numel() // steps.numel())
 
 
 def _input_quantizer(
     layer: Layer, bits: int, calibration: Calibration, scheme: Scheme
-) -> LearnedStep | LearnedClip | FixedStep | nn.Identity:
+) -> LearnedStep | LearnedClip | FixedStep | TernaryInputs | nn.Identity:
     if bits == FLOAT_BITS:
         return nn.Identity()
-    grid = activation_grid(bits, calibration.inputs[layer.name].signed)
+    grid = calibration.input_grid(layer.name, bits)
     step = calibration.activation_step(layer.name, bits)
+    if scheme == "fatnn" and bits == 2 and calibration.ternary_inputs:
+        return TernaryInputs(step, grid)
     if scheme == "pact":
         return LearnedClip(step * grid.high, grid)
     if scheme == "dorefa":

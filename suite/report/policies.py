@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 
-from suite.contract.space import MAX_BITS, MIN_BITS
+from suite.contract.per_mac import MAX_BITS
+from suite.contract.space import DEFAULT_CHOICES
 from suite.report.comparison import Comparison, check_comparison
 from suite.report.figures import MOST_NAMED_LAYERS, Sheet, figure_style, name_layers, wrap_name
 from suite.report.plots import describe
@@ -37,7 +38,9 @@ def plot_policies(comparison: Comparison, ax: Axes | None = None, part: Part = "
     edges = np.cumsum([0, *map(len, groups.values())])
     layers = len(comparison.layer_names)
     numbered = 2 * layers * len(rows) <= _MOST_NUMBERED_CELLS and layers <= MOST_NAMED_LAYERS
-    colors = ListedColormap(sns.color_palette("viridis", MAX_BITS - MIN_BITS + 1))
+    drawn = [bits for _, entry in rows for name in get_args(Part) for bits in getattr(entry.outcome.policy, name)]
+    least = min(DEFAULT_CHOICES[0], *drawn)
+    colors = ListedColormap(sns.color_palette("viridis", MAX_BITS - least + 1))
     width = 0.19 if numbered else max(0.08, 4.5 / layers)
     height = 0.13 if not numbered and len(rows) > _MOST_ROOMY_ROWS else 0.19
     names_inches = 0.075 * max(map(len, comparison.layer_names)) if layers <= MOST_NAMED_LAYERS else 0.3
@@ -48,7 +51,7 @@ def plot_policies(comparison: Comparison, ax: Axes | None = None, part: Part = "
             np.array([getattr(entry.outcome.policy, shown) for _, entry in rows]),
             ax=axes,
             cmap=colors,
-            vmin=MIN_BITS - 0.5,
+            vmin=least - 0.5,
             vmax=MAX_BITS + 0.5,
             annot=numbered,
             fmt="d",
@@ -75,12 +78,12 @@ def plot_policies(comparison: Comparison, ax: Axes | None = None, part: Part = "
     else:
         first.set_yticks((edges[:-1] + edges[1:]) / 2, list(map(wrap_name, groups)), rotation=0)
         first.set_ylabel("searcher, one row per policy")
-    bounds = np.arange(MIN_BITS - 0.5, MAX_BITS + 1)
+    bounds = np.arange(least - 0.5, MAX_BITS + 1)
     scale = ScalarMappable(BoundaryNorm(bounds, colors.N), colors)
     bar = sheet.figure.colorbar(
         scale,
         ax=list(sheet.panels),
-        ticks=range(MIN_BITS, MAX_BITS + 1),
+        ticks=range(least, MAX_BITS + 1),
         label="bits",
         pad=0.01,
         aspect=14,

@@ -80,8 +80,8 @@ class ProblemSettings(DataSettings):
     checkpoint: str | None = setting(
         None, "pretrained network, .safetensors or a PyTorch state dict (default: the included one)", metavar="FILE"
     )
-    quantizer: Literal["lsq", "fixed", "pact", "dorefa"] = setting(
-        "lsq", "quantizer of finetuning: lsq, fixed, pact or dorefa", expert=True
+    quantizer: Literal["lsq", "fixed", "pact", "dorefa", "fatnn"] = setting(
+        "lsq", "quantizer of finetuning: lsq, fixed, pact, dorefa or fatnn", expert=True
     )
     protocol: ProtocolName | None = setting(
         None,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from suite.contract.cost import Budget, Cost, cheapest, enforce_budget, random_feasible, repair
+from suite.contract.per_mac import MAX_BITS, MIN_BITS
 from suite.contract.space import Layer, Precision, SearchSpace
 from suite.testing.toys import SPACES, assert_feasible, problem_on
 
@@ -61,7 +62,10 @@ class CostConformance(ABC):
     def test_layers_cost_whole_numbers_that_never_fall_with_more_bits(self) -> None:
         cost = self.make()
         for layer in {layer for space in random_spaces() for layer in space.layers}:
-            prices = {bits: cost.of_layer(layer, Precision(*bits)) for bits in product(range(2, 9), repeat=2)}
+            prices = {
+                bits: cost.of_layer(layer, Precision(*bits))
+                for bits in product(range(MIN_BITS, MAX_BITS + 1), repeat=2)
+            }
             for (weight, activation), price in prices.items():
                 assert type(price) is int
                 assert price >= 0

@@ -48,8 +48,9 @@ class ProblemConformance(ABC):
         problem = self.make()
         for policy in self.policies(problem):
             assert problem.is_feasible(policy)
-            pairs = zip(problem.space.layers, policy.precisions, strict=True)
-            assert problem.bops(policy) == sum(layer.macs * bits[0] * bits[1] for layer, bits in pairs)
+            table, pairs = problem.space.per_mac, zip(problem.space.layers, policy.precisions, strict=True)
+            operations = [(layer.macs, w * a if table is None else table[w - 1][a - 1]) for layer, (w, a) in pairs]
+            assert problem.bops(policy) == sum(macs * each for macs, each in operations)
 
     def test_evaluations_are_pure_whatever_came_before(self) -> None:
         problem, again = self.make(), self.make()

@@ -26,7 +26,7 @@ class FinetuneSettings:
         learning_rate: Adam's initial rate; it falls to zero along a half cosine. For learned steps and clipping levels it is
             relative to their size, as Adam's updates are about the rate whatever the gradient.
         clip_decay: L2 penalty on PACT's clipping levels.
-        quantizer: ``"lsq"``, ``"fixed"``, ``"pact"`` or ``"dorefa"``.
+        quantizer: ``"lsq"``, ``"fixed"``, ``"pact"``, ``"dorefa"`` or ``"fatnn"``.
     """
 
     batch: int = 64

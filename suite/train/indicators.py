@@ -14,11 +14,11 @@ from suite.contract.space import Layer
 from suite.data import ImageSplit
 from suite.errors import BitcertError
 from suite.quantize import Calibration
-from suite.quantize.calibration import SeenInputs, quantizable_modules
+from suite.quantize.calibration import quantizable_modules
 from suite.quantize.folding import followed_by_batch_norm
 from suite.quantize.graph import substitute
 from suite.quantize.layer import apply_layer
-from suite.quantize.steps import activation_grid, weight_grid
+from suite.quantize.steps import weight_grid
 from suite.quantize.trainable import LearnedStep, input_size
 from suite.train.finetune import PASSES_PER_IMAGE, FinetuneSettings
 
@@ -41,14 +41,15 @@ class SwitchableLayer(nn.Module):
         module: nn.Conv2d | nn.Linear,
         layer: Layer,
         choices: Sequence[int],
-        seen: SeenInputs,
+        calibration: Calibration,
         norm: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self._layer = [module]  # in a list: its parameters would have two names
         self.weight, self.bias = module.weight, module.bias
         weight, inputs = module.weight.detach(), input_size(layer)
-        grids = [(weight_grid(bits), activation_grid(bits, seen.signed)) for bits in choices]
+        seen = calibration.inputs[layer.name]
+        grids = [(weight_grid(bits), calibration.input_grid(layer.name, bits)) for bits in choices]
         self.weights = nn.ModuleList(
             LearnedStep(LearnedStep.initial_step(weight, grid), grid, weight.numel()) for grid, _ in grids
         )
@@ -95,8 +96,8 @@ class SwitchableNetwork(nn.Module):
         for layer in layers:
             module = modules[layer.name]
             norm = self.network.get_submodule(norms[layer.name]) if layer.name in norms else None
-            seen = calibration.inputs[layer.name]
-            self.layers.append(SwitchableLayer(module, layer, choices, seen, norm).to(module.weight.device))
+            switchable = SwitchableLayer(module, layer, choices, calibration, norm)
+            self.layers.append(switchable.to(module.weight.device))
             substitute(self.network, module, self.layers[-1])
             if norm is not None:
                 substitute(self.network, norm, nn.Identity())

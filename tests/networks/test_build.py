@@ -68,7 +68,7 @@ def test_gray_images_are_mapped_to_minus_one_to_one() -> None:
 
 def test_the_padding_shortcut_subsamples_and_pads_with_zeros() -> None:
     features = torch.rand(2, 4, 6, 6)
-    passed = PaddingShortcut(4)(features)
+    passed = PaddingShortcut(4, 2)(features)
     assert passed.shape == (2, 8, 3, 3)
     for row in range(3):
         for column in range(3):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -164,6 +165,32 @@ def test_finetuned_networks_have_integer_forms(scheme: Scheme) -> None:
     assert torch.equal(OnnxNetwork(onnx_model(found, SHAPE, 5))(images), found(images))
     spread = (frozen(images) - frozen(images).mean(0)).abs().mean()
     assert float((found(images) - frozen(images)).abs().mean()) < 0.3 * float(spread)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("scheme", ["lsq", "fatnn"])
+def test_binary_and_ternary_layers_have_integer_forms(scheme: Scheme, signed: bool) -> None:
+    network, layers, images = prepared(NETWORKS["padding"](), SHAPE)
+    names = [layer.name for layer in layers]
+    calibration = calibrate(network, names, [images], ternary_inputs=True)
+    if signed:
+        seen = {name: replace(found, signed=True) for name, found in calibration.inputs.items()}
+        calibration = replace(calibration, inputs=seen)
+    middle = [1, 2] * (len(layers) // 2 - 1)
+    policy = Policy.from_bits([8, *middle, 8], [8, *middle[::-1], 8])
+    frozen = TrainableNetwork(network, layers, policy, calibration, scheme).freeze()
+    found = integer_network(frozen, [images])
+    by_name = {layer.name: layer for layer in found.layers()}
+    for name, precision in zip(names, policy.precisions, strict=True):
+        if precision.weight == 1:
+            assert set(by_name[name].weight.unique().tolist()) == {-1.0, 1.0}
+        if precision.activation == 1:
+            assert (by_name[name].given.low, by_name[name].given.high) == ((-1, 1) if signed else (0, 1))
+    noisy = noisy_and_extreme(200)
+    for opset in (21, 25):
+        assert torch.equal(OnnxNetwork(onnx_model(found, SHAPE, 5, opset=opset))(noisy), found(noisy))
+    spread = (frozen(images) - frozen(images).mean(0)).abs().mean()
+    assert float((found(images) - frozen(images)).abs().mean()) < float(spread)
 
 
 def layer_of(weight: Tensor, bias: Tensor, given: Coding, coding: Coding | None = None) -> Accumulate:

@@ -125,7 +125,7 @@ def test_finetuning_lowers_the_loss_and_follows_its_seed(scheme: Scheme) -> None
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(BitcertError, match="learning_rate"):
         FinetuneSettings(learning_rate=0)
-    with pytest.raises(BitcertError, match="known: lsq, fixed, pact, dorefa"):
+    with pytest.raises(BitcertError, match="known: lsq, fixed, pact, dorefa, fatnn"):
         FinetuneSettings(quantizer="magic")  # type: ignore[arg-type]
 
 

@@ -191,7 +191,7 @@ class _Lowering:
         wanted = None if self._reaches_output(node) else self._wanted(node)
         operation = Accumulate(layer.float_layer, weight, scale, bias, given=coding, coding=wanted, name=name)
         self._coding[node] = wanted
-        self._steps.append(Step(operation, (self._recode(source, coding),), node.name))
+        self._steps.append(Step(operation, (self._input_codes(source, layer, coding),), node.name))
 
     def _norm(self, norm: nn.BatchNorm2d, given: Coding, wanted: Coding, name: str) -> Accumulate:
         """A batch norm of its own, as a convolution of each channel with one weight."""
@@ -242,20 +242,33 @@ class _Lowering:
             self._steps.append(Step(operation, (source.name,), self._recoded[key]))
         return self._recoded[key]
 
+    def _input_codes(self, source: fx.Node, layer: QuantizedLayer, wanted: Coding) -> str:
+        """The name of a layer's inputs as codes; levels that are no roundings are looked up by codes of 8 bits."""
+        grid = layer.grid
+        assert grid is not None
+        if grid.plain:
+            return self._recode(source, wanted)
+        given = self._coding[source]
+        if given is None:
+            seen = self._seen[source.name]
+            given = coding_for(seen.low, seen.high, power_of_two=False)
+        name = self._recode(source, given)
+        step = torch.tensor(wanted.scale)
+        table = LookUp(lambda values: grid.nearest(values / step) * step, given, wanted)
+        self._steps.append(Step(table, (name,), f"{name}_for_{len(self._steps)}"))
+        return self._steps[-1].output
+
     # Which coding a new value gets depends on who reads it.
 
     def _wanted(self, node: fx.Node) -> Coding:
         """The coding of a new value: that of the layers that read it if they agree and nothing else does, else 8 bits."""
         last, low, high = self._after_clip(node)
         readers = list(self._readers(last))
-        codings = {
-            _input_coding(self._calls[reader].arguments["layer"])
-            for reader in readers
-            if self._calls[reader].kind == "layer"
-        }
+        layers = [self._calls[reader].arguments["layer"] for reader in readers if self._calls[reader].kind == "layer"]
+        codings, plain = set(map(_input_coding, layers)), all(layer.grid.plain for layer in layers)
         kinds = {self._calls[reader].kind for reader in readers}
         is_sum = self._calls[node].kind == "add"
-        if kinds == {"layer"} and len(codings) == 1 and not is_sum:
+        if kinds == {"layer"} and len(codings) == 1 and plain and not is_sum:
             return codings.pop().clipped(low, high)
         seen = self._seen[last.name]
         terms = [reader for reader in readers if self._calls[reader].kind == "add"]
