@@ -95,7 +95,7 @@ def _notes(frame: pd.DataFrame) -> list[str]:
         "equally good in every way; if only their means are equal and differences are skewed, its level rises up to 0.09.",
     ]
     if out_of_reach := _certified(frame, reached=False):
-        radii = ", ".join(name.removeprefix("certified") for name in out_of_reach)
+        radii = ", ".join(out_of_reach).replace("certified", "")
         found.append(f"Left out, as no network has an image certified there: {radii}.")
     if ranked["score_before"].notna().any():
         found.append("before: mean exam score of the same winners before the post-step.")
