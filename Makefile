@@ -12,7 +12,7 @@ run: $(READY)  ## the main job: compare all searchers on the embedded problem, e
 
 test: $(READY)  ## everything that CI runs
 	$(MAKE) -j 2 check docs
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(READY)  ## format, lint, types, direction of imports
 	$(BIN)/ruff format --check .

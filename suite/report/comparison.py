@@ -101,9 +101,7 @@ class Comparison:
         frame = pd.DataFrame(records)
         given = {name: [row[name] for row in records if row.get(name) is not None] for name in map(str, frame)}
         integers = [name for name, values in given.items() if values and all(type(value) is int for value in values)]
-        return frame.astype(
-            dict.fromkeys(integers, "Int64")
-        )  # a missing value turns the integers of its column into floats
+        return frame.astype(dict.fromkeys(integers, "Int64"))  # a missing value makes floats of a column's integers
 
     def by_searcher(self) -> dict[str, list[Entry]]:
         """Group the entries of each searcher, both in the order of the comparison."""

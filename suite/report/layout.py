@@ -63,6 +63,9 @@ def _columns(frame: pd.DataFrame) -> list[Column]:
         Column("searcher", _name, "left"),
         Column("seeds", lambda row: integer(row["seeds"]), priority=9),
         Column("exam ACR" if score == "ACR" else "exam score", _score),
+        Column(f"Δ {against}", _number("difference", "+.4f"), priority=1),
+        Column("95 % Δ", lambda row: span(row["difference_low"], row["difference_high"], "+.3f"), priority=4.5),
+        Column("verdict", _verdict, "left"),
         *([Column("before", _number("score_before"), priority=1.5)] if tuned else []),
         *(Column(name, _number(name), priority=1.6) for name in frame.columns if name.startswith(AFTER)),
         *([Column("set ACR ≥", _number("set_acr"), priority=1.2)] if bounded else []),
@@ -74,9 +77,6 @@ def _columns(frame: pd.DataFrame) -> list[Column]:
         Column("BOPs", _number("bops_share", ".3g", 100), priority=3),
         Column("passes", lambda row: magnitude(row["forward_passes"]), priority=2),
         Column("time", lambda row: duration(row["seconds"]), priority=8),
-        Column(f"Δ {against}", _number("difference", "+.4f"), priority=1),
-        Column("95 % Δ", lambda row: span(row["difference_low"], row["difference_high"], "+.3f"), priority=4.5),
-        Column("verdict", _verdict, "left"),
     ]
 
 
@@ -95,7 +95,7 @@ def _notes(frame: pd.DataFrame) -> list[str]:
         "equally good in every way; if only their means are equal and differences are skewed, its level rises up to 0.09.",
     ]
     if out_of_reach := _certified(frame, reached=False):
-        radii = ", ".join(name.removeprefix("certified") for name in out_of_reach)
+        radii = ", ".join(out_of_reach).replace("certified", "")
         found.append(f"Left out, as no network has an image certified there: {radii}.")
     if ranked["score_before"].notna().any():
         found.append("before: mean exam score of the same winners before the post-step.")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
-from suite.report.comparison import Comparison, check_comparison, without_cheapest
+from suite.report.comparison import CHEAPEST, Comparison, check_comparison, without_cheapest
 from suite.report.curves import Band, best_band, certified_band, certified_curve
 from suite.report.exams import exam_score
 from suite.report.figures import Look, Sheet, assign_looks, describe_problem, figure_style, wrap_name
@@ -124,16 +124,15 @@ def plot_score_by_bops(comparison: Comparison, ax: Axes | None = None) -> Axes:
 def plot_best_so_far(comparison: Comparison, ax: Axes | None = None) -> Axes:
     """Best search estimate against forward passes: what searches saw, not what the exam found.
 
-    One step curve per searcher, averaged over seeds, with its band (:class:`.curves.Band`), the highest at the end first; a
-    dotted line carries the last value of a method that stopped on to the largest spend of all. Arguments, result and errors
-    are those of :func:`plot_certified_accuracy`.
+    One step curve per searcher, averaged over seeds, with its band (:class:`.curves.Band`), the highest at the end first. Of many
+    searchers the best, random search and those with repeats (agents) are told apart. A dotted line carries the last value of a
+    method that stopped on to the largest spend. Arguments, result and errors are those of :func:`plot_certified_accuracy`.
     """
-    check_comparison(comparison)
-    searchers = comparison.by_rank()
+    rows, searchers = comparison.rows, comparison.by_rank()
     found = {name: best_band([entry.run for entry in entries]) for name, entries in searchers.items()}
     bands = dict(sorted(found.items(), key=lambda item: -float(item[1].mean[-1])))
-    looks = _looks(bands)
-    sheet = Sheet.on(ax, _size(_looks(searchers)))
+    looks = _looks(bands, {"random", *rows[rows["repeats"].fillna(0) > 0]["searcher"]})
+    sheet = Sheet.on(ax, _size(looks))
     axes = sheet.panels[0]
     largest = max(float(band.x[-1]) for band in bands.values())
     for place, (searcher, band) in enumerate(bands.items()):
@@ -169,10 +168,10 @@ def _size(looks: Mapping[str, Look], width: float = _SIZE[0], height: float = _S
     return width, max(height, 0.2 * labels + 0.4)
 
 
-def _looks(searchers: Iterable[str]) -> dict[str, Look]:
-    """A look for each of a few searchers; of many, for the best and the trivial ones, the others alike."""
+def _looks(searchers: Iterable[str], also: Container[str] = TRIVIAL) -> dict[str, Look]:
+    """A look for each of a few searchers; of many, for the best and some more, the others alike."""
     names = list(searchers)
-    told = names if len(names) <= _MOST_TOLD else [*names[:_BEST], *(name for name in names[_BEST:] if name in TRIVIAL)]
+    told = names if len(names) <= _MOST_TOLD else [*names[:_BEST], *(name for name in names[_BEST:] if name in also)]
     looks = assign_looks(told)
     return {name: looks.get(name, OTHER) for name in names}
 
@@ -192,10 +191,9 @@ def _count_others(axes: Axes, looks: Mapping[str, Look], **shown: Any) -> None:
 
 def _stretches(bands: Mapping[str, Band]) -> bool:
     """Whether the cheapest policy lies farther from the others than they from each other."""
-    others = [float(band.mean.mean()) for name, band in bands.items() if name != "cheapest"]
-    if "cheapest" not in bands or not others:
-        return False
-    return min(others) - float(bands["cheapest"].mean.mean()) > max(others) - min(others)
+    means = {name: float(band.mean.mean()) for name, band in bands.items()}
+    cheapest, others = means.pop(CHEAPEST, None), means.values()
+    return cheapest is not None and bool(others) and min(others) - cheapest > max(others) - min(others)
 
 
 def _draw_band(

@@ -73,10 +73,9 @@ class Progress:
         """Set what is done, the total (hidden while it is 0) and the text of a bar; None leaves a value as it is."""
         task = self._bars.tasks[self._ids[name]]
         done, whole = task.completed if completed is None else completed, task.total if total is None else total
-        text: dict[str, Any] = {} if state is None else {"state": state}
+        text: dict[str, Any] = {"visible": whole != 0 or done > 0} | ({} if state is None else {"state": state})
         self.show()
-        whole = None if whole is None else max(whole, done)
-        self._bars.update(task.id, completed=done, total=whole, visible=whole != 0, **text)
+        self._bars.update(task.id, completed=done, total=None if whole is None else max(whole, done), **text)
 
     def finish(self, name: str) -> None:
         """Fill a bar that ended before its total."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -22,6 +23,7 @@ from suite.report.figures import assign_looks, figure_of, render
 from suite.report.plots import plot_best_so_far, plot_certified_accuracy, plot_score_by_bops
 from suite.report.policies import plot_policies
 from suite.report.write import write_files
+from suite.run.records import Entry
 from tests.report.fabricated import SIX, TWELVE, fabricate
 
 PLOTS = [plot_certified_accuracy, plot_score_by_bops, plot_best_so_far, plot_policies]
@@ -71,6 +73,23 @@ def test_of_many_searchers_the_best_and_the_trivial_ones_can_be_told_apart(large
     runs = {name: [entry.run for entry in entries] for name, entries in large.by_rank().items()}
     highest = max(runs, key=lambda name: best_band(runs[name]).mean[-1])
     assert highest == figure_of(plot_best_so_far(large)).legends[0].texts[0].get_text()
+
+
+def test_curves_of_agents_can_be_told_apart(large: Comparison) -> None:
+    def repeating(chosen: set[str]) -> Comparison:
+        def changed(entry: Entry) -> Entry:
+            repeat_of = 0 if entry.run.searcher in chosen else None
+            trials = tuple(replace(trial, repeat_of=repeat_of) for trial in entry.run.trials)
+            return replace(entry, run=replace(entry.run, trials=trials))
+
+        return replace(large, entries=tuple(map(changed, large.entries)))
+
+    def told(comparison: Comparison) -> set[str]:
+        return {text.get_text() for text in figure_of(plot_best_so_far(comparison)).legends[0].texts}
+
+    hidden = set(TWELVE) - told(repeating(set()))
+    assert len(hidden) > 3
+    assert all(name in told(repeating({name})) for name in hidden)
 
 
 def test_scores_by_bops_mark_every_distinct_winner(small: Comparison) -> None:

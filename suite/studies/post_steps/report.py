@@ -182,6 +182,8 @@ def plot_post_steps(comparison: PostStepComparison, ax: Axes | None = None) -> A
     )
     left.set_yticks(places, [wrap_name(name) for name in names])
     left.set_xlabel(f"{comparison.objective.label} ({comparison.provenance['exam']['split']} images)")
+    for panel in sheet.panels:
+        panel.locator_params(axis="x", nbins=4)
     for right in sheet.panels[1:]:
         right.axvline(0, color="0.3", linewidth=0.8)
         for place, row in zip(places[1:], frame.iloc[1:].to_dict("records"), strict=True):
