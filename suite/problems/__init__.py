@@ -43,6 +43,7 @@ def load_problem(
     *,
     network: str | None = None,
     image_size: int | None = None,
+    choices: Sequence[int] | None = None,
     budget: str | int | None = None,
     sigma: float | None = None,
     seed: int = 0,
@@ -67,6 +68,7 @@ def load_problem(
         network: Your function ``"my_module:build"``, whose network replaces the problem's, with weights from
             ``checkpoint``. It takes images in [0, 1] and normalizes them itself. Only ``"folder"`` needs one.
         image_size: Side to which a folder's images are cropped, with ``network``; 224 if None.
+        choices: Bit widths to choose from, each within 1 to 8; the problem's if None.
         budget: Limit on BOPs: ``"w3a3"``, ``"1/64"`` of FP32, or an integer; on model size: ``"40KB"``; on another cost:
             ``"NAME<=N"``; the problem's default if None.
         sigma: Standard deviation of the smoothing noise, in the units of images in [0, 1]; the problem's default if None.
@@ -91,7 +93,7 @@ def load_problem(
     Raises:
         BitcertError: If the name is unknown, an argument is out of range, or the problem does not take it.
     """
-    given = {**locals(), "bases": tuple(bases)}
+    given = {**locals(), "bases": tuple(bases), "choices": None if choices is None else tuple(choices)}
     del given["name"]
     chosen, options = PROBLEMS.parse(name)
     found = PROBLEMS.load(chosen)
@@ -113,7 +115,9 @@ def load_problem(
         if checkpoint is None:
             raise BitcertError(f"the weights of {network} are missing: give them with --checkpoint FILE")
         found = _with_network(found, network, image_size)
-    del given["network"], given["image_size"]
+    del given["network"], given["image_size"], given["choices"]
+    if choices is not None:
+        found = replace(found, choices=tuple(choices))
     return VisionProblem(found, **given)
 
 

@@ -29,7 +29,9 @@ class ExamineSettings(Group):
 
     run: str | None = setting(None, "certify the best policy of this run; the problem is the run's", metavar="DIR")
     policy: PolicyText | None = setting(
-        None, 'certify this policy: {"weights":[...],"activations":[...]} or a file with it', metavar="JSON"
+        None,
+        'certify this policy: {"weights":[...],"activations":[...]}, a file with it, or a uniform one such as w4a4',
+        metavar="POLICY",
     )
     model: str | None = setting(
         None, "certify this file, which bitcert export wrote; the problem is the one it names", metavar="FILE"
@@ -67,9 +69,10 @@ class Examine(Study[ExamineSettings, "Outcome"]):
             _, about = self.model
             problem = recorded_problem({**about["problem"], "engine": "onnx"}, settings.problem)
             return about["problem"], Policy.from_dict(about["policy"]), with_network(problem, purpose)
+        problem = settings.problem.load()
         with keyed("policy"):
-            policy = None if settings.policy is None else read_policy(settings.policy)
-        return None, policy, with_network(settings.problem.load(), purpose)
+            policy = None if settings.policy is None else read_policy(settings.policy, problem.space)
+        return None, policy, with_network(problem, purpose)
 
     @cached_property
     def model(self) -> tuple[OnnxNetwork, dict[str, Any]] | None:

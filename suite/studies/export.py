@@ -28,7 +28,9 @@ class ExportSettings(Group):
     """Settings of an export."""
 
     source: str = setting(
-        ..., "a run, whose best policy is exported, or a policy: JSON or a file with it", metavar="RUN|POLICY"
+        ...,
+        "a run, whose best policy is exported, or a policy: JSON, a file with it, or a uniform one such as w4a4",
+        metavar="RUN|POLICY",
     )
     out: str = setting("model.onnx", "model to write; packed weights and a description go beside it", metavar="FILE")
     opset: int = setting(25, "ONNX operator set: 25 has weights of 2 and 4 bits, 21 of 4 bits", metavar="N")
@@ -82,9 +84,10 @@ class Export(Study[ExportSettings, Exported]):
             run, problem = load_recorded(settings.source, settings.problem)
             assert run.best is not None
             return run, run.best.policy, with_network(problem, _PURPOSE)
+        problem = settings.problem.load()
         with keyed("source"):
-            policy = read_policy(settings.source)
-        return None, policy, with_network(settings.problem.load(), _PURPOSE)
+            policy = read_policy(settings.source, problem.space)
+        return None, policy, with_network(problem, _PURPOSE)
 
     def run(self, *, quiet: bool = True) -> Exported:
         """Make the network, write it, and certify it if asked to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -144,11 +145,11 @@ def _named_list(given: object) -> object:
     return tuple(_named(item) for item in given) if isinstance(given, list) else given
 
 
-def _integers(given: object) -> object:
+def _integers(given: object, noun: str = "seeds") -> object:
     if not isinstance(given, str):
         return tuple(given) if isinstance(given, list) else given
     if not re.fullmatch(r"-?\d{1,20}(,-?\d{1,20})*", given, re.ASCII):
-        raise BitcertError(f"seeds are integers separated by commas, got {given!r}")
+        raise BitcertError(f"{noun} are integers separated by commas, got {given!r}")
     return tuple(int(part) for part in given.split(","))
 
 
@@ -180,4 +181,5 @@ Certifier = Annotated[str, known(plugins.CERTIFIERS)]
 ExecutorName = Annotated[str, known(plugins.EXECUTORS)]
 Variants = tuple[Annotated[str, BeforeValidator(_variant)], ...]
 Seeds = Annotated[tuple[int, ...], BeforeValidator(_integers), AfterValidator(_seeds)]
+Choices = Annotated[tuple[int, ...], BeforeValidator(functools.partial(_integers, noun="choices"))]
 PolicyText = Annotated[str, BeforeValidator(lambda given: json.dumps(given) if isinstance(given, dict) else given)]

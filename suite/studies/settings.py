@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from suite import plugins
 from suite.contract.problem import Problem
-from suite.contract.space import Policy
+from suite.contract.space import Policy, SearchSpace
 from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
 from suite.execute.executor import Resources
@@ -17,6 +17,7 @@ from suite.run.limits import Limits
 from suite.run.rungs import Rungs
 from suite.studies.model import (
     Certifier,
+    Choices,
     ExecutorName,
     Group,
     PolicyText,
@@ -54,6 +55,9 @@ class ProblemSettings(DataSettings):
     )
     image_size: int | None = setting(
         None, "with --network, side to which a folder's images are scaled (default: 224)", metavar="N", expert=True
+    )
+    choices: Choices | None = setting(
+        None, "bit widths to choose from, such as 1,2,4,8 (default: the problem's, usually 2 to 8)", metavar="A,B,..."
     )
     budget: str | int | None = setting(
         None,
@@ -289,19 +293,21 @@ class RayByDefault(LoggedExecutor):
     name: ExecutorName = setting("ray", "inline (this process) or ray; equal results", flag="--executor")
 
 
-def read_policy(given: str) -> Policy:
-    """A policy from JSON, or from a file that holds it.
+def read_policy(given: str, space: SearchSpace | None = None) -> Policy:
+    """A policy from JSON, from a file that holds it, or, with a space, the uniform one that is called ``w2a4``.
 
     Raises:
         BitcertError: If there is none.
     """
+    if space is not None and (uniform := re.fullmatch(r"w(\d)a(\d)", given, re.ASCII)):
+        return space.uniform(int(uniform[1]), int(uniform[2]))
     if "{" in given:
         return Policy.from_json(given)
     try:
         return Policy.from_json(Path(given).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise BitcertError(
-            f"no policy can be read from {given!r}: {error}; give JSON or a file that holds it"
+            f"no policy can be read from {given!r}: {error}; give JSON, a file that holds it, or a name such as w4a4"
         ) from None
 
 

@@ -235,6 +235,7 @@ def recorded_problem(provenance: Mapping[str, Any], problem: ProblemSettings) ->
         "protocol": recorded.get("protocol"),
         "replicate": recorded.get("replicate"),
         "engine": recorded.get("engine", "torch"),
+        "choices": recorded.get("choices"),
     }
     return ProblemSettings.model_construct(**{**dict(problem), **filled}).load()
 

@@ -32,7 +32,10 @@ class PostStepsSettings(ReportedSettings):
     steps: int | None = setting(None, "optimizer steps of each, where it has no option (default: 400)")
     policies: int = setting(5, "number of policies: the largest uniform one within the budget, and random ones")
     policy: tuple[PolicyText, ...] = setting(
-        (), "a policy, or a file with it, instead of those; may be repeated", metavar="JSON", repeat=True
+        (),
+        "a policy instead of those, as JSON, a file with it, or uniform such as w4a4; may be repeated",
+        metavar="POLICY",
+        repeat=True,
     )
     seeds: Seeds = setting((0, 1, 2, 3, 4), "seeds of every post-step", metavar="A,B,...")
     exam: JudgingExam = JudgingExam()
@@ -59,7 +62,8 @@ class PostSteps(ReportedStudy[PostStepsSettings, "PostStepComparison"]):
 
         settings, problem = self.settings, self.problem
         with keyed("policy" if settings.policy else "policies"):
-            policies = tuple(map(read_policy, settings.policy)) or sample_policies(problem, settings.policies)
+            given = tuple(read_policy(policy, problem.space) for policy in settings.policy)
+            policies = given or sample_policies(problem, settings.policies)
         exam = settings.exam.build(problem, settings.exam.split)
         with keyed("post_steps"):
             wanted = PostStepSettings(settings.post_steps, policies, settings.seeds, exam, settings.steps)
