@@ -68,7 +68,8 @@ def make_post_steps() -> PostStepComparison:
     policies = tuple(outcome.policy for outcome in exams[:2] if outcome.policy is not None)
     provenance = {**KNOWN, "seeds": [0], "exam": {"split": "search", "n": 1_000}}
     named = {"qat": [[exams[0]], [exams[1]]], "sqwa": [[exams[2]], [exams[3]]]}
-    return PostStepComparison(named, found.reference, parse_objective("acr"), policies, provenance)
+    names = tuple(f"policy {number}" for number in range(1, len(policies) + 1))
+    return PostStepComparison(named, found.reference, parse_objective("acr"), policies, names, provenance)
 
 
 def make_tables() -> list[CertificateTable]:

@@ -20,11 +20,19 @@ from suite.errors import BitcertError
 from suite.problems import load_problem
 from suite.problems.vision import VisionProblem
 from suite.protocols import PostStep, parse_post_step
+from suite.report.exams import exam_score
 from suite.run import exam
 from suite.run.exam import examine
 from suite.run.records import Outcome
+from suite.studies.post_steps.policies import plot_policies, policy_table
 from suite.studies.post_steps.report import differences, training_interval
-from suite.studies.post_steps.run import PostStepComparison, PostStepSettings, compare_post_steps, sample_policies
+from suite.studies.post_steps.run import (
+    PostStepComparison,
+    PostStepSettings,
+    compare_post_steps,
+    name_policies,
+    sample_policies,
+)
 
 NAMES = ("sqwa:captures=2", "qat", "none")
 EXAM = ExamSettings(images=30, n0=5, n=40)
@@ -202,15 +210,10 @@ def test_the_command_writes_a_report_and_json(tmp_path: Path, capsys: pytest.Cap
     assert content["post_steps"][0]["post_step"] == "qat"
     report = tmp_path / "run" / "report"
     names = {file.name for file in report.iterdir()}
-    assert names == {
-        "post_steps.csv",
-        "post_steps.md",
-        "post_steps.tex",
-        "post_steps.html",
+    kinds = ("csv", "md", "tex", "html", "png", "svg")
+    assert names == {f"{name}.{kind}" for name in ("post_steps", "policies") for kind in kinds} | {
         "post_steps.json",
         "rows.csv",
-        "post_steps.png",
-        "post_steps.svg",
     }
     assert len(pd.read_csv(report / "rows.csv")) == 2 * 2 + 2 * 2 + 2
     with Image.open(report / "post_steps.png") as picture:
@@ -220,3 +223,38 @@ def test_the_command_writes_a_report_and_json(tmp_path: Path, capsys: pytest.Cap
 def test_a_formula_has_nothing_to_finetune(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["post-steps", "separable"]) == 2
     assert "has no network to finetune" in capsys.readouterr().err
+
+
+def test_the_table_of_policies_says_what_its_spread_is_worth(
+    problem: VisionProblem, comparison: PostStepComparison
+) -> None:
+    table = policy_table(comparison)
+    frame = table.frame
+    assert comparison.names == ("w2a2", "policy 2")
+    assert len(frame) == 2 * len(NAMES)
+    assert frame["bops"].is_monotonic_increasing
+    first = frame[(frame["policy"] == "w2a2") & (frame["post_step"] == "qat")].iloc[0]
+    own = [exam_score(outcome, comparison.objective) for outcome in comparison.exams["qat"][0]]
+    assert (first["score"], first["sd"]) == (pytest.approx(np.mean(own)), pytest.approx(np.std(own, ddof=1)))
+    assert first["bops"] == problem.bops(problem.space.uniform(2))
+    assert frame[frame["post_step"] == "none"]["sd"].isna().all()
+    means = np.array([[exam_score(o, comparison.objective) for o in row] for row in comparison.exams["qat"]]).mean(
+        axis=1
+    )
+    assert f"between the means of 2 policies {means.std(ddof=1):.4f}" in table.notes[2]
+
+
+def test_uniform_policies_are_called_by_their_bits(problem: VisionProblem) -> None:
+    space = problem.space
+    mixed = sample_policies(problem, 2)[1]
+    assert name_policies(space, (space.uniform(2, 4), mixed, space.uniform(3))) == ("w2a4", "policy 2", "w3a3")
+
+
+def test_policies_are_drawn_at_their_bops_with_the_range_over_seeds(comparison: PostStepComparison) -> None:
+    axes = plot_policies(comparison)
+    drawn = {container.get_label(): container for container in axes.containers}
+    assert set(drawn) == set(NAMES)
+    line = drawn["qat"].lines[0]  # type: ignore[attr-defined]
+    frame = policy_table(comparison).frame.query("post_step == 'qat'")
+    assert sorted(line.get_ydata()) == pytest.approx(sorted(frame["score"]))
+    assert sorted(line.get_xdata()) == pytest.approx(sorted(100 * frame["of_float"]))

@@ -18,11 +18,12 @@ from suite.report.intervals import CONFIDENCE, UNKNOWN, Interval, average
 from suite.report.table import NOTHING, Column, Row, Table, count, number, span
 from suite.report.write import write_files
 from suite.run.records import Outcome
+from suite.studies.post_steps.policies import exam_scores, plot_policies, policy_table
 from suite.studies.post_steps.run import PostStepComparison
 
 
 def write_post_steps(comparison: PostStepComparison, directory: Path) -> list[Path]:
-    """Write table, JSON and figure, all called ``post_steps``, and ``rows.csv`` (one row per exam)."""
+    """Write table, JSON and figure, all called ``post_steps``; the same by policy, ``policies``; ``rows.csv``, one row per exam."""
     table, rows = post_step_table(comparison), exam_rows(comparison)
     content = {
         "objective": comparison.objective.text,
@@ -37,6 +38,8 @@ def write_post_steps(comparison: PostStepComparison, directory: Path) -> list[Pa
         ("post_steps", content),
         ("rows", rows),
         ("post_steps", plot_post_steps(comparison)),
+        ("policies", policy_table(comparison)),
+        ("policies", plot_policies(comparison)),
     )
 
 
@@ -158,7 +161,7 @@ def plot_post_steps(comparison: PostStepComparison, ax: Axes | None = None) -> A
     places = np.arange(len(names))[::-1]
     sheet = Sheet.on(ax, (8.0, 0.42 * len(names) + 1.7), 1, 2, sharey=True, width_ratios=(3, 2))
     left = sheet.panels[0]
-    labels = [f"policy {number + 1}" for number in range(len(comparison.policies))]
+    labels = comparison.names
     looks = assign_looks(labels)
     for position, label in enumerate(labels):
         offset = 0.0 if len(labels) == 1 else 0.5 * (0.5 - position / (len(labels) - 1))
@@ -205,9 +208,7 @@ def _scores(comparison: PostStepComparison, name: str) -> NDArray[np.float64]:
     """Shape ``(policies, seeds)``; what no seed changes counts for all of them when it is paired."""
     for outcome in _outcomes(comparison, name):
         check_same_exam(outcome, comparison.reference)
-    return np.array(
-        [[exam_score(outcome, comparison.objective) for outcome in outcomes] for outcomes in comparison.exams[name]]
-    )
+    return exam_scores(comparison, name)
 
 
 def _policy_range(row: Row) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from suite.contract.cost import largest_uniform
 from suite.contract.objective import Objective, parse_objective
 from suite.contract.problem import Problem
 from suite.contract.searcher import Exhausted
-from suite.contract.space import Policy
+from suite.contract.space import Policy, SearchSpace
 from suite.errors import BitcertError
 from suite.execute.executor import Resources, make_executor
 from suite.protocols import parse_post_step
@@ -66,6 +67,7 @@ class PostStepComparison:
         reference: The exam of the float network.
         objective: What is scored.
         policies: In the order of the rows.
+        names: What they are called in the report.
         provenance: Problem, settings, versions and commit, JSON-ready.
     """
 
@@ -73,6 +75,7 @@ class PostStepComparison:
     reference: Outcome
     objective: Objective
     policies: tuple[Policy, ...]
+    names: tuple[str, ...]
     provenance: dict[str, Any]
 
 
@@ -131,7 +134,15 @@ def compare_post_steps(
     missing = {path: case for path, case in _cases(folder, settings).items() if not path.exists()}
     on_start(len(missing))
     hold_exams(runner, problem, settings.exam, missing, on_exam)
-    return _load(folder, settings)
+    return _load(folder, settings, problem.space)
+
+
+def name_policies(space: SearchSpace, policies: Sequence[Policy]) -> tuple[str, ...]:
+    """Names of policies: a uniform one is called by its bits, such as ``w2a4``, others by their number."""
+    pairs = itertools.product(space.choices, repeat=2)
+    tied = space.tie_weight_activation
+    uniform = {space.uniform(*bits): "w{}a{}".format(*bits) for bits in pairs if not tied or bits[0] == bits[1]}
+    return tuple(uniform.get(policy, f"policy {number}") for number, policy in enumerate(policies, 1))
 
 
 def _cases(folder: Path, settings: PostStepSettings) -> dict[Path, ExamCase]:
@@ -153,7 +164,7 @@ def _exam_file(folder: Path, name: str = "", policy: Policy | None = None, seed:
     return folder / "exams" / searcher_slug(name) / f"{policy_slug(policy)}{seeded}.json"
 
 
-def _load(folder: Path, settings: PostStepSettings) -> PostStepComparison:
+def _load(folder: Path, settings: PostStepSettings, space: SearchSpace) -> PostStepComparison:
     content = CONTENTS.read(folder)
     exams: dict[str, list[list[Outcome]]] = {}
     for name in settings.post_steps:
@@ -165,5 +176,6 @@ def _load(folder: Path, settings: PostStepSettings) -> PostStepComparison:
         reference=read_outcome(_exam_file(folder)),
         objective=parse_objective(content["problem"]["objective"]),
         policies=settings.policies,
+        names=name_policies(space, settings.policies),
         provenance={**content["problem"], **content["settings"], **content["software"]},
     )

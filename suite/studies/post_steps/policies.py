@@ -1,0 +1,142 @@
+"""The report on post-steps, policy by policy: scores against BOPs, and how much the choice of the policy decides."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from suite.report.exams import exam_score
+from suite.report.figures import Sheet, assign_looks, describe_problem, figure_style
+from suite.report.reliability import anova_reliability
+from suite.report.table import Column, Table, number
+from suite.studies.post_steps.run import PostStepComparison
+
+_WIDE = 4.0  # ratio of BOPs from which on they are drawn on a logarithmic scale
+
+
+def exam_scores(comparison: PostStepComparison, name: str) -> NDArray[np.float64]:
+    """Scores after a post-step, shape ``(policies, seeds)``; a single column where no seed changes anything."""
+    rows = comparison.exams[name]
+    return np.array([[exam_score(outcome, comparison.objective) for outcome in outcomes] for outcomes in rows])
+
+
+def policy_rows(comparison: PostStepComparison) -> pd.DataFrame:
+    """One row per policy and post-step, the cheapest policy first.
+
+    Columns:
+        policy: Its name, see :func:`suite.studies.post_steps.run.name_policies`.
+        bops, of_float: BOPs, absolute and as a share of the float network's.
+        post_step: What the policy has gone through.
+        score, sd: Mean and standard deviation over seeds; the latter is missing with a single seed.
+        ``certified_at_r``: Certified accuracy, mean over seeds.
+    """
+    rows = []
+    for name, exams in comparison.exams.items():
+        scores = exam_scores(comparison, name)
+        for policy, outcomes, own in zip(comparison.names, exams, scores, strict=True):
+            certified = pd.DataFrame([outcome.metrics.certified for outcome in outcomes]).mean()
+            bops = outcomes[0].metrics.bops
+            rows.append(
+                {
+                    "policy": policy,
+                    "bops": bops,
+                    "of_float": bops / comparison.reference.metrics.bops,
+                    "post_step": name,
+                    "score": float(own.mean()),
+                    "sd": float(own.std(ddof=1)) if len(own) > 1 else None,
+                    **{f"certified_at_{radius:g}": share for radius, share in certified.items()},
+                }
+            )
+    return pd.DataFrame(rows).sort_values("bops", kind="stable").reset_index(drop=True)
+
+
+def policy_table(comparison: PostStepComparison) -> Table:
+    """Lay out :func:`policy_rows` for people, with what the policies' spread means."""
+    frame = policy_rows(comparison)
+    radii = [column for column in frame if column.startswith("certified_at_")]
+    columns = [
+        Column("policy", lambda row: str(row["policy"]), "left"),
+        Column("BOPs, % of float", lambda row: f"{100 * row['of_float']:.3g}"),
+        Column("post-step", lambda row: str(row["post_step"]), "left"),
+        Column("score", lambda row: f"{row['score']:.4f}"),
+        Column("sd", lambda row: number(row["sd"], ".4f"), priority=1),
+        *(
+            Column(
+                f"r={name.removeprefix('certified_at_')}", lambda row, name=name: number(row[name], ".3f"), priority=2
+            )  # type: ignore[misc]
+            for name in radii
+        ),
+    ]
+    return Table(frame, columns, describe_problem(comparison.provenance, "sigma"), _notes(comparison))
+
+
+@figure_style()
+def plot_policies(comparison: PostStepComparison, ax: Axes | None = None) -> Axes:
+    """Score against BOPs: the mean over seeds of every policy after every post-step, with the range where there are several."""
+    frame, looks = policy_rows(comparison), assign_looks(comparison.exams)
+    sheet = Sheet.on(ax, (8.0, 3.9))
+    axes = sheet.panels[0]
+    shares = 100 * frame.groupby("policy", sort=False)["of_float"].first()
+    for name in comparison.exams:
+        scores = exam_scores(comparison, name)
+        means, places = scores.mean(axis=1), [shares[policy] for policy in comparison.names]
+        axes.errorbar(
+            places,
+            means,
+            yerr=(means - scores.min(axis=1), scores.max(axis=1) - means),
+            linestyle="",
+            marker=looks[name].marker,
+            markersize=6,
+            markerfacecolor=(*looks[name].color, 0.35),
+            color=looks[name].color,
+            elinewidth=0.9,
+            label=name,
+        )
+    best = frame.groupby("policy", sort=False)["score"].max()
+    for policy in best.index:
+        if policy.startswith("w"):
+            axes.annotate(
+                policy,
+                (shares[policy], best[policy]),
+                xytext=(0, 6),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+            )
+    reference = exam_score(comparison.reference, comparison.objective)
+    axes.axhline(reference, color="0.3", linestyle=(0, (4, 3)), label=f"float network: {reference:.4f}")
+    if shares.max() > _WIDE * shares.min():
+        axes.set_xscale("log")
+        ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if shares.min() / 1.5 <= tick <= 1.5 * shares.max()]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+    axes.margins(y=0.12)
+    axes.set(
+        xlabel="BOPs, % of the float network",
+        ylabel=f"{comparison.objective.label} ({comparison.provenance['exam']['split']} images)",
+    )
+    sheet.title(describe_problem(comparison.provenance))
+    sheet.legend()
+    return axes
+
+
+def _notes(comparison: PostStepComparison) -> list[str]:
+    notes = ["Score: mean over seeds; sd: over seeds. Uniform policies are called by their bits."]
+    for name in comparison.exams:
+        scores = exam_scores(comparison, name)
+        policies, seeds = scores.shape
+        if policies < 2:
+            continue
+        said = (
+            f"{name}: standard deviation between the means of {policies} policies {scores.mean(axis=1).std(ddof=1):.4f}"
+        )
+        if seeds > 1:
+            within = float(np.sqrt(scores.var(axis=1, ddof=1).mean()))
+            said += f", between trainings of one policy {within:.4f}"
+            found = anova_reliability(scores)
+            if not np.isnan(found.value):
+                said += f"; reliability of the means {found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+        notes.append(f"{said}.")
+    return notes
