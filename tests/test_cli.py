@@ -113,6 +113,21 @@ def test_the_way_of_measuring_can_be_chosen_for_search_and_exam(
     assert examined["metrics"]["forward_passes"] < 20 * 421
 
 
+def test_choices_are_kept_with_the_run_and_uniform_policies_have_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problem = ["--problem", "digits", "--choices", "1,2,8", "--budget", "w1a2"]
+    search = ["search", *problem, "--searcher", "cheapest", *SMALL[:6], "--directory", str(tmp_path), "--json"]
+    assert main(search) == 0
+    found = json.loads(capsys.readouterr().out)["best"]["policy"]
+    assert set(found["weights"]) == {1, 8}
+    assert main(["examine", "--run", str(tmp_path), *SMALL[6:], "--json"]) == 0
+    of_run = json.loads(capsys.readouterr().out)
+    assert of_run["provenance"]["choices"] == [1, 2, 8]
+    assert main(["examine", *problem, "--policy", "w1a1", *SMALL[6:], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["acr"] == of_run["metrics"]["acr"]
+
+
 def test_search_shows_progress_and_says_what_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SEARCH, "--directory", str(tmp_path / "run")]) == 0
     captured = capsys.readouterr()
@@ -225,6 +240,13 @@ def test_ablate_tests_variants_against_the_searcher_as_it_stands(
         ([*COMPARE, "--certify", "incremental", "--base", "absent.json"], "no policy can be read from 'absent.json'"),
         (["examine", "--policy", "absent.json", "--problem", "digits"], "no policy can be read"),
         (["examine", "--policy", "{}", "--problem", "digits"], "a policy is JSON"),
+        (["examine", "--policy", "w1a4", "--problem", "digits"], "1 bits are not among the choices"),
+        (["examine", "--policy", "w4a4", "--problem", "digits", "--choices", "4,2"], "choices must be ascending"),
+        (["examine", "--policy", "w4a4", "--problem", "digits", "--choices", "4,9"], "bits must lie in 1..8"),
+        (
+            ["examine", "--policy", "w4a4", "--problem", "digits", "--choices", "4;8"],
+            "choices are integers separated by",
+        ),
         (["examine", "--run", "nowhere"], "holds no run"),
         (["examine", "--float"], "name a problem"),
         (["report", "nowhere"], "holds no comparison"),

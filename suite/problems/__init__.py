@@ -121,6 +121,12 @@ def load_problem(
     return VisionProblem(found, **given)
 
 
+def takes(name: str, setting: str) -> bool:
+    """Whether :func:`load_problem` may be given a setting for the problem of this name."""
+    found = PROBLEMS.load(PROBLEMS.parse(name)[0])
+    return setting in (inspect.signature(found).parameters if callable(found) else _DEFAULTS)
+
+
 _DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(load_problem).parameters.items()}
 
 

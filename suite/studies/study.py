@@ -217,6 +217,8 @@ def recorded_problem(provenance: Mapping[str, Any], problem: ProblemSettings) ->
     Raises:
         BitcertError: If it cannot be made, or a budget other than the recorded one was given.
     """
+    from suite.problems import takes
+
     recorded = dict(provenance)
     if "based_on" in recorded and problem.name is None:
         recorded["problem"] = recorded["based_on"]
@@ -235,7 +237,7 @@ def recorded_problem(provenance: Mapping[str, Any], problem: ProblemSettings) ->
         "protocol": recorded.get("protocol"),
         "replicate": recorded.get("replicate"),
         "engine": recorded.get("engine", "torch"),
-        "choices": recorded.get("choices"),
+        "choices": recorded.get("choices") if takes(problem.name or recorded["problem"], "choices") else None,
     }
     return ProblemSettings.model_construct(**{**dict(problem), **filled}).load()
 
