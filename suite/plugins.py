@@ -285,7 +285,7 @@ COSTS = Kind(
     "cost",
     "bitcert.costs",
     "suite.contract.cost:Cost",
-    {"bops": "suite.contract.cost:BOPs", "bytes": "suite.contract.cost:ModelSize"},
+    {"bops": "suite.contract.cost:BOPs", "bytes": "suite.contract.cost:ModelSize", "latency": "suite.contract.latency:Latency"},
 )
 
 CERTIFIERS = Kind(
