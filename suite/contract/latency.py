@@ -47,6 +47,10 @@ class LayerLatency:
     layer: Layer
     entries: tuple[Entry, ...]
 
+    def measured(self) -> dict[Precision, int]:
+        """Nanoseconds per image of each precision, as measured."""
+        return {Precision(entry.weight, entry.activation): entry.measured for entry in self.entries}
+
     def prices(self) -> dict[Precision, int]:
         """Nanoseconds per image of each precision."""
         return {Precision(entry.weight, entry.activation): entry.nanoseconds for entry in self.entries}
@@ -96,7 +100,9 @@ def layer_latency(layer: Layer, kernels: Mapping[Precision, int], times: Mapping
     """The entries of a layer from the kernel of each precision and the time of each kernel, in nanoseconds per image."""
     measured = {precision: times[kernel] for precision, kernel in kernels.items()}
     made = monotone(measured)
-    return LayerLatency(layer, tuple(Entry(*bits, kernels[bits], measured[bits], made[bits]) for bits in sorted(kernels)))
+    return LayerLatency(
+        layer, tuple(Entry(*bits, kernels[bits], measured[bits], made[bits]) for bits in sorted(kernels))
+    )
 
 
 def write_latency(path: Path, table: LatencyTable, about: Mapping[str, Any]) -> None:
@@ -127,11 +133,15 @@ def read_latency(path: Path) -> tuple[LatencyTable, dict[str, Any]]:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise BitcertError(f"{path} is not {_WHAT} that can be used: {where}: {first['msg']}; measure it again") from None
+        raise BitcertError(
+            f"{path} is not {_WHAT} that can be used: {where}: {first['msg']}; measure it again"
+        ) from None
     for layer in table.layers:
         prices = layer.prices()
         if monotone(prices) != prices or min(prices.values(), default=0) < 0 or table.constant < 0:
-            raise BitcertError(f"{path} is not {_WHAT} that can be used: times of layer {layer.layer.name} fall or are negative")
+            raise BitcertError(
+                f"{path} is not {_WHAT} that can be used: times of layer {layer.layer.name} fall or are negative"
+            )
     return table, content
 
 

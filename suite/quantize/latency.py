@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from suite.contract.latency import LatencyTable, layer_latency
+from suite.contract.latency import LatencyTable, LayerLatency, layer_latency
 from suite.contract.space import Layer, Policy, Precision, SearchSpace
 from suite.quantize.integer import OnnxNetwork, integer_network, onnx_model
 from suite.quantize.integer.pieces import example_inputs, executed_graph, graph_text, layer_pieces, open_session
@@ -68,28 +68,35 @@ class Timed:
     measured: float
     halves: tuple[float, float]
 
+    @property
+    def mixed(self) -> bool:
+        """Whether bits differ from layer to layer."""
+        return self.kind != "uniform"
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
     """How well layers add up to networks.
 
     Attributes:
-        predicted: Nanoseconds per image of each network, with the constant that the others give.
-        mean_error: Mean of ``|predicted - measured| / measured``.
-        rank_correlation: Spearman's, between predicted and measured; None if either is constant.
-        spread: Standard deviation of the measured times over their mean.
+        predicted: Nanoseconds per image of each network.
+        mean_error: Mean of ``|predicted / measured - 1|`` over mixed networks.
+        uniform_error: Mean of ``predicted / measured - 1`` over uniform networks.
+        rank_correlation: Spearman's between predicted and measured, over mixed networks; None if either is constant.
+        spread: Standard deviation of the measured times of mixed networks over their mean.
         repeatability: Standard deviation of one network's time over repeated measurements, relative to it.
     """
 
     predicted: tuple[float, ...]
     mean_error: float
+    uniform_error: float
     rank_correlation: float | None
     spread: float
     repeatability: float
 
     @property
     def reliability(self) -> float:
-        """Share of the variance between networks that is not noise; no correlation can be above its root for long."""
+        """Share of the variance between mixed networks that is not noise; its root is the best correlation to expect."""
         return max(0.0, 1 - (self.repeatability / self.spread) ** 2) if self.spread else 0.0
 
 
@@ -167,14 +174,19 @@ def time_rounds(
     rounds: int,
     clock: Clock = time.thread_time,
     progress: Callable[[int], None] = lambda done: None,
+    *,
+    warmed: int = 0,
 ) -> NDArray[np.float64]:
     """Seconds of each run in each round, shape ``(rounds, runs)``; the first pass over all runs warms up and is not counted.
 
-    Runs are interleaved, so that what slows the machine down for a while slows all of them.
+    Runs are interleaved, so that what slows the machine down for a while slows all of them. The first ``warmed`` ones are made
+    twice and timed the second time: within a network, a layer finds its inputs in the cache.
     """
     seconds = np.empty((rounds + 1, len(runs)))
     for turn in range(rounds + 1):
         for place, run in enumerate(runs):
+            if place < warmed:
+                run()
             started = clock()
             run()
             seconds[turn, place] = clock() - started
@@ -197,7 +209,7 @@ def measure(
 
     Args:
         kernels: What is executed for every layer.
-        networks: Kind and policy of whole networks, at least two.
+        networks: Kind and policy of whole networks, some of them mixed.
         exporter: Makes them.
         batch: Images of a call.
         rounds: Counted rounds, at least two.
@@ -211,51 +223,56 @@ def measure(
     progress("networks", len(networks), len(networks))
     pieces = [_piece_run(model, batch) for each in kernels for model in each.models]
     runs = [_piece_run(_nothing(), batch), *pieces, *whole]
-    seconds = time_rounds(runs, rounds, clock, lambda done: progress("rounds", done, rounds)) * _NANO / batch
+    seconds = time_rounds(
+        runs, rounds, clock, lambda done: progress("rounds", done, rounds), warmed=len(runs) - len(whole)
+    )
+    seconds *= _NANO / batch
     times = seconds.min(axis=0)
     bare = iter(np.maximum(times[1 : 1 + len(pieces)] - times[0], 0).round().astype(int).tolist())
-    layers = tuple(layer_latency(each.layer, each.of, {n: next(bare) for n in range(len(each.models))}) for each in kernels)
+    layers = tuple(
+        layer_latency(each.layer, each.of, {n: next(bare) for n in range(len(each.models))}) for each in kernels
+    )
     of_networks = seconds[:, 1 + len(pieces) :]
     halves = np.stack([of_networks[first::2].min(axis=0) for first in (0, 1)], axis=1)
     timed = [
         Timed(policy, kind, float(measured), (float(first), float(second)))
         for (kind, policy), measured, (first, second) in zip(networks, of_networks.min(axis=0), halves, strict=True)
     ]
-    rest = float(np.median([each.measured - of_layers(layers_of(layers), each.policy) for each in timed]))
-    return LatencyTable(layers, max(0, round(rest))), timed
+    rests = [each.measured - of_layers(layers, each.policy) for each in timed if each.mixed]
+    return LatencyTable(layers, max(0, round(float(np.median(rests))))), timed
 
 
-def layers_of(layers: LatencyTable | Sequence[Any]) -> list[dict[Precision, int]]:
-    """Measured nanoseconds per image, before they were made monotone, of each layer and precision."""
-    found = layers.layers if isinstance(layers, LatencyTable) else layers
-    return [{Precision(entry.weight, entry.activation): entry.measured for entry in layer.entries} for layer in found]
-
-
-def of_layers(times: Sequence[dict[Precision, int]], policy: Policy) -> float:
-    """Sum over layers for a policy."""
-    return float(sum(layer[precision] for layer, precision in zip(times, policy.precisions, strict=True)))
+def of_layers(layers: Sequence[LayerLatency], policy: Policy) -> float:
+    """Sum over layers for a policy, as measured, in nanoseconds per image."""
+    return float(sum(layer.measured()[precision] for layer, precision in zip(layers, policy.precisions, strict=True)))
 
 
 def check(table: LatencyTable, timed: Sequence[Timed]) -> Check:
-    """Compare sums over layers, as measured, with whole networks; needs at least two.
+    """Compare sums over layers, as measured, with whole networks.
 
-    Of each network the constant is the median of what the layers leave of all other networks.
+    The constant is the median of what layers leave of mixed networks, each one predicted without itself. Uniform networks give
+    no constant: layers that read the same values at the same bits share a conversion, which is counted for each of them.
+
+    Args:
+        table: Latencies of layers.
+        timed: Whole networks; at least one is uniform and three are not.
     """
-    times = layers_of(table)
-    sums = np.array([of_layers(times, each.policy) for each in timed])
+    sums = np.array([of_layers(table.layers, each.policy) for each in timed])
     measured = np.array([each.measured for each in timed])
-    rests = measured - sums
-    predicted = np.array([value + np.median(np.delete(rests, place)) for place, value in enumerate(sums)])
+    mixed = np.array([each.mixed for each in timed])
+    others = [mixed & (np.arange(len(timed)) != place) for place in range(len(timed))]
+    predicted = sums + np.array([np.median((measured - sums)[chosen]) for chosen in others])
+    errors, ends = predicted / measured - 1, (predicted[mixed], measured[mixed])
     halves = np.array([each.halves for each in timed])
     apart = (halves[:, 0] - halves[:, 1]) / measured
-    constant = np.ptp(predicted) == 0 or np.ptp(measured) == 0
-    correlation = None if constant else float(stats.spearmanr(predicted, measured).statistic)
     return Check(
-        tuple(predicted.tolist()),
-        float(np.mean(np.abs(predicted - measured) / measured)),
-        correlation,
-        float(measured.std(ddof=1) / measured.mean()),
-        math.sqrt(float(np.mean(apart**2))) / 2,  # the mean of two halves, each with a variance of mean(apart**2) / 2
+        predicted=tuple(predicted.tolist()),
+        mean_error=float(np.abs(errors[mixed]).mean()),
+        uniform_error=float(errors[~mixed].mean()),
+        rank_correlation=None if 0 in map(np.ptp, ends) else float(stats.spearmanr(*ends).statistic),
+        spread=float(measured[mixed].std(ddof=1) / measured[mixed].mean()),
+        repeatability=math.sqrt(float(np.mean(apart**2)))
+        / 2,  # of the mean of two halves that are each sqrt(2) as far apart
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,35 +82,32 @@ def _owners(graph: onnx.GraphProto, products: Sequence[str]) -> dict[str, set[st
 def _model(
     nodes: list[onnx.NodeProto], graph: onnx.GraphProto, kinds: Mapping[str, Any], whole: onnx.ModelProto
 ) -> onnx.ModelProto:
+    """Some nodes of a graph as a model, whose inputs and results are what passes between them and the rest."""
     from onnx import helper
 
-    made = {name for node in nodes for name in node.output}
-    used = [name for node in nodes for name in node.input]
+    made, used = _names(node.output for node in nodes), _names(node.input for node in nodes)
     constants = [constant for constant in graph.initializer if constant.name in used]
-    known = made | {constant.name for constant in constants}
-    entering = [name for name in dict.fromkeys(used) if name and name not in known]
     inside = {node.name for node in nodes}
-    leaving = [
-        name
-        for name in dict.fromkeys(name for node in nodes for name in node.output)
-        if any(name in node.input and node.name not in inside for node in graph.node)
-        or name in {value.name for value in graph.output}
-    ]
-    inputs, outputs, before, after = [], [], [], []
-    for names, values, turns, order in (
-        (entering, inputs, before, (0, 3, 1, 2)),
-        (leaving, outputs, after, (0, 2, 3, 1)),
-    ):
-        for name in names:
-            shape = [dim.dim_param or dim.dim_value for dim in kinds[name].shape.dim]
-            if len(shape) == 4:
-                outer, shape = f"{name}_channels_last", [shape[0], *shape[2:], shape[1]]
-                ends = [outer, name] if turns is before else [name, outer]
-                turns.append(helper.make_node("Transpose", ends[:1], ends[1:], name=outer, perm=order))
-                name = outer
-            values.append(helper.make_tensor_value_info(name, kinds[names[len(values)]].elem_type, shape))
-    piece = helper.make_graph([*before, *nodes, *after], "piece", inputs, outputs, constants)
+    known = {*made, *(constant.name for constant in constants)}
+    elsewhere = _names(node.input for node in graph.node if node.name not in inside)
+    elsewhere |= {value.name: None for value in graph.output}
+    ends: dict[bool, list[onnx.ValueInfoProto]] = {False: [], True: []}
+    turns: dict[bool, list[onnx.NodeProto]] = {False: [], True: []}
+    crossing = [(name, False) for name in used if name and name not in known]
+    for name, leaves in crossing + [(name, True) for name in made if name in elsewhere]:
+        shape, outer = [dim.dim_param or dim.dim_value for dim in kinds[name].shape.dim], name
+        if len(shape) == 4:
+            shape, outer = [shape[0], *shape[2:], shape[1]], f"{name}_channels_last"
+            source, target, order = (name, outer, (0, 2, 3, 1)) if leaves else (outer, name, (0, 3, 1, 2))
+            turns[leaves].append(helper.make_node("Transpose", [source], [target], name=outer, perm=order))
+        ends[leaves].append(helper.make_tensor_value_info(outer, kinds[name].elem_type, shape))
+    piece = helper.make_graph([*turns[False], *nodes, *turns[True]], "piece", ends[False], ends[True], constants)
     return helper.make_model(piece, opset_imports=list(whole.opset_import), ir_version=whole.ir_version)
+
+
+def _names(lists: Iterable[Iterable[str]]) -> dict[str, None]:
+    """All names, each once, in order."""
+    return {name: None for names in lists for name in names}
 
 
 def example_inputs(model: onnx.ModelProto, batch: int, seed: int = 0) -> dict[str, NDArray[Any]]:
