@@ -22,7 +22,7 @@ from torch import Tensor
 
 from suite.contract.latency import LatencyTable, LayerLatency, layer_latency
 from suite.contract.space import Layer, Policy, Precision, SearchSpace
-from suite.quantize.integer import OnnxNetwork, integer_network, onnx_model
+from suite.quantize.integer import integer_network, onnx_model
 from suite.quantize.integer.pieces import example_inputs, executed_graph, graph_text, layer_pieces, open_session
 from suite.quantize.network import QuantizedNetwork
 
@@ -82,7 +82,7 @@ class Check:
         predicted: Nanoseconds per image of each network.
         mean_error: Mean of ``|predicted / measured - 1|`` over mixed networks.
         uniform_error: Mean of ``predicted / measured - 1`` over uniform networks.
-        rank_correlation: Spearman's between predicted and measured, over mixed networks; None if either is constant.
+        rank_correlation: Spearman's between sums over layers and measured times, over mixed networks; None if either is constant.
         spread: Standard deviation of the measured times of mixed networks over their mean.
         repeatability: Standard deviation of one network's time over repeated measurements, relative to it.
     """
@@ -219,27 +219,41 @@ def measure(
     whole = []
     for done, (_, policy) in enumerate(networks):
         progress("networks", done, len(networks))
-        whole.append(_network_run(exporter.export(policy)[0], batch))
+        whole.append(_prepared_run(exporter.export(policy)[0], batch))
     progress("networks", len(networks), len(networks))
-    pieces = [_piece_run(model, batch) for each in kernels for model in each.models]
-    runs = [_piece_run(_nothing(), batch), *pieces, *whole]
+    pieces = [_prepared_run(model, batch) for each in kernels for model in each.models]
+    runs = [_prepared_run(_nothing(), batch), *pieces, *whole]
     seconds = time_rounds(
         runs, rounds, clock, lambda done: progress("rounds", done, rounds), warmed=len(runs) - len(whole)
     )
-    seconds *= _NANO / batch
-    times = seconds.min(axis=0)
-    bare = iter(np.maximum(times[1 : 1 + len(pieces)] - times[0], 0).round().astype(int).tolist())
-    layers = tuple(
-        layer_latency(each.layer, each.of, {n: next(bare) for n in range(len(each.models))}) for each in kernels
-    )
-    of_networks = seconds[:, 1 + len(pieces) :]
-    halves = np.stack([of_networks[first::2].min(axis=0) for first in (0, 1)], axis=1)
+    return tabulate(kernels, networks, seconds * _NANO / batch)
+
+
+def tabulate(
+    kernels: Sequence[Kernels], networks: Sequence[tuple[str, Policy]], times: NDArray[np.float64]
+) -> tuple[LatencyTable, list[Timed]]:
+    """The table and the whole networks from what was timed.
+
+    Args:
+        kernels: What was timed for every layer.
+        networks: Kind and policy of whole networks.
+        times: Nanoseconds per image, shape ``(rounds, runs)``: of a call that does nothing, of all kernels, of all networks.
+    """
+    split = times.shape[1] - len(networks)
+    nothing, *bare = times[:, :split].min(axis=0).tolist()
+    left = iter(bare)
+    layers = []
+    for each in kernels:
+        own = {number: max(0, round(next(left) - nothing)) for number in range(len(each.models))}
+        layers.append(layer_latency(each.layer, each.of, own))
+    whole = times[:, split:]
+    halves = np.stack([whole[first::2].min(axis=0) for first in (0, 1)], axis=1).tolist()
     timed = [
-        Timed(policy, kind, float(measured), (float(first), float(second)))
-        for (kind, policy), measured, (first, second) in zip(networks, of_networks.min(axis=0), halves, strict=True)
+        Timed(policy, kind, measured, (first, second))
+        for (kind, policy), measured, (first, second) in zip(networks, whole.min(axis=0).tolist(), halves, strict=True)
     ]
     rests = [each.measured - of_layers(layers, each.policy) for each in timed if each.mixed]
-    return LatencyTable(layers, max(0, round(float(np.median(rests))))), timed
+    return LatencyTable(tuple(layers), max(0, round(float(np.median(rests))))), timed
 
 
 def of_layers(layers: Sequence[LayerLatency], policy: Policy) -> float:
@@ -262,7 +276,7 @@ def check(table: LatencyTable, timed: Sequence[Timed]) -> Check:
     mixed = np.array([each.mixed for each in timed])
     others = [mixed & (np.arange(len(timed)) != place) for place in range(len(timed))]
     predicted = sums + np.array([np.median((measured - sums)[chosen]) for chosen in others])
-    errors, ends = predicted / measured - 1, (predicted[mixed], measured[mixed])
+    errors, ends = predicted / measured - 1, (sums[mixed], measured[mixed])  # one constant for all leaves ranks alone
     halves = np.array([each.halves for each in timed])
     apart = (halves[:, 0] - halves[:, 1]) / measured
     return Check(
@@ -276,13 +290,7 @@ def check(table: LatencyTable, timed: Sequence[Timed]) -> Check:
     )
 
 
-def _network_run(model: onnx.ModelProto, batch: int) -> Callable[[], object]:
-    (images,) = example_inputs(model, batch).values()
-    network, tensor = OnnxNetwork(model), torch.from_numpy(images)
-    return lambda: network(tensor)
-
-
-def _piece_run(model: onnx.ModelProto, batch: int) -> Callable[[], object]:
+def _prepared_run(model: onnx.ModelProto, batch: int) -> Callable[[], object]:
     session = open_session(model)
     binding = session.io_binding()
     for name, array in example_inputs(model, batch).items():

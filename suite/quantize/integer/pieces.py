@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -125,15 +126,31 @@ def example_inputs(model: onnx.ModelProto, batch: int, seed: int = 0) -> dict[st
 
 
 def open_session(model: onnx.ModelProto, executed: Path | None = None) -> onnxruntime.InferenceSession:
-    """ONNX Runtime on one thread of the CPU; writes what it will execute to the file ``executed`` if there is one."""
+    """ONNX Runtime on one thread of the CPU, in memory that all these sessions share: many may be open at the same time.
+
+    Args:
+        model: What is executed.
+        executed: File that gets what the runtime makes of it; None for none.
+    """
     import onnxruntime
 
+    _share_memory()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.use_env_allocators", "1")
     if executed is not None:
         options.optimized_model_filepath = str(executed)
         options.log_severity_level = 3  # it warns that the file is for this machine only
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+@functools.cache
+def _share_memory() -> None:
+    """Register the arena that sessions with the option above share; others keep their own."""
+    import onnxruntime
+
+    kinds = (onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT)
+    onnxruntime.create_and_register_allocator(onnxruntime.OrtMemoryInfo("Cpu", *kinds), None)
 
 
 def executed_graph(model: onnx.ModelProto) -> str:
