@@ -140,13 +140,13 @@ def test_texts_of_graphs_ignore_numbers_and_nothing_else() -> None:
 
 
 def test_spaces_that_tie_weights_to_inputs_are_measured_on_their_diagonal() -> None:
-    exporter, space = exporter_of(Awkwardless())
+    exporter, space = exporter_of(Straight())
     tied = replace(space, tie_weight_activation=True, pins={})
     for kernels in find_kernels(tied, exporter):
         assert set(kernels.of) == {(2, 2), (4, 4), (8, 8)}
 
 
-class Awkwardless(nn.Module):
+class Straight(nn.Module):
     """One convolution and a linear layer."""
 
     def __init__(self) -> None:
@@ -204,7 +204,7 @@ def test_warmed_runs_are_made_twice_and_timed_once() -> None:
 
 
 def test_whole_measurements_take_their_time_from_the_clock() -> None:
-    exporter, space = exporter_of(Awkwardless())
+    exporter, space = exporter_of(Straight())
     ticks = iter(range(10**6))
     space = replace(space, pins={}, choices=(4, 8))
     networks = check_policies(space, 4, seed=0)
