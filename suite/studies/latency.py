@@ -113,7 +113,7 @@ class Latency(Study[LatencySettings, Measured]):
         settings, bench = self.settings, workbench_of(self.problem, _PURPOSE)
         batch = settings.batch or bench.batch
         with bench.fixed_threads():
-            exporter = Exporter(bench.executed, bench.statistics_batches[0][:_RANGE_IMAGES].cpu())
+            exporter = Exporter(bench.executed, bench.statistics_batches[0][:_RANGE_IMAGES])
             kernels = find_kernels(space, exporter, progress.update)
             policies = check_policies(space, settings.networks, settings.problem.seed)
             table, timed = measure(kernels, policies, exporter, batch, settings.repeats, progress=progress.update)

@@ -236,7 +236,7 @@ NOTHING, CONSTANT = 50.0, 700.0
 
 
 def true_time(policy: Policy) -> float:
-    return CONSTANT + sum(row[OF[bits]] for row, bits in zip(TIMES, policy.precisions, strict=True))
+    return CONSTANT + sum(float(row[OF[bits]]) for row, bits in zip(TIMES, policy.precisions, strict=True))
 
 
 def test_times_of_an_additive_machine_are_found_and_predicted_exactly() -> None:
