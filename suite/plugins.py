@@ -285,7 +285,11 @@ COSTS = Kind(
     "cost",
     "bitcert.costs",
     "suite.contract.cost:Cost",
-    {"bops": "suite.contract.cost:BOPs", "bytes": "suite.contract.cost:ModelSize"},
+    {
+        "bops": "suite.contract.cost:BOPs",
+        "bytes": "suite.contract.cost:ModelSize",
+        "latency": "suite.contract.latency:Latency",
+    },
 )
 
 CERTIFIERS = Kind(
@@ -367,6 +371,7 @@ STUDIES = Kind(
         "sensitivity": "suite.studies.sensitivity:Sensitivity",
         "examine": "suite.studies.examine:Examine",
         "export": "suite.studies.export:Export",
+        "latency": "suite.studies.latency:Latency",
         "post-steps": "suite.studies.post_steps:PostSteps",
         "predictors": "suite.studies.predictors:PredictorStudy",
         "plane": "suite.studies.plane:Plane",
