@@ -24,6 +24,7 @@ import functools
 import math
 from collections.abc import Callable
 from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,7 +110,7 @@ def sound_radius(p_lower: NDArray[np.float64], sigma: float) -> NDArray[np.float
     return _each(p_lower, lambda p: _sound_radius(float(p), sigma))
 
 
-def _each(values: NDArray[np.generic], function: Callable[[object], float]) -> NDArray[np.float64]:
+def _each(values: NDArray[np.generic], function: Callable[[Any], float]) -> NDArray[np.float64]:
     """A function of each value, called once for equal ones."""
     different, places = np.unique(values, return_inverse=True)
     return np.array([function(value) for value in different], dtype=np.float64)[places].reshape(values.shape)

@@ -82,11 +82,12 @@ class RoundedGaussian:
         undecided = np.flatnonzero(np.isnan(drawn))
         rest = bits.random_raw(len(undecided)) >> np.uint64(_LEADING)
         drawn[undecided] = self._values((leading[undecided].astype(np.uint64) << np.uint64(64 - _LEADING)) | rest)
-        return drawn.reshape(BLOCK, *shape)
+        return np.asarray(drawn.reshape(BLOCK, *shape))
 
     def _values(self, uniform: NDArray[np.uint64]) -> NDArray[np.float32]:
         """The noise that uniform integers stand for."""
-        return (np.searchsorted(self.thresholds, uniform, side="right") - self.largest).astype(np.float32)
+        reached = np.searchsorted(self.thresholds, uniform, side="right")
+        return np.asarray(reached - self.largest, dtype=np.float32)
 
 
 @functools.lru_cache(maxsize=32)
