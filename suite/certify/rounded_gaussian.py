@@ -30,7 +30,7 @@ from suite.errors import BitcertError
 
 _UNIT = Decimal(2**64)
 _LEADING = 16  # bits drawn first
-_LARGEST = 2**15  # of the noise
+_LARGEST_DEVIATION = 2**15 // 10  # noise stays below ten deviations, and its sums with images exact in float32
 
 
 class RoundedGaussian:
@@ -47,12 +47,16 @@ class RoundedGaussian:
         total_variation: Bound of the distance between what is drawn and the rounded Gaussian.
 
     Raises:
-        BitcertError: If the noise does not fit 16 bits.
+        BitcertError: If the standard deviation has too many levels.
     """
 
     def __init__(self, sigma: float, levels: int) -> None:
         self.levels = levels
         deviation = Fraction(sigma) * levels
+        if deviation > _LARGEST_DEVIATION:
+            raise BitcertError(
+                f"exact noise cannot have a standard deviation of {float(deviation):g} levels; the largest is {_LARGEST_DEVIATION}"
+            )
         below: list[int] = []
         wrong = Decimal(0)
         while True:
@@ -61,10 +65,6 @@ class RoundedGaussian:
                 break
             below.append(threshold)
             wrong = UP.add(wrong, error)
-            if len(below) >= _LARGEST:
-                raise BitcertError(
-                    f"noise with a standard deviation of {float(deviation):g} levels exceeds {_LARGEST} of them; lower sigma"
-                )
         self.largest = len(below)
         self.total_variation = UP.divide(UP.multiply(Decimal(2), UP.add(wrong, tail)), _UNIT)
         mirrored = [2**64 - threshold for threshold in below]
