@@ -18,6 +18,7 @@ few values in a hundred, are the other 48 drawn.
 from __future__ import annotations
 
 import functools
+import math
 from decimal import Decimal
 from fractions import Fraction
 
@@ -75,11 +76,11 @@ class RoundedGaussian:
 
     def draw(self, stream: NoiseStream, image_id: int, block: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Draw one block of samples of an image: integers as float32, shape ``(BLOCK, *shape)``."""
-        size = BLOCK * int(np.prod(shape))
+        size = BLOCK * math.prod(shape)
         bits = stream.bits(image_id, block)
-        leading = bits.random_raw(-(-size * _LEADING // 64)).astype("<u8", copy=False).view("<u2")[:size]
-        drawn = self._decided[leading]
-        undecided = np.flatnonzero(np.isnan(drawn))
+        leading = bits.random_raw(size * _LEADING // 64).astype("<u8", copy=False).view("<u2")
+        drawn = self._decided.take(leading)
+        (undecided,) = np.isnan(drawn).nonzero()
         rest = bits.random_raw(len(undecided)) >> np.uint64(_LEADING)
         drawn[undecided] = self._values((leading[undecided].astype(np.uint64) << np.uint64(64 - _LEADING)) | rest)
         return np.asarray(drawn.reshape(BLOCK, *shape))
