@@ -111,7 +111,7 @@ def test_seeds_purposes_images_and_blocks_have_noise_of_their_own() -> None:
     drawn = [
         noise.draw(NoiseStream(seed, purpose), image, block, (64,)).ravel() for seed, purpose, image, block in keys
     ]
-    correlations = np.corrcoef(drawn)[np.triu_indices(len(keys), 1)]
+    correlations = np.asarray(np.corrcoef(drawn))[np.triu_indices(len(keys), 1)]
     assert np.abs(correlations).max() < stats.norm.isf(FALSE_ALARM / 20) / np.sqrt(drawn[0].size)
     again = noise.draw(NoiseStream(0, "count"), 0, 0, (64,)).ravel()
     np.testing.assert_array_equal(again, drawn[0])
