@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from suite.certify import Measurement, NoisyImages, Setup, Task
+from suite.certify import Measurement, NoisyImages, Reproducible, Setup, Task
 from suite.certify.sampling import predict
 from suite.contract.clock import Clock
 from suite.contract.trial import Metrics
@@ -78,7 +78,8 @@ def measure_constant(
     """
     noisy = task.noisy
     pixels = torch.zeros(len(noisy), 1, 1, 1, device=noisy.pixels.device)
-    blind = NoisyImages(pixels, sigma=noisy.sigma, seed=noisy.seed, ids=noisy.ids, batch=_ROWS)
+    levels = None if noisy.rounded is None else noisy.rounded.levels
+    blind = NoisyImages(pixels, sigma=noisy.sigma, seed=noisy.seed, ids=noisy.ids, batch=_ROWS, levels=levels)
     network = _OneAnswer(np.bincount(task.labels)).to(pixels.device)
     metrics, _ = measure(
         Prepared(network),
@@ -96,7 +97,7 @@ def measure_constant(
 _ROWS = 10_000  # of one pixel each
 
 
-class _OneAnswer(nn.Module):
+class _OneAnswer(Reproducible):
     """Always answers the class that most images have."""
 
     def __init__(self, counts: ArrayLike) -> None:

@@ -127,10 +127,15 @@ class Workbench:
         bits = [FLOAT_BITS] * len(self.space.layers)
         return Policy.from_bits(bits, bits)
 
-    def noisy(self, split: ImageSplit, seed: int, memory: int = 0) -> NoisyImages:
-        """A split's images under noise, keyed by their ids, in fixed batches; keeps up to ``memory`` bytes of them."""
+    def noisy(self, split: ImageSplit, seed: int, memory: int = 0, *, levels: int | None = None) -> NoisyImages:
+        """A split's images under noise, keyed by their ids, in fixed batches; keeps up to ``memory`` bytes of them.
+
+        With ``levels``, noise is exact: see :mod:`suite.certify.exact`.
+        """
         images = split.images().to(self.device)
-        return NoisyImages(images, sigma=self.sigma, seed=seed, ids=split.ids, batch=self.batch, memory=memory)
+        return NoisyImages(
+            images, sigma=self.sigma, seed=seed, ids=split.ids, batch=self.batch, memory=memory, levels=levels
+        )
 
     def training_batches(self, split: ImageSplit, purpose: str) -> list[Tensor]:
         """A split's images as base training sees them: augmented by the dataset's recipe, with one noise sample each.

@@ -11,6 +11,7 @@ from suite.certify.bounds import (
 )
 from suite.certify.certificates import ABSTAIN, Certificates, SetCertificate
 from suite.certify.certifier import Certifier, ExamCertifier, Measurement, Setup, Task
+from suite.certify.exact import Reproducible
 from suite.certify.fixed import certify, certify_fixed
 from suite.certify.incremental import certify_incremental, certify_irs
 from suite.certify.noise import NoiseStream
@@ -32,6 +33,7 @@ __all__ = [
     "NoiseStream",
     "NoisyClassifier",
     "NoisyImages",
+    "Reproducible",
     "Sampler",
     "Score",
     "SetCertificate",

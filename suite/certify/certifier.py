@@ -129,9 +129,11 @@ class ExamCertifier(Certifier):
 
     Attributes:
         exam_limited_by_samples: Whether no radius of an exam can exceed what ``n`` agreeing samples certify.
+        exact: Whether it holds exams in exact arithmetic (:mod:`.exact`), too.
     """
 
     exam_limited_by_samples: ClassVar[bool] = True
+    exact: ClassVar[bool] = False
 
     __slots__ = ()
 

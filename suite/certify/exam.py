@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from suite.certify.bounds import check_alpha, check_positive
 from suite.certify.certifier import ExamCertifier, exam_certifier
-from suite.errors import unknown_name
+from suite.certify.exact import check_arithmetic
+from suite.errors import BitcertError, unknown_name
 
 EXAM_SPLITS = ("exam", "search")
 
@@ -24,6 +26,8 @@ class ExamSettings:
             (at most ``n``); or ``"aggregate"``: as fixed, plus bounds on the set's ACR and certified accuracies from the same
             samples, far tighter than the average of certificates where ``n`` is small.
         split: ``"exam"``, or ``"search"`` for tuning settings, which must not see exam images.
+        arithmetic: ``"float"``, or ``"exact"``: certificates of integer networks by integer noise and proven bounds, with nothing
+            rounded in between (:mod:`suite.certify.exact`).
     """
 
     images: int | None = None
@@ -32,6 +36,7 @@ class ExamSettings:
     alpha: float = 1e-3
     method: str = "fixed"
     split: str = "exam"
+    arithmetic: str = "float"
 
     def __post_init__(self) -> None:
         self.certifier  # noqa: B018 (checks the name)
@@ -41,6 +46,23 @@ class ExamSettings:
             **{"exam images": 1 if self.images is None else self.images, "exam n0": self.n0, "exam n": self.n}
         )
         check_alpha(self.alpha)
+        check_arithmetic(self.arithmetic)
+        if self.exact and not self.certifier.exact:
+            raise BitcertError(
+                f"{self.method} does not certify in exact arithmetic: its bounds are computed in floating point; use fixed"
+            )
+
+    @property
+    def exact(self) -> bool:
+        """Whether its arithmetic is exact."""
+        return self.arithmetic == "exact"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a JSON object; the arithmetic only where it is exact."""
+        content = asdict(self)
+        if not self.exact:
+            del content["arithmetic"]
+        return content
 
     @property
     def certifier(self) -> ExamCertifier:

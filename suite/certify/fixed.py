@@ -19,6 +19,7 @@ from suite.certify.bounds import (
 )
 from suite.certify.certificates import Certificates
 from suite.certify.certifier import ExamCertifier, Measurement, Setup, Task
+from suite.certify.exact import bound_exactly, check_arithmetic, remaining_alpha
 from suite.certify.sampling import NoisyClassifier, NoisyImages, Progress, Sampler, pick_classes
 from suite.errors import BitcertError
 
@@ -28,10 +29,11 @@ class Fixed(ExamCertifier):
     """Cohen's certificate: the same number of noise samples for every image."""
 
     limited_by_samples: ClassVar[bool] = True
+    exact: ClassVar[bool] = True
 
     def measure(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
         """Certify image by image and average."""
-        found = certify_fixed(task.sampler(network), n0=task.n0, n=task.n, alpha=task.alpha)
+        found = _certify(task.sampler(network), n0=task.n0, n=task.n, alpha=task.alpha)
         return Measurement.average(found, task)
 
 
@@ -48,6 +50,8 @@ def certify(
     ids: ArrayLike | None = None,
     batch: int = 250,
     progress: Progress | None = None,
+    arithmetic: str = "float",
+    levels: int = 255,
 ) -> Certificates:
     """Certify the smoothed classifier ``x -> argmax_c P(network(x + sigma * noise) = c)`` on images.
 
@@ -68,13 +72,17 @@ def certify(
         ids: Ids that key the noise, non-negative and distinct, shape ``(images,)``; positions by default.
         batch: Rows per batch; bounds the memory.
         progress: Called with the forward passes since the last call.
+        arithmetic: ``"float"``, or ``"exact"``: integer noise and proven bounds, for integer networks, so that no rounding comes
+            between the theorem and the program; see :mod:`suite.certify.exact`.
+        levels: With ``"exact"``, what pixels are integers divided by: 255 for bytes.
 
     Returns:
         One row per image; ``prediction`` is -1 where it abstains.
 
     Raises:
         BitcertError: On n0, n or batch below 1, sigma <= 0, alpha outside (0, 1), negative seeds or ids, repeated ids,
-            shapes that disagree, or logits that are not finite.
+            shapes that disagree, or logits that are not finite. In exact arithmetic also on a network that is not a function of
+            each image alone, images between two levels, or an alpha that the sampler uses up.
 
     Warns:
         CertificationWarning: If even ``n`` agreeing samples certify no radius above 0.
@@ -82,25 +90,47 @@ def certify(
     References:
         Cohen, Rosenfeld, Kolter, Certified Adversarial Robustness via Randomized Smoothing, ICML 2019, algorithm CERTIFY.
     """
-    noisy = NoisyImages(images, sigma=sigma, seed=seed, ids=ids, batch=batch)
+    check_arithmetic(arithmetic)
+    grid = levels if arithmetic == "exact" else None
+    noisy = NoisyImages(images, sigma=sigma, seed=seed, ids=ids, batch=batch, levels=grid)
     if np.shape(labels) != (len(noisy),):
         raise BitcertError(f"{len(noisy)} images need as many labels, got {np.shape(labels)}")
-    return certify_fixed(NoisyClassifier(network, noisy, progress), n0=n0, n=n, alpha=alpha)
+    return _certify(NoisyClassifier(network, noisy, progress), n0=n0, n=n, alpha=alpha)
+
+
+def _certify(classifier: NoisyClassifier, *, n0: int, n: int, alpha: float) -> Certificates:
+    """:func:`certify_fixed` in the arithmetic of the images."""
+    rounded = classifier.noisy.rounded
+    if rounded is None:
+        return certify_fixed(classifier, n0=n0, n=n, alpha=alpha)
+    _check_samples(n0, n, alpha, classifier.sigma)
+    left = remaining_alpha(alpha, n, classifier.noisy.pixels[0].numel(), rounded.total_variation)
+    chosen, successes = _count(classifier, n0, n)
+    return bound_exactly(chosen, successes, sigma=classifier.sigma, n0=n0, n=n, alpha=left)
 
 
 def certify_fixed(sampler: Sampler, *, n0: int, n: int, alpha: float) -> Certificates:
     """:func:`certify` for any sampler: samples for ``"select"`` choose the class, those for ``"count"`` bound it."""
+    _check_samples(n0, n, alpha, sampler.sigma)
+    chosen, successes = _count(sampler, n0, n)
+    return bound_counts(chosen, successes, sigma=sampler.sigma, n0=n0, n=n, alpha=alpha)
+
+
+def _check_samples(n0: int, n: int, alpha: float, sigma: float) -> None:
     check_alpha(alpha)
     check_positive(n0=n0, n=n)
-    if largest_radius(n, alpha, sampler.sigma) == 0:
+    if largest_radius(n, alpha, sigma) == 0:
         warnings.warn(
             f"n = {n} cannot certify anything at alpha = {alpha:g}: even {n} agreeing samples give a probability of at most 1/2",
             CertificationWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
+
+
+def _count(sampler: Sampler, n0: int, n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The class of each image that ``n0`` samples choose, and how often ``n`` others give it."""
     chosen = sampler.counts("select", 0, n0).argmax(axis=1)
-    counts = sampler.counts("count", 0, n)
-    return bound_counts(chosen, pick_classes(counts, chosen), sigma=sampler.sigma, n0=n0, n=n, alpha=alpha)
+    return chosen, pick_classes(sampler.counts("count", 0, n), chosen)
 
 
 def bound_counts(

@@ -1,4 +1,4 @@
-"""Gaussian noise as a pure function of (seed, purpose, image, sample index)."""
+"""Noise as a pure function of (seed, purpose, image, sample index)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ BLOCK = 32  # noise samples of an image drawn together; a constant, so that the 
 
 
 class NoiseStream:
-    """Standard normal float32 noise for images, addressed by image id and sample index.
+    """Standard normal float32 noise for images, or the random bits of other noise, addressed by image id and sample index.
 
     Samples ``BLOCK * b`` to ``BLOCK * (b + 1) - 1`` of image ``i`` are one draw of a counter-based generator (Philox,
-    Salmon et al., SC 2011) whose key holds the seed and ``i`` and whose counter starts at ``b * 2^64``, so that streams of
-    different seeds, purposes, images and blocks never overlap.
+    Salmon et al., SC 2011) whose key holds the seed and ``i`` and whose counter starts at ``b * 2^64`` (random bits: plus
+    ``2^128``), so that streams of different seeds, purposes, images and blocks never overlap.
 
     Args:
         seed: Non-negative root seed.
@@ -31,18 +31,13 @@ class NoiseStream:
 
     def block(self, image_id: int, block: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Draw one block of samples of the image with a non-negative id, shape ``(BLOCK, *shape)``."""
-        self._philox.state = {
-            "bit_generator": "Philox",
-            "state": {
-                "counter": np.array([0, block, 0, 0], dtype=np.uint64),
-                "key": np.array([self._key, image_id], dtype=np.uint64),
-            },
-            "buffer": np.zeros(4, dtype=np.uint64),
-            "buffer_pos": 4,
-            "has_uint32": 0,
-            "uinteger": 0,
-        }
+        self._seek(image_id, block, 0)
         return self._generator.standard_normal((BLOCK, *shape), dtype=np.float32)
+
+    def bits(self, image_id: int, block: int) -> np.random.Philox:
+        """The source of a block's random bits, none of which :meth:`block` uses; valid until the next call."""
+        self._seek(image_id, block, 1)
+        return self._philox
 
     def draw(self, image_id: int, start: int, stop: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Draw samples ``start`` to ``stop - 1`` of one image, shape ``(stop - start, *shape)``."""
@@ -50,3 +45,16 @@ class NoiseStream:
         blocks = [self.block(image_id, block, shape) for block in range(first, last)]
         drawn = np.concatenate(blocks) if blocks else np.empty((0, *shape), dtype=np.float32)
         return drawn[start - first * BLOCK : stop - first * BLOCK]
+
+    def _seek(self, image_id: int, block: int, part: int) -> None:
+        self._philox.state = {
+            "bit_generator": "Philox",
+            "state": {
+                "counter": np.array([0, block, part, 0], dtype=np.uint64),
+                "key": np.array([self._key, image_id], dtype=np.uint64),
+            },
+            "buffer": np.zeros(4, dtype=np.uint64),
+            "buffer_pos": 4,
+            "has_uint32": 0,
+            "uinteger": 0,
+        }

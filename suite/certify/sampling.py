@@ -13,7 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from suite.certify.bounds import check_positive
+from suite.certify.exact import check_reproducible, to_levels
 from suite.certify.noise import BLOCK, NoiseStream
+from suite.certify.rounded_gaussian import RoundedGaussian, rounded_gaussian
 from suite.contract.problem import check_sigma
 from suite.errors import BitcertError
 
@@ -66,9 +68,15 @@ class NoisyImages:
         ids: Ids that key the noise, non-negative and distinct, shape ``(images,)``; positions by default.
         batch: Rows per batch.
         memory: Bytes of noisy images to keep, at most.
+        levels: For exact arithmetic (:mod:`.exact`): the images are integers divided by it, and so are they under noise; None
+            for Gaussian noise in floating point.
+
+    Attributes:
+        rounded: The noise of exact arithmetic; None for floating point.
 
     Raises:
-        BitcertError: On shapes that disagree, repeated ids, or a batch, seed, sigma or id out of range.
+        BitcertError: On shapes that disagree, repeated ids, a batch, seed, sigma or id out of range, or images that are no
+            integers divided by ``levels``.
     """
 
     def __init__(
@@ -80,6 +88,7 @@ class NoisyImages:
         ids: ArrayLike | None = None,
         batch: int = 250,
         memory: int = 0,
+        levels: int | None = None,
     ) -> None:
         check_sigma(sigma)
         check_positive(batch=batch)
@@ -102,6 +111,8 @@ class NoisyImages:
         self.sigma = sigma
         self.batch = batch
         self.seed = seed
+        self.rounded = None if levels is None else rounded_gaussian(sigma, levels)
+        self._centers = self.pixels if levels is None else to_levels(self.pixels, levels)
         self._free = memory
         self._kept: dict[tuple[str, int, int], list[NoisyBatch]] = {}
 
@@ -116,13 +127,14 @@ class NoisyImages:
         if rows is None and key in self._kept:
             return _copies(self._kept[key])
         made = noisy_batches(
-            self.pixels if rows is None else self.pixels[torch.from_numpy(rows).to(self.pixels.device)],
+            self._centers if rows is None else self._centers[torch.from_numpy(rows).to(self._centers.device)],
             self.ids if rows is None else self.ids[rows],
             sigma=self.sigma,
             start=start,
             stop=stop,
             stream=NoiseStream(self.seed, purpose),
             batch=self.batch,
+            rounded=self.rounded,
         )
         size = (stop - start) * self.pixels.numel() * self.pixels.element_size()
         if rows is not None or size > self._free:
@@ -133,30 +145,36 @@ class NoisyImages:
 
 
 class NoisyClassifier:
-    """The :class:`Sampler` of a network, in evaluation mode and on the images' device, on noisy images."""
+    """The :class:`Sampler` of a network, in evaluation mode and on the images' device, on noisy images.
+
+    Raises:
+        BitcertError: If the images have exact noise and the network is not a function of each image alone.
+    """
 
     def __init__(self, network: nn.Module, noisy: NoisyImages, progress: Progress | None = None) -> None:
-        self._network, self._noisy, self._progress = network, noisy, progress
+        if noisy.rounded is not None:
+            check_reproducible(network)
+        self._network, self.noisy, self._progress = network, noisy, progress
 
     @property
     def sigma(self) -> float:
         """Standard deviation of the noise."""
-        return self._noisy.sigma
+        return self.noisy.sigma
 
     def __len__(self) -> int:
-        return len(self._noisy)
+        return len(self.noisy)
 
     def counts(self, purpose: str, start: int, stop: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         """How often each class is predicted among samples ``start`` to ``stop - 1``, shape ``(rows, classes)``."""
         images = len(self) if rows is None else len(rows)
-        batches = self._noisy.batches(purpose, start, stop, rows)
+        batches = self.noisy.batches(purpose, start, stop, rows)
         return count_classes(self._network, batches, images, self._progress).cpu().numpy()
 
     def predictions(
         self, purpose: str, start: int, stop: int, rows: NDArray[np.int64] | None = None
     ) -> NDArray[np.int16]:
         """The class predicted at each of these samples, shape ``(rows, stop - start)``."""
-        batches = self._noisy.batches(purpose, start, stop, rows)
+        batches = self.noisy.batches(purpose, start, stop, rows)
         found = [predicted for _, _, predicted in _run(self._network, batches, self._progress)]
         return torch.cat(found).to(torch.int16).reshape(-1, stop - start).cpu().numpy()
 
@@ -200,12 +218,15 @@ def noisy_batches(
     stream: NoiseStream,
     batch: int,
     start: int = 0,
+    rounded: RoundedGaussian | None = None,
 ) -> Iterator[NoisyBatch]:
     """Yield samples ``start`` to ``stop - 1`` of every image, image by image, in batches of a fixed size but for the last.
 
-    Batches are on the images' device; the other arguments are those of :class:`NoisyImages`.
+    Batches are on the images' device; the other arguments are those of :class:`NoisyImages`. With ``rounded`` noise the images
+    are integers in float32, their sums with it are exact, and the quotients by its levels are rounded correctly.
     """
     shape = tuple(images.shape[1:])
+    levels = None if rounded is None else torch.tensor(float(rounded.levels), device=images.device)
     drawn: list[NDArray[np.float32]] = []
     rows: list[NDArray[np.int64]] = []
     held = 0
@@ -215,12 +236,20 @@ def noisy_batches(
         noise, row = np.concatenate(drawn), np.concatenate(rows)
         drawn, rows, held = [noise[size:]], [row[size:]], held - size
         positions = torch.from_numpy(row[:size]).to(images.device)
-        inputs = torch.from_numpy(noise[:size]).to(images.device).mul_(sigma).add_(images[positions])
+        inputs = torch.from_numpy(noise[:size]).to(images.device)
+        if levels is None:
+            inputs.mul_(sigma).add_(images[positions])
+        else:
+            inputs.add_(images[positions]).div_(levels)
         return NoisyBatch(inputs, positions)
 
     for position, block in itertools.product(range(len(images)), range(start // BLOCK, -(-stop // BLOCK))):
         first, last = max(start - block * BLOCK, 0), min(stop - block * BLOCK, BLOCK)
-        drawn.append(stream.block(int(ids[position]), block, shape)[first:last])
+        image_id = int(ids[position])
+        noise = (
+            stream.block(image_id, block, shape) if rounded is None else rounded.draw(stream, image_id, block, shape)
+        )
+        drawn.append(noise[first:last])
         rows.append(np.full(last - first, position, dtype=np.int64))
         held += last - first
         while held >= batch:

@@ -6,6 +6,7 @@ import numpy as np
 
 from suite.data.images import ImageDataset, PixelArray, assemble, shuffled
 
+_LEVELS = 16
 _EXAM, _SEARCH, _CALIBRATION = 400, 300, 100
 
 
@@ -27,7 +28,8 @@ def load_digits() -> ImageDataset:
         shape=(1, 8, 8),
         classes=10,
         labels=bunch.target.astype(np.int64),
-        source=PixelArray(pixels, white=16),
+        source=PixelArray(pixels, white=_LEVELS),
         members={"train": np.sort(train), "calibration": calibration, "search": search, "exam": exam},
         content=[pixels.tobytes()],
+        levels=_LEVELS,
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _CALIBRATION, _SEARCH = 1_000, 5_000
 IMAGENET_SIZE = 224
+_LEVELS = 255  # images are bytes until they are divided by it
 _MARGIN = 256 / 224
 
 
@@ -97,6 +98,7 @@ def load_image_folder(folder: Path, name: str = "imagenet", size: int = IMAGENET
             "exam": shuffled(np.arange(training, len(paths)), keys[training:]),
         },
         content=(f"{key} {path.stat().st_size}\n".encode() for key, path in zip(keys, paths, strict=True)),
+        levels=_LEVELS,
     )
 
 

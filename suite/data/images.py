@@ -88,6 +88,7 @@ class ImageDataset:
             ``"exam"`` (held-out certification). All but ``"train"`` are in a fixed shuffled order, so that the first k images
             of each are an unbiased sample of it.
         sha256: Hash of images, labels and splits.
+        levels: Pixels are integers divided by it, correctly rounded to float32; None if they are on no such grid.
     """
 
     name: str
@@ -95,6 +96,7 @@ class ImageDataset:
     classes: int
     splits: Mapping[str, ImageSplit]
     sha256: str
+    levels: int | None = None
 
 
 def assemble(
@@ -105,6 +107,7 @@ def assemble(
     source: ImageSource,
     members: Mapping[str, NDArray[np.int64]],
     content: Iterable[bytes],
+    levels: int | None = None,
 ) -> ImageDataset:
     """Build a dataset from images numbered from 0 and the ids of each split.
 
@@ -116,6 +119,7 @@ def assemble(
         source: Where the pixels come from.
         members: Split name -> ids, in the split's order.
         content: Bytes that identify the images, for the hash.
+        levels: As for :class:`ImageDataset`.
 
     Raises:
         BitcertError: If an id is in two splits, a split is empty, or a label is not a class.
@@ -135,7 +139,7 @@ def assemble(
     for split in SPLITS:
         digest.update(f"{split} {len(members[split])}\n".encode() + members[split].astype("<i8").tobytes())
     splits = {split: ImageSplit(members[split], labels[members[split]], source) for split in SPLITS}
-    return ImageDataset(name, shape, classes, splits, digest.hexdigest())
+    return ImageDataset(name, shape, classes, splits, digest.hexdigest(), levels)
 
 
 def shuffled(ids: NDArray[np.int64], keys: Sequence[str]) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ from suite.errors import BitcertError
 
 _HELD_OUT = 5_000
 _CLASSES = 10
+_LEVELS = 255
 
 Bytes = NDArray[np.uint8]
 
@@ -84,7 +85,7 @@ def split_official(
         shape=(pixels.shape[1], pixels.shape[2], pixels.shape[3]),
         classes=_CLASSES,
         labels=np.concatenate([y_train, y_test]).astype(np.int64),
-        source=PixelArray(pixels, white=255),
+        source=PixelArray(pixels, white=_LEVELS),
         members={
             "train": ids[:kept],
             "calibration": tail[: held_out // 5],
@@ -92,6 +93,7 @@ def split_official(
             "exam": shuffled(ids[count:], keys[count:]),
         },
         content=[pixels.tobytes()],
+        levels=_LEVELS,
     )
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import nn
 
 from suite.certify import Task
+from suite.certify.exact import ENGINES
 from suite.certify.exam import ExamSettings
 from suite.certify.sampling import Progress
 from suite.contract.cost import float_bops
 from suite.contract.problem import Problem
 from suite.contract.space import Policy
 from suite.data import ImageSplit
+from suite.errors import BitcertError
 from suite.execute.executor import Executor
 from suite.measure import measure, measure_constant
 from suite.problems.vision import warn_if_unreachable
@@ -23,7 +25,7 @@ from suite.run.outcomes import write_outcome
 from suite.run.provenance import software
 from suite.run.records import Outcome
 from suite.seeds import derive_seed
-from suite.workbench import bench_problem, workbench_of
+from suite.workbench import Workbench, bench_problem, workbench_of
 
 _PURPOSE = "images to hold an exam on"
 
@@ -49,7 +51,7 @@ def examine(
         problem: Where network, images, sigma and seed come from.
         policy: A feasible policy; None for the float network, which takes no post-step.
         post_step: What the policy goes through before the exam, by name or in full.
-        exam: Images, n0, n and alpha; the problem's default if None.
+        exam: Images, n0, n, alpha and arithmetic; the problem's default if None. Exact arithmetic is for integer networks only.
         finetune_steps: Finetuning of a policy that takes no post-step; as in the problem's search if None.
         seed: Seed of the order and noise of any training.
         state: File that keeps the state of a post-step that can be resumed.
@@ -58,18 +60,25 @@ def examine(
         deployed: The policy's network as it was deployed after the post-step, in place of one that is prepared here.
 
     Raises:
-        BitcertError: If the problem has no images, the policy is not feasible, the post-step is unknown, or the split has fewer
-            images than asked for.
+        BitcertError: If the problem has no images, the policy is not feasible, the post-step is unknown, the split has fewer
+            images than asked for, or the arithmetic is exact and the network does not compute with integers only, or the images
+            are on no grid.
     """
     found = bench_problem(problem, _PURPOSE)
     bench = found.bench
     step = parse_post_step(post_step) if isinstance(post_step, str) else post_step
     settings = exam or default_exam(problem)
     steps = problem.fidelity.finetune_steps if finetune_steps is None else finetune_steps
+    if settings.exact and policy is None:
+        raise BitcertError(
+            "exact arithmetic certifies integer networks, and the float network is none; examine a policy"
+        )
+    levels = _levels(bench, settings, engine=bench.engine if deployed is None else "onnx")
     split, certifier = bench.exam_images(settings), settings.certifier
     if certifier.exam_limited_by_samples:
         warn_if_unreachable(problem, settings.n, settings.alpha)
     started = problem.clock.now()
+    noisy = bench.noisy(split, derive_seed(bench.seed, "exam"), levels=levels)
     with bench.fixed_threads():
         if policy is None:
             step, prepared, bops = NoPostStep(), Prepared(bench.network), float_bops(problem.space)
@@ -78,7 +87,6 @@ def examine(
             request = Request(protocol_for(found.protocol, steps), steps, seed, state, on_step)
             bops = problem.bops(policy)
             prepared = step.deploy(bench, policy, request) if deployed is None else Prepared(deployed)
-        noisy = bench.noisy(split, derive_seed(bench.seed, "exam"))
         task = Task(noisy, split.labels, bench.radii, settings.n0, settings.n, settings.alpha, progress=progress)
         metrics, measured = measure(
             prepared,
@@ -93,7 +101,7 @@ def examine(
         constant = measure_constant(certifier.examine, task, found.setup, method=settings.method, clock=problem.clock)
     assert measured.certificates is not None
     applied = step.to_dict() | {"seed": seed}
-    provenance = problem.provenance() | {"exam": asdict(settings), **software(), "post_step": applied}
+    provenance = problem.provenance() | {"exam": settings.to_dict(), **software(), "post_step": applied}
     if policy is not None and not step.trains:
         provenance["finetune_steps"] = steps
     if prepared.record:
@@ -130,7 +138,10 @@ def hold_exams(
     cases: Mapping[Path, ExamCase],
     on_exam: Callable[[Outcome], None],
 ) -> None:
-    """Hold exams on an executor and write each outcome to its file as soon as it is there."""
+    """Hold exams on an executor and write each outcome to its file as soon as it is there.
+
+    In exact arithmetic, float networks are certified in floating point: they have no integer form.
+    """
     files = list(cases)
     if exam.certifier.uses_scores:  # made here, once for all workers
         for replicate in {case.replicate for case in cases.values()}:
@@ -145,6 +156,8 @@ def _examine(shared: tuple[Problem, ExamSettings], case: ExamCase) -> Outcome:
     problem, exam = shared
     arguments = {name: getattr(case, name) for name in ExamCase.__slots__}
     replicate = arguments.pop("replicate")
+    if case.policy is None:
+        exam = replace(exam, arithmetic="float")
     return examine(problem if replicate is None else problem.replicate(replicate), exam=exam, **arguments)
 
 
@@ -162,6 +175,34 @@ def exam_images(problem: Problem, exam: ExamSettings) -> ImageSplit:
         BitcertError: If there are fewer than asked for.
     """
     return workbench_of(problem, _PURPOSE).exam_images(exam)
+
+
+def check_exam(problem: Problem, exam: ExamSettings) -> None:
+    """Check that policies can be examined; reads the data.
+
+    Raises:
+        BitcertError: If there are fewer images than asked for, or the arithmetic is exact and the engine or the images do not
+            allow it.
+    """
+    bench = workbench_of(problem, _PURPOSE)
+    bench.exam_images(exam)
+    _levels(bench, exam, engine=bench.engine)
+
+
+def _levels(bench: Workbench, exam: ExamSettings, *, engine: str) -> int | None:
+    """Levels of the images in exact arithmetic, else None."""
+    if not exam.exact:
+        return None
+    if engine not in ENGINES:
+        raise BitcertError(
+            f"exact arithmetic certifies integer networks, and the engine {engine} computes in floating point; choose the engine "
+            f"{' or '.join(ENGINES)}"
+        )
+    if bench.dataset.levels is None:
+        raise BitcertError(
+            f"exact arithmetic needs images of integers divided by a number of levels, and {bench.dataset.name} states none"
+        )
+    return bench.dataset.levels
 
 
 def exam_forward_passes(problem: Problem, exam: ExamSettings) -> int:

@@ -145,6 +145,7 @@ class Examine(Study[ExamineSettings, "Outcome"]):
         print("float network" if result.policy is None else result.policy.to_json())
         print(
             f"  exam of {len(result.labels)} images, n = {exam['n']}, alpha = {exam['alpha']:g}, post-step {result.post_step}"
+            f"{', exact arithmetic' if 'arithmetic' in exam else ''}"
         )
         scores = {"ACR": metrics.acr, "clean accuracy": metrics.clean_accuracy}
         shown = [f"{name} {score:.4f}" for name, score in scores.items() if score is not None]

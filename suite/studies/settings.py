@@ -219,6 +219,12 @@ class CertificateSettings(Group):
         flag="--exam-certify",
     )
     alpha: float = setting(1e-3, "failure probability of each certificate", flag="--exam-alpha", expert=True)
+    arithmetic: Literal["float", "exact"] | None = setting(
+        None,
+        "float, or exact: integer noise and proven bounds, so that no rounding comes between the theorem and the program; for the "
+        "engines integer and onnx (default: float)",
+        flag="--exam-arithmetic",
+    )
 
     @keyed("exam")
     def build(self, problem: Problem, split: str = "exam") -> ExamSettings:
@@ -226,7 +232,8 @@ class CertificateSettings(Group):
         from suite.certify.exam import ExamSettings
         from suite.run.exam import default_exam
 
-        exam = ExamSettings(self.images, self.n0, self.n, self.alpha, self.certify, split)
+        arithmetic = self.arithmetic or "float"
+        exam = ExamSettings(self.images, self.n0, self.n, self.alpha, self.certify, split, arithmetic)
         return exam if self.images is not None else replace(exam, images=default_exam(problem, split).images)
 
 

@@ -93,7 +93,7 @@ class Searches(ReportedStudy[SearchesT, "Comparison | None"]):
     @cached_property
     def comparison(self) -> ComparisonSettings:
         """What the functions take; mistakes come out here, before anything is shown or written."""
-        from suite.run.exam import exam_images
+        from suite.run.exam import check_exam
         from suite.run.registry import make_searcher
         from suite.studies.compare.run import ComparisonSettings
 
@@ -105,7 +105,7 @@ class Searches(ReportedStudy[SearchesT, "Comparison | None"]):
         fidelity = settings.spend.fidelity_of(problem, settings.problem)
         with keyed("exam"):
             exam = settings.exam.build(problem, self.split())
-            exam_images(problem, exam)
+            check_exam(problem, exam)
         return ComparisonSettings(
             searchers=names,
             seeds=settings.seeds,

@@ -20,7 +20,7 @@ from suite.execute.executor import Resources, make_executor
 from suite.plugins import EXECUTORS, POST_STEPS
 from suite.protocols import NoPostStep, PostStep, parse_post_step
 from suite.report.comparison import Comparison
-from suite.run.exam import ExamCase, exam_images, hold_exams
+from suite.run.exam import ExamCase, check_exam, hold_exams
 from suite.run.folder import SettingsFile, check_same
 from suite.run.journal import FILE_NAME
 from suite.run.limits import RETRIES, Limits
@@ -77,7 +77,7 @@ class ComparisonSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready but for tuples."""
-        return asdict(self) | {"post_step": self.post_step.to_dict()}
+        return asdict(self) | {"post_step": self.post_step.to_dict(), "exam": self.exam.to_dict()}
 
     def problem_of(self, problem: Problem, seed: int) -> Problem:
         """What a seed searches, and what its winners are examined on."""
@@ -169,7 +169,7 @@ def run_batch(
     folder, watching = Path(directory), watcher or Watcher()
     EXECUTORS.load(executor)
     searchers = [make_searcher(name, settings.problem_of(problem, seed), seed) for name, seed in batch.of(settings)]
-    exam_images(problem, settings.exam)
+    check_exam(problem, settings.exam)
     wanted = {
         "problem": problem.provenance(),
         "settings": settings.to_dict(),

@@ -18,7 +18,7 @@ from suite.contract.space import Policy, SearchSpace
 from suite.errors import BitcertError
 from suite.execute.executor import Resources, make_executor
 from suite.protocols import parse_post_step
-from suite.run.exam import ExamCase, exam_images, hold_exams
+from suite.run.exam import ExamCase, check_exam, hold_exams
 from suite.run.folder import SettingsFile
 from suite.run.outcomes import read_outcome
 from suite.run.records import Outcome
@@ -127,9 +127,10 @@ def compare_post_steps(
     runner = make_executor(executor, resources)
     for policy in settings.policies:
         problem.check_feasible(policy)
-    exam_images(problem, settings.exam)
+    check_exam(problem, settings.exam)
     policies = [policy.to_dict() for policy in settings.policies]
-    wanted = {"problem": problem.provenance(), "settings": asdict(settings) | {"policies": policies}}
+    described = asdict(settings) | {"policies": policies, "exam": settings.exam.to_dict()}
+    wanted = {"problem": problem.provenance(), "settings": described}
     CONTENTS.claim(folder, wanted, but=("seeds", "post_steps"))  # more may be asked for
     missing = {path: case for path, case in _cases(folder, settings).items() if not path.exists()}
     on_start(len(missing))

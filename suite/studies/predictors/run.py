@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from suite.contract.space import Policy
 from suite.execute.executor import Resources
 from suite.protocols import parse_post_step
 from suite.report.exams import check_same_exam, exam_score, image_scores
-from suite.run.exam import exam_images
+from suite.run.exam import check_exam
 from suite.studies.post_steps.run import PostStepComparison, PostStepSettings, compare_post_steps
 from suite.studies.predictors.design import Stratum
 from suite.studies.sensitivity.run import make_methods
@@ -109,7 +109,7 @@ def study_predictors(
     Raises:
         BitcertError: If a method predicts no losses, images are missing, or the directory holds something else.
     """
-    exam_images(problem, deployed.exam)
+    check_exam(problem, deployed.exam)
     made = [make_methods(problem, predictors, seed) for seed in cheap.seeds]
 
     def measure(part: str, settings: PostStepSettings) -> PostStepComparison:
@@ -132,7 +132,7 @@ def study_predictors(
         cheap=tuple(scores),
         deployed=_measured(target, deployed.post_steps[0]),
         objective=target.objective,
-        provenance={**target.provenance, "cheap_exam": asdict(cheap.exam), "cheap_seeds": list(cheap.seeds)},
+        provenance={**target.provenance, "cheap_exam": cheap.exam.to_dict(), "cheap_seeds": list(cheap.seeds)},
     )
 
 
