@@ -89,7 +89,7 @@ class Attentive(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.linear = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+        self.conv, self.linear = nn.Conv2d(3, 4, 3), nn.Linear(4, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         weights = torch.softmax(self.conv(x), dim=1)
@@ -98,20 +98,20 @@ class Attentive(nn.Module):
 
 
 def resnet8() -> nn.Module:
-    return Normalized(ResNet([1, 1, 1], 3))
+    return Normalized(ResNet([1, 1, 1]))
 
 
 def resnet20() -> nn.Module:
-    return Normalized(ResNet([3, 3, 3], 3))
+    return Normalized(ResNet([3, 3, 3]))
 
 
 def mobilenet() -> nn.Module:
-    return Normalized(torchvision.models.mobilenet_v3_small(num_classes=3))
+    return Normalized(torchvision.models.mobilenet_v3_small(num_classes=10))
 
 
 def narrow_mobilenet() -> nn.Module:
-    return Normalized(torchvision.models.mobilenet_v3_small(num_classes=3, width_mult=0.25))
+    return Normalized(torchvision.models.mobilenet_v3_small(num_classes=10, width_mult=0.25))
 
 
 def attentive() -> nn.Module:
-    return Attentive()
+    return Normalized(Attentive())
