@@ -223,6 +223,6 @@ def test_engines_are_checked_before_anything_is_read() -> None:
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
-        BitcertError, match=r"the engine onnx needs onnx and onnxruntime: pip install 'bitcert\[onnx\]'"
+        BitcertError, match=r"the engine onnx needs onnx and onnxruntime and onnxscript: pip install 'bitcert\[onnx\]'"
     ):
         load_problem("digits", engine="onnx")
