@@ -193,6 +193,28 @@ def test_binary_and_ternary_layers_have_integer_forms(scheme: Scheme, signed: bo
     assert float((found(images) - frozen(images)).abs().mean()) < float(spread)
 
 
+@pytest.mark.parametrize("flips", [False, True])
+@pytest.mark.parametrize("scheme", ["lsq", "fatnn"])
+def test_two_bits_with_four_levels_are_two_bits_in_the_file_unless_a_norm_flips_them(
+    scheme: Scheme, flips: bool
+) -> None:
+    network, layers, images = prepared(NETWORKS["padding"](), SHAPE)
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d) and not flips:
+            norm.weight.abs_()
+    calibration = calibrate(network, [layer.name for layer in layers], [images], four_level_weights=True)
+    policy = Policy.from_bits([2] * len(layers), [4] * len(layers))
+    frozen = TrainableNetwork(network, layers, policy, calibration, scheme).freeze()
+    found = integer_network(frozen, [images])
+    levels = set(torch.cat([layer.weight.flatten() for layer in found.layers()]).tolist())
+    assert levels == {-2.0, -1.0, 0.0, 1.0} | ({2.0} if flips else set())
+    model = onnx_model(found, SHAPE, 5)
+    types = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4}
+    assert types == {onnx.TensorProto.INT4 if flips else onnx.TensorProto.INT2}
+    noisy = noisy_and_extreme(100)
+    assert torch.equal(OnnxNetwork(model)(noisy), found(noisy))
+
+
 def layer_of(weight: Tensor, bias: Tensor, given: Coding, coding: Coding | None = None) -> Accumulate:
     channels, inputs = weight.shape
     return Accumulate(
