@@ -112,15 +112,16 @@ class Workbench:
             network.update_statistics(self.statistics_batches, statistics)
         return network
 
-    def executed_by_engine(self, network: nn.Module) -> nn.Module:
-        """A quantized network as the problem's engine executes it; see :func:`suite.quantize.execute`."""
+    def executed_by_engine(self, network: nn.Module | None) -> nn.Module:
+        """A quantized network, or the float one (None), as the engine executes it; see :mod:`suite.quantize.engine`."""
+        if network is None:
+            return self._executed_float
         if self.engine == "torch":
             return network
         return execute(_bare(network), self.engine, self.statistics_batches, self.threads)
 
     @cached_property
-    def executed_float(self) -> nn.Module:
-        """The float network as the problem's engine executes it."""
+    def _executed_float(self) -> nn.Module:
         images = self.dataset.splits["search"].subset(np.arange(2)).images().to(self.device)
         return execute_float(self.network, self.engine, images, self.threads)
 

@@ -302,7 +302,7 @@ class VisionProblem(BenchProblem):
         with self.bench.fixed_threads():
             try:
                 if policy is None:
-                    prepared, bops = Prepared(self.bench.executed_float), float_bops(self.space)
+                    prepared, bops = Prepared(self.bench.executed_by_engine(None)), float_bops(self.space)
                 else:
                     prepared = protocol.deploy(self.bench, policy, Request(protocol, steps, seed))
                     bops = self.bops(policy)

@@ -72,7 +72,7 @@ def examine(
     started = problem.clock.now()
     with bench.fixed_threads():
         if policy is None:
-            step, prepared, bops = NoPostStep(), Prepared(bench.executed_float), float_bops(problem.space)
+            step, prepared, bops = NoPostStep(), Prepared(bench.executed_by_engine(None)), float_bops(problem.space)
         else:
             problem.check_feasible(policy)
             request = Request(protocol_for(found.protocol, steps), steps, seed, state, on_step)

@@ -64,7 +64,7 @@ def test_it_computes_what_torch_computes_for_every_batch_size(name: str) -> None
 @pytest.mark.parametrize("engine", ["torch", "integer"])
 def test_other_engines_leave_it_to_torch(engine: str) -> None:
     bench = workbench_of(load_problem("digits", engine=engine), "test")
-    assert bench.executed_float is bench.network
+    assert bench.executed_by_engine(None) is bench.network
 
 
 def test_a_network_that_cannot_be_converted_is_one_error() -> None:
