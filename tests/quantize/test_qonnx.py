@@ -137,14 +137,13 @@ def test_layers_whose_sums_may_be_rounded_are_named() -> None:
 
 
 def test_the_package_of_the_specification_computes_the_same() -> None:
-    """Where it is installed; it needs nothing else of this test file."""
+    """Where it is installed."""
     execution = pytest.importorskip("qonnx.core.onnx_exec")
     wrapper = pytest.importorskip("qonnx.core.modelwrapper")
+    shapes = pytest.importorskip("qonnx.transformation.infer_shapes")
     network, _ = integer("mobile", 3, 5)
     images = noisy_and_extreme(20)
     model = wrapper.ModelWrapper(qonnx_model(network, SHAPE, 5))
     model.set_tensor_shape("images", list(images.shape))
-    from qonnx.transformation.infer_shapes import InferShapes
-
-    found = execution.execute_onnx(model.transform(InferShapes()), {"images": images.numpy()})["logits"]
+    found = execution.execute_onnx(model.transform(shapes.InferShapes()), {"images": images.numpy()})["logits"]
     assert torch.equal(torch.from_numpy(found), network(images))
