@@ -5,19 +5,17 @@ All alternatives of a network are interleaved in one run; printed are medians. `
 
 from __future__ import annotations
 
-import io
 import statistics
 import sys
 import time
-import warnings
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from suite.contract.space import SearchSpace
 from suite.networks import build_network, trace_layers
-from suite.quantize import QuantizedNetwork, Statistics, calibrate
+from suite.quantize import QuantizedNetwork, Statistics, calibrate, execute_float
 from suite.quantize.integer import OnnxNetwork, integer_network, onnx_model
 
 NETWORKS = {
@@ -65,7 +63,7 @@ def speeds(name: str) -> dict[str, float]:
     runs: dict[str, Callable[[Tensor], Tensor]] = {
         "torch, float": network,
         f"torch, quantized to {BITS} bits": low,
-        "ONNX Runtime, float": float_model(network, images),
+        "ONNX Runtime, float": execute_float(network, "onnx", images, 1),
         f"integer network of {BITS} bits, torch": integers[BITS],
         f"integer network of {BITS} bits, ONNX Runtime": models[BITS],
         "integer network of 8 bits, ONNX Runtime": models[8],
@@ -78,15 +76,6 @@ def speeds(name: str) -> dict[str, float]:
                 run(images)
                 seconds[row].append(time.process_time() - started)
     return {row: batch / statistics.median(found[1:]) for row, found in seconds.items()}
-
-
-def float_model(network: nn.Module, images: Tensor) -> OnnxNetwork:
-    """The float network as torch exports it."""
-    stream = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(network, (images,), stream, input_names=["images"], output_names=["logits"], dynamo=False)
-    return OnnxNetwork(stream.getvalue())
 
 
 if __name__ == "__main__":

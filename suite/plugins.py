@@ -335,6 +335,7 @@ PROBLEMS = Kind(
     {
         "digits": "suite.problems.catalog:DIGITS",
         "digits-low": "suite.problems.catalog:DIGITS_LOW",
+        "digits-low-four": "suite.problems.catalog:DIGITS_LOW_FOUR",
         "digits-low-ternary": "suite.problems.catalog:DIGITS_LOW_TERNARY",
         "digits-wide2": "suite.problems.catalog:DIGITS_WIDE2",
         "mnist": "suite.problems.catalog:MNIST",

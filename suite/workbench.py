@@ -19,7 +19,16 @@ from suite.contract.space import FLOAT_BITS, Policy, SearchSpace
 from suite.contract.trial import Fidelity
 from suite.data import ImageDataset, ImageSplit
 from suite.errors import BitcertError
-from suite.quantize import Calibration, Engine, QuantizedNetwork, Statistics, TrainableNetwork, execute, has_batch_norm
+from suite.quantize import (
+    Calibration,
+    Engine,
+    QuantizedNetwork,
+    Statistics,
+    TrainableNetwork,
+    execute,
+    execute_float,
+    has_batch_norm,
+)
 from suite.quantize.integer import IntegerNetwork, integer_network
 from suite.seeds import derive_seed
 from suite.train.base import augment, torch_threads
@@ -48,7 +57,7 @@ class Workbench:
         finetuning: Batch, rate and quantizer of all training.
         statistics: What is measured again for every policy, such as the statistics of its batch norms.
         exam: The default exam.
-        engine: What executes quantized networks.
+        engine: What executes quantized networks, and the float network where it is certified.
     """
 
     network: nn.Module
@@ -103,11 +112,18 @@ class Workbench:
             network.update_statistics(self.statistics_batches, statistics)
         return network
 
-    def executed_by_engine(self, network: nn.Module) -> nn.Module:
-        """A quantized network as the problem's engine executes it; see :func:`suite.quantize.execute`."""
+    def executed_by_engine(self, network: nn.Module | None) -> nn.Module:
+        """A quantized network, or the float one (None), as the engine executes it; see :mod:`suite.quantize.engine`."""
+        if network is None:
+            return self._executed_float
         if self.engine == "torch":
             return network
         return execute(_bare(network), self.engine, self.statistics_batches, self.threads)
+
+    @cached_property
+    def _executed_float(self) -> nn.Module:
+        images = self.dataset.splits["search"].subset(np.arange(2)).images().to(self.device)
+        return execute_float(self.network, self.engine, images, self.threads)
 
     def integer(self, network: nn.Module) -> IntegerNetwork:
         """The integer network of a quantized network."""

@@ -78,7 +78,8 @@ def check_arithmetic(arithmetic: str) -> None:
 
 def check_reproducible(network: nn.Module) -> None:
     """Raise BitcertError unless a network is a function of each image alone."""
-    if not isinstance(network, IntegerNetwork | OnnxNetwork | Reproducible):
+    known = isinstance(network, IntegerNetwork | OnnxNetwork | Reproducible)
+    if not known or (isinstance(network, OnnxNetwork) and not network.integer):
         raise BitcertError(
             "exact arithmetic certifies integer networks, whose logits depend on no batch and no thread, not a "
             f"{type(network).__name__}; choose the engine {' or '.join(ENGINES)}"

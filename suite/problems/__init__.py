@@ -87,8 +87,9 @@ def load_problem(
             network's statistics) or ``"finetune"``; by default the latter if the fidelity has finetuning steps.
         replicate: Number of a replicate: base network (of several included ones), calibration images and search images are
             those of this number; see :meth:`suite.contract.problem.Problem.replicate`. None for the plain problem.
-        engine: What executes quantized networks, and what certificates are about: ``"torch"``, ``"integer"`` (integers only, the
-            same to the last bit everywhere) or ``"onnx"`` (that, in ONNX Runtime).
+        engine: What executes networks, and what certificates are about: ``"torch"``, ``"integer"`` (integers only, the
+            same to the last bit everywhere) or ``"onnx"`` (that, in ONNX Runtime, and the float
+            network).
 
     Raises:
         BitcertError: If the name is unknown, an argument is out of range, or the problem does not take it.

@@ -32,6 +32,12 @@ DIGITS_LOW_TERNARY = replace(
     summary="digits-low with three levels for inputs of 2 bits; ternary x ternary takes 2 bit operations",
     ternary_inputs=True,
 )
+DIGITS_LOW_FOUR = replace(
+    DIGITS_LOW,
+    name="digits-low-four",
+    summary="digits-low with four levels (-2, -1, 0, 1) for weights of 2 bits",
+    four_level_weights=True,
+)
 DIGITS_WIDE2 = replace(
     DIGITS_LOW,
     name="digits-wide2",

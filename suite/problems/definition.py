@@ -27,6 +27,7 @@ class Definition:
         fidelity: Default fidelity of a search.
         exam: Default exam.
         choices: Bit widths to choose from. Weights are binary at 1 bit and ternary at 2 bits, inputs binary at 1 bit.
+        four_level_weights: Whether weights of 2 bits have the four levels -2, -1, 0, 1 rather than three.
         ternary_inputs: Whether inputs of 2 bits have three levels rather than four, so that a MAC with ternary weights takes two
             bit operations rather than four.
         tie_weight_activation: Whether a layer's weights and inputs share their bit width.
@@ -52,6 +53,7 @@ class Definition:
     fidelity: Fidelity = field(default_factory=Fidelity)
     exam: ExamSettings = field(default_factory=ExamSettings)
     choices: tuple[int, ...] = DEFAULT_CHOICES
+    four_level_weights: bool = False
     ternary_inputs: bool = False
     tie_weight_activation: bool = False
     tie_shortcuts: bool = False

@@ -134,8 +134,13 @@ class VisionProblem(BenchProblem):
             images = split.images().to(self.device)
             noisy = noisy_batches(images, split.ids, sigma=self.sigma, stop=1, stream=stream, batch=definition.batch)
             batches = [chunk.inputs.clone() for chunk in noisy]
-            names, ternary = [layer.name for layer in layers], definition.ternary_inputs
-            calibration = calibrate(network, names, batches, ternary_inputs=ternary)
+            calibration = calibrate(
+                network,
+                [layer.name for layer in layers],
+                batches,
+                ternary_inputs=definition.ternary_inputs,
+                four_level_weights=definition.four_level_weights,
+            )
             executed = QuantizedNetwork(network, layers, calibration)
             own = bool(definition.based_on)  # a user's network
             identity = check_execution(network, executed, batches[0]) if own else network_sha256(network)
@@ -248,6 +253,8 @@ class VisionProblem(BenchProblem):
             own["engine"] = self.engine
         if definition.ternary_inputs:
             own["ternary_inputs"] = True
+        if definition.four_level_weights:
+            own["four_level_weights"] = True
         return own | {
             "problem": self.name,
             "network": definition.network,
@@ -295,7 +302,7 @@ class VisionProblem(BenchProblem):
         with self.bench.fixed_threads():
             try:
                 if policy is None:
-                    prepared, bops = Prepared(self.network), float_bops(self.space)
+                    prepared, bops = Prepared(self.bench.executed_by_engine(None)), float_bops(self.space)
                 else:
                     prepared = protocol.deploy(self.bench, policy, Request(protocol, steps, seed))
                     bops = self.bops(policy)

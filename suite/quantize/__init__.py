@@ -2,7 +2,7 @@
 
 from suite.quantize.batch_norm import Statistics, has_batch_norm, recalibrate_batch_norm, update_statistics
 from suite.quantize.calibration import Calibration, calibrate
-from suite.quantize.engine import ENGINES, Engine, check_engine, execute, missing_packages
+from suite.quantize.engine import ENGINES, Engine, check_engine, execute, execute_float, missing_packages
 from suite.quantize.network import QuantizedNetwork
 from suite.quantize.trainable import SCHEMES, Scheme, TrainableNetwork
 
@@ -18,6 +18,7 @@ __all__ = [
     "calibrate",
     "check_engine",
     "execute",
+    "execute_float",
     "has_batch_norm",
     "missing_packages",
     "recalibrate_batch_norm",

@@ -42,6 +42,7 @@ class Calibration:
         output_means: Mean of each output channel of the float layers, by layer name, shape ``(channels,)``.
         per_channel: Whether weights get one step per output channel rather than one per layer.
         ternary_inputs: Whether inputs of 2 bits have three levels rather than four.
+        four_level_weights: Whether weights of 2 bits have four levels rather than three.
     """
 
     weights: dict[str, Tensor]
@@ -49,6 +50,7 @@ class Calibration:
     output_means: dict[str, Tensor] = field(default_factory=dict)
     per_channel: bool = True
     ternary_inputs: bool = False
+    four_level_weights: bool = False
     _weight_steps: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     _activation_steps: dict[tuple[str, int], float] = field(default_factory=dict)
 
@@ -58,13 +60,17 @@ class Calibration:
         if key not in self._weight_steps:
             weight = self.weights[name]
             rows = weight.flatten(1) if self.per_channel else weight.flatten()[None]
-            self._weight_steps[key] = fit_steps(rows, weight_grid(bits)).reshape(-1, *[1] * (weight.dim() - 1))
+            self._weight_steps[key] = fit_steps(rows, self.weight_grid(bits)).reshape(-1, *[1] * (weight.dim() - 1))
         return self._weight_steps[key]
 
     def quantized_weight(self, name: str, bits: int) -> Tensor:
         """A layer's weights at a bit width; 32 bits leave them as they are."""
         weight = self.weights[name]
-        return weight if bits == FLOAT_BITS else quantize(weight, self.weight_step(name, bits), weight_grid(bits))
+        return weight if bits == FLOAT_BITS else quantize(weight, self.weight_step(name, bits), self.weight_grid(bits))
+
+    def weight_grid(self, bits: int) -> Grid:
+        """Grid of weights."""
+        return weight_grid(bits, four_levels=self.four_level_weights)
 
     def activation_step(self, name: str, bits: int) -> float:
         """Least-squares step of a layer's inputs."""
@@ -100,6 +106,7 @@ def calibrate(
     *,
     per_channel: bool = True,
     ternary_inputs: bool = False,
+    four_level_weights: bool = False,
 ) -> Calibration:
     """Run noisy calibration images through the float network and record what each layer sees.
 
@@ -109,6 +116,7 @@ def calibrate(
         batches: Images with the problem's noise already added, each of shape ``(images, C, H, W)``.
         per_channel: Whether weights get one step per output channel.
         ternary_inputs: Whether inputs of 2 bits have three levels rather than four.
+        four_level_weights: Whether weights of 2 bits have four levels rather than three.
 
     Raises:
         BitcertError: On non-finite weights or activations, naming the layer, or if there are no images.
@@ -153,4 +161,4 @@ def calibrate(
         seen[name] = SeenInputs(signed[name], values[None] if values.numel() else values.new_zeros(1, 1))
     weights = {name: module.weight.detach() for name, module in modules.items()}
     output_means = {name: torch.stack(found).mean(dim=0) for name, found in means.items()}
-    return Calibration(weights, seen, output_means, per_channel, ternary_inputs)
+    return Calibration(weights, seen, output_means, per_channel, ternary_inputs, four_level_weights)

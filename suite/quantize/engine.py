@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from suite.errors import BitcertError
+from suite.quantize.float_graph import float_network
 from suite.quantize.integer import OnnxNetwork, integer_network, onnx_model
 
 Engine = Literal["torch", "integer", "onnx"]
@@ -38,7 +39,15 @@ def check_engine(engine: str, device: torch.device) -> Engine:
 
 def missing_packages() -> list[str]:
     """What is needed for ONNX and not installed."""
-    return [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
+    return [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
+
+
+def execute_float(network: nn.Module, engine: Engine, images: Tensor, threads: int) -> nn.Module:
+    """The float network as an engine executes it: ONNX Runtime with ``"onnx"``, else torch.
+
+    Arguments and errors are those of :func:`.float_graph.float_network`.
+    """
+    return float_network(network, images, threads) if engine == "onnx" else network
 
 
 def execute(

@@ -58,12 +58,18 @@ BINARY = Grid(-1, 1, zero=False)
 """-1 and 1."""
 
 
-def weight_grid(bits: int) -> Grid:
+def weight_grid(bits: int, *, four_levels: bool = False) -> Grid:
     """Symmetric grid of weights: binary at 1 bit, ternary at 2 bits, ``2^bits - 1`` levels in general (SQWA, section 3).
 
     Levels are -(2^(bits-1) - 1) .. 2^(bits-1) - 1, and -1 and 1 without 0 at 1 bit.
+
+    Args:
+        bits: Bit width.
+        four_levels: Whether 2 bits have four levels, -2, -1, 0, 1, rather than three.
     """
     high = 2 ** (bits - 1) - 1
+    if bits == 2 and four_levels:
+        return Grid(-2, 1)
     return BINARY if bits == 1 else Grid(-high, high)
 
 

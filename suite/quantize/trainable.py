@@ -19,7 +19,7 @@ from suite.quantize.folding import followed_by_batch_norm
 from suite.quantize.graph import substitute
 from suite.quantize.layer import QuantizedLayer, apply_layer
 from suite.quantize.memory import economize
-from suite.quantize.steps import LEAST_STEP, Grid, weight_grid
+from suite.quantize.steps import LEAST_STEP, Grid
 
 Scheme = Literal["lsq", "fixed", "pact", "dorefa", "fatnn"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
@@ -282,10 +282,10 @@ def _weight_quantizer(layer: Layer, bits: int, weight: Tensor, calibration: Cali
         return TanhWeights(bits)
     steps = calibration.weight_step(layer.name, bits)
     if scheme == "fixed":
-        return FixedStep(steps, weight_grid(bits))
-    if scheme == "fatnn" and bits == 2:
+        return FixedStep(steps, calibration.weight_grid(bits))
+    if scheme == "fatnn" and bits == 2 and not calibration.four_level_weights:
         return TernaryWeights(weight.detach(), steps)
-    return LearnedStep(steps, weight_grid(bits), weight.numel() // steps.numel())
+    return LearnedStep(steps, calibration.weight_grid(bits), weight.numel() // steps.numel())
 
 
 def _input_quantizer(

@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from suite.data import ImageSplit
 from suite.errors import BitcertError
 from suite.files import write_bytes, write_text
-from suite.quantize.integer import IntegerNetwork, OnnxNetwork, onnx_model
+from suite.quantize.integer import (
+    OPSETS,
+    QONNX_OPSET,
+    IntegerNetwork,
+    OnnxNetwork,
+    inexact_layers,
+    onnx_model,
+    qonnx_model,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -27,6 +35,8 @@ ARITHMETIC = (
     "for each channel (input scale x weight scale / output scale), rounded half to even and clipped. Terms of sums have scales "
     "that are powers of two; means divide once; other functions are tables. No result depends on the order of a sum."
 )
+FORMS: dict[str, tuple[int, ...]] = {"integer": tuple(OPSETS), "qonnx": (QONNX_OPSET,)}
+"""What an integer network is written as, with the operator sets of each form; the last one is the default."""
 _DESCRIPTION, _CHECKSUM = "bitcert", "bitcert_sha256"
 
 
@@ -51,7 +61,8 @@ def write_deployed(
     image_shape: tuple[int, int, int],
     description: Mapping[str, Any],
     *,
-    opset: int = 25,
+    form: str = "integer",
+    opset: int | None = None,
 ) -> Sizes:
     """Write an integer network as ``path`` (ONNX), ``.safetensors`` (packed integers) and ``.json`` (the description) beside it.
 
@@ -63,10 +74,11 @@ def write_deployed(
         network: What is written.
         image_shape: Channels, height and width.
         description: What the network is, JSON-ready.
-        opset: As for :func:`suite.quantize.integer.onnx_model`.
+        form: A key of :data:`FORMS`.
+        opset: One of its operator sets; None for its default.
 
     Raises:
-        BitcertError: If the network cannot be written with this operator set.
+        BitcertError: If the network cannot be written in this form.
         OSError: If the folder cannot be written to.
     """
     from onnx import helper
@@ -74,16 +86,21 @@ def write_deployed(
     if path.suffix != ".onnx":
         raise BitcertError(f"a model is written to a file that ends in .onnx, got {path.name!r}")
     classes = count_logits(network, image_shape)
-    model = onnx_model(network, image_shape, classes, opset=opset)
-    text = json.dumps({**description, "arithmetic": ARITHMETIC, "opset": opset}, sort_keys=True, allow_nan=False)
+    opset = FORMS[form][-1] if opset is None else opset
+    about: dict[str, Any] = {**description, "arithmetic": ARITHMETIC, "format": form, "opset": opset}
+    if form == "qonnx":
+        model = qonnx_model(network, image_shape, classes)
+        about["rounds_sums_of"] = inexact_layers(network)
+    else:
+        model = onnx_model(network, image_shape, classes, opset=opset)
+    text = json.dumps(about, sort_keys=True, allow_nan=False)
     helper.set_model_props(model, {_DESCRIPTION: text, _CHECKSUM: _checksum(model, text)})
     content = model.SerializeToString(deterministic=True)
     packed, weights = _packed(network)
     sizes = Sizes(len(content), len(packed), weights)
     write_bytes(path, content)
     write_bytes(path.with_suffix(".safetensors"), packed)
-    about = {
-        **json.loads(text),
+    about |= {
         "file": path.name,
         "file_sha256": hashlib.sha256(content).hexdigest(),
         "input": {"name": "images", "shape": ["batch", *image_shape], "unit": "images in [0, 1], noise added"},
@@ -126,6 +143,11 @@ def read_deployed(path: Path, threads: int = 1) -> tuple[OnnxNetwork, dict[str, 
     if properties[_CHECKSUM] != _checksum(model, properties[_DESCRIPTION]):
         raise BitcertError(f"{str(path)!r} was changed after it was exported: its checksum is wrong; export it again")
     description: dict[str, Any] = json.loads(properties[_DESCRIPTION])
+    if description["format"] != "integer":
+        raise BitcertError(
+            f"{str(path)!r} is a {description['format']} graph, which ONNX Runtime does not execute; export the same policy "
+            "with --format integer, which computes the same logits, and certify that"
+        )
     return OnnxNetwork(model, threads), description
 
 

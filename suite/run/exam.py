@@ -81,7 +81,7 @@ def examine(
     noisy = bench.noisy(split, derive_seed(bench.seed, "exam"), levels=levels)
     with bench.fixed_threads():
         if policy is None:
-            step, prepared, bops = NoPostStep(), Prepared(bench.network), float_bops(problem.space)
+            step, prepared, bops = NoPostStep(), Prepared(bench.executed_by_engine(None)), float_bops(problem.space)
         else:
             problem.check_feasible(policy)
             request = Request(protocol_for(found.protocol, steps), steps, seed, state, on_step)

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from suite.contract.problem import Problem
 from suite.contract.space import Policy
-from suite.errors import BitcertError
+from suite.errors import BitcertError, unknown_name
 from suite.studies.model import Group, keyed, setting
 from suite.studies.settings import ExecutorSettings, HeldOutSettings, ProblemSettings, read_policy
 from suite.studies.study import Study, check_same_network, load_recorded, with_network
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from suite.report.progress import Progress
     from suite.run.deployed import Sizes
     from suite.run.records import Outcome, Run
@@ -33,7 +35,15 @@ class ExportSettings(Group):
         metavar="RUN|POLICY",
     )
     out: str = setting("model.onnx", "model to write; packed weights and a description go beside it", metavar="FILE")
-    opset: int = setting(25, "ONNX operator set: 25 has weights of 2 and 4 bits, 21 of 4 bits", metavar="N")
+    form: str = setting(
+        "integer",
+        "integer: ONNX with integer operators; qonnx: QONNX, which states every bit width, for hardware compilers",
+        flag="--format",
+        metavar="FORMAT",
+    )
+    opset: int | None = setting(
+        None, "ONNX operator set: 25 (default) has weights of 2 and 4 bits, 21 of 4 bits; 13 for qonnx", metavar="N"
+    )
     certified: bool = setting(
         False, "certify the exported file on held-out images and write the result into it", flag="--exam"
     )
@@ -67,7 +77,7 @@ class Exported:
 
 
 class Export(Study[ExportSettings, Exported]):
-    """Write a policy's network as an ONNX model that computes with integers.
+    """Write a policy's network as an ONNX model that computes with integers, or states its bit widths for hardware compilers.
 
     The network of a run's best policy, or of a given one, goes through the post-step and becomes an integer network, which every
     conforming runtime executes to the same logits, bit for bit. Certificates of the engine onnx are about this file.
@@ -94,11 +104,11 @@ class Export(Study[ExportSettings, Exported]):
         from suite.contract.cost import ModelSize
         from suite.protocols import Request, protocol_for
         from suite.report.progress import Progress
-        from suite.run.deployed import write_deployed, write_samples
+        from suite.run.deployed import read_deployed, write_deployed, write_samples
         from suite.workbench import bench_problem, workbench_of
 
         settings, (run, policy, problem) = self.settings, self.network
-        check_export(Path(settings.out), settings.opset)
+        check_export(Path(settings.out), settings.form, settings.opset)
         with keyed("source"):
             problem.check_feasible(policy)
         if run is not None:
@@ -121,24 +131,23 @@ class Export(Study[ExportSettings, Exported]):
             if settings.samples:
                 write_samples(Path(settings.out), bench.dataset.splits["exam"], settings.samples)
             outcome = None
-            write = partial(write_deployed, Path(settings.out), network, bench.image_shape, opset=settings.opset)
+            out = Path(settings.out)
+            write = partial(write_deployed, out, network, bench.image_shape, form=settings.form, opset=settings.opset)
             sizes = write(description)
             if settings.certified:
-                outcome = self._certify(problem, policy, progress)
+                deployed = read_deployed(out, bench.threads)[0] if settings.form == "integer" else network
+                outcome = self._certify(problem, policy, deployed, progress)
                 exam = {"settings": outcome.provenance["exam"], "metrics": outcome.metrics.to_dict()}
                 sizes = write({**description, "exam": exam})
         rule = ModelSize()
         return Exported(Path(settings.out), policy, sizes, rule.units(rule.total(problem.space, policy)), outcome)
 
-    def _certify(self, problem: Problem, policy: Policy, progress: Progress) -> Outcome:
-        """Certify the file that was written."""
-        from suite.run.deployed import read_deployed
+    def _certify(self, problem: Problem, policy: Policy, network: nn.Module, progress: Progress) -> Outcome:
+        """Certify the file that was written, or the integer network that a form without a runtime here states."""
         from suite.run.exam import exam_forward_passes, examine
-        from suite.workbench import workbench_of
 
         exam = self.settings.exam.build(problem)
         progress.add("exam", exam_forward_passes(problem, exam))
-        network, _ = read_deployed(Path(self.settings.out), workbench_of(problem, _PURPOSE).threads)
         return examine(
             problem,
             policy,
@@ -158,7 +167,8 @@ class Export(Study[ExportSettings, Exported]):
     def show(self, result: Exported) -> None:
         """Print what was written."""
         sizes = result.sizes
-        print(f"{result.path}: {sizes.model:,} bytes, opset {self.settings.opset}, computes with integers")
+        kind = "computes with integers" if self.settings.form == "integer" else "states every bit width (QONNX)"
+        print(f"{result.path}: {sizes.model:,} bytes, {kind}")
         packed = result.path.with_suffix(".safetensors")
         print(
             f"{packed}: {sizes.packed:,} bytes, {sizes.weights:,} of them weights (as a budget: {result.rule_bytes:,})"
@@ -166,8 +176,9 @@ class Export(Study[ExportSettings, Exported]):
         print(f"{result.path.with_suffix('.json')}: what it is, with checksums")
         if result.outcome is not None:
             metrics = result.outcome.metrics
-            print(f"certified as written: ACR {metrics.acr:.4f}, clean accuracy {metrics.clean_accuracy:.4f}")
-        else:
+            what = "as written" if self.settings.form == "integer" else "as an integer network"
+            print(f"certified {what}: ACR {metrics.acr:.4f}, clean accuracy {metrics.clean_accuracy:.4f}")
+        elif self.settings.form == "integer":
             print(f"certify it: bitcert examine --model {result.path}")
 
     def plan(self) -> Plan:
@@ -182,20 +193,23 @@ class Export(Study[ExportSettings, Exported]):
         return add_post_steps(empty, [step]) if step.trains else empty
 
 
-def check_export(out: Path, opset: int) -> None:
+def check_export(out: Path, form: str, opset: int | None) -> None:
     """Check what can be checked before anything is prepared.
 
     Raises:
-        BitcertError: If packages are missing, the operator set is unknown, or the file has another ending.
+        BitcertError: If packages are missing, form or operator set are unknown, or the file has another ending.
     """
     from suite.quantize import missing_packages
-    from suite.quantize.integer import OPSETS
+    from suite.run.deployed import FORMS
 
     if missing_packages():
         raise BitcertError(f"an export needs {' and '.join(missing_packages())}: pip install 'bitcert[onnx]'")
+    with keyed("form"):
+        if form not in FORMS:
+            raise unknown_name("format", form, FORMS)
     with keyed("opset"):
-        if opset not in OPSETS:
-            raise BitcertError(f"unknown operator set {opset}; known: {', '.join(map(str, OPSETS))}")
+        if opset is not None and opset not in FORMS[form]:
+            raise BitcertError(f"unknown operator set {opset}; known: {', '.join(map(str, FORMS[form]))}")
     with keyed("out"):
         if out.suffix != ".onnx":
             raise BitcertError(f"a model is written to a file that ends in .onnx, got {out.name!r}")

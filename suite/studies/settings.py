@@ -101,8 +101,8 @@ class ProblemSettings(DataSettings):
     device: str = setting("cpu", "where evaluations run")
     engine: Literal["torch", "integer", "onnx"] = setting(
         "torch",
-        "what executes quantized networks: torch; integer: with integers only, the same to the last bit everywhere; onnx: that in "
-        "ONNX Runtime, the fastest on a CPU",
+        "what executes networks: torch; integer: with integers only, the same to the last bit everywhere; onnx: that in ONNX "
+        "Runtime, the float network too, the fastest on a CPU",
     )
 
     @keyed("problem")

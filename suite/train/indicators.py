@@ -18,7 +18,6 @@ from suite.quantize.calibration import quantizable_modules
 from suite.quantize.folding import followed_by_batch_norm
 from suite.quantize.graph import substitute
 from suite.quantize.layer import apply_layer
-from suite.quantize.steps import weight_grid
 from suite.quantize.trainable import LearnedStep, input_size
 from suite.train.finetune import PASSES_PER_IMAGE, FinetuneSettings
 
@@ -49,7 +48,7 @@ class SwitchableLayer(nn.Module):
         self.weight, self.bias = module.weight, module.bias
         weight, inputs = module.weight.detach(), input_size(layer)
         seen = calibration.inputs[layer.name]
-        grids = [(weight_grid(bits), calibration.input_grid(layer.name, bits)) for bits in choices]
+        grids = [(calibration.weight_grid(bits), calibration.input_grid(layer.name, bits)) for bits in choices]
         self.weights = nn.ModuleList(
             LearnedStep(LearnedStep.initial_step(weight, grid), grid, weight.numel()) for grid, _ in grids
         )

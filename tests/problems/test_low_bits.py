@@ -18,7 +18,7 @@ from suite.problems.vision import VisionProblem
 from suite.quantize.steps import Grid
 
 TINY = Fidelity(images=10, noise=8)
-LOW = {"digits-low", "digits-low-ternary", "digits-wide2", "cifar10-resnet20-wide2"}
+LOW = {"digits-low", "digits-low-four", "digits-low-ternary", "digits-wide2", "cifar10-resnet20-wide2"}
 
 
 def vision(name: str, checkpoint: Path | None = None) -> VisionProblem:
@@ -64,6 +64,23 @@ def test_ternary_inputs_reach_the_network_the_probes_and_the_record() -> None:
     settings = ProbeSettings(images=4, noise=1, seed=0)
     changed, usual = (each.probes(settings).perturbations("activation") for each in (problem, four))
     assert (changed[1:, 1] > usual[1:, 1]).all(), "three levels miss more than four"
+    assert np.array_equal(changed[:, [0, 2, 3]], usual[:, [0, 2, 3]])
+
+
+def test_four_level_weights_reach_the_network_the_integers_and_the_record() -> None:
+    problem, ternary = vision("digits-low-four"), vision("digits-low")
+    policy, name = problem.space.uniform(2), problem.space.layers[1].name
+    assert problem.bops(policy) == ternary.bops(policy), "two bits are two bits"
+    levels = {}
+    for each in (problem, ternary):
+        network = each.bench.quantized(policy)
+        found = {layer.name: layer for layer in each.bench.integer(network).layers()}
+        levels[each.name] = set(found[name].weight.unique().tolist())
+    assert levels == {"digits-low-four": {-2.0, -1.0, 0.0, 1.0}, "digits-low": {-1.0, 0.0, 1.0}}
+    assert (problem.provenance()["four_level_weights"], "four_level_weights" in ternary.provenance()) == (True, False)
+    settings = ProbeSettings(images=4, noise=1, seed=0)
+    changed, usual = (each.probes(settings).perturbations("weight") for each in (problem, ternary))
+    assert (changed[1:-1, 1] < usual[1:-1, 1]).all(), "four levels miss less than three"
     assert np.array_equal(changed[:, [0, 2, 3]], usual[:, [0, 2, 3]])
 
 

@@ -193,6 +193,28 @@ def test_binary_and_ternary_layers_have_integer_forms(scheme: Scheme, signed: bo
     assert float((found(images) - frozen(images)).abs().mean()) < float(spread)
 
 
+@pytest.mark.parametrize("flips", [False, True])
+@pytest.mark.parametrize("scheme", ["lsq", "fatnn"])
+def test_two_bits_with_four_levels_are_two_bits_in_the_file_unless_a_norm_flips_them(
+    scheme: Scheme, flips: bool
+) -> None:
+    network, layers, images = prepared(NETWORKS["padding"](), SHAPE)
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d) and not flips:
+            norm.weight.abs_()
+    calibration = calibrate(network, [layer.name for layer in layers], [images], four_level_weights=True)
+    policy = Policy.from_bits([2] * len(layers), [4] * len(layers))
+    frozen = TrainableNetwork(network, layers, policy, calibration, scheme).freeze()
+    found = integer_network(frozen, [images])
+    levels = set(torch.cat([layer.weight.flatten() for layer in found.layers()]).tolist())
+    assert levels == {-2.0, -1.0, 0.0, 1.0} | ({2.0} if flips else set())
+    model = onnx_model(found, SHAPE, 5)
+    types = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4}
+    assert types == {onnx.TensorProto.INT4 if flips else onnx.TensorProto.INT2}
+    noisy = noisy_and_extreme(100)
+    assert torch.equal(OnnxNetwork(model)(noisy), found(noisy))
+
+
 def layer_of(weight: Tensor, bias: Tensor, given: Coding, coding: Coding | None = None) -> Accumulate:
     channels, inputs = weight.shape
     return Accumulate(
@@ -252,13 +274,68 @@ def test_a_channel_without_slope_is_its_bias() -> None:
 
 
 class _Layers(nn.Module):
-    def __init__(self, between: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self,
+        between: Callable[[Tensor], Tensor],
+        pool: Callable[[Tensor], Tensor] = lambda codes: codes.mean(dim=(2, 3)),
+    ) -> None:
         super().__init__()
-        self.first, self.last, self.between = nn.Conv2d(3, 4, 3), nn.Linear(4, 5), between
+        self.first, self.last, self.between, self.pool = nn.Conv2d(3, 4, 3), nn.Linear(4, 5), between, pool
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.last(self.between(self.first(images)).mean(dim=(2, 3)))
+        logits: Tensor = self.last(self.pool(self.between(self.first(images))))
         return logits
+
+
+def _lowered(network: nn.Module) -> IntegerNetwork:
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) / 4
+    network, layers, images = prepared(network, SHAPE)
+    calibration = calibrate(network, [layer.name for layer in layers], [images])
+    found = QuantizedNetwork(network, layers, calibration)
+    found.set_policy(Policy.from_bits([4, 4], [4, 4]))
+    return integer_network(found, [images])
+
+
+def _same(codes: Tensor) -> Tensor:
+    return codes
+
+
+@pytest.mark.parametrize(
+    ("written", "usual"),
+    [
+        (lambda codes: torch.clamp(codes, min=0), functional.relu),
+        (lambda codes: codes.clamp(0.0, 6.0), functional.relu6),
+        (lambda codes: functional.hardtanh(codes, min_val=0.0, max_val=6.0), functional.relu6),
+        (lambda codes: functional.dropout(codes, 0.5, training=False), _same),
+        (lambda codes: functional.pad(codes, pad=(1, 1)), lambda codes: functional.pad(codes, (1, 1), "constant", 0)),
+        (lambda codes: codes / codes.size(2), lambda codes: codes / 6),
+        (lambda codes: codes[:, :, : codes.shape[2] // 2, :], lambda codes: codes[:, :, :3, :]),
+    ],
+)
+def test_other_ways_to_write_a_call_are_the_same_network(
+    written: Callable[[Tensor], Tensor], usual: Callable[[Tensor], Tensor]
+) -> None:
+    images = noisy_and_extreme(50)
+    assert torch.equal(_lowered(_Layers(written))(images), _lowered(_Layers(usual))(images))
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda codes: functional.avg_pool2d(codes, codes.size()[2:]).view(codes.size(0), -1),
+        lambda codes: functional.avg_pool2d(codes, codes.size(3), stride=1).squeeze(),
+        lambda codes: functional.avg_pool2d(codes, kernel_size=6).reshape(-1, 4),
+    ],
+)
+def test_other_ways_to_pool_are_the_same_network(pool: Callable[[Tensor], Tensor]) -> None:
+    images = noisy_and_extreme(50)
+    expected = _lowered(_Layers(_same, lambda codes: functional.avg_pool2d(codes, 6).flatten(1)))
+    assert torch.equal(_lowered(_Layers(_same, pool))(images), expected(images))
+    adaptive = _lowered(_Layers(_same, lambda codes: functional.adaptive_avg_pool2d(codes, output_size=1).flatten(1)))
+    usual = _lowered(_Layers(_same, lambda codes: codes.mean(dim=(2, 3), keepdim=True).flatten(1)))
+    assert torch.equal(adaptive(images), usual(images))
 
 
 @pytest.mark.parametrize(
@@ -267,6 +344,10 @@ class _Layers(nn.Module):
         (lambda codes: torch.softmax(codes, 1), "softmax"),
         (lambda codes: codes if codes.sum() > 0 else -codes, "cannot trace"),
         (lambda codes: codes - codes.flip(1), "cannot be executed in integers"),
+        (lambda codes: codes / codes.size(0), "cannot be executed in integers"),
+        (lambda codes: functional.pad(codes, (1, 1, 1, 1), mode="reflect"), "cannot be executed in integers"),
+        (lambda codes: functional.avg_pool2d(codes, 3, 2, 1, False, False), "cannot be executed in integers"),
+        (lambda codes: codes.reshape(-1, 4, 9, 4), "cannot be executed in integers"),
     ],
 )
 def test_what_has_no_integer_form_is_named(between: Callable[[Tensor], Tensor], message: str) -> None:

@@ -32,6 +32,8 @@ rows_of_numbers = st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=
 def test_the_grids_of_one_and_two_bits() -> None:
     assert weight_grid(1) == activation_grid(1, signed=True) == BINARY
     assert weight_grid(2) == Grid(-1, 1), "ternary"
+    assert weight_grid(2, four_levels=True) == Grid(-2, 1)
+    assert all(weight_grid(bits, four_levels=True) == weight_grid(bits) for bits in (1, 3, 4, 8))
     assert activation_grid(1, signed=False) == Grid(0, 1)
     assert activation_grid(2, signed=False, ternary=True) == Grid(0, 2)
     assert activation_grid(2, signed=True, ternary=True) == Grid(-1, 1)

@@ -16,6 +16,7 @@ from suite.quantize.steps import Grid, activation_grid, fit_steps, quantize, wei
 BITS = range(2, 9)
 GRIDS: dict[str, Callable[[int], Grid]] = {
     "symmetric": weight_grid,
+    "four levels": lambda bits: weight_grid(bits, four_levels=True),
     "unsigned": lambda bits: activation_grid(bits, signed=False),
     "signed": lambda bits: activation_grid(bits, signed=True),
 }

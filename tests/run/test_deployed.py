@@ -170,11 +170,34 @@ def test_a_run_is_searched_exported_and_certified_with_one_engine(
     assert examined["provenance"]["post_step"]["captures"] == 1
 
 
+def test_a_qonnx_file_says_what_it_is_and_is_certified_as_the_integer_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "model.onnx"
+    given = ["export", POLICY.to_json(), *GIVEN, "--out", str(out), *EXAM, "--json"]
+    assert main([*given, "--format", "qonnx", "--exam"]) == 0
+    exported = json.loads(capsys.readouterr().out)
+    about, model = json.loads(out.with_suffix(".json").read_text()), onnx.load_model(out)
+    inside = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(inside["bitcert"])["policy"] == about["policy"] == POLICY.to_dict()
+    assert about["file_sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+    assert (about["format"], about["opset"], about["rounds_sums_of"]) == ("qonnx", 13, [])
+    assert about["exam"]["metrics"]["acr"] == exported["metrics"]["acr"] > 0
+    assert main(["examine", "--model", str(out), *EXAM]) == 2
+    told = capsys.readouterr().err
+    assert "is a qonnx graph, which ONNX Runtime does not execute" in told
+    assert len(told.strip().splitlines()) == 1
+    assert main(["examine", "--policy", POLICY.to_json(), *GIVEN, "--engine", "integer", *EXAM, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["acr"] == exported["metrics"]["acr"]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         (["nowhere.json"], "no policy can be read"),
         ([POLICY.to_json(), "--opset", "9"], "unknown operator set 9; known: 21, 25"),
+        ([POLICY.to_json(), "--format", "qonnx", "--opset", "25"], "unknown operator set 25; known: 13"),
+        ([POLICY.to_json(), "--format", "qon"], "unknown format 'qon'; known: qonnx, integer"),
         ([POLICY.to_json(), "--out", "model.pt"], "ends in .onnx"),
         ([Policy.from_bits([8] * 10, [8] * 10).to_json()], "budget"),
         ([Policy.from_bits([32] * 10, [32] * 10).to_json()], "space"),
@@ -200,6 +223,6 @@ def test_engines_are_checked_before_anything_is_read() -> None:
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
-        BitcertError, match=r"the engine onnx needs onnx and onnxruntime: pip install 'bitcert\[onnx\]'"
+        BitcertError, match=r"the engine onnx needs onnx and onnxruntime and onnxscript: pip install 'bitcert\[onnx\]'"
     ):
         load_problem("digits", engine="onnx")

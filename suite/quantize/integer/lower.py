@@ -16,7 +16,7 @@ from suite.quantize.folding import scale_and_shift
 from suite.quantize.graph import trace
 from suite.quantize.integer.codes import Coding, coding_for, short, short_tensor
 from suite.quantize.integer.network import IntegerNetwork, Step
-from suite.quantize.integer.nodes import Call, describe
+from suite.quantize.integer.nodes import Call, Numbers, describe
 from suite.quantize.integer.operations import (
     Accumulate,
     Add,
@@ -66,7 +66,8 @@ def integer_network(network: nn.Module, batches: Iterable[Tensor]) -> IntegerNet
     if not ranges.seen:
         raise BitcertError("an integer network needs at least one batch of images, got none")
     inside = "network." if isinstance(network, QuantizedNetwork) else ""
-    return _Lowering(network, graph, ranges.seen, inside).lower()
+    numbers = _without_batch_sizes(network, graph, ranges.numbers, batch) if ranges.numbers else {}
+    return _Lowering(network, graph, ranges.seen, numbers, inside).lower()
 
 
 @dataclass(slots=True)
@@ -79,14 +80,15 @@ class _Seen:
 
 
 class _Ranges(fx.Interpreter):
-    """Runs a network and records the range of every value."""
+    """Runs a network and records the range of every value, and the whole numbers of the last batch, such as sizes."""
 
     def __init__(self, network: nn.Module, graph: fx.Graph) -> None:
         super().__init__(fx.GraphModule(network, graph))
         self.seen: dict[str, _Seen] = {}
+        self.numbers: dict[str, Numbers] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        """Run a call and record its result's range."""
+        """Run a call and record its result."""
         result = super().run_node(n)
         if isinstance(result, Tensor) and result.is_floating_point():
             low, high = (float(value) for value in torch.aminmax(result))
@@ -94,15 +96,29 @@ class _Ranges(fx.Interpreter):
             if before is not None:
                 low, high = min(low, before.low), max(high, before.high)
             self.seen[n.name] = _Seen(low, high, tuple(result.shape))
+        elif isinstance(result, int) or (isinstance(result, tuple) and all(isinstance(part, int) for part in result)):
+            self.numbers[n.name] = result
         return result
+
+
+def _without_batch_sizes(
+    network: nn.Module, graph: fx.Graph, numbers: dict[str, Numbers], images: Tensor
+) -> dict[str, Numbers]:
+    """The numbers that are the same for a batch of another size."""
+    others = _Ranges(network, graph)
+    others.run(images[:1] if len(images) > 1 else images.repeat(2, 1, 1, 1))
+    return {name: number for name, number in numbers.items() if others.numbers[name] == number}
 
 
 class _Lowering:
     """Translates the calls of a network one by one."""
 
-    def __init__(self, network: nn.Module, graph: fx.Graph, seen: dict[str, _Seen], inside: str) -> None:
+    def __init__(
+        self, network: nn.Module, graph: fx.Graph, seen: dict[str, _Seen], numbers: dict[str, Numbers], inside: str
+    ) -> None:
         self._network, self._graph, self._seen, self._inside = network, graph, seen, inside
-        self._calls = {node: describe(network, node, self._shape(node)) for node in graph.nodes}
+        shapes = {name: found.shape for name, found in seen.items()}
+        self._calls = {node: describe(network, node, shapes, numbers) for node in graph.nodes}
         self._steps: list[Step] = []
         self._coding: dict[fx.Node, Coding | None] = {}  # of results; None for real numbers
         self._recoded: dict[tuple[fx.Node, Coding], str] = {}
@@ -112,9 +128,6 @@ class _Lowering:
         for node in self._graph.nodes:
             self._lower(node, self._calls[node])
         return IntegerNetwork(self._steps)
-
-    def _shape(self, node: fx.Node) -> tuple[int, ...] | None:
-        return self._seen[node.name].shape if node.name in self._seen else None
 
     def _lower(self, node: fx.Node, call: Call) -> None:
         if call.kind in ("constant", "size"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,16 @@ _ARITHMETIC: dict[Any, str] = {
     "add": "Add",
     "mul": "Mul",
 }
+_FLATTENINGS = (torch.flatten, torch.squeeze, torch.reshape, "flatten", "squeeze", "view", "reshape")
+_RELUS = (torch.relu, functional.relu, functional.relu6, "relu")
+_CLAMPS: dict[Any, tuple[str, str]] = {
+    torch.clamp: ("min", "max"),
+    "clamp": ("min", "max"),
+    functional.hardtanh: ("min_val", "max_val"),
+}
+
+Numbers = int | tuple[int, ...]
+"""A whole number, or several."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,28 +65,31 @@ class Call:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
-def describe(network: nn.Module, node: fx.Node, shape: tuple[int, ...] | None) -> Call:
+def describe(
+    network: nn.Module, node: fx.Node, shapes: Mapping[str, tuple[int, ...]], numbers: Mapping[str, Numbers]
+) -> Call:
     """Say what a call is.
 
     Args:
         network: What was traced.
         node: The call.
-        shape: Of its result, None if that is no tensor.
+        shapes: Of all results that are tensors, by the names of their calls.
+        numbers: Results that are whole numbers and the same for every batch, such as the height of an image, likewise.
 
     Raises:
         BitcertError: If it cannot be executed in integers.
     """
-    inputs = tuple(node.all_input_nodes)
+    inputs = tuple(source for source in node.all_input_nodes if source.name in shapes)
     module = called_module(network, node)
     found = None
     if node.op in ("placeholder", "output", "get_attr"):
         found = Call({"placeholder": "input", "output": "output", "get_attr": "constant"}[node.op], inputs)
     elif module is not None:
         found = _module(module, inputs)
-    elif node.target in ("size", getattr) or shape is None:
+    elif node.name not in shapes:
         found = Call("size", inputs)
     else:
-        found = _function(node, inputs, shape)
+        found = _function(node, inputs, shapes, numbers)
     if found is None:
         what = type(module).__name__ if module is not None else getattr(node.target, "__name__", node.target)
         raise BitcertError(f"{what} ({node.name}) cannot be executed in integers; keep to what the documentation lists")
@@ -92,7 +105,7 @@ def _module(module: nn.Module, inputs: tuple[fx.Node, ...]) -> Call | None:
         return Call("norm", inputs, arguments={"norm": module})
     if isinstance(module, nn.ReLU | nn.ReLU6 | nn.Hardtanh):
         low, high = (0.0, math.inf) if isinstance(module, nn.ReLU) else (float(module.min_val), float(module.max_val))
-        return Call("clip", inputs, arguments={"low": low, "high": high})
+        return _clip(inputs, low, high)
     if isinstance(module, _POINTWISE):
         return Call("look-up", inputs, module.forward)
     if isinstance(module, nn.Flatten) and module.start_dim == 1 and module.end_dim == -1:
@@ -109,62 +122,91 @@ def _module(module: nn.Module, inputs: tuple[fx.Node, ...]) -> Call | None:
     return None
 
 
-def _function(node: fx.Node, inputs: tuple[fx.Node, ...], shape: tuple[int, ...]) -> Call | None:
-    target = node.target
-    arguments: dict[Any, Any] = {**dict(enumerate(node.args)), **node.kwargs}
+def _function(
+    node: fx.Node, inputs: tuple[fx.Node, ...], shapes: Mapping[str, tuple[int, ...]], numbers: Mapping[str, Numbers]
+) -> Call | None:
+    target, shape = node.target, shapes[node.name]
+    if target in _FLATTENINGS and inputs:
+        return _flatten(inputs) if shape[:1] == shapes[inputs[0].name][:1] and len(shape) == 2 else None
+    positional, named = fx.node.map_arg((node.args, node.kwargs), lambda source: numbers.get(source.name, source))
+    if any(source not in inputs for source in _nodes((positional, named))):
+        return None  # a number that depends on the batch
+    arguments: dict[Any, Any] = {**dict(enumerate(positional)), **named}
     if target in _ARITHMETIC and "alpha" not in arguments:
-        return _arithmetic(node, _ARITHMETIC[target])
-    if target in (torch.relu, functional.relu, functional.relu6, "relu"):
-        high = 6.0 if target is functional.relu6 else math.inf
-        return Call("clip", inputs, arguments={"low": 0.0, "high": high})
+        return _arithmetic(positional, _ARITHMETIC[target])
+    if target in _RELUS:
+        return _clip(inputs, 0.0, 6.0 if target is functional.relu6 else math.inf)
+    if target in _CLAMPS:
+        low, high = (_argument(arguments, place, name) for place, name in enumerate(_CLAMPS[target], start=1))
+        unlimited = low is None, high is None
+        return _clip(inputs, -math.inf if unlimited[0] else float(low), math.inf if unlimited[1] else float(high))
+    if target is functional.dropout and not _argument(arguments, 2, "training", True):
+        return Call("same", inputs)
     if target in _POINTWISE_FUNCTIONS or target in _POINTWISE_METHODS:
         chosen = getattr(torch, target) if isinstance(target, str) else target
-        others, named = node.args[1:], dict(node.kwargs)
-        named.pop("inplace", None)
-        return Call("look-up", inputs, lambda codes: chosen(codes, *others, **named))
-    if target in (torch.flatten, "flatten", "view", "reshape") and len(shape) == 2:
-        return _flatten(inputs[:1])
+        others = {name: value for name, value in named.items() if name not in ("inplace", "input")}
+        return Call("look-up", inputs, lambda codes: chosen(codes, *positional[1:], **others))
     if target in (torch.mean, "mean"):
-        dims = arguments.get(1, arguments.get("dim"))
-        keep = bool(arguments.get(2, arguments.get("keepdim", False)))
-        axes = _axes(dims, len(shape) if keep else len(shape) + (1 if isinstance(dims, int) else len(dims or ())))
+        dims, keep = _argument(arguments, 1, "dim"), bool(_argument(arguments, 2, "keepdim", False))
+        axes = _axes(dims, len(shapes[inputs[0].name]))
         return Call("mean", inputs, arguments={"axes": axes, "keep": keep}) if axes and 0 not in axes else None
     if target in (torch.permute, "permute"):
-        order: Any = arguments[1] if isinstance(arguments[1], tuple | list) else node.args[1:]
+        order: Any = arguments[1] if isinstance(arguments[1], tuple | list) else positional[1:]
         axes = tuple(axis % len(shape) for axis in order)
         return Call("rearrange", inputs, lambda codes: codes.permute(axes), {"name": "permute", "axes": axes})
-    if target is functional.adaptive_avg_pool2d and arguments.get(1) in (1, (1, 1)):
-        return Call("mean", inputs, arguments={"axes": (2, 3), "keep": True})
-    if target is functional.max_pool2d:
-        defaults = {"stride": None, "padding": 0, "dilation": 1, "ceil_mode": False}
-        given = [
-            arguments.get(place + 2, arguments.get(name, value)) for place, (name, value) in enumerate(defaults.items())
-        ]
-        return _max_pool(inputs, arguments.get(1, arguments.get("kernel_size")), *given[:3], ceil_mode=bool(given[3]))
-    if target is functional.avg_pool2d and len(arguments) <= 3:
-        return _average(
-            inputs, arguments.get(1, arguments.get("kernel_size")), arguments.get(2, arguments.get("stride")), 0
-        )
-    if target is functional.pad and arguments.get(2, "constant") == "constant" and not arguments.get(3):
-        pads = tuple(arguments[1])
-        return Call(
-            "rearrange",
-            inputs,
-            lambda codes: functional.pad(codes, pads),
-            {"name": "pad", "pads": pads, "rank": len(shape)},
-        )
-    if target is operator.getitem and isinstance(node.args[1], tuple):
-        index = node.args[1]
+    if target is functional.pad:
+        mode, value = _argument(arguments, 2, "mode", "constant"), _argument(arguments, 3, "value")
+        return None if mode != "constant" or value else _pad(inputs, tuple(_argument(arguments, 1, "pad")), len(shape))
+    if target is operator.getitem and isinstance(positional[1], tuple):
+        index = positional[1]
         if all(isinstance(part, slice) for part in index):
             return Call("rearrange", inputs, lambda codes: codes[index], {"name": "slice", "index": index})
     if target is torch.cat:
-        dim = int(arguments.get(1, arguments.get("dim", 0)))
+        dim = int(_argument(arguments, 1, "dim", 0))
         return Call("concatenate", inputs, lambda *codes: torch.cat(codes, dim), {"name": "concatenate", "dim": dim})
+    return _pooling(target, inputs, arguments)
+
+
+def _pooling(target: Any, inputs: tuple[fx.Node, ...], arguments: dict[Any, Any]) -> Call | None:
+    """Functional forms of pooling."""
+    if target is functional.adaptive_avg_pool2d and _argument(arguments, 1, "output_size") in (1, (1, 1), [1, 1]):
+        return Call("mean", inputs, arguments={"axes": (2, 3), "keep": True})
+    kernel, stride = _argument(arguments, 1, "kernel_size"), _argument(arguments, 2, "stride")
+    padding = _argument(arguments, 3, "padding", 0)
+    if target is functional.max_pool2d:
+        dilation, ceil_mode = _argument(arguments, 4, "dilation", 1), bool(_argument(arguments, 5, "ceil_mode", False))
+        return _max_pool(inputs, kernel, stride, padding, dilation, ceil_mode=ceil_mode)
+    if target is functional.avg_pool2d:
+        special = _argument(arguments, 4, "ceil_mode", False) or _argument(arguments, 6, "divisor_override")
+        counted = _argument(arguments, 5, "count_include_pad", True) or _pair(padding) == (0, 0)
+        return None if special or not counted else _average(inputs, kernel, stride, padding)
     return None
 
 
-def _arithmetic(node: fx.Node, name: str) -> Call | None:
-    left, right = node.args
+def _argument(arguments: dict[Any, Any], place: int, name: str, default: Any = None) -> Any:
+    """An argument that was given by place or by name."""
+    return arguments.get(place, arguments.get(name, default))
+
+
+def _nodes(arguments: Any) -> list[fx.Node]:
+    """The calls whose results are among arguments."""
+    found: list[fx.Node] = []
+    fx.node.map_arg(arguments, found.append)
+    return found
+
+
+def _clip(inputs: tuple[fx.Node, ...], low: float, high: float) -> Call:
+    return Call("clip", inputs, arguments={"low": low, "high": high})
+
+
+def _pad(inputs: tuple[fx.Node, ...], pads: tuple[int, ...], rank: int) -> Call:
+    return Call(
+        "rearrange", inputs, lambda codes: functional.pad(codes, pads), {"name": "pad", "pads": pads, "rank": rank}
+    )
+
+
+def _arithmetic(positional: tuple[Any, ...], name: str) -> Call | None:
+    left, right = positional
     if isinstance(left, fx.Node) and isinstance(right, fx.Node):
         if right.op == "get_attr" and left.op != "get_attr":
             return Call("arithmetic", (left,), arguments={"name": name, "constant": right})

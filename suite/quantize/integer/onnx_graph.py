@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from suite.errors import BitcertError
 from suite.quantize.integer.codes import Coding
 from suite.quantize.integer.network import IntegerNetwork
+from suite.quantize.integer.onnx_nodes import Nodes, array, assemble, window_of, write_steps
 from suite.quantize.integer.operations import (
     Accumulate,
     Add,
@@ -59,27 +60,12 @@ def onnx_model(
     Raises:
         BitcertError: If the opset is unknown, or weights do not fit 8 bits.
     """
-    import onnx
-    from onnx import TensorProto, helper
-
     if opset not in OPSETS:
         raise BitcertError(f"opset must be one of {', '.join(map(str, OPSETS))}, got {opset}")
     writer = _Writer(opset)
     writer.zero["images"] = 0
-    names = {network.images: "images"}
-    for step in network.steps:
-        names[step.output] = "logits" if step.output == network.logits else f"v{len(names)}_{step.output}"
-        assert step.operation is not None
-        writer.write(step.operation, [names[name] for name in step.inputs], names[step.output])
-    given = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", *image_shape])
-    result = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])
-    graph = helper.make_graph(writer.nodes, "bitcert", [given], [result], writer.constants)
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=OPSETS[opset], producer_name="bitcert"
-    )
-    helper.set_model_props(model, dict(metadata))
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    write_steps(network, writer.write)
+    return assemble(writer.nodes, image_shape, classes, {"": opset}, OPSETS[opset], metadata)
 
 
 class _Writer:
@@ -88,40 +74,17 @@ class _Writer:
     def __init__(self, opset: int) -> None:
         from onnx import TensorProto
 
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
+        self.nodes = Nodes()
+        self.node, self.constant, self.scale = self.nodes.node, self.nodes.constant, self.nodes.scale
         self.zero: dict[str, int] = {}
         # Smallest first: bits of the type, and its number in the standard.
         self._weight_types = [(4, TensorProto.INT4), (8, TensorProto.INT8)]
         if opset >= 25:
             self._weight_types.insert(0, (2, TensorProto.INT2))
-        self._shared: dict[tuple[str, Any], str] = {}
 
     def write(self, operation: Operation, inputs: list[str], output: str) -> None:
         """Append an operation."""
         _WRITERS[type(operation)](self, operation, inputs, output)
-
-    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        """Append a node; returns the name of its output."""
-        from onnx import helper
-
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
-        return output
-
-    def constant(self, values: Any, dtype: str) -> str:
-        """The name of a constant; equal small ones are shared."""
-        from onnx import numpy_helper
-
-        array = np.asarray(values, dtype=dtype)
-        key = (dtype, (array.shape, array.tobytes()))
-        if key not in self._shared:
-            self._shared[key] = f"c{len(self._shared)}"
-            self.constants.append(numpy_helper.from_array(array, self._shared[key]))
-        return self._shared[key]
-
-    def scale(self, value: float) -> str:
-        """The name of a scale."""
-        return self.constant(value, "float32")
 
     def zero_point(self, coding: Coding) -> str:
         """The name of the byte that stands for 0 in a coding."""
@@ -142,25 +105,13 @@ class _Writer:
         source, given, coding = inputs[0], operation.given, operation.coding
         zero = self.constant(self.zero[source], "uint8")
         weight, weight_zero = self._weight(operation, self.zero[source] + given.high, output)
-        bias = _array(operation.bias).astype(np.int64)
+        bias = array(operation.bias).astype(np.int64)
         layer = operation.layer
-        window: dict[str, Any] = {}
-        if isinstance(layer, nn.Conv2d):
-            if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
-                raise BitcertError(
-                    f"layer {operation.name!r} pads by {layer.padding_mode!r} or by name; only zeros are exported"
-                )
-            window = {
-                "kernel_shape": list(layer.kernel_size),
-                "strides": list(layer.stride),
-                "dilations": list(layer.dilation),
-                "pads": [*layer.padding, *layer.padding],
-                "group": layer.groups,
-            }
+        window = window_of(operation)
         if coding is not None and isinstance(layer, nn.Conv2d):
             full, inner = self._limits(coding, output)
             channels = len(bias)
-            scales = self.constant(_array(operation.weight_scale), "float32")
+            scales = self.constant(array(operation.weight_scale), "float32")
             zeros = self.constant(np.full(channels, weight_zero), "uint8" if weight_zero else "int8")
             arguments = [source, self.scale(given.scale), zero, weight, scales, zeros]
             arguments += [self.scale(coding.scale), self.zero_point(coding), self.constant(bias, "int32")]
@@ -173,7 +124,7 @@ class _Writer:
         product = self.node(kind, [source, weight, zero, weight_zero_name], f"{output}_product", **window)
         biased = self.node("Add", [product, self.constant(bias.reshape(shape), "int32")], f"{output}_sum")
         number = self.node("Cast", [biased], f"{output}_number", to=1)
-        multiplier = self.constant(_array(operation.multiplier), "float32")
+        multiplier = self.constant(array(operation.multiplier), "float32")
         if coding is None:
             self.node("Mul", [number, multiplier], output)
         else:
@@ -184,7 +135,7 @@ class _Writer:
         """A layer's weights as signed bytes, or unsigned ones with a zero point where signed ones may saturate."""
         from onnx import TensorProto, helper
 
-        integers = _array(operation.weight).astype(np.int64)
+        integers = array(operation.weight).astype(np.int64)
         if isinstance(operation.layer, nn.Linear):
             integers = integers.T
         lowest, highest = int(integers.min()), int(integers.max())
@@ -199,7 +150,9 @@ class _Writer:
             offset = 128 if 2 * largest_input * max(-lowest, highest) >= _SATURATES else 0
             return self.constant(integers + offset, "uint8" if offset else "int8"), offset
         kind = dict(self._weight_types)[bits]
-        self.constants.append(helper.make_tensor(f"{name}_packed", kind, integers.shape, integers.flatten().tolist()))
+        self.nodes.constants.append(
+            helper.make_tensor(f"{name}_packed", kind, integers.shape, integers.flatten().tolist())
+        )
         return self.node("Cast", [f"{name}_packed"], name, to=TensorProto.INT8), 0
 
     def _limits(self, coding: Coding, output: str) -> tuple[bool, str]:
@@ -217,12 +170,8 @@ class _Writer:
             )
 
 
-def _array(tensor: Tensor) -> np.ndarray[Any, Any]:
-    return tensor.detach().cpu().numpy()
-
-
 def _write_real(writer: _Writer, operation: Real, inputs: list[str], output: str) -> None:
-    writer.node(operation.name, [inputs[0], writer.constant(_array(operation.constant), "float32")], output)
+    writer.node(operation.name, [inputs[0], writer.constant(array(operation.constant), "float32")], output)
 
 
 def _write_encode(writer: _Writer, operation: Encode, inputs: list[str], output: str) -> None:
@@ -267,7 +216,7 @@ def _write_pool(writer: _Writer, operation: Pool, inputs: list[str], output: str
 def _write_look_up(writer: _Writer, operation: LookUp, inputs: list[str], output: str) -> None:
     zero, given = max(0, -operation.coding.low), operation.given
     first = writer.zero[inputs[0]] + given.low
-    table = np.concatenate([np.full(first, zero), _array(operation.table).astype(np.int64) + zero])
+    table = np.concatenate([np.full(first, zero), array(operation.table).astype(np.int64) + zero])
     index = writer.node("Cast", [inputs[0]], f"{output}_index", to=6)
     writer.node("Gather", [writer.constant(table, "uint8"), index], output)
     writer.zero[output] = zero
@@ -281,37 +230,15 @@ def _write_clip(writer: _Writer, operation: Clip, inputs: list[str], output: str
 
 
 def _write_rearrange(writer: _Writer, operation: Rearrange, inputs: list[str], output: str) -> None:
-    arguments, zero = operation.arguments, writer.zero.get(inputs[0], 0)
-    if operation.kind == "flatten":
-        writer.node("Flatten", inputs, output, axis=1)
-    elif operation.kind == "permute":
-        writer.node("Transpose", inputs, output, perm=list(arguments["axes"]))
-    elif operation.kind == "max_pool":
-        names = {"kernel": "kernel_shape", "stride": "strides", "dilation": "dilations"}
-        window = {names[name]: list(arguments[name]) for name in names}
-        pads = [*arguments["padding"], *arguments["padding"]]
-        writer.node("MaxPool", inputs, output, pads=pads, ceil_mode=int(arguments["ceil_mode"]), **window)
-    elif operation.kind == "slice":
-        index = list(enumerate(arguments["index"]))
-        starts = [part.start or 0 for _, part in index]
-        stops = [2**31 - 1 if part.stop is None else part.stop for _, part in index]
-        steps = [part.step or 1 for _, part in index]
-        given = [writer.constant(values, "int64") for values in (starts, stops, [axis for axis, _ in index], steps)]
-        writer.node("Slice", [*inputs, *given], output)
-    elif operation.kind == "pad":
-        pads = [*arguments["pads"], *[0] * (2 * arguments["rank"] - len(arguments["pads"]))]
-        amounts = writer.constant(pads[-2::-2] + pads[::-2], "int64")
-        value = writer.constant(zero, "float32" if operation.coding is None else "uint8")
-        writer.node("Pad", [*inputs, amounts, value], output)  # for all axes: ONNX Runtime 1.32 mistakes chosen ones
-    else:
-        assert operation.coding is not None
-        common = max(0, -operation.coding.low)
-        shifted = [
-            name if writer.zero[name] == common else _shift(writer, name, operation.coding, f"{output}_part{place}")
+    zero, coding = writer.zero.get(inputs[0], 0), operation.coding
+    if operation.kind == "concatenate":
+        assert coding is not None
+        zero = max(0, -coding.low)
+        inputs = [
+            name if writer.zero[name] == zero else _shift(writer, name, coding, f"{output}_part{place}")
             for place, name in enumerate(inputs)
         ]
-        writer.node("Concat", shifted, output, axis=arguments["dim"])
-        zero = common
+    writer.nodes.rearrange(operation, inputs, output, zero, "float32" if coding is None else "uint8")
     writer.zero[output] = zero
 
 

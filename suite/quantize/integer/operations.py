@@ -23,7 +23,9 @@ _ARITHMETIC: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Mul": torch.mul,
     "Div": torch.div,
 }
-_EXACT_IN_FLOAT32, _EXACT_IN_INT32 = 2**24, 2**31
+EXACT_IN_FLOAT32 = 2**24
+"""Integers up to here are exact in 32-bit floating point."""
+_EXACT_IN_INT32 = 2**31
 
 
 class Operation(nn.Module):
@@ -150,7 +152,7 @@ class Accumulate(Operation):
         if bound >= _EXACT_IN_INT32:
             raise BitcertError(f"layer {name!r} may add up to {bound}, which does not fit 32 bits; give it fewer bits")
         self.accumulator_bound = bound
-        exact = torch.float32 if bound < _EXACT_IN_FLOAT32 else torch.float64
+        exact = torch.float32 if bound < EXACT_IN_FLOAT32 else torch.float64
         shape = (1, -1, 1, 1) if isinstance(layer, nn.Conv2d) else (-1,)
         product = torch.tensor(given.scale) * weight_scale.float().cpu()
         multiplier = product if coding is None else product / torch.tensor(coding.scale)
@@ -227,7 +229,7 @@ class Pool(Operation):
 
     def __init__(self, given: Coding, coding: Coding | None, size: int, axes: tuple[int, ...], *, keep: bool) -> None:
         super().__init__()
-        if size * max(-given.low, given.high) >= _EXACT_IN_FLOAT32:
+        if size * max(-given.low, given.high) >= EXACT_IN_FLOAT32:
             raise BitcertError(f"a mean over {size} values may add up to more than 24 bits hold; use smaller images")
         self.given, self.coding, self.axes, self.keep = given, coding, axes, keep
         self.register_buffer(
