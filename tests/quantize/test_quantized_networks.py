@@ -82,15 +82,15 @@ def quantized_by_hooks(
         module = duplicate.get_submodule(layer.name)
         assert isinstance(module, nn.Conv2d | nn.Linear)
         step = calibration.weight_step(layer.name, precision.weight)
-        low, high, *_ = weight_grid(precision.weight)
-        module.weight.data = torch.round(module.weight / step).clamp(low, high) * step
+        grid = weight_grid(precision.weight)
+        module.weight.data = torch.round(module.weight / step).clamp(grid.low, grid.high) * step
 
         def hook(
             _: nn.Module, inputs: tuple[Tensor], name: str = layer.name, bits: int = precision.activation
         ) -> tuple[Tensor]:
             step = calibration.activation_step(name, bits)
-            low, high, *_ = activation_grid(bits, calibration.inputs[name].signed)
-            return (torch.round(inputs[0] / step).clamp(low, high) * step,)
+            grid = activation_grid(bits, calibration.inputs[name].signed)
+            return (torch.round(inputs[0] / step).clamp(grid.low, grid.high) * step,)
 
         handles.append(module.register_forward_pre_hook(hook))
     yield duplicate

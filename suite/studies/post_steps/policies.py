@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from suite.report.exams import exam_score
 from suite.report.figures import Sheet, assign_looks, describe_problem, figure_style
 from suite.report.reliability import anova_reliability
-from suite.report.table import Column, Table, number
+from suite.report.table import Column, Row, Table, number
 from suite.studies.post_steps.run import PostStepComparison
 
 _WIDE = 4.0  # ratio of BOPs from which on they are drawn on a logarithmic scale
@@ -55,19 +57,14 @@ def policy_rows(comparison: PostStepComparison) -> pd.DataFrame:
 def policy_table(comparison: PostStepComparison) -> Table:
     """Lay out :func:`policy_rows` for people, with what the policies' spread means."""
     frame = policy_rows(comparison)
-    radii = [column for column in frame if column.startswith("certified_at_")]
+    radii = [str(column) for column in frame if str(column).startswith("certified_at_")]
     columns = [
         Column("policy", lambda row: str(row["policy"]), "left"),
         Column("BOPs, % of float", lambda row: f"{100 * row['of_float']:.3g}"),
         Column("post-step", lambda row: str(row["post_step"]), "left"),
         Column("score", lambda row: f"{row['score']:.4f}"),
         Column("sd", lambda row: number(row["sd"], ".4f"), priority=1),
-        *(
-            Column(
-                f"r={name.removeprefix('certified_at_')}", lambda row, name=name: number(row[name], ".3f"), priority=2
-            )  # type: ignore[misc]
-            for name in radii
-        ),
+        *(Column(f"r={name.removeprefix('certified_at_')}", _three_digits(name), priority=2) for name in radii),
     ]
     return Table(frame, columns, describe_problem(comparison.provenance, "sigma"), _notes(comparison))
 
@@ -140,3 +137,7 @@ def _notes(comparison: PostStepComparison) -> list[str]:
                 said += f"; reliability of the means {found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
         notes.append(f"{said}.")
     return notes
+
+
+def _three_digits(column: str) -> Callable[[Row], str]:
+    return lambda row: number(row[column], ".3f")
