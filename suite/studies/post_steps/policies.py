@@ -51,13 +51,13 @@ def policy_rows(comparison: PostStepComparison) -> pd.DataFrame:
                     **{f"certified_at_{radius:g}": share for radius, share in certified.items()},
                 }
             )
-    return pd.DataFrame(rows).sort_values("bops", kind="stable").reset_index(drop=True)
+    return pd.DataFrame(rows).sort_values(["bops", "policy"], kind="stable").reset_index(drop=True)
 
 
 def policy_table(comparison: PostStepComparison) -> Table:
     """Lay out :func:`policy_rows` for people, with what the policies' spread means."""
     frame = policy_rows(comparison)
-    radii = [str(column) for column in frame if str(column).startswith("certified_at_")]
+    radii = [str(column) for column in frame if str(column).startswith("certified_at_") and frame[column].any()]
     columns = [
         Column("policy", lambda row: str(row["policy"]), "left"),
         Column("BOPs, % of float", lambda row: f"{100 * row['of_float']:.3g}"),
