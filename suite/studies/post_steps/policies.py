@@ -15,6 +15,7 @@ from suite.report.reliability import anova_reliability
 from suite.report.table import Column, Row, Table, number
 from suite.studies.post_steps.run import PostStepComparison
 
+_PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
 _WIDE = 4.0  # ratio of BOPs from which on they are drawn on a logarithmic scale
 
 
@@ -101,6 +102,7 @@ def plot_policies(comparison: PostStepComparison, ax: Axes | None = None) -> Axe
                 textcoords="offset points",
                 ha="center",
                 fontsize=8,
+                bbox=_PLAIN,
             )
     reference = exam_score(comparison.reference, comparison.objective)
     axes.axhline(reference, color="0.3", linestyle=(0, (4, 3)), label=f"float network: {reference:.4f}")
