@@ -120,14 +120,15 @@ class ProblemSettings(DataSettings):
         if given.get("protocol") in _CHOSEN_BY_STEPS:
             del given["protocol"]
         problem = load_problem(name or "folder", finetuning=finetuning, **given)
-        bits, cost, limit = problem.space.choices[-1], problem.budget.cost, problem.budget.limit
-        most = problem.cost(problem.space.uniform(bits))
-        if limit > most:
-            raise BitcertError(
-                f"budget {problem.budget.text} ({cost.units(limit):,} {cost.unit}) is above the most expensive policy "
-                f"({cost.units(most):,} {cost.unit} at {bits}/{bits} bits) and limits nothing; give w{bits}a{bits} to search "
-                "without a limit"
-            )
+        space, bits = problem.space, problem.space.choices[-1]
+        for limit in problem.budget.limits:
+            cost, most = limit.cost, limit.cost.total(space, space.uniform(bits))
+            if limit.most > most:
+                raise BitcertError(
+                    f"budget {limit.text} ({cost.units(limit.most):,} {cost.unit}) is above the most expensive policy "
+                    f"({cost.units(most):,} {cost.unit} at {bits}/{bits} bits) and limits nothing; give w{bits}a{bits} to search "
+                    "without a limit"
+                )
         return problem
 
 

@@ -45,8 +45,8 @@ def test_layers_are_pinned_that_add_more_than_the_threshold_times_the_median_whi
         for name in space.pinned:
             assert losses[(name,)] > threshold * median
             assert space.pinned[name] == Precision(6, 6)
-        slack = problem.budget.limit - problem.cost(cheapest(problem.space))
-        spent = problem.cost(cheapest(space)) - problem.cost(cheapest(problem.space))
+        slack = problem.budget.limits[0].most - problem.budget.spent(problem.space, cheapest(problem.space))
+        spent = problem.budget.spent(problem.space, cheapest(space)) - problem.budget.spent(problem.space, cheapest(problem.space))
         assert 2 * spent <= slack
         for group in losses:
             if losses[group] > threshold * median and group[0] not in space.pinned:

@@ -49,7 +49,7 @@ def fabricate(
         entries=entries,
         reference=fabricate_outcome(problem, None, labels),
         layer_names=tuple(layer.name for layer in problem.space.layers),
-        budget_bops=problem.budget.limit,
+        budget_bops=problem.budget.limits[0].most,
         float_bops=float_bops(problem.space),
         provenance={
             "problem": problem.provenance(),
