@@ -58,10 +58,12 @@ class ProblemSettings(DataSettings):
     budget: str | int | None = setting(
         None,
         "limit on BOPs: w3a3 or w2.5a2.5, a share of FP32's such as 1/64, or a number; on model size: 40KB; on another cost: "
-        "NAME<=N (default: the problem's)",
+        "NAME<=N; several at once: w4a4+40KB (default: the problem's)",
     )
     sigma: float | None = setting(None, "standard deviation of the noise, images in [0, 1] (default: the problem's)")
-    objective: str = setting("acr", "acr, clean, or certified@0.25,0.5; with +bops, fewer BOPs are a second objective")
+    objective: str = setting(
+        "acr", "acr, clean, or certified@0.25,0.5; with +bops, +bytes or both, fewer of them are further objectives"
+    )
     certify: Certifier = setting(
         "ranking",
         "how the search measures: ranking (estimates, cheapest), or certificates that are fixed, irs, incremental, sequential "

@@ -70,7 +70,7 @@ def test_bops_of_resnet_20_are_the_published_ones() -> None:
     space = SearchSpace(_layers(442_368, 40_551_040 - 443_008, 640))
     assert float_bops(space) == 40_551_040 * 1024
     assert bops(space, space.uniform(8)) == 40_551_040 * 64
-    assert bops(space, space.uniform(4)) == parse_budget("w4a4", space).limit
+    assert bops(space, space.uniform(4)) == parse_budget("w4a4", space).limits[0].most
     assert f"{bops(space, space.uniform(4)) / 1e9:.4f}" == "0.6701"
 
 
@@ -109,18 +109,18 @@ def test_a_budget_in_bits_is_the_uniform_policy_with_the_same_pins(space: Search
 
 def test_a_budget_between_the_integers_is_exact_and_rounded_down() -> None:
     space = SearchSpace(_layers(1000, 10_003, 2000))
-    assert parse_budget("w2.5a2.5", space).limit == 64 * 3000 + 62_518  # 6.25 * 10,003 = 62,518.75
-    assert parse_budget("w2.1a3", space).limit == 64 * 3000 + 63_018  # 6.3 * 10,003 = 63,018.9
+    assert parse_budget("w2.5a2.5", space).limits[0].most == 64 * 3000 + 62_518  # 6.25 * 10,003 = 62,518.75
+    assert parse_budget("w2.1a3", space).limits[0].most == 64 * 3000 + 63_018  # 6.3 * 10,003 = 63,018.9
     huge = SearchSpace(_layers(1, 10**18 + 1, 1))
-    assert parse_budget("w2.5a2.5", huge).limit == 128 + (10**18 + 1) * 25 // 4
+    assert parse_budget("w2.5a2.5", huge).limits[0].most == 128 + (10**18 + 1) * 25 // 4
 
 
 def test_a_budget_as_a_share_of_float_is_exact_and_rounded_down() -> None:
     space = SearchSpace(_layers(1001, 10_007))
-    assert parse_budget("1/16", space).limit == 1024 * 11_008 // 16
-    assert parse_budget("3/47", space).limit == 3 * 1024 * 11_008 // 47
+    assert parse_budget("1/16", space).limits[0].most == 1024 * 11_008 // 16
+    assert parse_budget("3/47", space).limits[0].most == 3 * 1024 * 11_008 // 47
     huge = SearchSpace(_layers(10**18 + 1), pins={})
-    assert parse_budget("3/47", huge).limit == 3 * 1024 * (10**18 + 1) // 47
+    assert parse_budget("3/47", huge).limits[0].most == 3 * 1024 * (10**18 + 1) // 47
     with pytest.raises(BitcertError, match="1/64"):
         parse_budget("1/64", space)  # w4a4, and both layers are pinned at 8/8
 
@@ -129,13 +129,13 @@ def test_a_budget_in_bops_is_taken_as_it_is() -> None:
     space = SearchSpace(_layers(10, 20), pins={})
     assert parse_budget(1000, space) == Budget((Limit(1000, "1000"),))
     assert parse_budget(" 1000 ", space) == Budget((Limit(1000, "1000"),))
-    assert parse_budget(120, space).limit == 120, "exactly the cheapest policy"
+    assert parse_budget(120, space).limits[0].most == 120, "exactly the cheapest policy"
 
 
 @given(spaces(), st.integers(1, 10**6))
 def test_a_budget_below_the_cheapest_policy_is_refused_with_both_numbers(space: SearchSpace, below: int) -> None:
     least = bops(space, cheapest(space))
-    assert parse_budget(least, space).limit == least
+    assert parse_budget(least, space).limits[0].most == least
     limit = max(0, least - below)
     with pytest.raises(BitcertError) as refused:
         parse_budget(limit, space)

@@ -18,6 +18,7 @@ from searchers._heuristics import fill_up, heuristic_policies
 from suite.contract.cost import (
     BOPs,
     Budget,
+    Limit,
     bops,
     cheapest,
     enforce_budget,
@@ -133,7 +134,7 @@ def test_each_identity_is_the_inner_product_of_long_vectors(name: str, length: i
 )
 def test_resnet_20_below_two_bits(bits: int, table: PerMac | None, expected: int) -> None:
     space = SearchSpace(network_layers("resnet20", 10, (3, 32, 32)), ALL_BITS, per_mac=table)
-    assert bops(space, space.uniform(bits)) == parse_budget(f"w{bits}a{bits}", space).limit == expected
+    assert bops(space, space.uniform(bits)) == parse_budget(f"w{bits}a{bits}", space).limits[0].most == expected
     assert expected == 443_008 * 64 + (40_551_040 - 443_008) * (2 if table else bits**2)
 
 
@@ -163,11 +164,11 @@ def small_space(per_mac: PerMac | None = None, choices: tuple[int, ...] = (1, 2,
 def test_budgets_read_the_table_at_integers_and_are_products_between() -> None:
     space, ternary, pinned = small_space(), small_space(TERNARY), 64 * 1007
     for text, product_of_bits, by_table in (("w1a1", 1, 1), ("w2a2", 4, 2), ("w2a1", 2, 2), ("w3a2", 6, 6)):
-        assert parse_budget(text, space).limit == pinned + 12_003 * product_of_bits
-        assert parse_budget(text, ternary).limit == pinned + 12_003 * by_table
+        assert parse_budget(text, space).limits[0].most == pinned + 12_003 * product_of_bits
+        assert parse_budget(text, ternary).limits[0].most == pinned + 12_003 * by_table
     for either in (space, ternary):
-        assert parse_budget("w1.5a1.5", either).limit == pinned + 27_006  # 2.25 * 12,003 = 27,006.75
-        assert parse_budget("w1.5a2", either).limit == pinned + 36_009
+        assert parse_budget("w1.5a1.5", either).limits[0].most == pinned + 27_006  # 2.25 * 12,003 = 27,006.75
+        assert parse_budget("w1.5a2", either).limits[0].most == pinned + 36_009
 
 
 @pytest.mark.parametrize("text", ["bops<=100000", "100000", "2/266"])

@@ -49,7 +49,7 @@ def fabricate(
         entries=entries,
         reference=fabricate_outcome(problem, None, labels),
         layer_names=tuple(layer.name for layer in problem.space.layers),
-        budget_bops=problem.budget.limits[0].most,
+        limits={"bops": problem.budget.limits[0].most},
         float_bops=float_bops(problem.space),
         provenance={
             "problem": problem.provenance(),
@@ -140,7 +140,7 @@ def make_comparison(scores: Mapping[str, ArrayLike], reference: float = 1.0) -> 
         ),
         reference=outcome(reference, other),
         layer_names=("first", "last"),
-        budget_bops=10,
+        limits={"bops": 10},
         float_bops=100,
         provenance={"problem": "made-up"},
     )

@@ -17,7 +17,7 @@ from PIL import Image
 from scipy import stats
 
 from suite.cli import main
-from suite.contract.cost import BOPs, Budget, Cost, ModelSize
+from suite.contract.cost import BOPs, Budget, Cost, Limit, ModelSize
 from suite.contract.objective import parse_objective
 from suite.contract.problem import Problem
 from suite.contract.space import Layer, Policy, SearchSpace
