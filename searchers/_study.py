@@ -18,6 +18,8 @@ from suite.contract.searcher import Searcher
 from suite.contract.space import Policy
 from suite.contract.trial import Trial
 
+_MAXIMIZE, _MINIMIZE = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
+
 
 class StudySearcher(Searcher):
     """Follows an Optuna sampler; the points of its in-memory study are feasible policies, all different.
@@ -76,7 +78,7 @@ class StudySearcher(Searcher):
                 sampler=sampler,
                 pruner=optuna.pruners.NopPruner(),
                 study_name=problem.name,
-                directions=["maximize", *["minimize"] * len(problem.objective.minimized)],
+                directions=[_MAXIMIZE, *[_MINIMIZE] * len(problem.objective.minimized)],
             )
         finally:
             optuna.logging.set_verbosity(verbosity)

@@ -21,6 +21,7 @@ _RADII = 400
 _MARKS = 8
 _MOST_TOLD = 9
 _BEST = 4
+_LIMIT: dict[str, Any] = {"color": "0.35", "linestyle": ":"}
 OTHER = Look(color=(0.72, 0.72, 0.72), marker="o", dashes="-")
 """How searchers are drawn where there are too many to tell apart."""
 
@@ -96,7 +97,7 @@ def plot_score_by_bops(comparison: Comparison, ax: Axes | None = None) -> Axes:
         if comparison.budget_bops is not None:
             share = comparison.budget_bops / comparison.float_bops
             limit = f"budget{'' if budget is None else f' {budget}'}: {100 * share:.3g} %"
-            axes.axvline(share, color="0.35", linestyle=":", label=limit)
+            axes.axvline(share, **_LIMIT, label=limit)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.xaxis.set_major_formatter(PercentFormatter(xmax=1.0, symbol=""))
         axes.set_xlabel("BOPs, % of the float network")
@@ -134,12 +135,14 @@ def plot_front(comparison: Comparison, ax: Axes | None = None) -> Axes:
             points = [(metrics.cost(cost.name), score) for score, metrics in fronts if metrics is not None]
             _draw_points(axes, points, searcher, looks[searcher])
         if (limit := comparison.limits.get(cost.name)) is not None:
-            axes.axvline(limit, color="0.35", linestyle=":", label="budget")
+            axes.axvline(limit, **_LIMIT)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_xlabel(cost.unit)
         axes.margins(0.06)
     first = sheet.panels[0]
+    if any(cost.name in comparison.limits for cost in costs):
+        first.plot([], [], **_LIMIT, label="budget")
     first.set_ylabel(f"{objective.label}\nsearch estimate (not an exam score)")
     _count_others(first, looks, linestyle="", marker=OTHER.marker)
     sheet.title(describe(comparison))
