@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import functools
 import itertools
-import operator
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -290,8 +289,7 @@ def enforce_budget(space: SearchSpace, policy: Policy, budget: Budget) -> Policy
     while True:
         before = excess
         for variable in filter(vector.__getitem__, tables[0].walk):
-            curves, position = [table.curve(vector, variable) for table in tables], vector[variable]
-            saved = [curve[position] - curve[position - 1] for curve in curves]
+            saved = [table.step(vector, variable) for table in tables]
             if not saving or any(less and over > 0 for less, over in zip(saved, excess, strict=True)):
                 vector[variable] -= 1
                 excess = [over - less for less, over in zip(saved, excess, strict=True)]
@@ -323,18 +321,27 @@ def repair(space: SearchSpace, policy: Policy, budget: Budget, rng: np.random.Ge
             [min(more, curve[at] - curve[0]) for curve, at in zip(table.all_curves(vector), vector, strict=True)]
             for table, more in over
         ]
-        alone = [all(map(operator.eq, each, (more for _, more in over))) for each in zip(*saved, strict=True)]
-        shares = [np.array(row, dtype=float) * (over[0][1] / more) for row, (_, more) in zip(saved, over, strict=True)]
-        candidates = np.array(alone, dtype=float), np.sum(shares, axis=0), np.array(vector, dtype=float)
-        weights = next(each for each in candidates if each.any())
+        alone = [True] * len(vector)
+        for row, (_, more) in zip(saved, over, strict=True):
+            alone = [pays and less == more for pays, less in zip(alone, row, strict=True)]
+        weights = np.array(alone, dtype=float)
+        if not weights.any():
+            shares = [
+                np.array(row, dtype=float) * (over[0][1] / more) for row, (_, more) in zip(saved, over, strict=True)
+            ]
+            weights = np.sum(shares, axis=0)
+        if not weights.any():
+            weights = np.array(vector, dtype=float)
         variable = int(rng.choice(len(vector), p=weights / weights.sum()))
-        enough = []
+        position, enough = vector[variable], []
         for row, (table, more) in zip(saved, over, strict=True):
             if row[variable]:
                 curve = table.curve(vector, variable)
-                enough.append(max(0, bisect.bisect_right(curve, curve[vector[variable]] - more) - 1))
-        vector[variable] = min(enough, default=0)
-        excess = _excess(tables, budget, vector)
+                enough.append(max(0, bisect.bisect_right(curve, curve[position] - more) - 1))
+        lowered = min(enough, default=0)
+        curves = [table.curve(vector, variable) for table in tables]
+        excess = [more - curve[position] + curve[lowered] for more, curve in zip(excess, curves, strict=True)]
+        vector[variable] = lowered
     return space.decode(vector)
 
 
@@ -357,14 +364,17 @@ def random_feasible(space: SearchSpace, budget: Budget, rng: np.random.Generator
     """
     tables, vector = _tabulate(space, budget), [0] * len(space.variables)
     rooms = [-over for over in _excess(tables, budget, vector)]
-    partners = list(enumerate(tables[0].partners))
+    curves_of = [list(enumerate(curves)) for curves in zip(*(table.curves for table in tables), strict=True)]
+    variables = list(zip(range(len(vector)), tables[0].partners, curves_of, strict=True))
     for uniforms in rng.random((sweeps, len(vector))).tolist():
-        for uniform, (variable, partner) in zip(uniforms, partners, strict=True):
-            curves, held = [table.curves[variable][vector[partner]] for table in tables], vector[variable]
-            rooms = [room + curve[held] for room, curve in zip(rooms, curves, strict=True)]
-            choice = int(uniform * min(map(bisect.bisect_right, curves, rooms)))
-            rooms = [room - curve[choice] for room, curve in zip(rooms, curves, strict=True)]
-            vector[variable] = choice
+        for uniform, (variable, partner, curves) in zip(uniforms, variables, strict=True):
+            left, held, other = len(space.choices), vector[variable], vector[partner]
+            for number, curve in curves:
+                rooms[number] += curve[other][held]
+                left = min(left, bisect.bisect_right(curve[other], rooms[number]))
+            vector[variable] = choice = int(uniform * left)
+            for number, curve in curves:
+                rooms[number] -= curve[other][choice]
     return space.decode(vector)
 
 

@@ -40,9 +40,14 @@ class CostTable:
         """What the layers of a variable cost by its own choice, that of its partner held."""
         return self.curves[variable][vector[self.partners[variable]]]
 
+    def step(self, vector: Sequence[int], variable: int) -> int:
+        """What lowering a variable by one choice saves."""
+        curve, position = self.curves[variable][vector[self.partners[variable]]], vector[variable]
+        return curve[position] - curve[position - 1]
+
     def all_curves(self, vector: Sequence[int]) -> list[tuple[int, ...]]:
         """The curve of every variable."""
-        return [self.curve(vector, variable) for variable in range(len(vector))]
+        return [curves[vector[partner]] for curves, partner in zip(self.curves, self.partners, strict=True)]
 
     def total(self, vector: Sequence[int]) -> int:
         """Cost of a policy, given as an index into the choices for each variable."""
