@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
@@ -14,7 +14,7 @@ from scipy.interpolate import RBFInterpolator
 
 from baselines.nondominated import NondominatedSort, evolve
 from searchers._proposals import Proposals
-from suite.contract.cost import cheapest, random_feasible
+from suite.contract.cost import Cost, cheapest, random_feasible, take_table
 from suite.contract.probes import ProbeSettings
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
@@ -65,10 +65,11 @@ class AMQ(Searcher):
     front of these, and a batch of its policies whose costs fill the gaps between those on the front.
 
     Four things differ from the release, which searches bits of weights for the whole front of quality and size. Policies
-    over the budget are infeasible. A layer is sensitive by the loss that it adds with the fewest bits, all others at the
-    most, and the sensitive ones are pinned, the most sensitive first, only as long as half of what the budget leaves above
-    the cheapest policy stays for the others. The batch is spread greedily rather than by a second genetic algorithm. Failed
-    trials teach nothing; the release takes them for the worst.
+    over the budget are infeasible; several limits, and costs that the objective minimizes, are an objective each. A layer is
+    sensitive by the loss that it adds with the fewest bits, all others at the most, and the sensitive ones are pinned, the
+    most sensitive first, only as long as half of what the budget leaves above the cheapest policy stays for the others. The
+    batch is spread greedily rather than by a second genetic algorithm. Failed trials teach nothing; the release takes them
+    for the worst.
 
     References:
         Lee, Woo, Jin, Lee and Park, AMQ: Enabling AutoML for mixed-precision weight-only quantization of large language
@@ -94,6 +95,22 @@ class AMQ(Searcher):
             return self.problem.space
         settings = ProbeSettings(self._options.images, self._options.noise, self.seed)
         return pin_sensitive(self.problem, added_losses(self.problem, settings), self._options.threshold)
+
+    @cached_property
+    def _rules(self) -> list[Cost]:
+        """What the budget limits, and then what else the objective minimizes."""
+        rules = {limit.cost.name: limit.cost for limit in self.problem.budget.limits}
+        for cost in self.problem.objective.costs:
+            rules.setdefault(cost.name, take_table(cost, self.problem.space))
+        return list(rules.values())
+
+    @cached_property
+    def _scales(self) -> NDArray[np.float64]:
+        """What makes costs comparable to the first: the ratio of their limits; what the most bits cost, where there is none."""
+        space, limits = self.problem.space, self.problem.budget.limits
+        dearest = space.uniform(space.choices[-1])
+        most = [limit.most for limit in limits] + [rule.total(space, dearest) for rule in self._rules[len(limits) :]]
+        return np.asarray(max(1, most[0]) / np.maximum(1.0, np.array(most, dtype=float)))
 
     def ask(self, pending: Sequence[Trial] = ()) -> Policy:
         """Propose a feasible policy not proposed before; raises Exhausted when there is none."""
@@ -127,12 +144,15 @@ class AMQ(Searcher):
         known = np.array([self.space.encode(policy) for policy in self._archive])
         losses = -np.array(list(self._archive.values()))
         predict = Predictor(known, losses, len(self.space.choices))
-        costs = np.array([self.problem.cost(policy) for policy in self._archive], dtype=float)
+        limits = self.problem.budget.limits  # their costs come first
+        most, scales = np.array([limit.most for limit in limits], dtype=float), self._scales
+        costs = self._costs(self._archive) * scales
         front = NondominatedSort(np.column_stack([losses, costs])).rank == 0
 
         def evaluate(vectors: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-            spent = np.array([self.problem.cost(self.space.decode(vector)) for vector in vectors], dtype=float)
-            return np.column_stack([predict(vectors), spent]), np.maximum(0.0, spent - self.problem.budget.limit)
+            spent = self._costs(map(self.space.decode, vectors))
+            excess = np.maximum(0.0, spent[:, : len(limits)] - most) * scales[: len(limits)]
+            return np.column_stack([predict(vectors), spent * scales]), excess.sum(axis=1)
 
         options = self._options
         found, objectives = evolve(
@@ -149,8 +169,13 @@ class AMQ(Searcher):
         new = [
             row for row, policy in enumerate(policies) if policy not in self._asked and self.problem.is_feasible(policy)
         ]
-        chosen = spread(objectives[new, 1], objectives[new, 0], costs[front], options.batch)
+        chosen = spread(objectives[new, 1:], objectives[new, 0], costs[front], options.batch)
         return [policies[new[row]] for row in chosen]
+
+    def _costs(self, policies: Iterable[Policy]) -> NDArray[np.float64]:
+        """Costs of policies, shape ``(policies, rules)``."""
+        space, rules = self.problem.space, self._rules
+        return np.array([[rule.total(space, policy) for rule in rules] for policy in policies], dtype=float)
 
     def _random(self, count: int) -> Iterator[Policy]:
         for _ in range(count):
@@ -174,20 +199,20 @@ def added_losses(problem: Problem, settings: ProbeSettings) -> dict[tuple[str, .
 def pin_sensitive(problem: Problem, losses: Mapping[tuple[str, ...], float], threshold: float) -> SearchSpace:
     """The space with layers pinned to the most bits whose loss exceeds ``threshold`` times the median.
 
-    The most sensitive come first; one whose pin would take the cheapest policy beyond half of what the budget leaves above
-    it now stays free.
+    The most sensitive come first; one whose pin would take the cheapest policy beyond half of what a limit leaves above it
+    now stays free.
     """
-    space, limit = problem.space, problem.budget.limit
+    space, lowest = problem.space, cheapest(problem.space)
     most = Precision(space.choices[-1], space.choices[-1])
     if not losses or len(space.choices) == 1:
         return space
     bound = threshold * float(np.median(list(losses.values())))
-    least = problem.cost(cheapest(space))
+    halves = [(limit.cost.total(space, lowest) + limit.most, limit.cost) for limit in problem.budget.limits]
     pinned = space
     for group in sorted((group for group in losses if losses[group] > bound), key=lambda group: -losses[group]):
         pins = dict(pinned.pinned) | dict.fromkeys(group, most)
         narrower = replace(pinned, pins=pins, ties=tuple(tie for tie in pinned.ties if tie != group))
-        if 2 * (problem.cost(cheapest(narrower)) - least) <= limit - least:
+        if all(2 * cost.total(space, cheapest(narrower)) <= both for both, cost in halves):
             pinned = narrower
     return pinned
 
@@ -219,19 +244,21 @@ class Predictor:
 def spread(
     costs: NDArray[np.float64], losses: NDArray[np.float64], taken: NDArray[np.float64], count: int
 ) -> list[int]:
-    """Choose candidates one after the other, each at a cost farthest from all taken so far; of equals the least loss.
+    """Choose candidates one after the other, each at costs farthest from all taken so far; of equals the least loss.
+
+    Costs are as far from each other as those that differ the most.
 
     Args:
-        costs: Of the candidates.
-        losses: Of the candidates.
-        taken: Costs that are taken from the start, at least one.
+        costs: Of the candidates, shape ``(candidates, rules)``.
+        losses: Of the candidates, shape ``(candidates,)``.
+        taken: Costs that are taken from the start, shape ``(at least one, rules)``.
         count: Most candidates.
     """
-    distance = np.abs(costs[:, None] - taken).min(axis=1, initial=np.inf)
+    distance = np.abs(costs[:, None] - taken).max(axis=2).min(axis=1, initial=np.inf)
     chosen: list[int] = []
     for _ in range(min(count, len(costs))):
         left = np.setdiff1d(np.arange(len(costs)), chosen)
         best = int(left[np.lexsort((losses[left], -distance[left]))[0]])
         chosen.append(best)
-        distance = np.minimum(distance, np.abs(costs - costs[best]))
+        distance = np.minimum(distance, np.abs(costs - costs[best]).max(axis=1))
     return chosen

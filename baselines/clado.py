@@ -15,7 +15,7 @@ from scipy.sparse import coo_array
 from baselines.planned import ProbedOptions, ProbedSearcher
 from baselines.prediction import Prediction
 from baselines.program import COST_SCALE, LOSS_SCALE, MOST_CUTS, _silence
-from suite.contract.cost import cheapest
+from suite.contract.cost import Cost, cheapest
 from suite.contract.problem import Problem
 from suite.contract.space import FLOAT_BITS, Policy, Precision, SearchSpace
 from suite.errors import BitcertError
@@ -194,28 +194,22 @@ def best_quadratic(problem: Problem, prediction: QuadraticPrediction, nodes: int
     Raises:
         BitcertError: If no policy was found within the nodes.
     """
-    space, rule, lowest = problem.space, problem.budget.cost, cheapest(problem.space)
+    space, lowest = problem.space, cheapest(problem.space)
     groups, count = prediction.groups, len(prediction.choices)
-    excess = [
-        [
-            sum(rule.of_layer(space.layers[layer], precision) for layer in group)
-            - sum(rule.of_layer(space.layers[layer], lowest.precisions[layer]) for layer in group)
-            for precision in prediction.choices
-        ]
-        for group in groups
-    ]
-    room, costs = problem.budget.limit - problem.cost(lowest), np.array(excess, dtype=object).ravel()
-    size = len(costs)
+    size = len(groups) * count
+    rooms = [limit.most - limit.cost.total(space, lowest) for limit in problem.budget.limits]
+    costs = [_extra_costs(space, prediction, limit.cost) for limit in problem.budget.limits]
     pairs = [(one, other) for one, other in itertools.combinations(range(size), 2) if one // count != other // count]
     losses = np.array([*np.diag(prediction.matrix) / 2, *(prediction.matrix[pair] for pair in pairs)])
     widest = float(np.abs(losses).max(initial=0.0)) or 1.0
     constraints = [*_products(size, count, pairs)]
-    if room > 0:
-        row = np.zeros((1, len(losses)))
-        row[0, :size] = np.minimum(costs, 2 * room).astype(float) * (COST_SCALE / room)
-        constraints.append(LinearConstraint(row, -np.inf, COST_SCALE))
     most = np.ones(len(losses))
-    most[:size] = costs <= room
+    for extra, room in zip(costs, rooms, strict=True):
+        if room > 0:
+            row = np.zeros((1, len(losses)))
+            row[0, :size] = np.minimum(extra, 2 * room).astype(float) * (COST_SCALE / room)
+            constraints.append(LinearConstraint(row, -np.inf, COST_SCALE))
+        most[:size] *= extra <= room
     for _ in range(MOST_CUTS if size else 0):
         with _silence():
             result = milp(
@@ -228,7 +222,7 @@ def best_quadratic(problem: Problem, prediction: QuadraticPrediction, nodes: int
         if result.x is None:
             raise BitcertError(f"clado found no policy within {nodes} nodes; raise the option nodes ({result.message})")
         taken = result.x[:size] > 0.5
-        if costs[taken].sum() <= room:
+        if all(extra[taken].sum() <= room for extra, room in zip(costs, rooms, strict=True)):
             gap = 0.0 if result.status == 0 else float(result.mip_gap)
             return _policy(space, prediction, taken.reshape(-1, count).argmax(axis=1)), gap
         row = np.zeros((1, len(losses)))
@@ -239,6 +233,20 @@ def best_quadratic(problem: Problem, prediction: QuadraticPrediction, nodes: int
             f"no optimum could be proven: {MOST_CUTS} assignments in a row exceeded the budget by a trifle"
         )
     return lowest, 0.0
+
+
+def _extra_costs(space: SearchSpace, prediction: QuadraticPrediction, cost: Cost) -> NDArray[np.object_]:
+    """What each choice of each group costs beyond the fewest bits, in the order of the rows of the prediction's matrix."""
+    lowest = cheapest(space).precisions
+    extra = [
+        sum(
+            cost.of_layer(space.layers[layer], choice) - cost.of_layer(space.layers[layer], lowest[layer])
+            for layer in group
+        )
+        for group in prediction.groups
+        for choice in prediction.choices
+    ]
+    return np.array(extra, dtype=object)
 
 
 def _products(size: int, count: int, pairs: list[tuple[int, int]]) -> list[LinearConstraint]:

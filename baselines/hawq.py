@@ -231,9 +231,8 @@ def _lowest(problem: Problem, options: HAWQ1Options) -> Policy:
         return space.uniform(least, max(uniform, default=least))
     start = space.uniform(least, bits)
     if not problem.is_feasible(start):
-        cost = problem.budget.cost
         raise BitcertError(
-            f"activation_bits={bits} with the fewest weight bits, {least}, costs {cost.units(problem.cost(start))} "
-            f"{cost.unit}, over the budget of {cost.units(problem.budget.limit)}; lower activation_bits or raise the budget"
+            f"activation_bits={bits} with the fewest weight bits, {least}, {problem.budget.describe_excess(space, start)}; "
+            "lower activation_bits or raise the budget"
         )
     return start

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.planned import ProbedOptions, ProbedSearcher
-from baselines.prediction import Prediction, free_layers
+from baselines.prediction import Prediction, free_layers, programs
 from baselines.program import assign
 from suite.contract.cost import cheapest
 from suite.contract.problem import Problem
@@ -81,21 +81,16 @@ def best_of_pairs(problem: Problem, prediction: PairPrediction) -> Policy:
     Raises:
         BitcertError: If a predicted loss is not finite; the error names the layer and its bits.
     """
-    space, cost, free, precisions = (
-        problem.space,
-        problem.budget.cost,
-        free_layers(problem.space),
-        _precisions(problem.space),
-    )
+    space, free, precisions = problem.space, free_layers(problem.space), _precisions(problem.space)
     rows, columns = zip(*_options(space), strict=True)
     lowest, names = cheapest(space), [space.layers[layer].name for layer in free]
-    fixed = problem.cost(lowest) - sum(cost.of_layer(space.layers[layer], lowest.precisions[layer]) for layer in free)
-    costs = [[cost.of_layer(space.layers[layer], precision) for precision in precisions] for layer in free]
+    (costs, room), *also = programs(problem, precisions)
     found = assign(
         prediction.pairs[free][:, rows, columns],
-        np.array(costs, dtype=object).reshape(len(free), len(precisions)),
-        problem.budget.limit - fixed,
+        costs,
+        room,
         ties=[[names.index(name) for name in group] for group in space.ties],
+        also=also,
         layers=names,
         choices=[f"w{weight}a{activation}" for weight, activation in precisions],
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.program import assign
-from suite.contract.cost import cheapest, enforce_budget
+from suite.contract.cost import Budget, cheapest, enforce_budget
 from suite.contract.probes import PARTS, Part
 from suite.contract.problem import Problem
 from suite.contract.space import Policy, Precision, SearchSpace
@@ -84,9 +84,7 @@ def best_policy(
     options = [(w, a) for w, a in product(range(len(space.choices)), repeat=2) if w == a or not tied]
     pairs = [Precision(space.choices[w], space.choices[a]) for w, a in options]
     losses = [[prediction.weights[layer, w] + prediction.activations[layer, a] for w, a in options] for layer in free]
-    cost, lowest = problem.budget.cost, cheapest(space)
-    costs = [[cost.of_layer(space.layers[layer], pair) for pair in pairs] for layer in free]
-    spent = problem.cost(lowest) - sum(cost.of_layer(space.layers[layer], lowest.precisions[layer]) for layer in free)
+    (costs, room), *also = programs(problem, pairs)
     position = {space.layers[layer].name: row for row, layer in enumerate(free)}
     orders = [
         (
@@ -97,17 +95,33 @@ def best_policy(
     ]
     found = assign(
         np.array(losses).reshape(len(free), len(pairs)),
-        np.array(costs, dtype=object).reshape(len(free), len(pairs)),
-        problem.budget.limit - spent,
+        costs,
+        room,
         ties=[[position[name] for name in group] for group in space.ties],
+        also=also,
         descending=orders,
         layers=[space.layers[layer].name for layer in free],
         choices=[f"w{pair.weight}a{pair.activation}" for pair in pairs],
     )
-    precisions = list(lowest.precisions)
+    precisions = list(cheapest(space).precisions)
     for layer, choice in zip(free, found.choice, strict=True):
         precisions[layer] = pairs[choice]
     return Policy(tuple(precisions))
+
+
+def programs(problem: Problem, pairs: Sequence[Precision]) -> list[tuple[NDArray[np.object_], int]]:
+    """Each limit of a budget as :func:`.program.assign` takes it: what free layers cost, and what they may cost in total.
+
+    Costs have shape ``(free layers, pairs)``.
+    """
+    space, free, lowest = problem.space, free_layers(problem.space), cheapest(problem.space)
+    found = []
+    for limit in problem.budget.limits:
+        price = limit.cost.of_layer
+        costs = [[price(space.layers[layer], pair) for pair in pairs] for layer in free]
+        fixed = limit.cost.total(space, lowest) - sum(price(space.layers[n], lowest.precisions[n]) for n in free)
+        found.append((np.array(costs, dtype=object).reshape(len(free), len(pairs)), limit.most - fixed))
+    return found
 
 
 def greedy_policy(problem: Problem, prediction: Prediction) -> Policy:
@@ -127,10 +141,12 @@ def greedy_policy(problem: Problem, prediction: Prediction) -> Policy:
 
 def _best_step(problem: Problem, prediction: Prediction, policy: Policy, *, lower: bool) -> Policy | None:
     """The step that loses least per cost saved, or gains most per cost spent within the budget; None if there is none."""
-    spent, loss = problem.cost(policy), prediction.loss(policy)
-    steps = []
-    for order, other in enumerate(problem.space.neighbours(policy)):
-        saved = spent - problem.cost(other)
+    space, loss = problem.space, prediction.loss(policy)
+    # What is within a limit already need not be lowered for it.
+    budget = Budget(problem.budget.exceeded(space, policy)) if lower else problem.budget
+    spent, steps = budget.spent(space, policy), []
+    for order, other in enumerate(space.neighbours(policy)):
+        saved = spent - budget.spent(space, other)
         lost = prediction.loss(other) - loss
         if lower and saved > 0:
             steps.append((lost / saved, order, other))

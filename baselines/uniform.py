@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 from searchers._heuristics import uniform_policies
 from suite.contract.problem import Problem
@@ -14,7 +15,7 @@ from suite.contract.trial import Trial
 class Uniform(Searcher):
     """Proposes every feasible uniform policy once, then is exhausted.
 
-    The most expensive come first, by the budget's cost and then by BOPs; among equals the pair whose weight and activation
+    The most expensive come first, by what the budget limits and then by BOPs; among equals the pair whose weight and activation
     bits differ least, then the one with more weight bits.
     """
 
@@ -22,8 +23,13 @@ class Uniform(Searcher):
         super().__init__(problem, seed)
         policies = uniform_policies(problem)
 
-        def order(pair: tuple[int, int]) -> tuple[int, int, int, int]:
-            return -problem.cost(policies[pair]), -problem.bops(policies[pair]), abs(pair[0] - pair[1]), -pair[0]
+        def order(pair: tuple[int, int]) -> tuple[Fraction, int, int, int]:
+            return (
+                -problem.budget.spent(problem.space, policies[pair]),
+                -problem.bops(policies[pair]),
+                abs(pair[0] - pair[1]),
+                -pair[0],
+            )
 
         # A dictionary keeps the order and drops repeats: without free layers all pairs are one policy.
         self._remaining = list(dict.fromkeys(policies[pair] for pair in sorted(policies, key=order)))[::-1]

@@ -10,7 +10,9 @@ import suite
 from suite.certify.exam import ExamSettings
 
 problem = suite.load_problem("digits", budget="w3a3", sigma=0.25, seed=0)
-print(f"{len(problem.space.layers)} layers, {problem.space.cardinality:.3g} policies, {problem.budget.limit:,} BOPs")
+print(
+    f"{len(problem.space.layers)} layers, {problem.space.cardinality:.3g} policies, {problem.budget.limits[0].most:,} BOPs"
+)
 
 # %% [markdown]
 # The run is journaled under `directory`. Interrupt it and run the cell again: it resumes.

@@ -41,8 +41,9 @@ def fill_up(problem: Problem, policy: Policy) -> Policy:
         for variable in (vector + 1 < len(space.choices)).nonzero()[0].tolist():
             vector[variable] += 1
             raised = space.decode(vector)
-            steps.append((problem.cost(raised), variable, raised))
+            if problem.budget.allows(space, raised):
+                steps.append((problem.budget.spent(space, raised), variable, raised))
             vector[variable] -= 1
-        if not steps or min(steps)[0] > problem.budget.limit:
+        if not steps:
             return policy
         policy = min(steps)[2]

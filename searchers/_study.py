@@ -12,11 +12,13 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from searchers._proposals import Proposals, mutations
-from suite.contract.cost import random_feasible, repair
+from suite.contract.cost import random_feasible, repair, take_table
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
 from suite.contract.space import Policy
 from suite.contract.trial import Trial
+
+_MAXIMIZE, _MINIMIZE = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
 
 
 class StudySearcher(Searcher):
@@ -29,8 +31,8 @@ class StudySearcher(Searcher):
     with its relative excess over the budget as a violated constraint.
 
     The first ``startup`` results are those of random feasible policies: a uniform draw that is repaired is far from uniform
-    among these. With ``+bops`` in the problem's objective, the study has score and BOPs as two
-    objectives.
+    among these. Costs that the problem's objective minimizes are further objectives of the study, as shares of their limits,
+    or of what the most bits cost.
 
     Args:
         problem: What is searched.
@@ -63,6 +65,7 @@ class StudySearcher(Searcher):
         self._proposals = Proposals(problem)
         self._numbers: dict[Policy, int] = {}
         self._finished = 0
+        self._scales = _scales(problem)
         self._distributions: dict[str, BaseDistribution] = {
             f"{index:04d}": IntDistribution(0, len(problem.space.choices) - 1, log=False, step=1)
             for index in range(len(problem.space.variables))
@@ -75,7 +78,7 @@ class StudySearcher(Searcher):
                 sampler=sampler,
                 pruner=optuna.pruners.NopPruner(),
                 study_name=problem.name,
-                directions=["maximize", "minimize"] if problem.objective.pareto else ["maximize"],
+                directions=[_MAXIMIZE, *[_MINIMIZE] * len(problem.objective.minimized)],
             )
         finally:
             optuna.logging.set_verbosity(verbosity)
@@ -95,9 +98,11 @@ class StudySearcher(Searcher):
             return policy
         # Copied before the constraint is set: NSGA-II keeps the generation that the suggestion was made for in here.
         attributes = dict(self.study.get_trials(deepcopy=False)[suggestion.number].system_attrs)
-        excess = self.problem.cost(suggested) / budget.limit - 1
-        if self._tell_excess and excess > 0 and self._finished >= self._startup:
-            suggestion.set_constraint(f"excess {budget.cost.unit}", excess)
+        exceeded = budget.exceeded(space, suggested)
+        if self._tell_excess and exceeded and self._finished >= self._startup:
+            for limit in exceeded:
+                excess = limit.cost.total(space, suggested) / limit.most - 1
+                suggestion.set_constraint(f"excess {limit.cost.name}", excess)
             self.study.tell(suggestion, state=TrialState.PRUNED)
         else:
             self.study.tell(suggestion, state=TrialState.FAIL)
@@ -121,7 +126,13 @@ class StudySearcher(Searcher):
             self.study.tell(number, state=TrialState.FAIL)
             return
         self._finished += 1
-        values = [self.problem.objective.score(trial.metrics)]
-        if self.problem.objective.pareto:
-            values.append(trial.metrics.bops / self.problem.budget.limit)
-        self.study.tell(number, values)
+        costs = [trial.metrics.cost(name) / most for name, most in self._scales.items()]
+        self.study.tell(number, [self.problem.objective.score(trial.metrics), *costs])
+
+
+def _scales(problem: Problem) -> dict[str, int]:
+    """What costs to minimize are divided by, in whole units: their limits, or what the most bits cost."""
+    space, limits = problem.space, {limit.cost.name: limit.cost.units(limit.most) for limit in problem.budget.limits}
+    dearest = space.uniform(space.choices[-1])
+    rules = [take_table(cost, space) for cost in problem.objective.costs]
+    return {rule.name: limits.get(rule.name) or max(1, rule.units(rule.total(space, dearest))) for rule in rules}

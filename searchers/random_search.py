@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,6 +23,8 @@ class RandomSearch(Searcher):
     References:
         Bergstra and Bengio, Random search for hyper-parameter optimization, JMLR 13, 2012.
     """
+
+    supports_pareto: ClassVar[bool] = True
 
     def __init__(self, problem: Problem, seed: int) -> None:
         super().__init__(problem, seed)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from suite.certify.exam import ExamSettings
-    from suite.contract.cost import Budget
+    from suite.contract.cost import Budget, Limit
     from suite.contract.problem import Problem
     from suite.contract.searcher import Exhausted, Searcher
     from suite.contract.space import Layer, Policy, Precision, SearchSpace
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "suite.certify.exam": ["ExamSettings"],
-    "suite.contract.cost": ["Budget"],
+    "suite.contract.cost": ["Budget", "Limit"],
     "suite.contract.problem": ["Problem"],
     "suite.contract.searcher": ["Exhausted", "Searcher"],
     "suite.contract.space": ["Layer", "Policy", "Precision", "SearchSpace"],
@@ -42,9 +42,9 @@ _NAMES = {
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = ["BitcertError", "Budget", "ExamSettings", "Exhausted", "Fidelity", "Layer", "Metrics", "Policy", "Precision"]
-__all__ += ["Problem", "SearchSpace", "Searcher", "Trial", "compare", "examine", "load_comparison", "load_problem"]
-__all__ += ["load_run", "make_searcher", "problem_names", "run_experiment", "search", "searcher_names"]
+__all__ = ["BitcertError", "Budget", "ExamSettings", "Exhausted", "Fidelity", "Layer", "Limit", "Metrics", "Policy"]
+__all__ += ["Precision", "Problem", "SearchSpace", "Searcher", "Trial", "compare", "examine", "load_comparison"]
+__all__ += ["load_problem", "load_run", "make_searcher", "problem_names", "run_experiment", "search", "searcher_names"]
 
 
 def __getattr__(name: str) -> Any:

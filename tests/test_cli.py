@@ -196,6 +196,9 @@ def test_ablate_tests_variants_against_the_searcher_as_it_stands(
     [
         ([*SEARCH, "--budget", "w9z"], "not understood"),
         ([*SEARCH, "--budget", "12"], "below the cheapest policy"),
+        ([*SEARCH, "--budget", "w4a4+w3a3"], "limits bops twice, by w4a4 and by w3a3"),
+        ([*SEARCH, "--budget", "w4a4+1B"], "budget 1B (1 bytes) is below the cheapest policy"),
+        ([*SEARCH, "--objective", "acr+bytes+bytes"], "the cost bytes is given twice"),
         (["search", "--problem", "digtis", "--searcher", "random"], "known: digits"),
         (["search", "--problem", "separable", "--searcher", "tpee"], "known: tpe"),
         ([*SEARCH, "--option", "wings=2"], "unknown option of searcher random"),
@@ -255,6 +258,10 @@ def test_ablate_tests_variants_against_the_searcher_as_it_stands(
         (["search", "--problem", "digits", "--searcher", "random", "--device", "gpu"], "cannot be used here"),
         (["search", "--problem", "digits", "--searcher", "random", "--budget", "w9a9"], "must lie in 1..8"),
         (["search", "--problem", "digits", "--searcher", "random", "--budget", "1/2"], "limits nothing"),
+        (
+            ["search", "--problem", "digits", "--searcher", "random", "--budget", "w3a3+9MB"],
+            "budget 9MB (9,000,000 bytes) is above",
+        ),
         (
             ["search", "--network", "module.py:build", "--checkpoint", "w.pt", "--data", ".", "--searcher", "random"],
             "without .py",

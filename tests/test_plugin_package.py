@@ -50,7 +50,7 @@ from suite.plugins import COSTS, OBJECTIVES, PROBLEMS, SEARCHERS
 assert "hill-climbing" in suite.searcher_names() and suite.searcher_names()[0] == "random"
 assert "quadratic" in PROBLEMS.names() and "worst" in OBJECTIVES.names() and "memory" in COSTS.names()
 problem = PROBLEMS.load("quadratic")(budget="memory:rows=2<=350", objective="worst:weight=0.5+bops")
-assert problem.budget.cost == COSTS.load("memory")(rows=2) and problem.objective.pareto
+assert problem.budget.limits[0].cost == COSTS.load("memory")(rows=2) and problem.objective.pareto
 try:
     suite.make_searcher("hill-climbing", problem)
 except suite.BitcertError as error:

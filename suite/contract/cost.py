@@ -1,18 +1,20 @@
-"""What a policy costs: bit operations (BOPs), model size, budgets, and what brings policies within them."""
+"""What a policy costs: bit operations (BOPs), model size, budgets of one or more limits, and what brings policies within them."""
 
 from __future__ import annotations
 
 import bisect
 import functools
+import itertools
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from suite.contract.cost_table import CostTable, pinned_cost, tabulate
 from suite.contract.per_mac import MAX_BITS, MIN_BITS, PerMac, check_per_mac
 from suite.contract.space import FLOAT_BITS, Layer, Policy, Precision, SearchSpace
 from suite.errors import BitcertError
@@ -117,30 +119,96 @@ def cheapest(space: SearchSpace) -> Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
-    """The limit on one cost. Several limits at once are not supported yet.
+class Limit:
+    """The most that a policy may cost by one rule.
 
     Attributes:
-        limit: Largest cost of a feasible policy, an integer in the units that ``cost`` counts (BOPs, or bits of a model).
-        text: The budget as given, such as ``"w3a3"``.
+        most: Largest cost, an integer in the units that ``cost`` counts (BOPs, or bits of a model).
+        text: The limit as given, such as ``"w3a3"``.
         cost: What is limited.
     """
 
-    limit: int
+    most: int
     text: str
     cost: Cost = BOPs()
 
-    def to_dict(self) -> dict[str, str | int]:
-        """For the record of a problem: the text, and the limit as ``budget_bops``, or ``budget_limit`` for another cost."""
-        return {"budget": self.text, "budget_bops" if isinstance(self.cost, BOPs) else "budget_limit": self.limit}
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """One or more limits, all of which a policy has to keep.
+
+    Costs never rise when bits are lowered: the cheapest policy keeps all limits together if it keeps each of them, and a
+    policy within the budget stays there when bits are lowered.
+
+    Attributes:
+        limits: Each on another cost, in the order given.
+
+    Raises:
+        BitcertError: If a cost is limited twice, or there is no limit.
+    """
+
+    limits: tuple[Limit, ...]
+
+    def __post_init__(self) -> None:
+        if not self.limits:
+            raise BitcertError("a budget needs at least one limit")
+        for limit, other in itertools.combinations(self.limits, 2):
+            if limit.cost.name == other.cost.name:
+                raise BitcertError(
+                    f"budget {self.text} limits {limit.cost.name} twice, by {limit.text} and by {other.text}; keep one of them"
+                )
+
+    @property
+    def text(self) -> str:
+        """The limits as given, joined by ``+``."""
+        return "+".join(limit.text for limit in self.limits)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the record of a problem: the text, and the one limit as ``budget_bops``, or ``budget_limit`` for another cost.
+
+        Several limits are ``budget_limits``, by the names of the costs and in whole units of theirs.
+        """
+        if len(self.limits) > 1:
+            limits = {limit.cost.name: limit.cost.units(limit.most) for limit in self.limits}
+            return {"budget": self.text, "budget_limits": limits}
+        (limit,) = self.limits
+        return {"budget": self.text, "budget_bops" if isinstance(limit.cost, BOPs) else "budget_limit": limit.most}
 
     def allows(self, space: SearchSpace, policy: Policy) -> bool:
-        """Whether a policy costs no more than the limit."""
-        return self.cost.total(space, policy) <= self.limit
+        """Whether a policy costs no more than any limit."""
+        return all(limit.cost.total(space, policy) <= limit.most for limit in self.limits)
+
+    def exceeded(self, space: SearchSpace, policy: Policy) -> tuple[Limit, ...]:
+        """The limits that a policy does not keep."""
+        return tuple(limit for limit in self.limits if limit.cost.total(space, policy) > limit.most)
+
+    def describe_excess(self, space: SearchSpace, policy: Policy) -> str:
+        """Say what a policy beyond the budget costs, as part of an error."""
+        each = [
+            f"{limit.cost.units(limit.cost.total(space, policy))} {limit.cost.unit}, over the budget of "
+            f"{limit.cost.units(limit.most)}"
+            for limit in self.exceeded(space, policy)
+        ]
+        return f"costs {', and '.join(each)}"
+
+    def spent(self, space: SearchSpace, policy: Policy) -> Fraction:
+        """What a policy costs, as one exact number to compare policies by.
+
+        The cost itself where one is limited. Several are added up in proportion to their limits, as so much of the first.
+        """
+        unit = max(1, self.limits[0].most)
+        return sum(
+            (Fraction(limit.cost.total(space, policy) * unit, max(1, limit.most)) for limit in self.limits), Fraction(0)
+        )
+
+
+def take_table(cost: Cost, space: SearchSpace) -> Cost:
+    """A cost as it is counted on a space: BOPs by the space's table, others as they are."""
+    return BOPs(space.per_mac) if cost == BOPs() else cost
 
 
 def parse_budget(text: str | int, space: SearchSpace) -> Budget:
-    """Read a budget on BOPs, on model size, or on any registered cost.
+    """Read a budget on BOPs, on model size, or on any registered cost, or on several of them, such as ``w4a4+40KB``.
 
     BOPs: ``w4a4`` (the uniform policy with the same pins), ``1/64`` (of FP32), or an integer. Bits between the integers are
     allowed in the first form: ``w2.5a2.5`` is the budget at which every free layer spends 2.5 x 2.5 operations per MAC, the
@@ -150,9 +218,14 @@ def parse_budget(text: str | int, space: SearchSpace) -> Budget:
     is registered or ``my_module:Class``, with options after it. Limits are rounded down to an integer.
 
     Raises:
-        BitcertError: If the text is none of these, or the limit is below the cheapest policy.
+        BitcertError: If a part is none of these, a limit is below the cheapest policy, or a cost is limited twice.
     """
     asked = str(text).strip()
+    parts = asked.split("+") if len(asked) <= _MOST_TEXT else [asked]
+    return Budget(tuple(_parse_limit(part.strip(), space) for part in parts))
+
+
+def _parse_limit(asked: str, space: SearchSpace) -> Limit:
     bops_rule = BOPs(space.per_mac)
     cost: Cost = bops_rule
     found = functools.partial(re.fullmatch, string=asked if len(asked) <= _MOST_TEXT else "", flags=re.ASCII)
@@ -163,7 +236,7 @@ def parse_budget(text: str | int, space: SearchSpace) -> Budget:
         free = sum(layer.macs for layer in space.layers if layer.name not in space.pinned)
         whole = weight.denominator == activation.denominator == 1
         operations = bops_rule.of_mac(Precision(int(weight), int(activation))) if whole else weight * activation
-        limit = int(free * operations + _pinned(space, cost))
+        limit = int(free * operations + pinned_cost(space, cost))
     elif share := found(r"(\d+)/0*([1-9]\d*)"):
         limit = int(float_bops(space) * Fraction(int(share[1]), int(share[2])))
     elif found(r"\d+"):
@@ -172,13 +245,12 @@ def parse_budget(text: str | int, space: SearchSpace) -> Budget:
         cost = ModelSize()
         limit = int(Fraction(size[1]) * _SIZES[size[2]]) * cost.per_unit
     elif other := found(r"([^<>]+)<=(\d+)"):
-        cost = COSTS.make(other[1])
-        cost = bops_rule if cost == BOPs() else cost
+        cost = take_table(COSTS.make(other[1]), space)
         limit = int(other[2]) * cost.per_unit
     else:
         raise BitcertError(
             f"budget {asked[:_MOST_TEXT]!r} is not understood; give w4a4, a fraction of FP32 such as 1/64, BOPs as an integer, "
-            "a model size such as 40KB, or COST<=N"
+            "a model size such as 40KB, or COST<=N; several limits are joined by +"
         )
     least, lowest = cost.total(space, cheapest(space)), space.choices[0]
     if limit < least:
@@ -186,55 +258,7 @@ def parse_budget(text: str | int, space: SearchSpace) -> Budget:
             f"budget {asked} ({cost.units(limit):,} {cost.unit}) is below the cheapest policy ({cost.units(least):,} "
             f"{cost.unit} at {lowest}/{lowest} bits); raise the budget to at least {cost.units(least)} or allow fewer bits"
         )
-    return Budget(limit, asked, cost)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Table:
-    """Costs of the variables of a space: every cost is a sum over layers, and a layer has two variables at most.
-
-    Attributes:
-        fixed: What every policy costs: the pinned layers and the constant.
-        partners: Of each variable, the one that sets the other part of its layers; itself where it sets both parts.
-        curves: What the layers of a variable cost, by the choice of its partner and its own choice; ascending along the latter.
-        walk: The variables from the last layer to the first, the activation before the weight.
-    """
-
-    fixed: int
-    partners: tuple[int, ...]
-    curves: tuple[tuple[tuple[int, ...], ...], ...]
-    walk: tuple[int, ...]
-
-    def total(self, vector: Sequence[int]) -> int:
-        """Cost of a policy, given as an index into the choices for each variable."""
-        # Of a weight and its partner only the first is counted: both curves are the cost of the same layers.
-        pairs = enumerate(self.partners)
-        return self.fixed + sum(self.curves[v][vector[p]][vector[v]] for v, p in pairs if v <= p)
-
-
-@functools.lru_cache(maxsize=64)
-def _tabulate(space: SearchSpace, cost: Cost) -> _Table:
-    count, choices = len(space.layers), space.choices
-    variable_of = {slot: variable for variable, slots in enumerate(space.flat_variables) for slot in slots}
-    partners, curves = [], []
-    for variable, slots in enumerate(space.flat_variables):
-        layers = [space.layers[index] for index in sorted({slot % count for slot in slots})]
-        partner = variable_of[(slots[0] + count) % (2 * count)]
-
-        def price(own: int, other: int, layers: list[Layer] = layers, weight: bool = slots[0] < count) -> int:
-            precision = Precision(own, other) if weight else Precision(other, own)
-            return sum(cost.of_layer(layer, precision) for layer in layers)
-
-        others = [None if partner == variable else bits for bits in choices]
-        curves.append(tuple(tuple(price(own, other or own) for own in choices) for other in others))
-        partners.append(partner)
-    last_met = [max((slot % count, slot) for slot in slots) for slots in space.flat_variables]
-    walk = sorted(range(len(last_met)), key=last_met.__getitem__, reverse=True)
-    return _Table(cost.constant(space) + _pinned(space, cost), tuple(partners), tuple(curves), tuple(walk))
-
-
-def _pinned(space: SearchSpace, cost: Cost) -> int:
-    return sum(cost.of_layer(layer, space.pinned[layer.name]) for layer in space.layers if layer.name in space.pinned)
+    return Limit(limit, asked, cost)
 
 
 def largest_uniform(space: SearchSpace, budget: Budget) -> Policy | None:
@@ -248,9 +272,10 @@ def enforce_budget(space: SearchSpace, policy: Policy, budget: Budget) -> Policy
 
     Walks the layers from last to first; on the way each variable gives up one step of ``choices``, the activation
     before the weight (a tied variable once, where its last layer is met). Stops as soon as the budget holds, and
-    repeats the walk until it does (HAQ, Wang et al. 2019, section 3.4). Variables whose step saves nothing, such as
-    activations under a model size, are left alone while others save. Bits are never raised; a feasible policy is returned
-    as it is. Many variables change at once: use :func:`repair` where a method means its policies as it proposes them.
+    repeats the walk until it does (HAQ, Wang et al. 2019, section 3.4). Variables whose step saves nothing of a limit that is
+    still exceeded, such as activations under a model size, are left alone while others save. Bits are never raised; a
+    feasible policy is returned as it is. Many variables change at once: use :func:`repair` where a method means its policies
+    as it proposes them.
 
     Raises:
         BitcertError: If the policy does not belong to the space, or even the cheapest one exceeds the budget.
@@ -259,48 +284,64 @@ def enforce_budget(space: SearchSpace, policy: Policy, budget: Budget) -> Policy
         raise BitcertError(f"the policy does not belong to the space: {policy.to_json()}")
     if budget.allows(space, policy):
         return policy
-    table, vector = _tabulate(space, budget.cost), space.encode(policy).tolist()
-    total, saving = _start(space, table, budget, vector), True
+    tables, vector = _tabulate(space, budget), space.encode(policy).tolist()
+    excess, saving = _excess(tables, budget, vector), True
     while True:
-        before = total
-        for variable in table.walk:
-            position, curve = vector[variable], table.curves[variable][vector[table.partners[variable]]]
-            saved = curve[position] - curve[position - 1] if position else 0
-            if saved or (position and not saving):
+        before = excess
+        for variable in filter(vector.__getitem__, tables[0].walk):
+            saved = [table.step(vector, variable) for table in tables]
+            if not saving or any(less and over > 0 for less, over in zip(saved, excess, strict=True)):
                 vector[variable] -= 1
-                total -= saved
-                if total <= budget.limit:
+                excess = [over - less for less, over in zip(saved, excess, strict=True)]
+                if max(excess) <= 0:
                     return space.decode(vector)
-        saving = total < before  # a walk that saved nothing is followed by one in which every variable steps down
+        saving = excess < before  # a walk that saved nothing is followed by one in which every variable steps down
 
 
 def repair(space: SearchSpace, policy: Policy, budget: Budget, rng: np.random.Generator) -> Policy:
     """Lower a policy until it is within the budget, changing few variables: the repair that searchers share.
 
-    Among the variables that can save the excess alone, one is drawn uniformly and lowered as little as suffices. While
-    there is none, one is drawn with probability proportional to what it can save, and lowered to the lowest choice (any
-    that is above it, where none saves anything by itself). Bits are never raised, variables that save nothing are left
-    alone, and a feasible policy is returned as it is. A child that differs from a feasible parent in two variables mostly
+    Among the variables that can save the excess over all limits alone, one is drawn uniformly and lowered as little as
+    suffices. While there is none, one is drawn with probability proportional to what it can save, as a share of the excess
+    and added up over limits, and lowered as little as suffices for the limits it saves on, or to the lowest choice (any that
+    is above it, where none saves anything by itself). Bits are never raised, variables that save nothing are left alone, and
+    a feasible policy is returned as it is. A child that differs from a feasible parent in two variables mostly
     stays so, where :func:`enforce_budget` changes several others.
 
     Raises:
         BitcertError: If the policy does not belong to the space, or even the cheapest one exceeds the budget.
     """
-    table, vector = _tabulate(space, budget.cost), space.encode(policy).tolist()
-    total = _start(space, table, budget, vector)
-    if total <= budget.limit:
+    tables, vector = _tabulate(space, budget), space.encode(policy).tolist()
+    excess = _excess(tables, budget, vector)
+    if max(excess) <= 0:
         return policy
-    while total > budget.limit:
-        excess = total - budget.limit
-        curves = [table.curves[variable][vector[partner]] for variable, partner in enumerate(table.partners)]
-        savings = [curve[position] - curve[0] for curve, position in zip(curves, vector, strict=True)]
-        weights = np.array([saving >= excess for saving in savings], dtype=float)
+    while max(excess) > 0:
+        over = [(table, more) for table, more in zip(tables, excess, strict=True) if more > 0]
+        saved = [
+            [min(more, curve[at] - curve[0]) for curve, at in zip(table.all_curves(vector), vector, strict=True)]
+            for table, more in over
+        ]
+        alone = [True] * len(vector)
+        for row, (_, more) in zip(saved, over, strict=True):
+            alone = [pays and less == more for pays, less in zip(alone, row, strict=True)]
+        weights = np.array(alone, dtype=float)
         if not weights.any():
-            weights = np.array(savings if any(savings) else vector, dtype=float)
+            shares = [
+                np.array(row, dtype=float) * (over[0][1] / more) for row, (_, more) in zip(saved, over, strict=True)
+            ]
+            weights = np.sum(shares, axis=0)
+        if not weights.any():
+            weights = np.array(vector, dtype=float)
         variable = int(rng.choice(len(vector), p=weights / weights.sum()))
-        curve, position = curves[variable], vector[variable]
-        vector[variable] = max(0, bisect.bisect_right(curve, curve[position] - excess) - 1)
-        total -= curve[position] - curve[vector[variable]]
+        position, enough = vector[variable], []
+        for row, (table, more) in zip(saved, over, strict=True):
+            if row[variable]:
+                curve = table.curve(vector, variable)
+                enough.append(max(0, bisect.bisect_right(curve, curve[position] - more) - 1))
+        lowered = min(enough, default=0)
+        curves = [table.curve(vector, variable) for table in tables]
+        excess = [more - curve[position] + curve[lowered] for more, curve in zip(excess, curves, strict=True)]
+        vector[variable] = lowered
     return space.decode(vector)
 
 
@@ -308,7 +349,7 @@ def random_feasible(space: SearchSpace, budget: Budget, rng: np.random.Generator
     """Draw a policy within the budget, close to uniformly among all of them, in a fixed number of steps.
 
     A Gibbs sampler: starting from the cheapest policy, each sweep visits the variables in order and redraws each
-    uniformly among the choices that the budget leaves, the others held. The feasible policies are closed under lowering
+    uniformly among the choices that all limits leave, the others held. The feasible policies are closed under lowering
     bits, hence connected through the cheapest one, and the uniform distribution on them is the sampler's only stationary
     one. No draw is ever rejected, however tight the budget.
 
@@ -321,25 +362,32 @@ def random_feasible(space: SearchSpace, budget: Budget, rng: np.random.Generator
     Raises:
         BitcertError: If even the cheapest policy exceeds the budget.
     """
-    table, vector = _tabulate(space, budget.cost), [0] * len(space.variables)
-    room = budget.limit - _start(space, table, budget, vector)
-    variables = list(zip(range(len(vector)), table.partners, table.curves, strict=True))
+    tables, vector = _tabulate(space, budget), [0] * len(space.variables)
+    rooms = [-over for over in _excess(tables, budget, vector)]
+    curves_of = [list(enumerate(curves)) for curves in zip(*(table.curves for table in tables), strict=True)]
+    variables = list(zip(range(len(vector)), tables[0].partners, curves_of, strict=True))
     for uniforms in rng.random((sweeps, len(vector))).tolist():
         for uniform, (variable, partner, curves) in zip(uniforms, variables, strict=True):
-            curve = curves[vector[partner]]
-            room += curve[vector[variable]]
-            choice = int(uniform * bisect.bisect_right(curve, room))
-            room -= curve[choice]
-            vector[variable] = choice
+            left, held, other = len(space.choices), vector[variable], vector[partner]
+            for number, curve in curves:
+                rooms[number] += curve[other][held]
+                left = min(left, bisect.bisect_right(curve[other], rooms[number]))
+            vector[variable] = choice = int(uniform * left)
+            for number, curve in curves:
+                rooms[number] -= curve[other][choice]
     return space.decode(vector)
 
 
-def _start(space: SearchSpace, table: _Table, budget: Budget, vector: Sequence[int]) -> int:
-    """The cost of a policy, once it is known that the cheapest one is within the budget."""
-    least = table.total([0] * len(vector))
-    if least > budget.limit:
-        limit, unit = budget.cost.units(budget.limit), budget.cost.unit
-        raise BitcertError(
-            f"no policy of this space has at most {limit} {unit}; the cheapest has {budget.cost.units(least)}"
-        )
-    return table.total(vector)
+def _tabulate(space: SearchSpace, budget: Budget) -> list[CostTable]:
+    return [tabulate(space, limit.cost) for limit in budget.limits]
+
+
+def _excess(tables: Sequence[CostTable], budget: Budget, vector: Sequence[int]) -> list[int]:
+    """By how much a policy exceeds each limit, once it is known that the cheapest one keeps all of them."""
+    for table, limit in zip(tables, budget.limits, strict=True):
+        least, units = table.total([0] * len(vector)), limit.cost.units
+        if least > limit.most:
+            raise BitcertError(
+                f"no policy of this space has at most {units(limit.most)} {limit.cost.unit}; the cheapest has {units(least)}"
+            )
+    return [table.total(vector) - limit.most for table, limit in zip(tables, budget.limits, strict=True)]

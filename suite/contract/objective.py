@@ -1,19 +1,22 @@
-"""What a search maximizes: one number of the metrics, optionally with fewer BOPs as a second objective."""
+"""What a search maximizes: one number of the metrics, optionally with costs such as BOPs to minimize beside it."""
 
 from __future__ import annotations
 
+import operator
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from suite.contract.cost import BOPs, Cost
 from suite.contract.trial import Metrics, Trial
 from suite.errors import BitcertError
-from suite.plugins import OBJECTIVES
+from suite.plugins import COSTS, OBJECTIVES
 
 _MOST_TEXT = 200  # characters of an objective
 
@@ -26,8 +29,8 @@ class Objective(ABC):
 
     Attributes:
         radii: Radii at which the score needs certified accuracies.
-        text: The objective as given, such as ``"acr"`` or ``"certified@0.25,0.5+bops"``.
-        pareto: Whether fewer BOPs are a second objective.
+        text: The objective as given, such as ``"acr"`` or ``"certified@0.25,0.5+bops+bytes"``.
+        minimized: Costs that are further objectives, as given, such as ``("bops", "bytes")``.
     """
 
     certified: ClassVar[bool] = True
@@ -41,7 +44,7 @@ class Objective(ABC):
 
     radii: tuple[float, ...] = field(default=(), init=False)
     text: str = field(default="", kw_only=True)
-    pareto: bool = field(default=False, kw_only=True)
+    minimized: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     @abstractmethod
@@ -51,6 +54,16 @@ class Objective(ABC):
     @abstractmethod
     def score(self, metrics: Metrics) -> float:
         """The number to maximize; larger is better."""
+
+    @property
+    def pareto(self) -> bool:
+        """Whether there is more than one objective."""
+        return bool(self.minimized)
+
+    @property
+    def costs(self) -> tuple[Cost, ...]:
+        """The rules of the costs to minimize."""
+        return tuple(map(COSTS.make, self.minimized))
 
     def image_scores(
         self, labels: NDArray[np.int64], prediction: NDArray[np.int64], radius: NDArray[np.float64]
@@ -138,29 +151,36 @@ class CertifiedAccuracy(Objective):
 def parse_objective(text: str) -> Objective:
     """Read ``acr``, ``clean``, ``certified@0.25,0.5`` or another objective; see ``suite.plugins.OBJECTIVES``.
 
-    Options follow a name as in ``my_module:Median:share=0.5``. A trailing ``+bops`` makes fewer BOPs the second objective.
+    Options follow a name as in ``my_module:Median:share=0.5``. What follows a ``+`` is a cost to minimize as a further
+    objective: ``+bops``, ``+bytes``, both, or any registered cost; see ``suite.plugins.COSTS``.
 
     Raises:
-        BitcertError: If the text is none of these, or the radii are not ascending numbers >= 0.
+        BitcertError: If the text is none of these, the radii are not ascending numbers >= 0, or a cost is given twice.
     """
-    name, plus, second = text.partition("+")
+    name, *minimized = text.split("+") if len(text) <= _MOST_TEXT else [text]
     try:
-        if len(text) > _MOST_TEXT or (plus and second != "bops"):
-            raise BitcertError("nothing but +bops may follow it")
+        if len(text) > _MOST_TEXT:
+            raise BitcertError(f"it is longer than {_MOST_TEXT} characters")
         given: dict[str, Any] = {}
         if name.startswith("certified@"):
             name, given = "certified", {"radii": parse_radii(name.removeprefix("certified@"))}
         else:
             name, given = OBJECTIVES.parse(name)
-        if not given.keys().isdisjoint({"text", "pareto"}):
-            raise BitcertError("its text and its second objective are no options")
+        if not given.keys().isdisjoint({"text", "minimized"}):
+            raise BitcertError("its text and its costs are no options")
         objective: Objective = OBJECTIVES.options(name, given)
+        objective = replace(objective, text=text, minimized=tuple(minimized))
+        costs = objective.costs
+        if repeated := [cost.name for cost, other in combinations(costs, 2) if cost.name == other.name]:
+            raise BitcertError(f"the cost {repeated[0]} is given twice")
+        if any(cost.name == BOPs.name and cost != BOPs() for cost in costs):
+            raise BitcertError("bops has no options here: the table of the space counts")
     except BitcertError as error:
         raise BitcertError(
             f"objective {text[:_MOST_TEXT]!r} is not understood; give acr, clean or certified@0.25,0.5, optionally with +bops, "
-            f"or another objective by name ({error})"
+            f"+bytes or both, or another objective by name ({error})"
         ) from None
-    return replace(objective, text=text, pareto=bool(plus))
+    return objective
 
 
 def parse_radii(text: str) -> tuple[float, ...]:
@@ -188,16 +208,20 @@ def check_radii(radii: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def nondominated(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
-    """The Pareto front of score and BOPs, by ascending BOPs; failed trials are left out."""
+    """The Pareto front of the score and the costs to minimize (BOPs, where the objective names none), by ascending costs.
+
+    Costs are compared in the order in which the objective names them. Of equal trials the first stays; failed ones are left
+    out.
+    """
+    names = [cost.name for cost in objective.costs] or [BOPs.name]
     finished = [
-        (trial.metrics.bops, -objective.score(trial.metrics), trial.number, trial)
+        ((*map(trial.metrics.cost, names), -objective.score(trial.metrics)), trial.number, trial)
         for trial in trials
         if trial.metrics is not None
     ]
-    front: list[Trial] = []
-    least = float("inf")
-    for _, loss, _, trial in sorted(finished, key=lambda row: row[:3]):
-        if loss < least:
-            front.append(trial)
-            least = loss
-    return front
+    front: list[tuple[tuple[float, ...], Trial]] = []
+    for values, _, trial in sorted(finished, key=lambda row: row[:2]):
+        # What comes before costs no more by the first cost; the last on the front are the likeliest to match the others.
+        if not any(all(map(operator.le, other, values)) for other, _ in reversed(front)):
+            front.append((values, trial))
+    return [trial for _, trial in front]

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from suite.contract.clock import Clock, WallClock
-from suite.contract.cost import Budget, bops
+from suite.contract.cost import BOPs, Budget, bops
 from suite.contract.objective import Objective
 from suite.contract.probes import Probes, ProbeSettings
 from suite.contract.space import Policy, SearchSpace
@@ -62,7 +62,7 @@ class Problem(ABC):
     Attributes:
         name: Registered name.
         space: The policies.
-        budget: The limit on what a policy costs.
+        budget: The limits on what a policy costs.
         objective: What a search maximizes.
         sigma: Standard deviation of the smoothing noise, in the units of the images.
         radii: Radii at which certified accuracy is reported, ascending.
@@ -89,9 +89,11 @@ class Problem(ABC):
         """BOPs of a policy, exact."""
         return bops(self.space, policy)
 
-    def cost(self, policy: Policy) -> int:
-        """Cost of a policy under the budget's rule, exact, in the units of ``budget.limit``."""
-        return self.budget.cost.total(self.space, policy)
+    def costs(self, policy: Policy) -> dict[str, int]:
+        """What metrics record beside BOPs, in whole units: the costs that the objective minimizes or several limits are on."""
+        limits = self.budget.limits
+        rules = [*self.objective.costs, *(limit.cost for limit in limits if len(limits) > 1)]
+        return {rule.name: rule.units(rule.total(self.space, policy)) for rule in rules if not isinstance(rule, BOPs)}
 
     def is_feasible(self, policy: Policy) -> bool:
         """Whether the policy belongs to the space and is within the budget."""
@@ -102,10 +104,7 @@ class Problem(ABC):
         if policy not in self.space:
             raise BitcertError(f"the policy does not belong to the space of {self.name}: {policy.to_json()}")
         if not self.budget.allows(self.space, policy):
-            cost = self.budget.cost
-            raise BitcertError(
-                f"the policy costs {cost.units(self.cost(policy))} {cost.unit}, over the budget of {cost.units(self.budget.limit)}"
-            )
+            raise BitcertError(f"the policy {self.budget.describe_excess(self.space, policy)}")
 
     @property
     @abstractmethod

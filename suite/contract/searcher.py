@@ -39,7 +39,7 @@ class Searcher(ABC):
     """The dataclass of the method's options, which its ``__post_init__`` checks."""
 
     supports_pareto: ClassVar[bool] = False
-    """Whether the method supports a second objective (fewer BOPs)."""
+    """Whether the method supports costs to minimize as further objectives."""
 
     learns_from_repeats: ClassVar[bool] = False
     """Whether proposing a known policy again teaches the method something; such a method must end by itself."""

@@ -48,6 +48,7 @@ class Metrics:
         method: The certifier, options after its name if any.
         values: Whatever else the family measures, by name.
         norm: Norm of the certified radii; None without certificates.
+        costs: What the policy costs beside BOPs, in whole units, by the name of the cost: what its run minimizes or limits.
     """
 
     clean_accuracy: float | None
@@ -60,6 +61,7 @@ class Metrics:
     method: str
     values: Mapping[str, float] = field(default_factory=dict)
     norm: str | None = "l2"
+    costs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def numbers(self) -> list[float]:
@@ -80,19 +82,31 @@ class Metrics:
             )
         return found
 
+    def cost(self, name: str) -> int:
+        """What the policy costs, by the name of the cost.
+
+        Raises:
+            BitcertError: If it was not recorded.
+        """
+        found = {"bops": self.bops, **self.costs}.get(name)
+        if found is None:
+            raise BitcertError(f"the metrics do not hold the cost {name!r}")
+        return found
+
     @property
     def certified(self) -> Mapping[float, float]:
         """Certified accuracy by radius; empty if it was not measured."""
         return self.certified_accuracy or {}
 
     def to_dict(self) -> dict[str, Any]:
-        """As a JSON-ready dictionary; radii become text, empty ``values`` and the default norm are left out."""
+        """As a JSON-ready dictionary; radii become text; empty ``values`` and ``costs`` and the default norm are left out."""
         content = {name: getattr(self, name) for name in self.__slots__}
         if self.certified_accuracy is not None:
             content["certified_accuracy"] = {radius_text(r): share for r, share in self.certified_accuracy.items()}
-        content["values"] = dict(self.values)
-        if not self.values:
-            del content["values"]
+        for name in ("values", "costs"):
+            content[name] = dict(content[name])
+            if not content[name]:
+                del content[name]
         if self.norm == "l2":
             del content["norm"]
         return content
@@ -104,7 +118,7 @@ class Metrics:
         Raises:
             BitcertError: If a value is missing, unknown or of the wrong type.
         """
-        content = {"values": {}, "norm": "l2", **content}
+        content = {"values": {}, "norm": "l2", "costs": {}, **content}
         if missing := [name for name in _KINDS if name not in content]:
             raise BitcertError(f"the metrics lack {', '.join(missing)}")
         if unknown := [name for name in content if name not in _KINDS]:
@@ -112,6 +126,8 @@ class Metrics:
         for name, kinds in _KINDS.items():
             if type(content[name]) not in kinds:
                 raise BitcertError(f"{name} of metrics cannot be {content[name]!r}")
+        if any(type(amount) is not int or amount < 0 for amount in content["costs"].values()):
+            raise BitcertError(f"costs of metrics are integers from 0 up, got {content['costs']!r}")
         if min(content["bops"], content["forward_passes"]) < 0:
             raise BitcertError(
                 f"counts of metrics start at 0, got {content['bops']} BOPs and {content['forward_passes']} forward passes"
@@ -138,6 +154,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "method": (str,),
     "values": (dict,),
     "norm": (str, type(None)),
+    "costs": (dict,),
 }
 
 

@@ -15,6 +15,7 @@ def evaluate_trial(problem: Problem, trial: Trial) -> Trial:
     before = problem.meter.forward_passes
     try:
         metrics = problem.evaluate(trial.policy, trial.fidelity, trial.seed)
+        metrics = replace(metrics, costs=problem.costs(trial.policy))
         if not all(map(math.isfinite, metrics.numbers)):
             raise FloatingPointError(f"the evaluation measured numbers that are not finite: {metrics.numbers}")
     except Exception as error:

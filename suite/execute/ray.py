@@ -243,7 +243,7 @@ def _curves(problem: Problem, metrics: Metrics) -> dict[str, float]:
     measured = {"acr": metrics.acr, "clean_accuracy": metrics.clean_accuracy, **metrics.values}
     return {
         "score": problem.objective.score(metrics),
-        "bops": float(metrics.bops),
+        **{name: float(cost) for name, cost in {"bops": metrics.bops, **metrics.costs}.items()},
         "evaluation_seconds": metrics.seconds,
         **{name: value for name, value in measured.items() if value is not None},
         **{f"certified_at_{radius:g}": share for radius, share in metrics.certified.items()},

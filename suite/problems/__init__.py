@@ -70,10 +70,11 @@ def load_problem(
         image_size: Side to which a folder's images are cropped, with ``network``; 224 if None.
         choices: Bit widths to choose from, each within 1 to 8; the problem's if None.
         budget: Limit on BOPs: ``"w3a3"``, ``"1/64"`` of FP32, or an integer; on model size: ``"40KB"``; on another cost:
-            ``"NAME<=N"``; the problem's default if None.
+            ``"NAME<=N"``; several at once, on different costs: ``"w4a4+40KB"``; the problem's default if None.
         sigma: Standard deviation of the smoothing noise, in the units of images in [0, 1]; the problem's default if None.
         seed: Root seed of calibration, search and exam noise.
-        objective: ``"acr"``, ``"clean"`` or ``"certified@0.25,0.5"``; with ``"+bops"``, fewer BOPs are a second objective.
+        objective: ``"acr"``, ``"clean"`` or ``"certified@0.25,0.5"``; with ``"+bops"``, ``"+bytes"`` or both, fewer of them are
+            further objectives.
         certify: The certifier of the search: ``"ranking"`` estimates, for ordering policies, or certificates by
             ``"fixed"``, ``"irs"``, ``"incremental"``, ``"sequential"`` or ``"aggregate"``.
         bases: Additional policies, feasible or not, whose recorded predictions incremental certificates may reuse.

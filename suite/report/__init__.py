@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from suite.report.layout import leaderboard_table as leaderboard_table
     from suite.report.plots import plot_best_so_far as plot_best_so_far
     from suite.report.plots import plot_certified_accuracy as plot_certified_accuracy
+    from suite.report.plots import plot_front as plot_front
     from suite.report.plots import plot_score_by_bops as plot_score_by_bops
     from suite.report.policies import plot_policies as plot_policies
     from suite.report.progress import Progress as Progress
@@ -36,7 +37,7 @@ _HOMES = {
     "comparison": "Comparison",
     "intervals": "compare_outcomes",
     "layout": "leaderboard_table",
-    "plots": "plot_best_so_far plot_certified_accuracy plot_score_by_bops",
+    "plots": "plot_best_so_far plot_certified_accuracy plot_front plot_score_by_bops",
     "policies": "plot_policies",
     "progress": "Progress",
     "ranking": "leaderboard",

@@ -34,7 +34,8 @@ class Comparison:
         entries: One for each (searcher, seed), in the order they were asked for.
         reference: The exam of the float network on the same images and noise.
         layer_names: Names of the layers, in execution order.
-        budget_bops: The limit on BOPs; None where the budget limits another cost.
+        limits: The limits of the budget in whole units, by the names of the costs; the one limit on another cost than BOPs
+            is left out.
         float_bops: BOPs of the float network.
         provenance: Problem, fidelity, exam, versions and commit, JSON-ready.
         own_references: Exams of the float networks by seed, where seeds have networks of their own; ``reference`` is one of them.
@@ -44,10 +45,15 @@ class Comparison:
     entries: tuple[Entry, ...]
     reference: Outcome
     layer_names: tuple[str, ...]
-    budget_bops: int | None
+    limits: Mapping[str, int]
     float_bops: int
     provenance: Mapping[str, Any]
     own_references: Mapping[int, Outcome] = field(default_factory=dict)
+
+    @property
+    def budget_bops(self) -> int | None:
+        """The limit on BOPs; None where the budget limits other costs alone."""
+        return self.limits.get("bops")
 
     @property
     def objective(self) -> Objective:
@@ -89,6 +95,7 @@ class Comparison:
             ``after NAME``: The same after another post-step, one column for each control.
             exam_score: The objective on the exam; exam_acr, exam_clean_accuracy and ``certified@r`` are its parts.
             bops, bops_share: Cost of the winner; its share of the float network's.
+            ``cost.NAME``: Every other cost of the winner that is minimized, or one of several limits, in whole units.
             policy, post_step: The winner as JSON; the finetuning before the exam.
             exam_images, exam_n0, exam_n, exam_alpha, exam_method: How the exam certified.
             run.*, exam.*: Provenance of the search and of the exam, as far as recorded.
@@ -161,11 +168,11 @@ def _check_entry(entry: Entry, comparison: Comparison) -> None:
         raise BitcertError(
             f"the winner of {who} has {given} layers, the network {expected}; compare one problem's runs"
         )
-    bops, limit = outcome.metrics.bops, comparison.budget_bops
-    if limit is not None and bops > limit:
-        raise BitcertError(
-            f"the winner of {who} has {bops} BOPs, over the budget of {limit}; compare one budget's runs"
-        )
+    for name, limit in comparison.limits.items():
+        if (cost := outcome.metrics.cost(name)) > limit:
+            raise BitcertError(
+                f"the winner of {who} costs {cost} {name}, over the budget of {limit}; compare one budget's runs"
+            )
     _check_averages(who, outcome)
     check_same_exam(outcome, comparison.reference_of(entry.run.seed))
 
@@ -174,6 +181,37 @@ def _check_averages(who: str, outcome: Outcome) -> None:
     given, computed = outcome.metrics.measured("acr"), outcome.certificates.acr(outcome.labels)
     if abs(given - computed) > _TOLERANCE:
         raise BitcertError(f"the exam of {who} records ACR {given}, its certificates give {computed}; repeat the exam")
+
+
+COST = "cost."
+"""What the columns of costs other than BOPs start with: ``cost.bytes``."""
+
+
+def front_frame(comparison: Comparison) -> pd.DataFrame:
+    """The Pareto front of every search: what no other trial of it beats in the score and in every cost.
+
+    Columns:
+        searcher, seed, trial: Which trial of which search.
+        search_score: The objective as the search measured it: an estimate on search images, and no exam score.
+        bops, ``cost.NAME``: What the policy costs; see :attr:`Comparison.rows`.
+        policy: As JSON.
+    """
+    return pd.DataFrame(
+        [
+            {
+                "searcher": entry.run.searcher,
+                "seed": entry.run.seed,
+                "trial": trial.number,
+                "search_score": entry.run.score(trial),
+                "bops": trial.metrics.bops,
+                **{COST + name: cost for name, cost in trial.metrics.costs.items()},
+                "policy": trial.policy.to_json(),
+            }
+            for entry in comparison.entries
+            for trial in entry.run.front
+            if trial.metrics is not None
+        ]
+    )
 
 
 AFTER = "after "
@@ -261,6 +299,7 @@ def _describe_exam(outcome: Outcome, bops: int, comparison: Comparison) -> dict[
         **set_bounds([outcome], comparison.radii),
         "bops": bops,
         "bops_share": bops / comparison.float_bops,
+        **{COST + name: cost for name, cost in outcome.metrics.costs.items()},
         "policy": None if outcome.policy is None else outcome.policy.to_json(),
         "post_step": outcome.post_step,
         "exam_images": len(outcome.labels),

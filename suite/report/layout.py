@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from suite.contract.objective import parse_objective
-from suite.report.comparison import AFTER, CHEAPEST, FLOAT, Comparison
+from suite.report.comparison import AFTER, CHEAPEST, COST, FLOAT, Comparison
 from suite.report.curves import milestone_frame
 from suite.report.figures import describe_problem
 from suite.report.ranking import LIMITS, NOT_COMPARED
@@ -75,6 +75,7 @@ def _columns(frame: pd.DataFrame) -> list[Column]:
         *shares,
         Column("clean", _number("clean_accuracy", ".1f", 100), priority=4),
         Column("BOPs", _number("bops_share", ".3g", 100), priority=3),
+        *(Column(name.removeprefix(COST), _magnitude(name), priority=3) for name in _costs(frame)),
         Column("passes", lambda row: magnitude(row["forward_passes"]), priority=2),
         Column("time", lambda row: duration(row["seconds"]), priority=8),
     ]
@@ -101,6 +102,8 @@ def _notes(frame: pd.DataFrame) -> list[str]:
         found.append("before: mean exam score of the same winners before the post-step.")
     if any(name.startswith(AFTER) for name in frame.columns):
         found.append("after NAME: mean exam score of the same winners after that post-step instead.")
+    if costs := _costs(frame):
+        found.append(f"{', '.join(costs).replace(COST, '')}: mean over the winners, in whole units.")
     if "set_acr" in frame:
         found.append(
             "set ACR ≥: lower bound on the average certified radius of the exam images, one for the whole set instead of one for "
@@ -139,6 +142,11 @@ def _notes(frame: pd.DataFrame) -> list[str]:
 def _certified(frame: pd.DataFrame, *, reached: bool) -> list[str]:
     """The columns of certified accuracy that differ from zero somewhere, or those that do not."""
     return [name for name in frame.columns if name.startswith("certified@") and frame[name].gt(0).any() == reached]
+
+
+def _costs(frame: pd.DataFrame) -> list[str]:
+    """The columns of costs other than BOPs."""
+    return [name for name in frame.columns if name.startswith(COST)]
 
 
 def _describe_reliability(found: RankingReliability, ranked: int) -> list[str]:
@@ -229,6 +237,10 @@ def _verdict(row: Row) -> str:
     if row["searcher"] == FLOAT:
         return ""
     return NOTHING if row["searcher"] == row["against"] else str(row["verdict"])
+
+
+def _magnitude(name: str) -> Callable[[Row], str]:
+    return lambda row: magnitude(row[name])
 
 
 def _number(name: str, form: str = ".4f", scale: float = 1) -> Callable[[Row], str]:

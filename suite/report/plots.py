@@ -1,4 +1,4 @@
-"""Figures of a comparison: certified accuracy by radius, exam score by BOPs, best search estimate by spend."""
+"""Figures of a comparison: certified accuracy by radius, exam score by BOPs, fronts, best search estimate by spend."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
+from suite.errors import BitcertError
 from suite.report.comparison import CHEAPEST, Comparison, check_comparison, without_cheapest
 from suite.report.curves import Band, best_band, certified_band, certified_curve
 from suite.report.exams import exam_score
@@ -20,6 +21,7 @@ _RADII = 400
 _MARKS = 8
 _MOST_TOLD = 9
 _BEST = 4
+_LIMIT: dict[str, Any] = {"color": "0.35", "linestyle": ":"}
 OTHER = Look(color=(0.72, 0.72, 0.72), marker="o", dashes="-")
 """How searchers are drawn where there are too many to tell apart."""
 
@@ -89,23 +91,13 @@ def plot_score_by_bops(comparison: Comparison, ax: Axes | None = None) -> Axes:
     for axes, shown in zip(sheet.panels, (searchers, enlarged), strict=False):
         for searcher, entries in shown.items():
             points = [(entry.outcome.metrics.bops, exam_score(entry.outcome, objective)) for entry in entries]
-            bops, scores = zip(*dict.fromkeys(points), strict=True)  # equal winners would add up to an opaque marker
-            look = looks[searcher]
-            axes.scatter(
-                np.array(bops) / comparison.float_bops,
-                scores,
-                facecolors=[(*look.color, 0.25)],
-                edgecolors=[look.color],
-                marker=look.marker,
-                linewidths=1.2,
-                label=f"_{searcher}" if look is OTHER else searcher,
-                s=16 if look is OTHER else 34,
-                zorder=2 if look is OTHER else 3,
+            _draw_points(
+                axes, [(bops / comparison.float_bops, score) for bops, score in points], searcher, looks[searcher]
             )
         if comparison.budget_bops is not None:
             share = comparison.budget_bops / comparison.float_bops
             limit = f"budget{'' if budget is None else f' {budget}'}: {100 * share:.3g} %"
-            axes.axvline(share, color="0.35", linestyle=":", label=limit)
+            axes.axvline(share, **_LIMIT, label=limit)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.xaxis.set_major_formatter(PercentFormatter(xmax=1.0, symbol=""))
         axes.set_xlabel("BOPs, % of the float network")
@@ -116,6 +108,44 @@ def plot_score_by_bops(comparison: Comparison, ax: Axes | None = None) -> Axes:
         second.set_title("enlarged, without cheapest")
     _count_others(first, looks, linestyle="", marker=OTHER.marker)
     sheet.title(_title(comparison))
+    sheet.legend()
+    return first
+
+
+@figure_style()
+def plot_front(comparison: Comparison, ax: Axes | None = None) -> Axes:
+    """Search estimate against each cost: one panel per cost to minimize, one marker per policy on a front of a searcher's runs.
+
+    With several costs a policy that another one beats within a panel is on the front by the cost of another panel. Estimates are
+    no exam scores. ``ax`` takes the first panel, alone; arguments, result and errors are those of :func:`plot_certified_accuracy`.
+
+    Raises:
+        BitcertError: Also if the objective has no costs to minimize.
+    """
+    check_comparison(comparison)
+    costs, objective = comparison.objective.costs, comparison.objective
+    if not costs:
+        raise BitcertError(f"the objective {objective.text} has no costs to minimize, so there is no front to draw")
+    searchers = comparison.by_rank()
+    looks = _looks(searchers)
+    sheet = Sheet.on(ax, _size(looks, width=_SIZE[0] + 3.0 * (len(costs) - 1)), 1, len(costs), sharey=True)
+    for axes, cost in zip(sheet.panels, costs, strict=False):
+        for searcher, entries in searchers.items():
+            fronts = [(entry.run.score(trial), trial.metrics) for entry in entries for trial in entry.run.front]
+            points = [(metrics.cost(cost.name), score) for score, metrics in fronts if metrics is not None]
+            _draw_points(axes, points, searcher, looks[searcher])
+        if (limit := comparison.limits.get(cost.name)) is not None:
+            axes.axvline(limit, **_LIMIT)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.set_xlabel(cost.unit)
+        axes.margins(0.06)
+    first = sheet.panels[0]
+    if any(cost.name in comparison.limits for cost in costs):
+        first.plot([], [], **_LIMIT, label="budget")
+    first.set_ylabel(f"{objective.label}\nsearch estimate (not an exam score)")
+    _count_others(first, looks, linestyle="", marker=OTHER.marker)
+    sheet.title(describe(comparison))
     sheet.legend()
     return first
 
@@ -194,6 +224,22 @@ def _stretches(bands: Mapping[str, Band]) -> bool:
     means = {name: float(band.mean.mean()) for name, band in bands.items()}
     cheapest, others = means.pop(CHEAPEST, None), means.values()
     return cheapest is not None and bool(others) and min(others) - cheapest > max(others) - min(others)
+
+
+def _draw_points(axes: Axes, points: Iterable[tuple[float, float]], searcher: str, look: Look) -> None:
+    """Draw a marker for each different point; equal ones would add up to an opaque marker."""
+    x, y = zip(*dict.fromkeys(points), strict=True)
+    axes.scatter(
+        x,
+        y,
+        facecolors=[(*look.color, 0.25)],
+        edgecolors=[look.color],
+        marker=look.marker,
+        linewidths=1.2,
+        label=f"_{searcher}" if look is OTHER else searcher,
+        s=16 if look is OTHER else 34,
+        zorder=2 if look is OTHER else 3,
+    )
 
 
 def _draw_band(

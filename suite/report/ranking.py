@@ -11,6 +11,7 @@ import pandas as pd
 from suite.report.comparison import (
     AFTER,
     CHEAPEST,
+    COST,
     FLOAT,
     Comparison,
     certified_column,
@@ -53,6 +54,7 @@ def leaderboard(comparison: Comparison, against: str = "random") -> pd.DataFrame
         acr, ``certified@r``, clean_accuracy: Exam means.
         set_acr, ``set_certified@r``: Means of the lower bounds on the set of exam images, if the exams have them.
         bops_share: BOPs of the winners as a share of the float network's.
+        ``cost.NAME``: Mean of every other cost of the winners that is minimized, or one of several limits, in whole units.
         forward_passes, probe_passes, seconds: Spend of a search, the part of it that its probes made, and its time.
         limit_evaluations, limit_forward_passes, limit_seconds: When a search ended; missing if it was not limited so.
         finetune_steps, exam_split, exam_method: Finetuning in every evaluation; the images that judge, and how they are certified.
@@ -119,6 +121,10 @@ def _describe(summary: Summary, entries: Sequence[Entry], comparison: Comparison
         "image_high": summary.images.high,
         **_describe_exams(outcomes, comparison),
         "bops_share": _mean([outcome.metrics.bops / comparison.float_bops for outcome in outcomes]),
+        **{
+            COST + name: _mean([outcome.metrics.cost(name) for outcome in outcomes])
+            for name in outcomes[0].metrics.costs
+        },
         "forward_passes": round(_mean([entry.run.forward_passes for entry in entries])),
         "probe_passes": round(_mean([entry.run.probe_spend for entry in entries])),
         "seconds": _mean([search_seconds(entry.run) for entry in entries]),

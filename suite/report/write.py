@@ -16,11 +16,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from suite.files import write_bytes
-from suite.report.comparison import Comparison
+from suite.report.comparison import Comparison, front_frame
 from suite.report.exams import flatten
 from suite.report.figures import render
 from suite.report.layout import leaderboard_table, milestone_table
-from suite.report.plots import plot_best_so_far, plot_certified_accuracy, plot_score_by_bops
+from suite.report.plots import plot_best_so_far, plot_certified_accuracy, plot_front, plot_score_by_bops
 from suite.report.policies import plot_policies
 from suite.report.ranking import leaderboard
 from suite.report.statistics import ranking_reliability
@@ -37,6 +37,10 @@ _FIGURES = {
     ),
     "score_vs_bops": (plot_score_by_bops, "Exam score of every winner by BOPs, with the budget and the float network"),
     "best_so_far": (plot_best_so_far, "Best search estimate, which is no exam score, by forward passes"),
+    "front": (
+        plot_front,
+        "Pareto fronts of the searches, all seeds: search estimate, which is no exam score, by each cost",
+    ),
     "policies": (plot_policies, "Bits of every winner by layer; seeds that found the same policy share a row"),
 }
 
@@ -105,7 +109,8 @@ def write_report(comparison: Comparison, directory: Path, against: str = "random
 
     Returns:
         The files: ``leaderboard.{csv,md,tex,html,json}``, ``milestones.{csv,md,tex,html}``, ``rows.csv``,
-        ``certified_accuracy``, ``score_vs_bops``, ``best_so_far`` and ``policies`` as ``.png`` and ``.svg``, and ``index.html``.
+        ``certified_accuracy``, ``score_vs_bops``, ``best_so_far`` and ``policies`` as ``.png`` and ``.svg``, and ``index.html``;
+        with costs to minimize also ``front.{csv,png,svg}``.
 
     Raises:
         BitcertError: If the comparison does not compare like with like; nothing is written then.
@@ -119,14 +124,16 @@ def write_report(comparison: Comparison, directory: Path, against: str = "random
         "reliability": asdict(reliability),
         "rows": rows,
     }
-    images = {name: render(plot(comparison)) for name, (plot, _) in _FIGURES.items()}
-    captioned = {caption: images[name]["png"] for name, (_, caption) in _FIGURES.items()}
+    figures = {name: figure for name, figure in _FIGURES.items() if name != "front" or comparison.objective.pareto}
+    images = {name: render(plot(comparison)) for name, (plot, _) in figures.items()}
+    captioned = {caption: images[name]["png"] for name, (_, caption) in figures.items()}
     return write_files(
         directory,
         ("leaderboard", table),
         ("leaderboard", content),
         ("milestones", on_the_way),
         ("rows", rows),
+        *([("front", front_frame(comparison))] if comparison.objective.pareto else []),
         *((f"{name}.{kind}", data) for name, kinds in images.items() for kind, data in kinds.items()),
         ("index.html", render_page(table, captioned, comparison.provenance, {"On the way": on_the_way})),
     )

@@ -98,6 +98,8 @@ def examine(
             clock=problem.clock,
             started=started,
         )
+        if policy is not None:
+            metrics = replace(metrics, costs=problem.costs(policy))
         constant = measure_constant(certifier.examine, task, found.setup, method=settings.method, clock=problem.clock)
     assert measured.certificates is not None
     applied = step.to_dict() | {"seed": seed}

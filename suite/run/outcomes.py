@@ -52,6 +52,7 @@ class _Metrics(_Checked):
     method: str
     values: dict[str, _Finite] = {}
     norm: str | None = None
+    costs: dict[str, _Count] = {}
 
 
 class _Set(_Checked):

@@ -41,8 +41,9 @@ def make_searcher(name: str, problem: Problem, seed: int = 0, **options: Any) ->
     found: type[Searcher] = SEARCHERS.load(registered)
     settings = SEARCHERS.options(registered, options)
     if problem.objective.pareto and not found.supports_pareto:
+        costs = "+".join(problem.objective.minimized)
         raise BitcertError(
-            f"{registered} does not support a second objective; take '+bops' off the objective or choose another searcher"
+            f"{registered} does not support a second objective; take '+{costs}' off the objective or choose another searcher"
         )
     if seed < 0:
         raise BitcertError(f"seed must not be negative, got {seed}")

@@ -149,7 +149,8 @@ class Examine(Study[ExamineSettings, "Outcome"]):
         )
         scores = {"ACR": metrics.acr, "clean accuracy": metrics.clean_accuracy}
         shown = [f"{name} {score:.4f}" for name, score in scores.items() if score is not None]
-        print(f"  {'   '.join([*shown, f'{metrics.bops:,} BOPs'])}")
+        costs = [f"{metrics.bops:,} BOPs", *(f"{name} {cost:,}" for name, cost in metrics.costs.items())]
+        print(f"  {'   '.join([*shown, *costs])}")
         shares = [f"{share:.3f} at {radius:g}" for radius, share in (metrics.certified_accuracy or {}).items()]
         if shares:
             print(f"  certified accuracy {'  '.join(shares)}")

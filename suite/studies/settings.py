@@ -62,10 +62,12 @@ class ProblemSettings(DataSettings):
     budget: str | int | None = setting(
         None,
         "limit on BOPs: w3a3 or w2.5a2.5, a share of FP32's such as 1/64, or a number; on model size: 40KB; on another cost: "
-        "NAME<=N (default: the problem's)",
+        "NAME<=N; several at once: w4a4+40KB (default: the problem's)",
     )
     sigma: float | None = setting(None, "standard deviation of the noise, images in [0, 1] (default: the problem's)")
-    objective: str = setting("acr", "acr, clean, or certified@0.25,0.5; with +bops, fewer BOPs are a second objective")
+    objective: str = setting(
+        "acr", "acr, clean, or certified@0.25,0.5; with +bops, +bytes or both, fewer of them are further objectives"
+    )
     certify: Certifier = setting(
         "ranking",
         "how the search measures: ranking (estimates, cheapest), or certificates that are fixed, irs, incremental, sequential "
@@ -124,14 +126,15 @@ class ProblemSettings(DataSettings):
         if given.get("protocol") in _CHOSEN_BY_STEPS:
             del given["protocol"]
         problem = load_problem(name or "folder", finetuning=finetuning, **given)
-        bits, cost, limit = problem.space.choices[-1], problem.budget.cost, problem.budget.limit
-        most = problem.cost(problem.space.uniform(bits))
-        if limit > most:
-            raise BitcertError(
-                f"budget {problem.budget.text} ({cost.units(limit):,} {cost.unit}) is above the most expensive policy "
-                f"({cost.units(most):,} {cost.unit} at {bits}/{bits} bits) and limits nothing; give w{bits}a{bits} to search "
-                "without a limit"
-            )
+        space, bits = problem.space, problem.space.choices[-1]
+        for limit in problem.budget.limits:
+            cost, most = limit.cost, limit.cost.total(space, space.uniform(bits))
+            if limit.most > most:
+                raise BitcertError(
+                    f"budget {limit.text} ({cost.units(limit.most):,} {cost.unit}) is above the most expensive policy "
+                    f"({cost.units(most):,} {cost.unit} at {bits}/{bits} bits) and limits nothing; give w{bits}a{bits} to search "
+                    "without a limit"
+                )
         return problem
 
 

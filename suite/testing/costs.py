@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from suite.contract.cost import Budget, Cost, cheapest, enforce_budget, random_feasible, repair
+from suite.contract.cost import Budget, Cost, Limit, cheapest, enforce_budget, random_feasible, repair
 from suite.contract.per_mac import MAX_BITS, MIN_BITS
 from suite.contract.space import Layer, Precision, SearchSpace
 from suite.testing.toys import SPACES, assert_feasible, problem_on
@@ -87,7 +87,7 @@ class CostConformance(ABC):
         for space in random_spaces():
             problem = problem_on(space, 10**30)
             least, most = (cost.total(space, space.uniform(space.choices[end])) for end in (0, -1))
-            problem.budget = Budget(least + int(share * (most - least)), "", cost)
+            problem.budget = Budget((Limit(least + int(share * (most - least)), "", cost),))
             for _ in range(3):
                 policy = space.random(rng)
                 for lowered in (

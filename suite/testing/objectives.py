@@ -51,7 +51,7 @@ class ObjectiveConformance(ABC):
         assert not objective.radii or check_radii(objective.radii) == objective.radii
 
     def test_it_takes_a_second_objective(self) -> None:
-        named = replace(self.make(), text="mine+bops", pareto=True)
+        named = replace(self.make(), text="mine+bops", minimized=("bops",))
         assert (named.text, named.pareto, named.radii) == ("mine+bops", True, self.make().radii)
         assert named.score(self.measured(0)[0]) == self.make().score(self.measured(0)[0])
 

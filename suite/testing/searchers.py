@@ -60,11 +60,13 @@ class SearcherConformance(ABC):
         problem = problem_on(SPACES[space], limits(SPACES[space])[limit])
         drive(self.make(problem, seed=0), problem, 24)
 
+    @pytest.mark.parametrize("also", ["", "+{bops}"], ids=["bytes alone", "bytes and BOPs"])
     @pytest.mark.parametrize("space", SPACES)
-    def test_every_proposal_is_within_a_model_size(self, space: str) -> None:
-        size = ModelSize()
-        most, least = (size.total(SPACES[space], SPACES[space].uniform(SPACES[space].choices[end])) for end in (-1, 0))
-        problem = problem_on(SPACES[space], f"bytes<={size.units((least + most) // 2)}")
+    def test_every_proposal_is_within_a_model_size(self, space: str, also: str) -> None:
+        size, found = ModelSize(), SPACES[space]
+        most, least = (size.total(found, found.uniform(found.choices[end])) for end in (-1, 0))
+        budget = f"bytes<={size.units((least + most) // 2)}" + also.format(bops=limits(found)["half"])
+        problem = problem_on(found, budget)
         drive(self.make(problem, seed=0), problem, 24)
 
     def test_proposals_stay_feasible_on_a_tight_budget_while_it_learns(self) -> None:
@@ -170,8 +172,9 @@ class SearcherConformance(ABC):
         standard_error = np.std(gains, ddof=1) / len(gains) ** 0.5
         assert np.mean(gains) > T_QUANTILE * standard_error
 
-    def test_two_objectives_give_a_front(self) -> None:
-        problem = toy_problem(objective="acr+bops")
+    @pytest.mark.parametrize("costs", ["bops", "bops+bytes"])
+    def test_two_or_three_objectives_give_a_front(self, costs: str) -> None:
+        problem = toy_problem(objective=f"acr+{costs}")
         searcher = self.make(problem, seed=0)
         if not searcher.supports_pareto:
             pytest.skip("the method knows one objective")

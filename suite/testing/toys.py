@@ -11,6 +11,7 @@ from suite.contract.problem import Problem
 from suite.contract.searcher import Exhausted, Searcher
 from suite.contract.space import Layer, Policy, Precision, SearchSpace
 from suite.contract.trial import Trial
+from suite.execute.evaluation import evaluate_trial
 from suite.problems.separable import SeparableProblem
 
 
@@ -75,9 +76,10 @@ def assert_feasible(problem: Problem, policy: Policy) -> None:
             assert not space.tie_weight_activation or precision.weight == precision.activation, f"{name} is tied"
     for group in space.ties:
         assert len({by_name[name] for name in group}) == 1, f"{group} are tied"
-    rule, limit = problem.budget.cost, problem.budget.limit
-    spent = sum(rule.of_layer(layer, by_name[layer.name]) for layer in space.layers) + rule.constant(space)
-    assert spent <= limit, f"{rule.units(spent)} {rule.unit} are over the budget of {rule.units(limit)}"
+    for limit in problem.budget.limits:
+        rule = limit.cost
+        spent = sum(rule.of_layer(layer, by_name[layer.name]) for layer in space.layers) + rule.constant(space)
+        assert spent <= limit.most, f"{rule.units(spent)} {rule.unit} are over the budget of {rule.units(limit.most)}"
 
 
 def drive(
@@ -107,10 +109,8 @@ def drive(
 
     def finish_one() -> None:
         trial = pending.pop(len(finished) % len(pending))
-        if fails(trial.number):
-            trial = replace(trial, failure="did not converge")
-        else:
-            trial = replace(trial, metrics=problem.evaluate(trial.policy, trial.fidelity, trial.seed))
+        failed = replace(trial, failure="did not converge")
+        trial = failed if fails(trial.number) else evaluate_trial(problem, trial)
         finished.append(trial)
         between()
         searcher.tell(trial)

@@ -45,8 +45,10 @@ def test_layers_are_pinned_that_add_more_than_the_threshold_times_the_median_whi
         for name in space.pinned:
             assert losses[(name,)] > threshold * median
             assert space.pinned[name] == Precision(6, 6)
-        slack = problem.budget.limit - problem.cost(cheapest(problem.space))
-        spent = problem.cost(cheapest(space)) - problem.cost(cheapest(problem.space))
+        slack = problem.budget.limits[0].most - problem.budget.spent(problem.space, cheapest(problem.space))
+        spent = problem.budget.spent(problem.space, cheapest(space)) - problem.budget.spent(
+            problem.space, cheapest(problem.space)
+        )
         assert 2 * spent <= slack
         for group in losses:
             if losses[group] > threshold * median and group[0] not in space.pinned:
@@ -134,8 +136,13 @@ def test_the_genetic_algorithm_finds_the_front_of_a_small_problem() -> None:
 
 def test_candidates_fill_the_largest_gaps_of_cost() -> None:
     costs, losses = np.array([1.0, 5.0, 5.0, 9.0, 5.2]), np.array([0.0, 2.0, 1.0, 0.0, 0.0])
-    assert spread(costs, losses, np.array([0.0, 10.0]), 3) == [2, 0, 3]
-    assert sorted(spread(costs, losses, np.array([0.0]), 9)) == [0, 1, 2, 3, 4]
+    assert spread(costs[:, None], losses, np.array([[0.0], [10.0]]), 3) == [2, 0, 3]
+    assert sorted(spread(costs[:, None], losses, np.array([[0.0]]), 9)) == [0, 1, 2, 3, 4]
+
+
+def test_candidates_fill_gaps_of_any_cost() -> None:
+    costs = np.array([[1.0, 0.0], [0.0, 4.0], [2.0, 2.0], [5.0, 5.0]])
+    assert spread(costs, np.zeros(4), np.array([[0.0, 0.0]]), 4) == [3, 1, 2, 0]
 
 
 def test_batches_are_better_than_the_random_start() -> None:

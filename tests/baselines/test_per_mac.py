@@ -39,10 +39,10 @@ def test_the_policy_of_least_predicted_loss_equals_brute_force(table: PerMac, se
     spent = np.sum([np.array([macs * table[w][a] for w, a in options])[taken] for macs, _, _, taken in rows], axis=0)
     lost = np.sum([np.array([by_w[w] + by_a[a] for w, a in options])[taken] for _, by_w, by_a, taken in rows], axis=0)
     best = best_policy(problem, prediction)
-    assert by_hand(space, best) <= problem.budget.limit
-    assert prediction.loss(best) == pytest.approx(lost[spent <= problem.budget.limit].min())
+    assert by_hand(space, best) <= problem.budget.limits[0].most
+    assert prediction.loss(best) == pytest.approx(lost[spent <= problem.budget.limits[0].most].min())
     greedy = greedy_policy(problem, prediction)
-    assert by_hand(space, greedy) <= problem.budget.limit
+    assert by_hand(space, greedy) <= problem.budget.limits[0].most
     assert prediction.loss(greedy) >= prediction.loss(best) - 1e-9
 
 

@@ -17,6 +17,7 @@ from suite.contract.cost import (
     BOPs,
     Budget,
     Cost,
+    Limit,
     ModelSize,
     bops,
     cheapest,
@@ -38,7 +39,7 @@ def _layers(*macs: int) -> tuple[Layer, ...]:
 
 
 def _budget(limit: int) -> Budget:
-    return Budget(limit, str(limit))
+    return Budget((Limit(limit, str(limit)),))
 
 
 def _draw_policy(space: SearchSpace, data: st.DataObject) -> Policy:
@@ -69,7 +70,7 @@ def test_bops_of_resnet_20_are_the_published_ones() -> None:
     space = SearchSpace(_layers(442_368, 40_551_040 - 443_008, 640))
     assert float_bops(space) == 40_551_040 * 1024
     assert bops(space, space.uniform(8)) == 40_551_040 * 64
-    assert bops(space, space.uniform(4)) == parse_budget("w4a4", space).limit
+    assert bops(space, space.uniform(4)) == parse_budget("w4a4", space).limits[0].most
     assert f"{bops(space, space.uniform(4)) / 1e9:.4f}" == "0.6701"
 
 
@@ -103,38 +104,38 @@ def test_a_budget_in_bits_is_the_uniform_policy_with_the_same_pins(space: Search
     weight = data.draw(st.sampled_from(space.choices))
     activation = weight if space.tie_weight_activation else data.draw(st.sampled_from(space.choices))
     text = f"w{weight}a{activation}"
-    assert parse_budget(text, space) == Budget(naive_bops(space, space.uniform(weight, activation)), text)
+    assert parse_budget(text, space) == Budget((Limit(naive_bops(space, space.uniform(weight, activation)), text),))
 
 
 def test_a_budget_between_the_integers_is_exact_and_rounded_down() -> None:
     space = SearchSpace(_layers(1000, 10_003, 2000))
-    assert parse_budget("w2.5a2.5", space).limit == 64 * 3000 + 62_518  # 6.25 * 10,003 = 62,518.75
-    assert parse_budget("w2.1a3", space).limit == 64 * 3000 + 63_018  # 6.3 * 10,003 = 63,018.9
+    assert parse_budget("w2.5a2.5", space).limits[0].most == 64 * 3000 + 62_518  # 6.25 * 10,003 = 62,518.75
+    assert parse_budget("w2.1a3", space).limits[0].most == 64 * 3000 + 63_018  # 6.3 * 10,003 = 63,018.9
     huge = SearchSpace(_layers(1, 10**18 + 1, 1))
-    assert parse_budget("w2.5a2.5", huge).limit == 128 + (10**18 + 1) * 25 // 4
+    assert parse_budget("w2.5a2.5", huge).limits[0].most == 128 + (10**18 + 1) * 25 // 4
 
 
 def test_a_budget_as_a_share_of_float_is_exact_and_rounded_down() -> None:
     space = SearchSpace(_layers(1001, 10_007))
-    assert parse_budget("1/16", space).limit == 1024 * 11_008 // 16
-    assert parse_budget("3/47", space).limit == 3 * 1024 * 11_008 // 47
+    assert parse_budget("1/16", space).limits[0].most == 1024 * 11_008 // 16
+    assert parse_budget("3/47", space).limits[0].most == 3 * 1024 * 11_008 // 47
     huge = SearchSpace(_layers(10**18 + 1), pins={})
-    assert parse_budget("3/47", huge).limit == 3 * 1024 * (10**18 + 1) // 47
+    assert parse_budget("3/47", huge).limits[0].most == 3 * 1024 * (10**18 + 1) // 47
     with pytest.raises(BitcertError, match="1/64"):
         parse_budget("1/64", space)  # w4a4, and both layers are pinned at 8/8
 
 
 def test_a_budget_in_bops_is_taken_as_it_is() -> None:
     space = SearchSpace(_layers(10, 20), pins={})
-    assert parse_budget(1000, space) == Budget(1000, "1000")
-    assert parse_budget(" 1000 ", space) == Budget(1000, "1000")
-    assert parse_budget(120, space).limit == 120, "exactly the cheapest policy"
+    assert parse_budget(1000, space) == Budget((Limit(1000, "1000"),))
+    assert parse_budget(" 1000 ", space) == Budget((Limit(1000, "1000"),))
+    assert parse_budget(120, space).limits[0].most == 120, "exactly the cheapest policy"
 
 
 @given(spaces(), st.integers(1, 10**6))
 def test_a_budget_below_the_cheapest_policy_is_refused_with_both_numbers(space: SearchSpace, below: int) -> None:
     least = bops(space, cheapest(space))
-    assert parse_budget(least, space).limit == least
+    assert parse_budget(least, space).limits[0].most == least
     limit = max(0, least - below)
     with pytest.raises(BitcertError) as refused:
         parse_budget(limit, space)
@@ -149,7 +150,7 @@ def test_a_budget_below_the_cheapest_policy_is_refused_with_both_numbers(space: 
 def test_a_model_size_is_decimal_and_rounded_down_to_bytes(text: str, size: int) -> None:
     space = SearchSpace(_layers(10, 20), pins={})  # 2 x 10 weights at 2 bits are 5 bytes
     budget = parse_budget(text, space)
-    assert budget == Budget(8 * size, text, ModelSize())
+    assert budget == Budget((Limit(8 * size, text, ModelSize()),))
     most = min(8, size * 8 // 20)
     assert budget.allows(space, space.uniform(most, 8))
     assert most == 8 or not budget.allows(space, Policy.from_bits([most + 1] * 2, [2] * 2))
@@ -164,7 +165,7 @@ def test_a_model_size_below_the_cheapest_policy_is_refused_in_bytes() -> None:
 
 def test_a_budget_may_name_any_cost() -> None:
     space = SearchSpace(_layers(10, 20), pins={})
-    assert parse_budget("bops<=1000", space) == Budget(1000, "bops<=1000", BOPs())
+    assert parse_budget("bops<=1000", space) == Budget((Limit(1000, "bops<=1000", BOPs()),))
     with pytest.raises(BitcertError, match="unknown cost 'joules'; known: bops, bytes"):
         parse_budget("joules<=1000", space)
     with pytest.raises(BitcertError, match="does not inherit from"):
@@ -367,12 +368,12 @@ class Slowest(Cost):
 def test_the_wall_and_the_sampler_hold_for_any_cost(cost: Cost, space: SearchSpace, data: st.DataObject) -> None:
     policy = _draw_policy(space, data)
     least, most = cost.total(space, cheapest(space)), cost.total(space, space.uniform(space.choices[-1]))
-    budget = Budget(data.draw(st.integers(least, most)), "", cost)
+    budget = Budget((Limit(data.draw(st.integers(least, most)), "", cost),))
     lowered = enforce_budget(space, policy, budget)
     drawn = random_feasible(space, budget, np.random.default_rng(data.draw(st.integers(0, 100))))
     for found in (lowered, drawn):
         assert belongs(space, found)
-        assert sum(map(cost.of_layer, space.layers, found.precisions)) + cost.constant(space) <= budget.limit
+        assert sum(map(cost.of_layer, space.layers, found.precisions)) + cost.constant(space) <= budget.limits[0].most
     assert all(
         a <= b
         for low, high in zip(lowered.precisions, policy.precisions, strict=True)
@@ -384,7 +385,7 @@ def test_the_wall_and_the_sampler_hold_for_any_cost(cost: Cost, space: SearchSpa
 
 def test_the_wall_leaves_activations_alone_where_only_weights_cost() -> None:
     space = SearchSpace(_layers(10, 20, 30), pins={})
-    lowered = enforce_budget(space, space.uniform(8), Budget(30 * 5, "", ModelSize()))
+    lowered = enforce_budget(space, space.uniform(8), Budget((Limit(30 * 5, "", ModelSize()),)))
     assert lowered.activations == (8, 8, 8)
     assert sum(lowered.weights) == 15
 
@@ -393,7 +394,7 @@ def test_the_wall_leaves_activations_alone_where_only_weights_cost() -> None:
 @pytest.mark.parametrize("space", SMALL.values(), ids=SMALL)
 def test_random_policies_are_close_to_uniform_under_any_cost(space: SearchSpace, cost: Cost) -> None:
     least, most = cost.total(space, cheapest(space)), cost.total(space, space.uniform(space.choices[-1]))
-    budget = Budget((least + most) // 2, "", cost)
+    budget = Budget((Limit((least + most) // 2, "", cost),))
     counts = {policy: 0 for policy in all_policies(space) if budget.allows(space, policy)}
     rng = np.random.default_rng(1)
     for _ in range(20 * len(counts)):

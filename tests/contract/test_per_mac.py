@@ -18,6 +18,7 @@ from searchers._heuristics import fill_up, heuristic_policies
 from suite.contract.cost import (
     BOPs,
     Budget,
+    Limit,
     bops,
     cheapest,
     enforce_budget,
@@ -133,7 +134,7 @@ def test_each_identity_is_the_inner_product_of_long_vectors(name: str, length: i
 )
 def test_resnet_20_below_two_bits(bits: int, table: PerMac | None, expected: int) -> None:
     space = SearchSpace(network_layers("resnet20", 10, (3, 32, 32)), ALL_BITS, per_mac=table)
-    assert bops(space, space.uniform(bits)) == parse_budget(f"w{bits}a{bits}", space).limit == expected
+    assert bops(space, space.uniform(bits)) == parse_budget(f"w{bits}a{bits}", space).limits[0].most == expected
     assert expected == 443_008 * 64 + (40_551_040 - 443_008) * (2 if table else bits**2)
 
 
@@ -163,17 +164,17 @@ def small_space(per_mac: PerMac | None = None, choices: tuple[int, ...] = (1, 2,
 def test_budgets_read_the_table_at_integers_and_are_products_between() -> None:
     space, ternary, pinned = small_space(), small_space(TERNARY), 64 * 1007
     for text, product_of_bits, by_table in (("w1a1", 1, 1), ("w2a2", 4, 2), ("w2a1", 2, 2), ("w3a2", 6, 6)):
-        assert parse_budget(text, space).limit == pinned + 12_003 * product_of_bits
-        assert parse_budget(text, ternary).limit == pinned + 12_003 * by_table
+        assert parse_budget(text, space).limits[0].most == pinned + 12_003 * product_of_bits
+        assert parse_budget(text, ternary).limits[0].most == pinned + 12_003 * by_table
     for either in (space, ternary):
-        assert parse_budget("w1.5a1.5", either).limit == pinned + 27_006  # 2.25 * 12,003 = 27,006.75
-        assert parse_budget("w1.5a2", either).limit == pinned + 36_009
+        assert parse_budget("w1.5a1.5", either).limits[0].most == pinned + 27_006  # 2.25 * 12,003 = 27,006.75
+        assert parse_budget("w1.5a2", either).limits[0].most == pinned + 36_009
 
 
 @pytest.mark.parametrize("text", ["bops<=100000", "100000", "2/266"])
 def test_a_budget_of_bops_follows_the_table_however_it_is_given(text: str) -> None:
     budget = parse_budget(text, small_space(TERNARY))
-    assert budget == Budget(13_010 * 2 * 1024 // 266 if "/" in text else 100_000, text, BOPs(TERNARY))
+    assert budget == Budget((Limit(13_010 * 2 * 1024 // 266 if "/" in text else 100_000, text, BOPs(TERNARY)),))
     assert "budget_bops" in budget.to_dict()
 
 
@@ -230,7 +231,7 @@ def test_everything_stays_within_the_budget_on_any_table(
     limit = data.draw(st.sampled_from([least, most]) | st.integers(least, most))
     problem = problem_on(space, limit)
     budget, policy = problem.budget, space.random(rng)
-    assert bops(space, policy) == problem.cost(policy) == by_hand(space, policy)
+    assert bops(space, policy) == problem.budget.spent(space, policy) == by_hand(space, policy)
     for lowered in (enforce_budget(space, policy, budget), repair(space, policy, budget, rng)):
         assert belongs(space, lowered)
         assert by_hand(space, lowered) <= limit
@@ -253,7 +254,7 @@ def test_random_policies_are_close_to_uniform_where_steps_save_nothing(share: fl
     space = SearchSpace(layers[:2], (1, 2, 3, 4), pins={}, per_mac=TERNARY)
     least, most = by_hand(space, cheapest(space)), by_hand(space, space.uniform(4))
     budget = parse_budget(least + int(share * (most - least)), space)
-    counts = {policy: 0 for policy in all_policies(space) if by_hand(space, policy) <= budget.limit}
+    counts = {policy: 0 for policy in all_policies(space) if by_hand(space, policy) <= budget.limits[0].most}
     rng = np.random.default_rng(1)
     for _ in range(20 * len(counts)):
         counts[random_feasible(space, budget, rng)] += 1

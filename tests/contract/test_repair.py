@@ -15,6 +15,7 @@ from suite.contract.cost import (
     BOPs,
     Budget,
     Cost,
+    Limit,
     ModelSize,
     cheapest,
     enforce_budget,
@@ -54,7 +55,7 @@ def changes(space: SearchSpace, one: Policy, other: Policy) -> list[int]:
 def test_repaired_policies_are_feasible_and_never_raised(space: str, share: float, cost: Cost) -> None:
     problem, rng = problem_on(SPACES[space], limits(SPACES[space])["top"]), np.random.default_rng(0)
     least, most = (cost.total(problem.space, problem.space.uniform(problem.space.choices[end])) for end in (0, -1))
-    problem.budget = Budget(least + int(share * (most - least)), "", cost)
+    problem.budget = Budget((Limit(least + int(share * (most - least)), "", cost),))
     for _ in range(10):
         policy = problem.space.random(rng)
         repaired = repair(problem.space, policy, problem.budget, rng)
@@ -104,8 +105,9 @@ def test_the_variables_that_can_pay_alone_are_drawn_equally_often() -> None:
 def test_variables_that_save_nothing_are_left_alone() -> None:
     space, rng = SearchSpace(small_layers(4), pins={}), np.random.default_rng(0)
     size = ModelSize()
+    budget = Budget((Limit(size.total(space, space.uniform(3)), "", size),))
     for _ in range(20):
-        repaired = repair(space, space.uniform(8), Budget(size.total(space, space.uniform(3)), "", size), rng)
+        repaired = repair(space, space.uniform(8), budget, rng)
         assert repaired.activations == (8,) * 4
 
 
@@ -113,9 +115,9 @@ def test_refuses_what_the_wall_refuses() -> None:
     space, rng = SearchSpace(small_layers(3), pins={}), np.random.default_rng(0)
     least = BOPs().total(space, cheapest(space))
     with pytest.raises(BitcertError, match=f"the cheapest has {least}"):
-        repair(space, space.uniform(8), Budget(least - 1, ""), rng)
+        repair(space, space.uniform(8), Budget((Limit(least - 1, ""),)), rng)
     with pytest.raises(BitcertError, match="has 1 layers, the space 3"):
-        repair(space, Policy.from_bits([2], [2]), Budget(least, ""), rng)
+        repair(space, Policy.from_bits([2], [2]), Budget((Limit(least, ""),)), rng)
 
 
 Repair = Callable[[SearchSpace, Policy, Budget, np.random.Generator], Policy]

@@ -130,6 +130,47 @@ def test_nondominated_is_what_no_other_trial_beats(points: list[tuple[int, int]]
     assert costs == sorted(costs)
 
 
+@given(st.lists(st.tuples(*[st.integers(0, 3)] * 3), max_size=14), st.permutations(["bops", "bytes"]))
+def test_a_front_of_three_objectives_is_what_no_other_trial_beats(
+    points: list[tuple[int, int, int]], costs: list[str]
+) -> None:
+    trials = [
+        replace(trial, metrics=replace(trial.metrics, costs={"bytes": size}))
+        for number, (bops, size, score) in enumerate(points)
+        if (trial := _trial(number, bops, score / 4)).metrics is not None
+    ]
+    front = nondominated(trials, parse_objective(f"acr+{costs[0]}+{costs[1]}"))
+    losses = [(bops, size, -score) for bops, size, score in points]
+    expected = [
+        trial
+        for number, (trial, mine) in enumerate(zip(trials, losses, strict=True))
+        if not any(
+            all(a <= b for a, b in zip(other, mine, strict=True)) and (other != mine or place < number)
+            for place, other in enumerate(losses)
+        )
+    ]
+    assert sorted(front, key=lambda trial: trial.number) == expected
+    found = [tuple(map(trial.metrics.cost, costs)) for trial in front if trial.metrics]
+    assert found == sorted(found)
+
+
+def test_costs_of_metrics_are_kept_and_an_unknown_one_is_refused() -> None:
+    metrics = Metrics(0.5, 0.25, {0.5: 0.25}, 10, 5, 0.0, 0.001, "fixed", costs={"bytes": 7})
+    assert metrics.to_dict()["costs"] == {"bytes": 7}
+    assert Metrics.from_dict(json.loads(json.dumps(metrics.to_dict()))) == metrics
+    assert "costs" not in replace(metrics, costs={}).to_dict()
+    assert (metrics.cost("bops"), metrics.cost("bytes")) == (10, 7)
+    with pytest.raises(BitcertError, match="do not hold the cost 'joules'"):
+        metrics.cost("joules")
+
+
+@pytest.mark.parametrize("costs", [{"bytes": -1}, {"bytes": 1.5}, {"bytes": True}, [7]])
+def test_costs_of_metrics_are_counts(costs: object) -> None:
+    content = Metrics(0.5, 0.25, {}, 10, 5, 0.0, 0.001, "fixed").to_dict() | {"costs": costs}
+    with pytest.raises(BitcertError, match="costs of metrics"):
+        Metrics.from_dict(content)
+
+
 # The meter
 
 

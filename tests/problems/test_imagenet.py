@@ -106,5 +106,5 @@ def test_search_resume_post_step_and_exam(folder: Path, tmp_path: Path) -> None:
     ]
     outcome = bitcert(*examine, "--post-step", "sqwa:captures=1", "--post-step-steps", "2")
     assert outcome["post_step"] == "sqwa"
-    assert outcome["metrics"]["bops"] <= load_problem(name).budget.limit
+    assert outcome["metrics"]["bops"] <= load_problem(name).budget.limits[0].most
     assert len(outcome["provenance"]["post_step_record"]["captures"]) == 1

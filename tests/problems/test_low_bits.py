@@ -39,7 +39,7 @@ def test_only_problems_named_so_go_below_two_bits() -> None:
 def test_budgets_of_low_problems_are_exact() -> None:
     free, pinned = 763_520 - 9216 - 640, 64 * (9216 + 640)
     low, ternary = vision("digits-low"), vision("digits-low-ternary")
-    assert low.budget.limit == ternary.budget.limit == pinned + free * 9 // 4
+    assert low.budget.limits[0].most == ternary.budget.limits[0].most == pinned + free * 9 // 4
     for bits in (1, 2, 3, 4):
         assert low.bops(low.space.uniform(bits)) == pinned + free * bits**2
         assert ternary.bops(ternary.space.uniform(bits)) == pinned + free * (2 if bits == 2 else bits**2)
@@ -47,7 +47,7 @@ def test_budgets_of_low_problems_are_exact() -> None:
     assert not low.is_feasible(low.space.uniform(2))
     assert ternary.space.per_mac == TERNARY
     for wide, narrow in (("digits-wide2", "digits"), ("cifar10-resnet20-wide2", "cifar10-resnet20")):
-        assert vision(wide).budget.limit == load_problem(narrow, budget="w2a2").budget.limit
+        assert vision(wide).budget.limits[0].most == load_problem(narrow, budget="w2a2").budget.limits[0].most
         assert vision(wide).is_feasible(vision(wide).space.uniform(1))
 
 
@@ -111,4 +111,4 @@ def test_a_wide_network_is_brought_and_then_evaluated(tmp_path: Path) -> None:
     save_checkpoint(build_network("resnet8-wide2", 10, 1), tmp_path / "wide.safetensors", {})
     problem = vision("digits-wide2", tmp_path / "wide.safetensors")
     metrics = problem.evaluate(problem.space.uniform(1), TINY)
-    assert metrics.bops == problem.bops(problem.space.uniform(1)) <= problem.budget.limit
+    assert metrics.bops == problem.bops(problem.space.uniform(1)) <= problem.budget.limits[0].most

@@ -81,7 +81,7 @@ def test_the_linear_layers_of_attention_are_quantized_with_exact_costs(workplace
     assert names == ["patches", *inside, "head"]
     assert problem.space.layers[1].macs == 16 * 24 * 72
     metrics = problem.evaluate(problem.space.uniform(4), Fidelity(images=4, noise=8))
-    assert metrics.bops == problem.budget.limit
+    assert metrics.bops == problem.budget.limits[0].most
     assert problem.provenance()["based_on"] == "folder"
     other = problem.evaluate(problem.space.uniform(2), Fidelity(images=18, noise=8))
     assert other.bops < metrics.bops

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,14 @@ def fabricate(
     images: int = 200,
     evaluations: int = 16,
     objective: str = "acr",
+    budget: str = "w3a3",
     directory: Path = Path("runs"),
 ) -> Comparison:
     """Make up a comparison: searches are hill climbs of different eagerness; exams follow from a policy's loss."""
-    problem = SeparableProblem(layers=layers, budget="w3a3", objective=objective)
+    problem = SeparableProblem(layers=layers, budget=budget, objective=objective)
     labels = np.random.default_rng(1).integers(10, size=images)
+    recorded = problem.budget.to_dict()
+    limits = recorded.get("budget_limits") or {"bops": recorded["budget_bops"]}
     entries = tuple(
         Entry(run, fabricate_outcome(problem, run.best.policy, labels))
         for searcher in searchers
@@ -49,7 +53,7 @@ def fabricate(
         entries=entries,
         reference=fabricate_outcome(problem, None, labels),
         layer_names=tuple(layer.name for layer in problem.space.layers),
-        budget_bops=problem.budget.limit,
+        limits=limits,
         float_bops=float_bops(problem.space),
         provenance={
             "problem": problem.provenance(),
@@ -77,6 +81,7 @@ def fabricate_outcome(problem: SeparableProblem, policy: Policy | None, labels: 
         bops=float_bops(problem.space) if policy is None else problem.bops(policy),
         radii=problem.radii,
         policy=policy,
+        costs={} if policy is None else problem.costs(policy),
         provenance={
             "problem": problem.name,
             **_exam(len(labels)),
@@ -96,6 +101,7 @@ def make_outcome(
     bops: int = 1,
     radii: Sequence[float] = (0.0, 0.25),
     policy: Policy | None = None,
+    costs: Mapping[str, int] | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> Outcome:
     """Wrap certificates in an outcome whose averages follow from them."""
@@ -113,6 +119,7 @@ def make_outcome(
             seconds=1.0,
             alpha=_ALPHA,
             method="fixed",
+            costs=costs or {},
         ),
         certificates=certificates,
         labels=labels,
@@ -140,7 +147,7 @@ def make_comparison(scores: Mapping[str, ArrayLike], reference: float = 1.0) -> 
         ),
         reference=outcome(reference, other),
         layer_names=("first", "last"),
-        budget_bops=10,
+        limits={"bops": 10},
         float_bops=100,
         provenance={"problem": "made-up"},
     )
@@ -176,7 +183,7 @@ def _fabricate_run(problem: SeparableProblem, searcher: str, seed: int, evaluati
         if number == 5 and searcher == "haq":
             trials.append(Trial(number, policy, fidelity, 0, failure="loss became nan"))
             continue
-        measured = problem.evaluate(policy, fidelity)
+        measured = replace(problem.evaluate(policy, fidelity), costs=problem.costs(policy))
         estimate = float(measured.measured("acr") + rng.normal(0, 0.002))
         metrics = Metrics.from_dict(measured.to_dict() | {"acr": estimate, "seconds": 1.5})
         repeat = next((trial.number for trial in trials if trial.policy == policy and trial.metrics), None)

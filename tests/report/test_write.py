@@ -137,5 +137,5 @@ def test_unknown_numbers_become_null_at_any_depth() -> None:
 
 def test_unsound_comparison_writes_nothing(compact: Comparison, tmp_path: Path) -> None:
     with pytest.raises(BitcertError):
-        write_report(replace(compact, budget_bops=1), tmp_path / "report")
+        write_report(replace(compact, limits={"bops": 1}), tmp_path / "report")
     assert not (tmp_path / "report").exists()

@@ -75,5 +75,7 @@ def test_unknown_options_are_refused_with_the_known_ones() -> None:
 
 
 def test_a_second_objective_is_refused_where_it_is_not_supported() -> None:
-    with pytest.raises(BitcertError, match="arq does not support a second objective"):
+    with pytest.raises(BitcertError, match=r"arq does not support a second objective; take '\+bops' off"):
         make_searcher("arq", toy_problem(objective="acr+bops"))
+    with pytest.raises(BitcertError, match=r"take '\+bytes\+bops' off"):
+        make_searcher("arq", toy_problem(objective="acr+bytes+bops"))

@@ -24,7 +24,7 @@ def hypervolume(problem: Problem, trials: list[Trial]) -> float:
     In units of score: the mean, over all limits between the cheapest policy's BOPs and the budget, of the best score
     that the trials reach within that limit; 0 where they reach none.
     """
-    least, limit = problem.bops(cheapest(problem.space)), problem.budget.limit
+    least, limit = problem.bops(cheapest(problem.space)), problem.budget.limits[0].most
     front = nondominated(trials, problem.objective)
     ends = [problem.bops(trial.policy) for trial in front[1:]] + [limit]
     area = 0.0
@@ -58,7 +58,7 @@ def test_suggestions_over_the_budget_are_told_as_violated_constraints_without_a_
     for trial in pruned:
         suggested = problem.space.decode(list(trial.params.values()))
         assert trial.values is None
-        assert trial.constraints["excess BOPs"] == problem.bops(suggested) / problem.budget.limit - 1 > 0
+        assert trial.constraints["excess bops"] == problem.bops(suggested) / problem.budget.limits[0].most - 1 > 0
 
 
 def test_every_repelling_pending_trial_is_the_policy_that_was_proposed() -> None:

@@ -17,7 +17,7 @@ from suite.protocols import NoPostStep
 from suite.protocols.qat import QAT
 from suite.protocols.sqwa import SQWA
 from suite.report import leaderboard, leaderboard_table, write_report
-from suite.report.comparison import Comparison
+from suite.report.comparison import Comparison, front_frame
 from suite.run.exam import examine
 from suite.run.limits import Limits
 from suite.run.records import Outcome, Run
@@ -230,6 +230,23 @@ def test_a_budget_on_another_cost_than_bops_is_reported(budget: str, tmp_path: P
     assert found.rows["budget"].eq(budget).all()
     write_report(found, tmp_path / "report")
     assert all(problem.is_feasible(entry.outcome.policy) for entry in found.entries if entry.outcome.policy is not None)
+
+
+def test_a_comparison_under_two_limits_keeps_both_and_shows_the_fronts_of_three_objectives(tmp_path: Path) -> None:
+    problem = load_problem("digits", budget="w3a3+40KB", objective="certified@0.25+bops+bytes")
+    settings = replace(SETTINGS, searchers=("random", "nsga2:population=3"), seeds=(0,))
+    found = compare(problem, settings, tmp_path, executor="inline")
+    bops, size = (limit.cost.units(limit.most) for limit in problem.budget.limits)
+    assert found.limits == {"bops": bops, "bytes": size} == {"bops": bops, "bytes": 40_000}
+    assert found.budget_bops == bops
+    for entry in found.entries:
+        assert entry.outcome.policy is not None
+        assert problem.is_feasible(entry.outcome.policy)
+        assert entry.outcome.metrics.costs == problem.costs(entry.outcome.policy)
+        assert all(trial.metrics and trial.metrics.cost("bytes") <= 40_000 for trial in entry.run.trials)
+    assert found.rows["cost.bytes"].iloc[:-1].le(40_000).all()
+    assert set(front_frame(found)["searcher"]) == set(settings.searchers)
+    assert load_comparison(tmp_path).rows.equals(found.rows)
 
 
 def test_searchers_and_seeds_may_not_repeat() -> None:

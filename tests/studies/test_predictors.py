@@ -17,7 +17,7 @@ from PIL import Image
 from scipy import stats
 
 from suite.cli import main
-from suite.contract.cost import BOPs, Budget, Cost, ModelSize
+from suite.contract.cost import BOPs, Budget, Cost, Limit, ModelSize
 from suite.contract.objective import parse_objective
 from suite.contract.problem import Problem
 from suite.contract.space import Layer, Policy, SearchSpace
@@ -34,7 +34,7 @@ from tests.strategies import spaces
 def on(space: SearchSpace, limit: int, cost: Cost | None = None) -> Problem:
     """A problem with this space and budget."""
     problem = load_problem("separable")
-    problem.space, problem.budget = space, Budget(limit, str(limit), cost or BOPs())
+    problem.space, problem.budget = space, Budget((Limit(limit, str(limit), cost or BOPs()),))
     return problem
 
 
@@ -67,7 +67,7 @@ def test_policies_are_in_the_band_in_their_strata_and_the_same_again(
     assert list(design_policies(problem, 4, within=within, seed=seed).items()) == list(drawn.items())
     for policy, stratum in drawn.items():
         assert problem.is_feasible(policy)
-        assert problem.cost(policy) >= (1 - within) * limit - 1e-6
+        assert problem.budget.spent(problem.space, policy) >= (1 - within) * limit - 1e-6
         assert stratum == stratum_of(space, policy)
 
 
@@ -82,7 +82,7 @@ def test_every_stratum_that_has_policies_gives_equally_many() -> None:
     count, space = Counter[Stratum](), problem.space
     for bits in itertools.product(space.choices, repeat=6):
         policy = Policy.from_bits(bits[:3], bits[3:])
-        if 190 <= problem.cost(policy) <= 200:
+        if 190 <= problem.budget.spent(problem.space, policy) <= 200:
             count[stratum_of(space, policy)] += 1
     assert len(count) > 10
     for seed in range(2):
@@ -101,7 +101,7 @@ def test_policies_of_a_stratum_are_drawn_equally_often() -> None:
     possible = [
         policy
         for bits in itertools.product((2, 3, 4), repeat=4)
-        if 40 <= problem.cost(policy := Policy.from_bits(bits[:2], bits[2:])) <= 80
+        if 40 <= problem.budget.spent(problem.space, policy := Policy.from_bits(bits[:2], bits[2:])) <= 80
     ]
     stratum, size = Counter(stratum_of(problem.space, policy) for policy in possible).most_common(1)[0]
     assert size >= 4

@@ -257,11 +257,17 @@ def load_comparison(directory: str | Path, *others: str | Path) -> Comparison:
         entries=tuple(entries),
         reference=next(iter(references.values())),
         layer_names=tuple(content["layers"]),
-        budget_bops=content["problem"].get("budget_bops"),
+        limits=_limits(content["problem"]),
         float_bops=content["float_bops"],
         provenance={**content["problem"], **content["settings"], **content["software"]},
         own_references=references if entries[0].run.provenance.get("replicate") is not None else {},
     )
+
+
+def _limits(problem: Mapping[str, Any]) -> dict[str, int]:
+    """The limits of a recorded budget by name; a single one on another cost than BOPs goes by no name."""
+    found: dict[str, int] = problem.get("budget_limits") or {"bops": problem.get("budget_bops")}
+    return {name: limit for name, limit in found.items() if limit is not None}
 
 
 def _winner(run: Run) -> Policy:

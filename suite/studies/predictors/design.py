@@ -26,7 +26,7 @@ _STEPS = 25  # of a walk, for each variable of the space
 
 
 def design_policies(problem: Problem, count: int, *, within: float = 0.01, seed: int = 0) -> dict[Policy, Stratum]:
-    """Draw different policies that cost no more than the budget and at most ``within`` of it less.
+    """Draw different policies that cost no more than the budget and at most ``within`` of it less; so one of several limits.
 
     Strata are the cells of a grid over the mean bits of free weights and of free inputs. They take turns: all in
     which enough policies are found give equally many, to within one.
@@ -82,20 +82,24 @@ class Band:
     """
 
     def __init__(self, problem: Problem, within: float) -> None:
-        space, cost = problem.space, problem.budget.cost
+        space, limits = problem.space, problem.budget.limits
         free = [index for index, layer in enumerate(space.layers) if layer.name not in space.pinned]
         variable_of = {slot: variable for variable, slots in enumerate(space.flat_variables) for slot in slots}
         precisions = [Precision(weight, activation) for weight in space.choices for activation in space.choices]
-        costs = [[cost.of_layer(space.layers[index], precision) for precision in precisions] for index in free]
+        costs = [
+            [[limit.cost.of_layer(space.layers[index], precision) for precision in precisions] for index in free]
+            for limit in limits
+        ]
         self._space = space
-        self._most = problem.budget.limit
-        self._least = math.ceil((1 - within) * self._most)
+        self._most = np.array([limit.most for limit in limits], dtype=np.int64)
+        self._least = np.array([math.ceil((1 - within) * limit.most) for limit in limits], dtype=np.int64)
         self._parts = [[variable_of[index + part] for index in free] for part in (0, len(space.layers))]
-        self._costs = np.array(costs, dtype=np.int64)
+        self._costs = np.array(costs, dtype=np.int64).reshape(len(limits), len(free), len(precisions))
         low, high = space.choices[0], space.choices[-1]
         edges = np.arange(low, max(high, low + WIDTH), WIDTH).tolist()
         self.strata: list[Stratum] = [(weight, activation) for weight in edges for activation in edges]
-        self._fixed = problem.cost(cheapest(space)) - int(self._costs[:, :1].sum())
+        least = np.array([limit.cost.total(space, cheapest(space)) for limit in limits], dtype=np.int64)
+        self._fixed = least - self._costs[:, :, :1].sum(axis=(1, 2))
 
     def walk(self, strata: Sequence[Stratum], rng: np.random.Generator) -> list[tuple[Policy, Stratum]]:
         """Send a walker to each stratum given, and return the policies of those that came into it and into the band.
@@ -119,10 +123,11 @@ class Band:
 
     def _distances(self, vectors: NDArray[np.int64], strata: NDArray[np.float64]) -> NDArray[np.float64]:
         """From band and stratum together, the former as a share of the budget, the latter in mean bits; 0 inside."""
-        choices, layers = np.array(self._space.choices), len(self._costs)
+        choices, layers = np.array(self._space.choices), self._costs.shape[1]
         weights, inputs = (vectors[:, part] for part in self._parts)
-        costs = self._fixed + self._costs[np.arange(layers), weights * len(choices) + inputs].sum(axis=1)
-        distances: NDArray[np.float64] = np.maximum(np.maximum(costs - self._most, self._least - costs), 0) / self._most
+        costs = self._fixed + self._costs[:, np.arange(layers), weights * len(choices) + inputs].sum(axis=2).T
+        above, below = ((costs - self._most) / self._most).max(axis=1), ((self._least - costs) / self._most).min(axis=1)
+        distances: NDArray[np.float64] = np.maximum(np.maximum(above, below), 0.0)
         for indices, edge in zip((weights, inputs), strata.T, strict=True):
             total, highest = choices[indices].sum(axis=1), edge + WIDTH >= choices[-1]
             least, most = np.ceil(layers * edge), np.ceil(layers * (edge + WIDTH)) - ~highest

@@ -90,7 +90,7 @@ class Search(KeptStudy[SearchSettings, "Run"]):
     def to_json(self, result: Run) -> str:
         """The best policy, the front, and what was spent."""
         best, metrics = _best(result)
-        front = [(trial, trial.metrics.bops) for trial in result.front if trial.metrics is not None]
+        front = [(trial, trial.metrics) for trial in result.front if trial.metrics is not None]
         content = {
             "directory": str(self.directory),
             "searcher": result.searcher,
@@ -108,7 +108,8 @@ class Search(KeptStudy[SearchSettings, "Run"]):
                 "policy": best.policy.to_dict(),
             },
             "front": [
-                {"trial": trial.number, "search_score": result.score(trial), "bops": bops} for trial, bops in front
+                {"trial": trial.number, "search_score": result.score(trial), "bops": found.bops, **found.costs}
+                for trial, found in front
             ],
         }
         return json.dumps(content)
@@ -120,7 +121,10 @@ class Search(KeptStudy[SearchSettings, "Run"]):
             f"{result.evaluations} evaluations, {result.forward_passes:,} forward passes; stopped by: {result.stopped}; journal "
             f"in {self.directory}"
         )
-        print(f"best search score ({result.objective.text}) {result.score(best):.4f} at {metrics.bops:,} BOPs:")
+        costs = [f"{metrics.bops:,} BOPs", *(f"{name} {cost:,}" for name, cost in metrics.costs.items())]
+        print(f"best search score ({result.objective.text}) {result.score(best):.4f} at {', '.join(costs)}:")
+        if self.problem.objective.pareto:
+            print(f"  one of {len(result.front)} policies on the front of score and costs; --json lists them")
         print(f"  {best.policy.to_json()}")
         if (blind := self._constant(result)) is not None and result.score(best) <= blind:
             print(
