@@ -20,7 +20,7 @@ from suite.contract.space import FLOAT_BITS, Layer, Policy, Precision, SearchSpa
 from suite.errors import BitcertError
 from suite.plugins import COSTS
 
-_MOST_TEXT = 100  # characters of a budget
+_MOST_TEXT = 300  # characters of a limit, which may name a file
 
 _SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
