@@ -8,11 +8,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MOST_LINES = 400
 MOST_METHODS = 15
-MOST_OF_THE_SUITE = 20_400
+MOST_OF_THE_SUITE = 20_800
 """Non-blank lines of ``suite/``: what is added has to be worth removing something else, or raising this.
 
-Raised from 16,800 for integer networks, which are what is deployed, their ONNX graphs and files, and for binary and ternary
-formats: grids without 0, costs per MAC from a table, wide networks, and FATNN's quantizers.
+Raised from 16,800 for deployment: integer networks, their ONNX and QONNX graphs and files, measured latency, certificates in
+exact arithmetic, budgets of several limits, and formats below two bits.
 """
 
 
