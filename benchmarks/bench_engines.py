@@ -1,4 +1,4 @@
-"""Images per second on one core: float networks, quantized ones, and integer networks in torch and ONNX Runtime.
+"""Images per second on one core, and sizes: float networks, quantized ones, and integer networks in torch and ONNX Runtime.
 
 All alternatives of a network are interleaved in one run; printed are medians. ``python -m benchmarks.bench_engines [NETWORK ...]``
 """
@@ -31,17 +31,17 @@ def main() -> None:
     """Print one table."""
     torch.set_num_threads(1)
     chosen = sys.argv[1:] or list(NETWORKS)
-    print("| images/s, one core | " + " | ".join(chosen) + " |\n|---" * 1 + "|---:" * len(chosen) + "|")
+    print("| one core | " + " | ".join(chosen) + " |\n|---" * 1 + "|---:" * len(chosen) + "|")
     rows: dict[str, list[float]] = {}
     for name in chosen:
-        for row, speed in speeds(name).items():
-            rows.setdefault(row, []).append(speed)
-    for row, found in rows.items():
-        print(f"| {row} | " + " | ".join(f"{speed:,.0f}" for speed in found) + " |", flush=True)
+        for row, found in measure(name).items():
+            rows.setdefault(row, []).append(found)
+    for row, figures in rows.items():
+        print(f"| {row} | " + " | ".join(f"{figure:,.0f}" for figure in figures) + " |", flush=True)
 
 
-def speeds(name: str) -> dict[str, float]:
-    """Images per second of every way to run a network, with uniform bits except for its first and last layer."""
+def measure(name: str) -> dict[str, float]:
+    """Images per second of every way to run a network with uniform bits except for its first and last layer; sizes."""
     shape, classes, batch = NETWORKS[name]
     torch.manual_seed(0)
     network = build_network(name, classes, shape[0]).eval().requires_grad_(False)
@@ -57,7 +57,8 @@ def speeds(name: str) -> dict[str, float]:
 
     low, high = quantized(BITS), quantized(8)
     integers = {bits: integer_network(made, [images]) for bits, made in ((BITS, low), (8, high))}
-    models = {bits: OnnxNetwork(onnx_model(made, shape, classes)) for bits, made in integers.items()}
+    graphs = {bits: onnx_model(made, shape, classes) for bits, made in integers.items()}
+    models = {bits: OnnxNetwork(graph) for bits, graph in graphs.items()}
     for bits, made in integers.items():
         assert torch.equal(made(images), models[bits](images))
     runs: dict[str, Callable[[Tensor], Tensor]] = {
@@ -75,7 +76,18 @@ def speeds(name: str) -> dict[str, float]:
                 started = time.process_time()
                 run(images)
                 seconds[row].append(time.process_time() - started)
-    return {row: batch / statistics.median(found[1:]) for row, found in seconds.items()}
+    making = []
+    for _ in range(ROUNDS):
+        started = time.process_time()
+        OnnxNetwork(onnx_model(integers[BITS], shape, classes))
+        making.append(time.process_time() - started)
+    return {
+        **{f"images/s: {row}": batch / statistics.median(found[1:]) for row, found in seconds.items()},
+        f"ms: graph and session of a policy of {BITS} bits": 1000 * statistics.median(making[1:]),
+        "bytes: parameters in 32-bit floating point": 4 * sum(part.numel() for part in network.parameters()),
+        f"bytes: ONNX model of {BITS} bits": graphs[BITS].ByteSize(),
+        "bytes: ONNX model of 8 bits": graphs[8].ByteSize(),
+    }
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from suite.contract.space import Policy
 from suite.errors import BitcertError
 from suite.files import write_bytes
 from suite.problems import load_problem
-from suite.quantize.integer import IntegerNetwork
-from suite.run.deployed import bits_of, pack, read_deployed, unpack, write_deployed
+from suite.quantize.integer import IntegerNetwork, pack, unpack
+from suite.run.deployed import bits_of, read_deployed, write_deployed
 from suite.workbench import workbench_of
 
 SHAPE = (1, 8, 8)

@@ -26,6 +26,7 @@ from suite.quantize.integer.operations import (
     Rearrange,
     Recode,
 )
+from suite.quantize.integer.packing import pack
 
 if TYPE_CHECKING:
     import onnx
@@ -150,9 +151,8 @@ class _Writer:
             offset = 128 if 2 * largest_input * max(-lowest, highest) >= _SATURATES else 0
             return self.constant(integers + offset, "uint8" if offset else "int8"), offset
         kind = dict(self._weight_types)[bits]
-        self.nodes.constants.append(
-            helper.make_tensor(f"{name}_packed", kind, integers.shape, integers.flatten().tolist())
-        )
+        packed = pack(integers, bits).tobytes()
+        self.nodes.constants.append(helper.make_tensor(f"{name}_packed", kind, integers.shape, packed, raw=True))
         return self.node("Cast", [f"{name}_packed"], name, to=TensorProto.INT8), 0
 
     def _limits(self, coding: Coding, output: str) -> tuple[bool, str]:
