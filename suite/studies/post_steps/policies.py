@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from suite.report.exams import exam_score
 from suite.report.figures import Sheet, assign_looks, describe_problem, figure_style
+from suite.report.intervals import average
 from suite.report.reliability import anova_reliability
-from suite.report.table import Column, Row, Table, number
+from suite.report.table import Column, Row, Table, number, span
 from suite.studies.post_steps.run import PostStepComparison
 
 _PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
@@ -33,6 +34,7 @@ def policy_rows(comparison: PostStepComparison) -> pd.DataFrame:
         bops, of_float: BOPs, absolute and as a share of the float network's.
         post_step: What the policy has gone through.
         score, sd: Mean and standard deviation over seeds; the latter is missing with a single seed.
+        image_low, image_high: 95 % interval of the mean over images, the networks held fixed.
         ``certified_at_r``: Certified accuracy, mean over seeds.
     """
     rows = []
@@ -40,7 +42,7 @@ def policy_rows(comparison: PostStepComparison) -> pd.DataFrame:
         scores = exam_scores(comparison, name)
         for policy, outcomes, own in zip(comparison.names, exams, scores, strict=True):
             certified = pd.DataFrame([outcome.metrics.certified for outcome in outcomes]).mean()
-            bops = outcomes[0].metrics.bops
+            bops, images = outcomes[0].metrics.bops, average(outcomes, comparison.objective).images
             rows.append(
                 {
                     "policy": policy,
@@ -49,6 +51,8 @@ def policy_rows(comparison: PostStepComparison) -> pd.DataFrame:
                     "post_step": name,
                     "score": float(own.mean()),
                     "sd": float(own.std(ddof=1)) if len(own) > 1 else None,
+                    "image_low": images.low,
+                    "image_high": images.high,
                     **{f"certified_at_{radius:g}": share for radius, share in certified.items()},
                 }
             )
@@ -65,6 +69,7 @@ def policy_table(comparison: PostStepComparison) -> Table:
         Column("post-step", lambda row: str(row["post_step"]), "left"),
         Column("score", lambda row: f"{row['score']:.4f}"),
         Column("sd", lambda row: number(row["sd"], ".4f"), priority=1),
+        Column("95 % over images", lambda row: span(row["image_low"], row["image_high"], ".3f"), priority=1),
         *(Column(f"r={name.removeprefix('certified_at_')}", _three_digits(name), priority=2) for name in radii),
     ]
     return Table(frame, columns, describe_problem(comparison.provenance, "sigma"), _notes(comparison))
@@ -122,7 +127,9 @@ def plot_policies(comparison: PostStepComparison, ax: Axes | None = None) -> Axe
 
 
 def _notes(comparison: PostStepComparison) -> list[str]:
-    notes = ["Score: mean over seeds; sd: over seeds. Uniform policies are called by their bits."]
+    notes = [
+        "Score: mean over seeds; sd: over seeds; the interval holds the networks fixed. Uniform policies are called by their bits."
+    ]
     for name in comparison.exams:
         scores = exam_scores(comparison, name)
         policies, seeds = scores.shape
