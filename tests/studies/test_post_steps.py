@@ -241,7 +241,7 @@ def test_the_table_of_policies_says_what_its_spread_is_worth(
     means = np.array([[exam_score(o, comparison.objective) for o in row] for row in comparison.exams["qat"]]).mean(
         axis=1
     )
-    assert f"between the means of 2 policies {means.std(ddof=1):.4f}" in table.notes[2]
+    assert f"between the means of 2 policies, {means.std(ddof=1):.4f}" in table.notes[2]
 
 
 def test_uniform_policies_are_called_by_their_bits(problem: VisionProblem) -> None:

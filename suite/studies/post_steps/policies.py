@@ -127,25 +127,28 @@ def plot_policies(comparison: PostStepComparison, ax: Axes | None = None) -> Axe
 
 
 def _notes(comparison: PostStepComparison) -> list[str]:
-    notes = [
-        "Score: mean over seeds; sd: over seeds; the interval holds the networks fixed. Uniform policies are called by their bits."
-    ]
-    for name in comparison.exams:
-        scores = exam_scores(comparison, name)
-        policies, seeds = scores.shape
-        if policies < 2:
-            continue
-        said = (
-            f"{name}: standard deviation between the means of {policies} policies {scores.mean(axis=1).std(ddof=1):.4f}"
-        )
-        if seeds > 1:
-            within = float(np.sqrt(scores.var(axis=1, ddof=1).mean()))
-            said += f", between trainings of one policy {within:.4f}"
-            found = anova_reliability(scores)
-            if not np.isnan(found.value):
-                said += f"; reliability of the means {found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
-        notes.append(f"{said}.")
-    return notes
+    first = "Score: mean over seeds; sd: over seeds; the interval holds the networks fixed. Uniform policies are called by their bits."
+    return [first, *(note for name in comparison.exams if (note := _spread(comparison, name)))]
+
+
+def _spread(comparison: PostStepComparison, name: str) -> str:
+    """What the spread of the policies is worth; the cheapest one, which stretches it, is left out of three or more."""
+    scores = exam_scores(comparison, name)
+    costs = [outcomes[0].metrics.bops for outcomes in comparison.exams[name]]
+    kept, without = scores, ""
+    if len(scores) > 2:
+        kept, without = np.delete(scores, int(np.argmin(costs)), axis=0), ", the cheapest left out"
+    policies, seeds = kept.shape
+    if policies < 2:
+        return ""
+    between = kept.mean(axis=1).std(ddof=1)
+    said = f"{name}: standard deviation between the means of {policies} policies{without}, {between:.4f}"
+    if seeds > 1:
+        said += f"; between trainings of one policy {np.sqrt(kept.var(axis=1, ddof=1).mean()):.4f}"
+        found = anova_reliability(kept)
+        if not np.isnan(found.value):
+            said += f"; reliability of the means {found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    return f"{said}."
 
 
 def _three_digits(column: str) -> Callable[[Row], str]:
