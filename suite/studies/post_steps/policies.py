@@ -16,6 +16,7 @@ from suite.report.reliability import anova_reliability
 from suite.report.table import Column, Row, Table, number, span
 from suite.studies.post_steps.run import PostStepComparison
 
+_LEGEND = "Score: mean over seeds; sd: over seeds; the interval holds networks fixed. Uniform policies are called by their bits."
 _PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}
 _WIDE = 4.0  # ratio of BOPs from which on they are drawn on a logarithmic scale
 
@@ -127,8 +128,7 @@ def plot_policies(comparison: PostStepComparison, ax: Axes | None = None) -> Axe
 
 
 def _notes(comparison: PostStepComparison) -> list[str]:
-    first = "Score: mean over seeds; sd: over seeds; the interval holds the networks fixed. Uniform policies are called by their bits."
-    return [first, *(note for name in comparison.exams if (note := _spread(comparison, name)))]
+    return [_LEGEND, *(note for name in comparison.exams if (note := _spread(comparison, name)))]
 
 
 def _spread(comparison: PostStepComparison, name: str) -> str:
