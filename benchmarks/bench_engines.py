@@ -21,7 +21,7 @@ from suite.quantize.integer import OnnxNetwork, integer_network, onnx_model
 NETWORKS = {
     "resnet8": ((1, 8, 8), 10, 250),
     "resnet20": ((3, 32, 32), 10, 250),
-    "mobilenetv2": ((3, 224, 224), 1_000, 10),
+    "mobilenet_v2": ((3, 224, 224), 1_000, 10),
 }
 ROUNDS = 9
 BITS = 4
