@@ -16,7 +16,7 @@ then c is the likeliest class of h under this noise at every real ``k + t`` with
 images, ``sigma * Phi^-1(p)``. Among these are all other images.
 
 **Noise.** k is an integer vector, so ``round(k + g) = k + round(g)`` for every g, and ``P(h(k + g) = c) = P(f(k + E) = c)``
-with ``E = round(g)``. Only integers are drawn and added: |k + E| < 2^24 is exact in float32.
+with ``E = round(g)``. Only integers are drawn and added: ``|k + E| < 2^24`` is exact in float32.
 
 **Sampler.** The coordinates of E are independent. What is drawn differs from E by a total variation of at most tau in each
 (:mod:`.rounded_gaussian`), so that n samples of d coordinates differ by at most ``n d tau``. An event that has probability

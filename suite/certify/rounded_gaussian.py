@@ -4,7 +4,7 @@ Let ``E = floor(g + 1/2)`` with g normal of mean 0 and standard deviation s. Wit
 <= j)``, a uniform 64-bit integer U gives ``E = j`` where ``T_(j-1) <= U < T_j``: the number of thresholds that U reaches,
 less their number below 0. Thresholds come from proven bounds of the normal distribution (:mod:`.directed`); those above 0
 mirror those below, so that the noise is exactly symmetric. With ``e_j`` the difference between ``T_j / 2^64`` and the true
-probability, the total variation distance from the rounded Gaussian is
+probability, the total variation distance from the rounded Gaussian is ::
 
     TV = 1/2 sum_j |e_j - e_(j-1)| <= sum_(-J <= j < J) |e_j| + 2 P(E < -J),
 

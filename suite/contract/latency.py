@@ -24,13 +24,9 @@ _WHAT = "a latency table"
 
 
 class Entry(NamedTuple):
-    """Time of one layer at one precision.
+    """Time of one layer at one precision: nanoseconds per image as measured, and after :func:`monotone`.
 
-    Attributes:
-        weight, activation: Its bits.
-        kernel: Number of what is executed for it, counted from 0 for each layer; equal ones are measured once.
-        measured: Nanoseconds per image.
-        nanoseconds: The same after :func:`monotone`.
+    ``kernel`` numbers what is executed for it, counted from 0 for each layer; equal ones are measured once.
     """
 
     weight: int
