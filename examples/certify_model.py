@@ -18,9 +18,8 @@ import onnxruntime
 N0, N, ALPHA = 20, 1_000, 0.001
 
 if not Path("model.json").exists():
-    policy = json.dumps({"weights": [8] + [3] * 8 + [8], "activations": [8] + [4] * 8 + [8]})
-    given = ["--problem", "digits", "--budget", "w4a4", "--samples", "20"]
-    subprocess.run([sys.executable, "-m", "suite.cli", "export", policy, *given], check=True, stdout=subprocess.DEVNULL)
+    given = ["w3a4", "--problem", "digits", "--budget", "w4a4", "--samples", "20"]
+    subprocess.run([sys.executable, "-m", "suite.cli", "export", *given], check=True, stdout=subprocess.DEVNULL)
 
 about, content = json.loads(Path("model.json").read_text()), Path("model.onnx").read_bytes()
 if hashlib.sha256(content).hexdigest() != about["file_sha256"]:

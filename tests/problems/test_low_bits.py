@@ -106,8 +106,9 @@ def test_weights_of_the_executed_network_are_binary() -> None:
 
 
 def test_a_wide_network_is_brought_and_then_evaluated(tmp_path: Path) -> None:
+    unknown = load_problem("digits-wide2", sigma=0.5)
     with pytest.raises(BitcertError, match="checkpoint"):
-        vision("digits-wide2").evaluate(vision("digits-wide2").space.uniform(1), TINY)
+        unknown.evaluate(unknown.space.uniform(1), TINY)
     save_checkpoint(build_network("resnet8-wide2", 10, 1), tmp_path / "wide.safetensors", {})
     problem = vision("digits-wide2", tmp_path / "wide.safetensors")
     metrics = problem.evaluate(problem.space.uniform(1), TINY)

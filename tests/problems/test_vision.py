@@ -117,7 +117,7 @@ def test_bounds_on_the_set_lie_below_what_many_samples_show_and_above_single_cer
     fidelity = Fidelity(images=100, noise=64)
     policy = digits().space.uniform(3)
     bound = digits(certify="aggregate").evaluate(policy, fidelity)
-    truth = digits(certify="ranking").evaluate(policy, replace(fidelity, noise=2000))
+    truth = digits(certify="ranking").evaluate(policy, replace(fidelity, noise=600))
     single = digits(certify="fixed").evaluate(policy, fidelity)
     assert acr(single) < acr(bound) < acr(truth)
     for radius, share in shares(bound).items():
@@ -502,7 +502,7 @@ def test_an_exam_with_aggregate_bounds_is_a_fixed_exam_and_bounds_the_set_from_t
     )
     alone = certify_set(NoisyClassifier(problem.network, noisy), both.labels, problem.setup.scores(60, 50, 1e-3))
     assert (found.acr, dict(found.certified_accuracy)) == (alone.acr, dict(alone.certified_accuracy))
-    truth = examine(problem, None, exam=replace(settings, n0=100, n=4000, method="fixed"))
+    truth = examine(problem, None, exam=replace(settings, n0=100, n=1500, method="fixed"))
     assert acr(fixed.metrics) < found.acr < acr(truth.metrics) + 0.02
 
 
