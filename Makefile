@@ -10,9 +10,9 @@ READY := $(VENV)/.ready
 run: $(READY)  ## the main job: compare all searchers on the embedded problem, examine the winners, report
 	$(BIN)/bitcert run experiments/digits.yaml
 
-test: $(READY)  ## everything that CI runs; three processes on two cores, for some tests wait; their threads do not spin
+test: $(READY)  ## everything that CI runs; threads that wait do not spin, for two test processes share the cores
 	$(MAKE) -j 2 check docs
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 3 --dist worksteal
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(READY)  ## format, lint, types, direction of imports
 	$(BIN)/ruff format --check .
