@@ -1,7 +1,9 @@
-"""What every searcher has to pass; ``python -m suite.testing.searchers FILE CLASS SEED`` prints what one proposes."""
+"""What every searcher has to pass; as a program, it answers what the searchers of other files propose."""
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import random
@@ -12,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -82,17 +84,8 @@ class SearcherConformance(ABC):
         assert self.trajectory(seed=3) != self.trajectory(seed=4)
 
     def test_another_process_proposes_the_same_policies(self) -> None:
-        hash_seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
         file = Path(str(sys.modules[type(self).__module__].__file__)).resolve()
-        child = subprocess.run(
-            [sys.executable, "-W", "error", "-m", "suite.testing.searchers", str(file), type(self).__name__, "3"],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert child.returncode == 0, child.stderr
-        assert json.loads(child.stdout) == self.trajectory(seed=3)
+        assert _ask_other_process(str(file), type(self).__name__, 3) == self.trajectory(seed=3)
 
     def test_global_random_state_is_neither_used_nor_changed(self) -> None:
         import torch  # not at the top: the process started by the test above would load it for nothing
@@ -182,10 +175,43 @@ class SearcherConformance(ABC):
         assert len(nondominated(trials, problem.objective)) > 1
 
 
-def _print_trajectory(file: str, name: str, seed: str) -> None:
-    conformance: SearcherConformance = runpy.run_path(file)[name]()
-    print(json.dumps(conformance.trajectory(int(seed))))
+@functools.cache
+def _other_process() -> subprocess.Popen[str]:
+    """A process with another hash seed that answers one question a line, for all tests; it ends with this one."""
+    hash_seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "suite.testing.searchers"],
+        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    atexit.register(process.communicate)
+    return process
+
+
+def _ask_other_process(file: str, name: str, seed: int) -> Any:
+    """The trajectory of a conformance class of a file, from the other process."""
+    process = _other_process()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    print(json.dumps([sys.path, file, name, seed]), file=process.stdin, flush=True)
+    answer = process.stdout.readline()
+    if not answer:  # it has failed and ended; the next question starts another
+        _other_process.cache_clear()
+        atexit.unregister(process.communicate)
+        pytest.fail(process.communicate()[1])
+    return json.loads(answer)
+
+
+def _answer_questions() -> None:
+    for line in sys.stdin:
+        path, file, name, seed = json.loads(line)
+        sys.path[:] = path
+        conformance: SearcherConformance = runpy.run_path(file)[name]()
+        print(json.dumps(conformance.trajectory(seed)), flush=True)
 
 
 if __name__ == "__main__":
-    _print_trajectory(*sys.argv[1:])
+    _answer_questions()
