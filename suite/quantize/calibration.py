@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from suite.contract.space import FLOAT_BITS
+from suite.contract.space import FLOAT_BITS, Precision
 from suite.errors import BitcertError
 from suite.quantize.layer import channel_means
 from suite.quantize.steps import Grid, activation_grid, fit_steps, quantize, weight_grid
@@ -43,6 +43,8 @@ class Calibration:
         per_channel: Whether weights get one step per output channel rather than one per layer.
         ternary_inputs: Whether inputs of 2 bits have three levels rather than four.
         four_level_weights: Whether weights of 2 bits have four levels rather than three.
+        masters: Float weights of layers that have others for every bit width, by layer name and bits.
+        norms: Scale and shift of the batch norm after a layer, where it has others for every precision.
     """
 
     weights: dict[str, Tensor]
@@ -51,21 +53,27 @@ class Calibration:
     per_channel: bool = True
     ternary_inputs: bool = False
     four_level_weights: bool = False
+    masters: Mapping[tuple[str, int], Tensor] = field(default_factory=dict)
+    norms: Mapping[tuple[str, Precision], tuple[Tensor, Tensor]] = field(default_factory=dict)
     _weight_steps: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     _activation_steps: dict[tuple[str, int], float] = field(default_factory=dict)
+
+    def master(self, name: str, bits: int) -> Tensor:
+        """The float weights behind a bit width of a layer."""
+        return self.masters.get((name, bits), self.weights[name])
 
     def weight_step(self, name: str, bits: int) -> Tensor:
         """Least-squares step of a layer's weights, shaped to broadcast with them: ``(C_out, 1, ...)`` or ``(1, 1, ...)``."""
         key = name, bits
         if key not in self._weight_steps:
-            weight = self.weights[name]
+            weight = self.master(name, bits)
             rows = weight.flatten(1) if self.per_channel else weight.flatten()[None]
             self._weight_steps[key] = fit_steps(rows, self.weight_grid(bits)).reshape(-1, *[1] * (weight.dim() - 1))
         return self._weight_steps[key]
 
     def quantized_weight(self, name: str, bits: int) -> Tensor:
         """A layer's weights at a bit width; 32 bits leave them as they are."""
-        weight = self.weights[name]
+        weight = self.master(name, bits)
         return weight if bits == FLOAT_BITS else quantize(weight, self.weight_step(name, bits), self.weight_grid(bits))
 
     def weight_grid(self, bits: int) -> Grid:

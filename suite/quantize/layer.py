@@ -92,6 +92,13 @@ class QuantizedLayer(nn.Module):
         self._norms = [copy.deepcopy(norm).requires_grad_(False)]
         self._fuse()
 
+    @torch.no_grad()
+    def set_norm(self, scale: Tensor, shift: Tensor) -> None:
+        """Give the folded batch norm another scale and shift, shape ``(channels,)``; :meth:`load` applies them."""
+        for norm in self._norms:
+            norm.weight.copy_(scale)
+            norm.bias.copy_(shift)
+
     def load(self, weight: Tensor, step: float, grid: Grid | None, weight_step: Tensor | None) -> None:
         """Load quantized weights (in units of the float weights) with their step, and the step and grid of the inputs.
 

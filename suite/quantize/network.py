@@ -52,6 +52,8 @@ class QuantizedNetwork(nn.Module):
         for name, module in quantizable_modules(self.network, [layer.name for layer in layers]).items():
             self._layers[name] = QuantizedLayer(module)
             substitute(self.network, module, self._layers[name])
+        if calibration.norms and not fold:
+            raise ValueError("batch norms of every precision are switched where they are folded")
         for name, norm in followed_by_batch_norm(network).items() if fold else ():
             if name in self._layers:
                 batch_norm = self.network.get_submodule(norm)
@@ -71,6 +73,8 @@ class QuantizedNetwork(nn.Module):
         for (name, layer), precision in zip(self._layers.items(), policy.precisions, strict=True):
             if self._current.get(name) == precision:
                 continue
+            if (name, precision) in self.calibration.norms:
+                layer.set_norm(*self.calibration.norms[name, precision])
             weight = self.calibration.quantized_weight(name, precision.weight)
             rounded = precision.weight != FLOAT_BITS
             weight_step = self.calibration.weight_step(name, precision.weight) if rounded else None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from suite.contract.space import FLOAT_BITS, Layer, Policy
+from suite.contract.space import FLOAT_BITS, Layer, Policy, Precision
 from suite.errors import BitcertError
 from suite.quantize.calibration import Calibration, quantizable_modules
 from suite.quantize.fatnn import TernaryInputs, TernaryWeights
@@ -237,6 +237,7 @@ class TrainableNetwork(nn.Module):
         modules = quantizable_modules(self.network, [layer.name for layer in layers])
         for layer, precision in zip(layers, policy.precisions, strict=True):
             module = modules[layer.name]
+            self._inherit(layer.name, module, precision, calibration)
             weights = _weight_quantizer(layer, precision.weight, module.weight, calibration, scheme)
             inputs = _input_quantizer(layer, precision.activation, calibration, scheme)
             substitute(self.network, module, TrainableLayer(module, weights, inputs))
@@ -245,6 +246,19 @@ class TrainableNetwork(nn.Module):
         """Images in [0, 1], shape ``(batch, C, H, W)``, to logits, shape ``(batch, classes)``."""
         logits: Tensor = self.network(images)
         return logits
+
+    @torch.no_grad()
+    def _inherit(
+        self, name: str, module: nn.Conv2d | nn.Linear, precision: Precision, calibration: Calibration
+    ) -> None:
+        """Take over weights and a batch norm that belong to a precision alone."""
+        if (name, precision.weight) in calibration.masters:
+            module.weight.copy_(calibration.masters[name, precision.weight])
+        if (name, precision) in calibration.norms:
+            norm = self.network.get_submodule(self._norms[name])
+            assert isinstance(norm, nn.BatchNorm2d)
+            for parameter, inherited in zip((norm.weight, norm.bias), calibration.norms[name, precision], strict=True):
+                parameter.copy_(inherited)
 
     def layers(self) -> dict[str, TrainableLayer]:
         """The quantized layers by name."""

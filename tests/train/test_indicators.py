@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from suite.contract.space import Layer
+from suite.contract.space import Layer, Policy
 from suite.data import ImageSplit, load_dataset
 from suite.errors import BitcertError
 from suite.networks import Normalization
 from suite.quantize import Calibration
 from suite.quantize.calibration import calibrate
 from suite.quantize.steps import activation_grid, quantize, weight_grid
-from suite.train.indicators import SwitchableNetwork, learn_steps, train_steps
+from suite.quantize.switchable import Sharing, SwitchableNetwork
+from suite.train.indicators import learn_steps, train_steps
 
 CHOICES = (2, 3, 4)
 LAYERS = (
@@ -68,7 +69,16 @@ def seen(network: nn.Module, split: ImageSplit) -> Calibration:
 
 
 def switchable(network: nn.Module, seen: Calibration, *, freeze_weights: bool) -> SwitchableNetwork:
-    return SwitchableNetwork(network, LAYERS, CHOICES, seen, freeze_weights=freeze_weights)
+    norms = Sharing(norms="shared" if freeze_weights else "weights")
+    return SwitchableNetwork(network, LAYERS, CHOICES, seen, sharing=norms, start="lsq")
+
+
+def run(network: SwitchableNetwork, images: Tensor, assigned: tuple[int, ...]) -> Tensor:
+    bits = [CHOICES[choice] for choice in assigned]
+    network.set_policy(Policy.from_bits(bits, bits))
+    with torch.no_grad():
+        logits: Tensor = network(images)
+    return logits
 
 
 def policies() -> Iterator[tuple[int, ...]]:
@@ -78,8 +88,7 @@ def policies() -> Iterator[tuple[int, ...]]:
 
 def loss(network: SwitchableNetwork, split: ImageSplit, assigned: tuple[int, ...]) -> float:
     """On clean images with the batch's own statistics, as in training; the network's state stays."""
-    with torch.no_grad():
-        logits = copy.deepcopy(network)(split.images(), assigned)
+    logits = run(copy.deepcopy(network).train(), split.images(), assigned)
     return float(nn.functional.cross_entropy(logits, torch.tensor(split.labels)))
 
 
@@ -108,18 +117,17 @@ def test_untrained_it_is_the_network_at_the_initial_steps(
     made = switchable(network, seen, freeze_weights=freeze_weights).eval()
     for assigned in policies():
         expected = quantized(network, seen, split.images(), assigned)
-        with torch.no_grad():
-            assert torch.allclose(made(split.images(), assigned), expected, atol=1e-4)
+        assert torch.allclose(run(made, split.images(), assigned), expected, atol=1e-4)
 
 
 def test_frozen_only_the_steps_are_trained(network: nn.Module, seen: Calibration, split: ImageSplit) -> None:
     made = switchable(network, seen, freeze_weights=True)
     before = {name: value.clone() for name, value in made.state_dict().items()}
-    train_steps(made, split, choices=3, epochs=1, sigma=0.25, seed=0)
+    train_steps(made, split, choices=CHOICES, epochs=1, sigma=0.25, seed=0, freeze_weights=True)
     changed = {name for name, value in made.state_dict().items() if not torch.equal(before[name], value)}
     assert changed == {name for name in before if name.endswith(".step")}
     assert len(changed) == 2 * len(LAYERS) * len(CHOICES)
-    assert not any(layer.norms for layer in made.layers)
+    assert not any(layer.norms for layer in made.layers.values())
 
 
 def test_unfrozen_weights_are_trained_and_every_bit_width_has_statistics_of_its_own(
@@ -129,11 +137,13 @@ def test_unfrozen_weights_are_trained_and_every_bit_width_has_statistics_of_its_
     made = switchable(network, seen, freeze_weights=False)
     fixed = {name for name, _ in made.named_buffers() if "normalization" in name}
     state = {name: value.clone() for name, value in made.state_dict().items()}
-    train_steps(made, split, choices=3, epochs=1, sigma=0.25, seed=0)
+    train_steps(made, split, choices=CHOICES, epochs=1, sigma=0.25, seed=0)
     changed = {name for name, value in made.state_dict().items() if not torch.equal(state[name], value)}
     assert changed == set(state) - fixed
-    assert [len(layer.norms) for layer in made.layers] == [3, 0, 0], "only the first batch norm follows one layer alone"
-    after = made.layers[0].norms.state_dict()
+    assert [len(layer.norms) for layer in made.layers.values()] == [3, 0, 0], (
+        "only the first batch norm follows one layer alone"
+    )
+    after = made.layers["conv1"].norms.state_dict()
     means = [after[f"{choice}.running_mean"] for choice in range(3)]
     assert not torch.allclose(means[0], means[1], rtol=1e-2)
     assert not torch.allclose(means[1], means[2], rtol=1e-2)
@@ -144,16 +154,15 @@ def test_a_pass_updates_the_statistics_of_the_bit_widths_in_use_alone(
     network: nn.Module, seen: Calibration, split: ImageSplit
 ) -> None:
     made = switchable(network, seen, freeze_weights=False)
-    with torch.no_grad():
-        made(split.images(), (1, 0, 2))
-    after = made.layers[0].norms.state_dict()
+    run(made.train(), split.images(), (1, 0, 2))
+    after = made.layers["conv1"].norms.state_dict()
     assert [int(after[f"{choice}.num_batches_tracked"]) for choice in range(3)] == [0, 1, 0]
 
 
 def test_training_lowers_the_loss_of_every_policy(network: nn.Module, seen: Calibration, split: ImageSplit) -> None:
     made = switchable(network, seen, freeze_weights=False)
     before = [loss(made, split, assigned) for assigned in policies()]
-    train_steps(made, split, choices=3, epochs=4, sigma=0.1, seed=0)
+    train_steps(made, split, choices=CHOICES, epochs=4, sigma=0.1, seed=0)
     after = [loss(made, split, assigned) for assigned in policies()]
     assert all(np.less(after, before)), (before, after)
 
