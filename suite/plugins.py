@@ -310,7 +310,11 @@ PROTOCOLS = Kind(
     "protocol",
     "bitcert.protocols",
     "suite.protocols.protocol:Protocol",
-    {"ptq": "suite.protocols.ptq:PTQ", "finetune": "suite.protocols.finetune:Finetune"},
+    {
+        "ptq": "suite.protocols.ptq:PTQ",
+        "finetune": "suite.protocols.finetune:Finetune",
+        "supernet": "suite.protocols.supernet:Supernet",
+    },
 )
 
 POST_STEPS = Kind(
@@ -321,6 +325,7 @@ POST_STEPS = Kind(
         "none": "suite.protocols.protocol:NoPostStep",
         "plain": "suite.protocols.ptq:Plain",
         "recalibrate": "suite.protocols.ptq:Recalibrate",
+        "inherited": "suite.protocols.supernet:Inherited",
         "qat": "suite.protocols.qat:QAT",
         "qat-low-lr": "suite.protocols.qat:QATLowRate",
         "swa": "suite.protocols.swa:SWA",
@@ -366,6 +371,7 @@ STUDIES = Kind(
     {
         "list": "suite.studies.list:ListPlugins",
         "train": "suite.studies.train:Train",
+        "supernet": "suite.studies.supernet:TrainSupernet",
         "search": "suite.studies.search:Search",
         "compare": "suite.studies.compare:Compare",
         "ablate": "suite.studies.ablate:Ablate",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,6 +60,8 @@ class Workbench:
         statistics: What is measured again for every policy, such as the statistics of its batch norms.
         exam: The default exam.
         engine: What executes quantized networks, and the float network where it is certified.
+        origin: Of a workbench whose policies inherit from a supernet: which one, JSON-ready; empty otherwise.
+        inherited: The workbenches of supernets that were loaded for this one; see :mod:`suite.inheritance`.
     """
 
     network: nn.Module
@@ -78,6 +82,8 @@ class Workbench:
     exam: ExamSettings
     meter: Meter
     engine: Engine = "torch"
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    inherited: dict[tuple[str, str], Workbench] = field(default_factory=dict)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

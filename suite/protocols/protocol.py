@@ -57,13 +57,22 @@ class Preparation(ABC):
 
     @abstractmethod
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
-        """Make the quantized network of a policy; raises BitcertError if training diverges."""
+        """Make the quantized network of a policy from :meth:`start`; raises BitcertError if training diverges."""
+
+    def start(self, bench: Workbench) -> Workbench:
+        """What it starts from: the workbench itself, or that of a supernet made from its float network."""
+        return bench
 
     def deploy(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Make the network of a policy as it will be deployed: prepared, and executed by the problem's engine."""
-        prepared = self.prepare(bench, policy, request)
-        network = bench.executed_by_engine(prepared.network)
-        return replace(prepared, network=network, forward_passes=prepared.forward_passes + bench.engine_passes)
+        start = self.start(bench)
+        prepared = self.prepare(start, policy, request)
+        return replace(
+            prepared,
+            network=start.executed_by_engine(prepared.network),
+            forward_passes=prepared.forward_passes + start.engine_passes,
+            record={**prepared.record, **start.origin},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,4 +143,4 @@ class NoPostStep(PostStep):
 
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Prepare the policy by the search's protocol."""
-        return request.protocol.prepare(bench, policy, request)
+        return request.protocol.prepare(request.protocol.start(bench), policy, request)
