@@ -216,7 +216,7 @@ class VisionProblem(BenchProblem):
     def probes(self, settings: ProbeSettings) -> NetworkProbes:
         """Measurements on training images."""
         protocol = protocol_for(self.protocol, self.fidelity.finetune_steps)
-        return NetworkProbes(protocol.start(self.bench), settings)
+        return NetworkProbes(protocol.starting_point(self.bench), settings)
 
     def default_fidelity(self) -> Fidelity:
         """The default, limited to the search split's images: a folder may be small."""
@@ -250,7 +250,7 @@ class VisionProblem(BenchProblem):
             own["unquantized"] = definition.unquantized
         if self.protocol is not None:
             own["protocol"] = self.protocol
-        own |= protocol_for(self.protocol, self.fidelity.finetune_steps).start(self.bench).origin
+        own |= protocol_for(self.protocol, self.fidelity.finetune_steps).starting_point(self.bench).origin
         if self.engine != "torch":
             own["engine"] = self.engine
         if definition.ternary_inputs:

@@ -57,15 +57,15 @@ class Preparation(ABC):
 
     @abstractmethod
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
-        """Make the quantized network of a policy from :meth:`start`; raises BitcertError if training diverges."""
+        """Make the quantized network of a policy from :meth:`starting_point`; raises BitcertError if training diverges."""
 
-    def start(self, bench: Workbench) -> Workbench:
+    def starting_point(self, bench: Workbench) -> Workbench:
         """What it starts from: the workbench itself, or that of a supernet made from its float network."""
         return bench
 
     def deploy(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Make the network of a policy as it will be deployed: prepared, and executed by the problem's engine."""
-        start = self.start(bench)
+        start = self.starting_point(bench)
         prepared = self.prepare(start, policy, request)
         return replace(
             prepared,
@@ -143,4 +143,4 @@ class NoPostStep(PostStep):
 
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Prepare the policy by the search's protocol."""
-        return request.protocol.prepare(request.protocol.start(bench), policy, request)
+        return request.protocol.prepare(request.protocol.starting_point(bench), policy, request)

@@ -35,7 +35,7 @@ class Supernet(Protocol):
         """As the option says."""
         return Statistics(self.recalibrate)
 
-    def start(self, bench: Workbench) -> Workbench:
+    def starting_point(self, bench: Workbench) -> Workbench:
         """The supernet's."""
         return inherited(bench, self.file, self.variant)
 
@@ -67,7 +67,7 @@ class Inherited(PostStep):
         """None."""
         return 0
 
-    def start(self, bench: Workbench) -> Workbench:
+    def starting_point(self, bench: Workbench) -> Workbench:
         """The supernet's."""
         return inherited(bench, self.file, self.variant)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -104,6 +105,12 @@ def _notes(frame: pd.DataFrame) -> list[str]:
         found.append("after NAME: mean exam score of the same winners after that post-step instead.")
     if costs := _costs(frame):
         found.append(f"{', '.join(costs).replace(COST, '')}: mean over the winners, in whole units.")
+    if passes := frame["setup_passes"].max():
+        found.append(
+            f"Searched on a supernet, whose training took {magnitude(passes)} forward passes; no search is charged for them. To "
+            f"finetune every policy for 100 steps instead would take more from {math.ceil(passes / frame['finetune_passes'].max())} "
+            "policies on."
+        )
     if "set_acr" in frame:
         found.append(
             "set ACR ≥: lower bound on the average certified radius of the exam images, one for the whole set instead of one for "

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from suite.contract.probes import GRADIENT_PASSES
 from suite.report.comparison import (
     AFTER,
     CHEAPEST,
@@ -30,6 +31,8 @@ from suite.report.statistics import (
     summarize,
 )
 from suite.run.records import Entry, Outcome
+
+_FINETUNE_STEPS = 100  # of the protocol "finetune" by default
 
 TRIVIAL = ("random", "uniform", CHEAPEST, "sensitivity-greedy")
 NOT_COMPARED = "not compared"
@@ -57,7 +60,10 @@ def leaderboard(comparison: Comparison, against: str = "random") -> pd.DataFrame
         ``cost.NAME``: Mean of every other cost of the winners that is minimized, or one of several limits, in whole units.
         forward_passes, probe_passes, seconds: Spend of a search, the part of it that its probes made, and its time.
         limit_evaluations, limit_forward_passes, limit_seconds: When a search ended; missing if it was not limited so.
-        finetune_steps, exam_split, exam_method: Finetuning in every evaluation; the images that judge, and how they are certified.
+        finetune_steps: Finetuning in every evaluation.
+        setup_passes, finetune_passes: Forward passes of a supernet's training, which no search is charged for, and of finetuning one
+            policy instead, for 100 steps.
+        exam_split, exam_method: The images that judge, and how they are certified.
         to_float, to_float_low, to_float_high: Score less that of the float network, with its interval over images.
         against, difference, p_adjusted, verdict: The test against ``against``, see :class:`.statistics.Difference`.
         difference_low, difference_high: 95 % interval of ``difference`` over seeds and exam images, paired.
@@ -157,6 +163,8 @@ def _describe_setting(comparison: Comparison) -> dict[str, Any]:
         "exam_method": comparison.reference.metrics.method,
         "exam_split": comparison.recorded("exam.split") or "exam",
         "finetune_steps": comparison.recorded("fidelity.finetune_steps") or 0,
+        "setup_passes": comparison.recorded("supernet_passes") or 0,
+        "finetune_passes": GRADIENT_PASSES * _FINETUNE_STEPS * (comparison.recorded("finetuning.batch") or 0),
         **{f"limit_{name}": comparison.recorded(f"limits.{name}") for name in LIMITS},
     }
 
