@@ -92,7 +92,19 @@ def differences(comparison: PostStepComparison) -> pd.DataFrame:
                 "most": float(paired.mean(axis=1).max()),
             }
         rows.append(row)
-    columns = ["post_step", "steps", "passes", "score", "difference", "low", "high", "image_low", "image_high", "least", "most"]
+    columns = [
+        "post_step",
+        "steps",
+        "passes",
+        "score",
+        "difference",
+        "low",
+        "high",
+        "image_low",
+        "image_high",
+        "least",
+        "most",
+    ]
     frame = pd.DataFrame(rows, columns=columns)
     others = frame.iloc[1:].sort_values("score", ascending=False, kind="stable")
     return pd.DataFrame(frame.loc[[0, *others.index]]).reset_index(drop=True)
@@ -221,7 +233,9 @@ def _scores(comparison: PostStepComparison, name: str) -> NDArray[np.float64]:
 
 def _passes(comparison: PostStepComparison, name: str) -> float:
     """Mean forward passes that a post-step makes; NaN for exams of versions that did not record them."""
-    return float(np.mean([outcome.provenance.get("preparation_passes", math.nan) for outcome in _outcomes(comparison, name)]))
+    return float(
+        np.mean([outcome.provenance.get("preparation_passes", math.nan) for outcome in _outcomes(comparison, name)])
+    )
 
 
 def _policy_range(row: Row) -> str:
@@ -236,6 +250,6 @@ def _note(comparison: PostStepComparison) -> str:
         f"Score: {comparison.objective.label} on {images}, mean over {count(policies, 'policy', 'policies')} and "
         f"{count(seeds, 'seed')}; the float network has "
         f"{exam_score(comparison.reference, comparison.objective):.4f}. Differences from {names[0]}, paired by policy and seed, "
-        "with 95 % intervals; those over training hold for all rows at once, those over images for one row each. Rows with as many steps are "
-        "compared at equal steps, rows with about as many passes (a gradient counts three) at equal spend."
+        "with 95 % intervals; those over training hold for all rows at once, those over images for one row each. Only rows with "
+        "equal steps compare at equal steps, only rows with about equal passes at equal spend (a backward pass counts as two)."
     )
