@@ -329,7 +329,11 @@ POST_STEPS = Kind(
         "qat": "suite.protocols.qat:QAT",
         "qat-low-lr": "suite.protocols.qat:QATLowRate",
         "swa": "suite.protocols.swa:SWA",
+        "swa-masked": "suite.protocols.swa_masked:SWAMasked",
         "sqwa": "suite.protocols.sqwa:SQWA",
+        "speq": "suite.protocols.speq:SPEQ",
+        "soft": "suite.protocols.soft:Soft",
+        "radius": "suite.protocols.radius:Radius",
     },
 )
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from suite.contract.probes import GRADIENT_PASSES
 from suite.contract.space import Policy
 from suite.errors import BitcertError
 from suite.plugins import POST_STEPS, PROTOCOLS
@@ -119,6 +120,11 @@ class PostStep(Preparation):
     @abstractmethod
     def steps(self) -> int:
         """Optimizer steps in total."""
+
+    @property
+    def passes_per_image(self) -> int:
+        """Forward passes of an image in an optimizer step, a backward pass counted as two; the most, where they vary."""
+        return GRADIENT_PASSES
 
     @property
     def name(self) -> str:

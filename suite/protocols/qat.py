@@ -5,37 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from suite.contract.space import Policy
-from suite.errors import BitcertError
-from suite.protocols.protocol import PostStep, Prepared, Request
-from suite.protocols.training import CyclesAndFinish, training_of
+from suite.protocols.protocol import Prepared, Request
+from suite.protocols.training import CyclesAndFinish, HalfCosine, training_of
 from suite.train.sqwa import SQWASettings
 from suite.workbench import Workbench
 
 
 @dataclass(frozen=True, slots=True)
-class QAT(PostStep):
+class QAT(HalfCosine):
     """Quantization-aware finetuning along one half cosine.
 
     Attributes:
-        steps: Optimizer steps.
-        rate: Learning rate at the start.
         noise: Whether to train under the smoothing noise.
     """
 
-    steps: int = 400
-    rate: float = 1e-3
     noise: bool = True
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or not 0 < self.rate < float("inf"):
-            raise BitcertError(f"steps must be at least 1 and rate must be a positive number, got {self}")
 
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Finetune a copy of the network."""
-        network = bench.trainable(policy)
-        training = training_of(bench, noise=self.noise, seed=request.seed, progress=request.progress)
-        training.run(network, self.steps, self.rate, "part", 0, done=0)
-        return Prepared(network.freeze(), bench.finetuning.forward_passes(self.steps))
+        return self.train(bench, policy, request, noise=self.noise)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from suite.contract.space import Policy
 from suite.protocols.protocol import Prepared, Request
 from suite.protocols.training import CyclesAndFinish, training_of
 from suite.quantize import TrainableNetwork, calibrate, recalibrate_batch_norm
-from suite.train.sqwa import SQWASettings, average_cycles
+from suite.train.sqwa import SQWASettings, Training, average_cycles
 from suite.workbench import Workbench
 
 
@@ -33,16 +33,24 @@ class SWA(CyclesAndFinish):
 
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Average the float network over cycles, then quantize it and finetune at the low rate."""
-        plan, layers = self.plan, bench.space.layers
+        plan = self.plan
         training = training_of(bench, noise=self.noise, seed=request.seed, progress=request.progress)
-        trained = TrainableNetwork(bench.network, layers, bench.float_policy(), bench.calibration)
+        trained = TrainableNetwork(bench.network, bench.space.layers, bench.float_policy(), bench.calibration)
         losses = average_cycles(trained, training, plan)
-        recalibrate_batch_norm(trained, training.images)
-        averaged = copy.deepcopy(bench.network)
-        averaged.load_state_dict(trained.network.state_dict())
-        averaged.eval().requires_grad_(False)
-        calibration = calibrate(averaged, [layer.name for layer in layers], training.images)
-        network = TrainableNetwork(averaged, layers, policy, calibration, bench.finetuning.quantizer)
+        network = quantize_average(bench, policy, trained, training)
         training.run(network, plan.finish_steps, plan.finish_rate, "finish", 0, done=self.steps - plan.finish_steps)
         passes = bench.finetuning.forward_passes(self.steps) + training.rows * (plan.captures + 2)
         return Prepared(network.freeze(), passes, {"captures": losses})
+
+
+def quantize_average(
+    bench: Workbench, policy: Policy, trained: TrainableNetwork, training: Training
+) -> TrainableNetwork:
+    """Quantize an averaged float network to a policy, with recalibrated batch norm and steps of its own."""
+    layers = bench.space.layers
+    recalibrate_batch_norm(trained, training.images)
+    averaged = copy.deepcopy(bench.network)
+    averaged.load_state_dict(trained.network.state_dict())
+    averaged.eval().requires_grad_(False)
+    calibration = calibrate(averaged, [layer.name for layer in layers], training.images)
+    return TrainableNetwork(averaged, layers, policy, calibration, bench.finetuning.quantizer)

@@ -1,4 +1,4 @@
-"""What training post-steps share: their data, and how cycles and a finish split the steps."""
+"""What training post-steps share: their data, one half cosine, and how cycles and a finish split the steps."""
 
 from __future__ import annotations
 
@@ -9,13 +9,41 @@ from dataclasses import dataclass
 import torch
 
 from suite.certify import NoiseStream
+from suite.contract.space import Policy
 from suite.errors import BitcertError
-from suite.protocols.protocol import PostStep
+from suite.protocols.protocol import PostStep, Prepared, Request
 from suite.seeds import derive_seed
+from suite.train.loss import Loss, cross_entropy
 from suite.train.sqwa import Averaged, SQWASettings, Training
 from suite.workbench import Workbench
 
 _IMAGES = 1_000  # training images, at most, for batch-norm recalibration and losses
+
+
+@dataclass(frozen=True, slots=True)
+class HalfCosine(PostStep):
+    """A post-step that finetunes the quantized network along one half cosine.
+
+    Attributes:
+        steps: Optimizer steps.
+        rate: Learning rate at the start.
+    """
+
+    steps: int = 400
+    rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 < self.rate < float("inf"):
+            raise BitcertError(f"steps must be at least 1 and rate must be a positive number, got {self}")
+
+    def train(
+        self, bench: Workbench, policy: Policy, request: Request, loss: Loss = cross_entropy, *, noise: bool = True
+    ) -> Prepared:
+        """Finetune a copy of the network on a loss; the passes are those per image and step."""
+        network = bench.trainable(policy)
+        training = training_of(bench, noise=noise, seed=request.seed, progress=request.progress, loss=loss)
+        training.run(network, self.steps, self.rate, "part", 0, done=0)
+        return Prepared(network.freeze(), bench.finetuning.forward_passes(self.steps, self.passes_per_image))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +86,12 @@ class CyclesAndFinish(PostStep):
 
 
 def training_of(
-    bench: Workbench, *, noise: bool, seed: int = 0, progress: Callable[[int], None] | None = None
+    bench: Workbench,
+    *,
+    noise: bool,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+    loss: Loss = cross_entropy,
 ) -> Training:
     """What a post-step trains on; losses are measured on training images with one noise sample, the same for all policies."""
     train = bench.dataset.splits["train"]
@@ -71,4 +104,5 @@ def training_of(
         seed=derive_seed(bench.seed, "post-step", seed),
         batches=bench.labelled_batches(train.subset(order.numpy()), stream, samples=1),
         progress=progress,
+        loss=loss,
     )

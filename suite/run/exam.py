@@ -104,6 +104,8 @@ def examine(
     assert measured.certificates is not None
     applied = step.to_dict() | {"seed": seed}
     provenance = problem.provenance() | {"exam": settings.to_dict(), **software(), "post_step": applied}
+    if policy is not None and deployed is None:
+        provenance["preparation_passes"] = prepared.forward_passes
     if policy is not None and not step.trains:
         provenance["finetune_steps"] = steps
     if prepared.record:

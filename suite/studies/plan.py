@@ -144,7 +144,8 @@ def add_exams(
 def add_post_steps(plan: Plan, steps: Sequence[PostStep], measured: int = 0) -> Plan:
     """Add post-steps to a plan, and measurements of losses on training images."""
     rounds = sum(asdict(step).get("captures", 0) + 5 for step in steps) + 2 * measured
-    passes = FinetuneSettings().forward_passes(sum(step.steps for step in steps)) + _POST_STEP_IMAGES * rounds
+    trained = sum(FinetuneSettings().forward_passes(step.steps, step.passes_per_image) for step in steps)
+    passes = trained + _POST_STEP_IMAGES * rounds
     return replace(plan, passes={**plan.passes, "post-step": passes})
 
 

@@ -245,8 +245,8 @@ class PostStepSettings(Group):
 
     post_step: PostStepName = setting(
         "none",
-        "finetuning before the exam: none, sqwa, or at equal steps its controls qat, qat-low-lr and swa; options follow the "
-        "name, as in sqwa:captures=3:noise=false",
+        "finetuning before the exam: none, sqwa, at equal steps its controls qat, qat-low-lr and swa, or another of 'bitcert "
+        "list'; options follow the name, as in sqwa:captures=3:noise=false",
     )
     post_step_steps: int | None = setting(None, "optimizer steps of the post-step (default: 400)", metavar="STEPS")
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from suite.contract.probes import GRADIENT_PASSES
 from suite.data import ImageSplit
 from suite.errors import BitcertError
 from suite.quantize.trainable import SCHEMES, Scheme, TrainableNetwork
+from suite.train.loss import Loss, TrainingBatch, cross_entropy
 
 PASSES_PER_IMAGE = GRADIENT_PASSES  # forward passes charged per image and finetuning step
 
@@ -40,9 +40,9 @@ class FinetuneSettings:
         if self.quantizer not in SCHEMES:
             raise BitcertError(f"unknown quantizer {self.quantizer!r}; known: {', '.join(SCHEMES)}")
 
-    def forward_passes(self, steps: int) -> int:
+    def forward_passes(self, steps: int, passes_per_image: int = PASSES_PER_IMAGE) -> int:
         """Forward passes charged for ``steps`` steps."""
-        return PASSES_PER_IMAGE * self.batch * steps
+        return passes_per_image * self.batch * steps
 
 
 def finetune(
@@ -54,8 +54,9 @@ def finetune(
     settings: FinetuneSettings,
     seed: int,
     progress: Callable[[int], None] | None = None,
+    loss: Loss = cross_entropy,
 ) -> None:
-    """Train the network in place on noisy training images with cross-entropy.
+    """Train the network in place on noisy training images.
 
     Images are reshuffled each epoch; Gaussian noise is added in [0, 1] before normalization. Order, noise and the network's
     own randomness (dropout) depend on ``seed`` alone. The network is left in evaluation mode.
@@ -68,6 +69,7 @@ def finetune(
         settings: Batch size, rate, penalty.
         seed: Seed of order and noise.
         progress: Called with the number of finished steps.
+        loss: What is minimized.
 
     Raises:
         BitcertError: If the loss stops being finite.
@@ -91,16 +93,17 @@ def finetune(
                 order = torch.randperm(len(split), generator=generator)
             chosen, order = order[: settings.batch], order[settings.batch :]
             images = split.subset(chosen.numpy()).images()
-            images = images + sigma * torch.randn(images.shape, generator=generator)
-            loss = nn.functional.cross_entropy(network(images.to(device)), labels[chosen].to(device))
+            inputs = (images + sigma * torch.randn(images.shape, generator=generator)).to(device)
+            batch = TrainingBatch(step, seed, sigma, chosen, images, inputs, labels[chosen].to(device))
+            total = loss(network, batch)
             if clips:
-                loss = loss + settings.clip_decay * torch.stack([clip.square() for clip in clips]).sum()
-            if not torch.isfinite(loss):
+                total = total + settings.clip_decay * torch.stack([clip.square() for clip in clips]).sum()
+            if not torch.isfinite(total):
                 raise BitcertError(
                     f"finetuning diverged at step {step + 1} of {steps}; lower the learning rate ({settings.learning_rate})"
                 )
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            total.backward()
             optimizer.step()
             schedule.step()
             if progress is not None:

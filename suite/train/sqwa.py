@@ -19,7 +19,8 @@ from suite.quantize.steps import fit_steps, quantize
 from suite.quantize.trainable import FixedStep, LearnedStep
 from suite.seeds import derive_seed
 from suite.store import Store
-from suite.train.finetune import PASSES_PER_IMAGE, FinetuneSettings, finetune
+from suite.train.finetune import FinetuneSettings, finetune
+from suite.train.loss import Loss, cross_entropy
 
 Averaged = Literal["quantized", "masters"]
 AVERAGED: tuple[Averaged, ...] = get_args(Averaged)
@@ -76,6 +77,7 @@ class Training:
         seed: Seed of order and noise.
         batches: Noisy training images with labels, for batch-norm recalibration and losses.
         progress: Called with the number of finished optimizer steps of the whole post-step.
+        loss: What is minimized.
     """
 
     split: ImageSplit
@@ -84,6 +86,7 @@ class Training:
     seed: int
     batches: list[tuple[Tensor, Tensor]]
     progress: Callable[[int], None] | None = None
+    loss: Loss = cross_entropy
 
     @property
     def images(self) -> list[Tensor]:
@@ -109,6 +112,7 @@ class Training:
             settings=replace(self.finetuning, learning_rate=rate),
             seed=derive_seed(self.seed, part, number),
             progress=None if tell is None else lambda count: tell(done + count),
+            loss=self.loss,
         )
 
 
@@ -223,7 +227,7 @@ def sqwa(
     training.run(network, settings.finish_steps, settings.finish_rate, "finish", 0, done=done)
     if state is not None:
         state.unlink(missing_ok=True)
-    trained = PASSES_PER_IMAGE * training.finetuning.batch * settings.steps
+    trained = training.finetuning.forward_passes(settings.steps)
     return SQWARecord(
         captures=tuple(losses),
         averaged=averaged,

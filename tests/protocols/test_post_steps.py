@@ -20,6 +20,8 @@ from suite.protocols.sqwa import SQWA
 from suite.protocols.training import training_of
 from suite.quantize.layer import QuantizedLayer
 from suite.train.finetune import FinetuneSettings
+from suite.train.loss import TrainingBatch
+from suite.train.speq import SPEQLoss
 from suite.train.sqwa import sqwa
 from suite.workbench import Workbench, workbench_of
 
@@ -55,11 +57,11 @@ def test_cycles_and_finish_make_up_the_steps(steps: int, captures: int, finish: 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_takes_equally_many_steps_and_is_reproduced(bench: Workbench, name: str) -> None:
     steps: list[int] = []
-    step = POST_STEPS.make(name, steps=12, captures=2)
+    step = POST_STEPS.make(name, steps=12, captures=2, samples=2)
     finished = apply(bench, step, progress=steps.append)
     assert steps == list(range(1, 13))
-    training = 3 * 16 * 12
-    assert training <= finished.forward_passes <= training + 997 * 7
+    least, most = (passes * 16 * 12 for passes in (3, step.passes_per_image))
+    assert least <= finished.forward_passes <= most + 997 * 7
     images = bench.dataset.splits["search"].images(0, 8)
     again = apply(digits(), step)
     other = apply(bench, step, seed=1)
@@ -71,7 +73,7 @@ def test_every_kind_takes_equally_many_steps_and_is_reproduced(bench: Workbench,
 
 @pytest.mark.parametrize("name", KINDS)
 def test_weights_have_as_many_levels_as_the_policy_allows(bench: Workbench, name: str) -> None:
-    finished = apply(bench, POST_STEPS.make(name, steps=6, captures=2))
+    finished = apply(bench, POST_STEPS.make(name, steps=6, captures=2, samples=2))
     layers = {name: module for name, module in finished.network.named_modules() if isinstance(module, QuantizedLayer)}
     assert len(layers) == len(bench.space.layers)
     for layer in bench.space.layers:
@@ -85,6 +87,71 @@ def test_without_noise_training_is_another(bench: Workbench) -> None:
     networks = [apply(bench, SQWA(steps=6, captures=2, noise=noise)).network for noise in (True, False)]
     with torch.inference_mode():
         assert not torch.equal(*(network(images.clone()) for network in networks))
+
+
+def logits_after(bench: Workbench, text: str) -> torch.Tensor:
+    network = apply(bench, parse_post_step(text, 4)).network
+    with torch.inference_mode():
+        found: torch.Tensor = network(bench.dataset.splits["search"].images(0, 8))
+    return found
+
+
+@pytest.fixture(scope="module")
+def plain(bench: Workbench) -> torch.Tensor:
+    return logits_after(bench, "qat")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "speq:u=1",
+        "speq:weight=0",
+        "speq:weight=0:noise=fresh",
+        "speq:high=2",
+        "soft:weight=0",
+        "radius:samples=1:weight=0",
+    ],
+)
+def test_losses_that_add_nothing_are_plain_training_bit_for_bit(
+    bench: Workbench, plain: torch.Tensor, text: str
+) -> None:
+    """A teacher that moved running statistics, or drew from the training's generator, would show here."""
+    assert torch.equal(logits_after(bench, text), plain)
+
+
+@pytest.mark.parametrize("text", ["speq", "speq:noise=fresh", "speq:u=1:noise=fresh", "soft", "radius:samples=2"])
+def test_losses_that_add_something_are_not(bench: Workbench, plain: torch.Tensor, text: str) -> None:
+    assert not torch.equal(logits_after(bench, text), plain)
+
+
+def test_a_masked_average_that_prunes_nothing_is_swa_bit_for_bit(bench: Workbench) -> None:
+    masked = "swa-masked:captures=2:start=-90:weight=0:threshold=1000"
+    averaged = logits_after(bench, "swa:captures=2")
+    assert torch.equal(logits_after(bench, masked), averaged)
+    assert not torch.equal(logits_after(bench, "swa-masked:captures=2:start=2"), averaged)
+
+
+def test_passes_are_those_of_the_method(bench: Workbench) -> None:
+    images = 16 * 3
+    names = ("qat", "speq", "speq:u=1", "soft", "radius:samples=5", "qat:steps=4")
+    spent = [apply(bench, parse_post_step(name, 3)).forward_passes for name in names]
+    # No image comes twice within 3 steps of 16: each of the teacher's 16 votes on each image counts.
+    assert spent == [3 * images, 4 * images, 4 * images, (3 + 16) * images, 15 * images, 4 * images]
+
+
+def test_the_teacher_of_speq_never_raises_pinned_layers(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: set[str] = set()
+    original = SPEQLoss.draw
+
+    def record(loss: SPEQLoss, batch: TrainingBatch) -> tuple[str, ...]:
+        drawn = original(loss, batch)
+        raised.update(drawn)
+        return drawn
+
+    monkeypatch.setattr(SPEQLoss, "draw", record)
+    apply(bench, parse_post_step("speq:u=0", 1))
+    assert bench.space.pinned
+    assert raised == {layer.name for layer in bench.space.layers} - set(bench.space.pinned)
 
 
 def test_sqwa_keeps_a_record_and_hands_out_captures(bench: Workbench) -> None:
@@ -142,6 +209,13 @@ def test_options_follow_the_name() -> None:
         ("sqwa:noise=1", "noise of post-step sqwa must be .*boolean, got 1"),
         ("sqwa:finish=1", "share of the steps"),
         ("qat:rate=-1", "rate must be a positive number"),
+        ("speq:u=2", "u is a probability"),
+        ("speq:rate=-1", "rate must be a positive number"),
+        ("speq:noise=old", "noise of post-step speq must be .*'same' or 'fresh'"),
+        ("soft:samples=0", "samples >= 1"),
+        ("radius:gamma=0", "gamma > 0"),
+        ("swa-masked:speed=0", "speed > 0"),
+        ("swa-masked:captures=0", "captures >= 1"),
         ("sqwa:averaged=all", "averaged of post-step sqwa must be .*'quantized' or 'masters', got 'all'"),
     ],
 )

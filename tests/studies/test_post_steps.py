@@ -198,6 +198,15 @@ def test_differences_are_paired_by_policy_and_seed(comparison: PostStepCompariso
     assert row["image_low"] < row["difference"] < row["image_high"]
 
 
+def test_the_report_says_the_steps_and_the_passes_of_each_post_step(comparison: PostStepComparison) -> None:
+    frame = differences(comparison).set_index("post_step")
+    assert frame["steps"].to_dict() == {"sqwa:captures=2": 4, "qat": 4, "none": 0}
+    passes, gradients = frame["passes"].to_dict(), 3 * 64 * 4
+    assert passes["qat"] == gradients
+    assert passes["sqwa:captures=2"] > gradients
+    assert 0 < passes["none"] < gradients, "batch norm is recalibrated"
+
+
 def test_the_command_writes_a_report_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["post-steps", "digits", "--budget", "w3a3", "--policies", "2", "--seeds", "0,1", "--steps", "3"]
     command += ["--post-steps", "qat,sqwa:captures=1,none", "--split", "search", "--exam-images", "12"]

@@ -47,6 +47,8 @@ def post_step_table(comparison: PostStepComparison) -> Table:
     """Lay out the :func:`differences` for people."""
     columns = [
         Column("post-step", lambda row: str(row["post_step"]), "left"),
+        Column("steps", lambda row: number(row["steps"], ",.0f"), priority=1),
+        Column("passes", lambda row: number(row["passes"], ",.0f"), priority=1),
         Column("score", lambda row: f"{row['score']:.4f}"),
         Column("change", lambda row: number(row["difference"], "+.4f")),
         Column("95 % over training", lambda row: span(row["low"], row["high"], "+.4f")),
@@ -63,13 +65,19 @@ def differences(comparison: PostStepComparison) -> pd.DataFrame:
 
     ``difference`` is the mean over policies and seeds of paired differences. ``low`` and ``high`` bound it over training
     (order and noise), policies and images held fixed, for all rows at once; ``image_low`` and ``image_high`` bound it over
-    images, the trained networks held fixed, row by row. ``least`` and ``most`` are its extremes over policies.
+    images, the trained networks held fixed, row by row. ``least`` and ``most`` are its extremes over policies. ``steps`` are
+    optimizer steps and ``passes`` the forward passes of one post-step, by which rows are to be compared.
     """
     names = list(comparison.exams)
     scores = {name: _scores(comparison, name) for name in names}
     rows, first = [], _outcomes(comparison, names[0])
     for name in names:
-        row = {"post_step": name, "score": float(scores[name].mean())}
+        row = {
+            "post_step": name,
+            "steps": parse_post_step(name, comparison.provenance.get("steps")).steps,
+            "passes": _passes(comparison, name),
+            "score": float(scores[name].mean()),
+        }
         if name != names[0]:
             paired = scores[name] - scores[names[0]]
             training = training_interval(paired, len(names) - 1)
@@ -84,7 +92,19 @@ def differences(comparison: PostStepComparison) -> pd.DataFrame:
                 "most": float(paired.mean(axis=1).max()),
             }
         rows.append(row)
-    columns = ["post_step", "score", "difference", "low", "high", "image_low", "image_high", "least", "most"]
+    columns = [
+        "post_step",
+        "steps",
+        "passes",
+        "score",
+        "difference",
+        "low",
+        "high",
+        "image_low",
+        "image_high",
+        "least",
+        "most",
+    ]
     frame = pd.DataFrame(rows, columns=columns)
     others = frame.iloc[1:].sort_values("score", ascending=False, kind="stable")
     return pd.DataFrame(frame.loc[[0, *others.index]]).reset_index(drop=True)
@@ -211,6 +231,13 @@ def _scores(comparison: PostStepComparison, name: str) -> NDArray[np.float64]:
     return exam_scores(comparison, name)
 
 
+def _passes(comparison: PostStepComparison, name: str) -> float:
+    """Mean forward passes that a post-step makes; NaN for exams of versions that did not record them."""
+    return float(
+        np.mean([outcome.provenance.get("preparation_passes", math.nan) for outcome in _outcomes(comparison, name)])
+    )
+
+
 def _policy_range(row: Row) -> str:
     return NOTHING if math.isnan(row["least"]) else f"{row['least']:+.4f} to {row['most']:+.4f}"
 
@@ -223,5 +250,6 @@ def _note(comparison: PostStepComparison) -> str:
         f"Score: {comparison.objective.label} on {images}, mean over {count(policies, 'policy', 'policies')} and "
         f"{count(seeds, 'seed')}; the float network has "
         f"{exam_score(comparison.reference, comparison.objective):.4f}. Differences from {names[0]}, paired by policy and seed, "
-        "with 95 % intervals; those over training hold for all rows at once, those over images for one row each."
+        "with 95 % intervals; those over training hold for all rows at once, those over images for one row each. Only rows with "
+        "equal steps compare at equal steps, only rows with about equal passes at equal spend (a backward pass counts as two)."
     )
