@@ -106,10 +106,10 @@ def _notes(frame: pd.DataFrame) -> list[str]:
     if costs := _costs(frame):
         found.append(f"{', '.join(costs).replace(COST, '')}: mean over the winners, in whole units.")
     if passes := frame["setup_passes"].max():
+        policies = math.ceil(passes / frame["finetune_passes"].max())
         found.append(
             f"Searched on a supernet, whose training took {magnitude(passes)} forward passes; no search is charged for them. To "
-            f"finetune every policy for 100 steps instead would take more from {math.ceil(passes / frame['finetune_passes'].max())} "
-            "policies on."
+            f"finetune every policy for 100 steps instead would take more from {policies} policies on."
         )
     if "set_acr" in frame:
         found.append(

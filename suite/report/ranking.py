@@ -61,8 +61,8 @@ def leaderboard(comparison: Comparison, against: str = "random") -> pd.DataFrame
         forward_passes, probe_passes, seconds: Spend of a search, the part of it that its probes made, and its time.
         limit_evaluations, limit_forward_passes, limit_seconds: When a search ended; missing if it was not limited so.
         finetune_steps: Finetuning in every evaluation.
-        setup_passes, finetune_passes: Forward passes of a supernet's training, which no search is charged for, and of finetuning one
-            policy instead, for 100 steps.
+        setup_passes, finetune_passes: Forward passes of a supernet's training, charged to no search, and of finetuning a policy for
+            100 steps instead.
         exam_split, exam_method: The images that judge, and how they are certified.
         to_float, to_float_low, to_float_high: Score less that of the float network, with its interval over images.
         against, difference, p_adjusted, verdict: The test against ``against``, see :class:`.statistics.Difference`.

@@ -45,7 +45,7 @@ def load(file: Path, *options: str, budget: str = "w8a8", **settings: object) ->
     return load_problem("digits", budget=budget, protocol=":".join(["supernet", f"file={file}", *options]), **settings)  # type: ignore[arg-type]
 
 
-def score(problem: Problem, bits: tuple[int, int]) -> tuple[float, float]:
+def score(problem: Problem, bits: tuple[int, int]) -> tuple[float | None, float | None]:
     metrics = problem.evaluate(problem.space.uniform(*bits), FIDELITY)
     return metrics.acr, metrics.clean_accuracy
 

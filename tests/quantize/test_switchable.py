@@ -65,17 +65,16 @@ def test_at_every_policy_it_is_the_trainable_network_bit_for_bit(
         assert torch.equal(logits, expected)
         for found in (logits, expected):
             nn.functional.cross_entropy(found, labels).backward()
+        precisions = {layer.name: bits for layer, bits in zip(bench.space.layers, policy.precisions, strict=True)}
         for name, layer in alone.layers().items():
-            mine, precision = network.layers[name], layer
-            bits = dict(zip(bench.space.layers, policy.precisions, strict=True))
-            precision = next(given for described, given in bits.items() if described.name == name)
+            mine, (weight, activation) = network.layers[name], precisions[name]
             for own, other in (
-                (mine.master(precision.weight), layer.weight),
-                (mine.weight_step(precision.weight).step, layer.quantize_weights.step),
-                (mine.input_step(precision.activation).step, layer.quantize_inputs.step),
+                (mine.master(weight), layer.weight),
+                (mine.weight_step(weight).step, layer.quantize_weights.step),
+                (mine.input_step(activation).step, layer.quantize_inputs.step),
             ):
-                assert own.grad is not None
                 assert isinstance(other, nn.Parameter)
+                assert own.grad is not None
                 assert other.grad is not None
                 assert torch.equal(own.grad, other.grad)
 
