@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import ClassVar
 
 from suite.contract.space import Policy
 from suite.protocols.protocol import Prepared, Request
@@ -25,6 +26,8 @@ class SWA(CyclesAndFinish):
     """
 
     captures: int = 5
+
+    needs_float: ClassVar[bool] = True
 
     @property
     def plan(self) -> SQWASettings:

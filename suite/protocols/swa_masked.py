@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from suite.contract.space import Policy
 from suite.protocols.protocol import Prepared, Request
@@ -30,7 +31,7 @@ class SWAMasked(CyclesAndFinish):
         threshold: A weight is pruned once ``log alpha``, of noise variance over squared weight, reaches this.
         weight: Factor of the divergence from the prior; 1 is the variational bound, which prunes all but 6 % of the network of
             digits. The default leaves shares such as the paper's; it was not chosen by score.
-        start: Initial ``log sigma^2``, relative to the mean square of a layer's weights.
+        log_variance: Initial ``log sigma^2``, relative to the mean square of a layer's weights.
         speed: How many times faster ``log sigma^2`` is trained than weights.
 
     References:
@@ -41,8 +42,10 @@ class SWAMasked(CyclesAndFinish):
     captures: int = 5
     threshold: float = 3.0
     weight: float = 1e-3
-    start: float = -5.0
+    log_variance: float = -5.0
     speed: float = 30.0
+
+    needs_float: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         CyclesAndFinish.__post_init__(self)
@@ -56,7 +59,7 @@ class SWAMasked(CyclesAndFinish):
     @property
     def masking(self) -> MaskSettings:
         """How weights are masked."""
-        return MaskSettings(self.threshold, self.weight, self.start, self.speed)
+        return MaskSettings(self.threshold, self.weight, self.log_variance, self.speed)
 
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Average the masked float network over cycles, then quantize it and finetune what is left at the low rate."""

@@ -4,24 +4,54 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
 from suite.certify import NoiseStream
 from suite.contract.space import Policy
 from suite.errors import BitcertError
+from suite.inheritance import inherited
 from suite.protocols.protocol import PostStep, Prepared, Request
 from suite.seeds import derive_seed
 from suite.train.loss import Loss, cross_entropy
 from suite.train.sqwa import Averaged, SQWASettings, Training
 from suite.workbench import Workbench
 
+FLOAT, SUPERNET = "float", "supernet"
 _IMAGES = 1_000  # training images, at most, for batch-norm recalibration and losses
 
 
 @dataclass(frozen=True, slots=True)
-class HalfCosine(PostStep):
+class Trained(PostStep):
+    """A post-step that trains.
+
+    Attributes:
+        start: What is trained: the ``"float"`` network as calibrated, the ``"supernet"`` that comes with bitcert for it, or a file
+            that ``bitcert supernet`` made.
+        needs_float: Whether it works with the float network itself, so that it cannot start from a supernet.
+    """
+
+    start: str = field(default=FLOAT, kw_only=True)
+
+    needs_float: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.needs_float and self.start != FLOAT:
+            raise BitcertError(f"{self.name} works with the float network and cannot start from {self.start!r}")
+        if self.start not in (FLOAT, SUPERNET) and not self.start.endswith(".safetensors"):
+            raise BitcertError(f"start is {FLOAT}, {SUPERNET}, or a supernet's file (.safetensors), got {self.start!r}")
+
+    def starting_point(self, bench: Workbench) -> Workbench:
+        """As the option says."""
+        if self.start == FLOAT:
+            return bench
+        return inherited(bench, "" if self.start == SUPERNET else self.start)
+
+
+@dataclass(frozen=True, slots=True)
+class HalfCosine(Trained):
     """A post-step that finetunes the quantized network along one half cosine.
 
     Attributes:
@@ -33,6 +63,7 @@ class HalfCosine(PostStep):
     rate: float = 1e-3
 
     def __post_init__(self) -> None:
+        Trained.__post_init__(self)
         if self.steps < 1 or not 0 < self.rate < float("inf"):
             raise BitcertError(f"steps must be at least 1 and rate must be a positive number, got {self}")
 
@@ -47,7 +78,7 @@ class HalfCosine(PostStep):
 
 
 @dataclass(frozen=True, slots=True)
-class CyclesAndFinish(PostStep):
+class CyclesAndFinish(Trained):
     """A post-step that trains in cycles at one rate and finishes at a low one.
 
     Attributes:
@@ -65,6 +96,7 @@ class CyclesAndFinish(PostStep):
     noise: bool = True
 
     def __post_init__(self) -> None:
+        Trained.__post_init__(self)
         self.plan  # noqa: B018 (checks the options)
 
     @property

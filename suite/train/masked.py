@@ -23,7 +23,7 @@ class MaskSettings:
     Attributes:
         threshold: A weight is pruned once its ``log alpha`` reaches this; alpha is the ratio of its noise's variance to its square.
         weight: Factor of the divergence; 1 is the variational bound, in which the divergence counts once for all training images.
-        start: Initial ``log sigma^2`` of all weights, relative to the mean square of the layer's weights.
+        log_variance: Initial ``log sigma^2`` of all weights, relative to the mean square of the layer's weights.
         speed: How many times faster ``log sigma^2`` is trained than weights.
 
     Raises:
@@ -32,11 +32,11 @@ class MaskSettings:
 
     threshold: float = 3.0
     weight: float = 1e-3
-    start: float = -5.0
+    log_variance: float = -5.0
     speed: float = 30.0
 
     def __post_init__(self) -> None:
-        if not all(map(math.isfinite, (self.threshold, self.weight, self.start, self.speed))):
+        if not all(map(math.isfinite, (self.threshold, self.weight, self.log_variance, self.speed))):
             raise BitcertError(f"options of a mask must be finite, got {self}")
         if self.weight < 0 or self.speed <= 0:
             raise BitcertError(f"a mask needs weight >= 0 and speed > 0, got {self.weight} and {self.speed}")
@@ -56,7 +56,7 @@ class MaskedWeights(nn.Module):
         self.register_buffer("mask", torch.ones_like(weight, dtype=torch.bool))
         self.mask: Tensor
         self._settings = settings
-        self._start = settings.start + math.log(max(float(weight.detach().square().mean()), 1e-30))
+        self._start = settings.log_variance + math.log(max(float(weight.detach().square().mean()), 1e-30))
         self._generator = torch.Generator()
 
     def seed(self, seed: int) -> None:

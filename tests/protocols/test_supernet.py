@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from suite.certify import NoiseStream
 from suite.certify.exam import ExamSettings
 from suite.contract.probes import ProbeSettings
 from suite.contract.problem import Problem
@@ -20,6 +21,8 @@ from suite.files import write_sealed
 from suite.inheritance import inherited, make_supernet
 from suite.networks import shipped_checkpoints
 from suite.problems import load_problem
+from suite.protocols import Request, parse_post_step, protocol_for
+from suite.quantize import TrainableNetwork
 from suite.run.exam import examine
 from suite.train.supernet import SupernetSettings
 from suite.workbench import bench_problem, workbench_of
@@ -154,3 +157,28 @@ def test_supernets_that_do_not_fit_are_refused(files: dict[str, Path], tmp_path:
 def test_fewer_bit_widths_than_were_trained_are_served(files: dict[str, Path]) -> None:
     some, every = load(files["private"], choices=(2, 3, 4)), load(files["private"])
     assert score(some, (2, 3)) == score(every, (2, 3))
+
+
+def test_post_steps_train_the_supernet_when_asked_to(files: dict[str, Path]) -> None:
+    bench = workbench_of(load_problem("digits", budget="w8a8"), "a test")
+    policy, request = bench.space.uniform(3), Request(protocol_for("ptq", 0))
+    file = files["private"]
+
+    def first_loss(start: str) -> float:
+        """What is trained, before its first step counts: a rate so small that nothing moves."""
+        step = parse_post_step(f"qat:steps=1:rate=1e-12:start={start}")
+        network = step.deploy(bench, policy, request).network
+        inputs, labels = bench.labelled_batches(bench.dataset.splits["search"], NoiseStream(0, "test"), 0)[0]
+        with torch.no_grad():
+            return float(torch.nn.functional.cross_entropy(network(inputs.clone()), labels))
+
+    start = inherited(bench, str(file))
+    alone = TrainableNetwork(start.network, bench.space.layers, policy, start.calibration)
+    assert first_loss(str(file)) != first_loss("float")
+    weights = alone.layers()[bench.space.layers[2].name].weight
+    assert torch.equal(weights, start.calibration.masters[bench.space.layers[2].name, 3])
+    deployed = parse_post_step(f"qat:steps=1:start={file}").deploy(bench, policy, request)
+    assert deployed.record["supernet_sha256"] == start.origin["supernet_sha256"]
+    for refused in ("qat:start=nowhere", f"swa:start={file}", "soft:start=supernet"):
+        with pytest.raises(BitcertError, match="start"):
+            parse_post_step(refused)
