@@ -111,6 +111,10 @@ class PostStep(Preparation):
     def steps(self) -> int:
         """Optimizer steps in total."""
 
+    def setup_passes(self, bench: Workbench) -> int:
+        """Forward passes that were made once for all policies of a problem, such as a supernet's training, whatever the budget."""
+        return 0
+
     @property
     def name(self) -> str:
         """Its registered name."""
