@@ -39,10 +39,9 @@ def total_reliability(score: Score) -> float:
     if single == 0 or math.isnan(single):
         return single
     known = 2 * (score.images_known // 2)  # of an odd number, one is left out of crossed halves
-    if known == 0:  # crossed halves of one column count what is its own as reliable: 1 - single of the whole
-        shared = (crossed - (1 - single)) / single
-    else:
-        shared = crossed / (known * single / (1 + (known - 1) * single))
+    # Crossed halves of one column take what is its own, 1 - single of the whole, as reliable.
+    own, among = (0.0, known * single / (1 + (known - 1) * single)) if known else (1 - single, single)
+    shared = (crossed - own) / among
     return over_columns * min(1.0, max(0.0, shared))
 
 

@@ -23,7 +23,8 @@ from suite.studies.predictors.scores import FREE, Predictors
 
 
 def write_predictors(found: Predictors, directory: Path) -> list[Path]:
-    """Write the tables ``correlations``, ``costs`` and ``spreads``, ``scores.csv`` (the :func:`score_rows`), figures, and all as JSON.
+    """Write the tables ``correlations``, ``costs`` and ``spreads``, ``scores.csv`` (the :func:`score_rows`), figures, and
+    all as JSON.
 
     With several budgets, also ``pooled``, correlations over the policies of all budgets, and ``by_budget.csv``.
     """
@@ -91,7 +92,7 @@ def describe(found: Predictors) -> str:
 def correlation_table(found: Predictors, frame: pd.DataFrame | None = None) -> Table:
     """Lay out the :func:`correlations` within budgets for people, from a frame that was computed before, if given."""
     frame = correlations(found) if frame is None else frame
-    several, known = len(found.budgets) > 1, found.provenance
+    several, known, ceiling = len(found.budgets) > 1, found.provenance, frame["deployed_reliability"][0]
     over = (
         f"the mean of {len(found.budgets)} budgets, within each of which it is taken"
         if several
@@ -101,10 +102,10 @@ def correlation_table(found: Predictors, frame: pd.DataFrame | None = None) -> T
         f"tau: Kendall's tau-b, and rho: Spearman's correlation, with the deployed score, {found.objective.label} after "
         f"{found.deployed}{_truth_note(found)}: {over}. {_policies(found)}; 95 % intervals by bootstrap over policies, row by row. "
         "Corrected: without attenuation, cut at 1, the reliabilities taken as known. Visible: the largest tau that one could see, "
-        f"estimated from the reliability of both scores; that of the deployed one is {number(frame['deployed_reliability'][0], '.2f')}. "
+        f"estimated from the reliability of both scores; that of the deployed one is {number(ceiling, '.2f')}. "
         "Reliability: between halves that share neither images nor seeds, stepped up. Cheap scores are measured on "
-        f"{known['cheap_exam']['split']} images, the deployed one on {known['exam']['split']} images, after training with other seeds "
-        f"({len(known['seeds'])} each). Share of deployment: forward passes per policy without its exam, by those of one deployment."
+        f"{known['cheap_exam']['split']} images, the deployed one on {known['exam']['split']} images, after training with other "
+        f"seeds ({len(known['seeds'])} each). Share of deployment: forward passes per policy without its exam, by one deployment's."
     ]
     return Table(frame, _columns(), describe(found), [*notes, *_recorded_note(found)])
 
@@ -115,9 +116,9 @@ def pooled_table(found: Predictors) -> Table:
     free = frame.set_index("score").loc[FREE[0]]
     note = (
         f"As the table within budgets, but all {found.policies} policies are compared with each other. "
-        f"{100 * pairs_across_budgets(found):.0f} % of the pairs are of different budgets, and the budget alone orders most of these: "
-        f"BOPs, which are free, have tau {number(free['tau'], '+.2f')} and rho {number(free['rho'], '+.2f')}. What a score is worth "
-        "is what it adds to that; within a budget, where a search chooses, the budget says nothing. BOPs fixed: Spearman's partial "
+        f"{100 * pairs_across_budgets(found):.0f} % of the pairs are of different budgets, and the budget alone orders most of "
+        f"these: BOPs, which are free, have tau {number(free['tau'], '+.2f')} and rho {number(free['rho'], '+.2f')}. What a score is "
+        "worth is what it adds to that; within a budget, where a search chooses, the budget says nothing. BOPs fixed: Spearman's partial "
         "correlation."
     )
     return Table(frame, _columns(partial=0), f"{describe(found)}, pooled", [note])
@@ -168,8 +169,8 @@ def cost_table(found: Predictors, frame: pd.DataFrame | None = None) -> Table:
     note = (
         "Passes: forward passes per policy that make its networks, all seeds of the score together, without the exams that score "
         "them; with exams: in total. Share of deployment: passes by those of one deployment of a policy "
-        f"({found.deployed}), {magnitude(deployment_passes(found))}. Once: forward passes however many policies are scored, such as "
-        "those of probes or of a supernet's training. Break-even: from how many policies on that pays, against deploying them all."
+        f"({found.deployed}), {magnitude(deployment_passes(found))}. Once: forward passes however many policies are scored, such "
+        "as those of probes or of a supernet's training. Break-even: from how many policies on that pays, against deploying them all."
     )
     return Table(frame[keys], columns, describe(found), [note])
 
@@ -218,12 +219,12 @@ def _recorded_note(found: Predictors) -> list[str]:
     shares = sorted({f"{truth.recorded} of {truth.columns}" for truth in truths})
     unseen = any(truth.images is None for truth in truths)
     return [
-        f"{' or '.join(shares)} columns of the deployed score (post-steps by seeds) were recorded by earlier studies, as means over "
-        "images. "
+        f"{' or '.join(shares)} columns of the deployed score (post-steps by seeds) were recorded by earlier studies, as means "
+        "over images. "
         + (
             "Where all were, its reliability takes the images as they are: other images would show a lower one."
             if unseen
-            else "What other images would change is estimated from the columns whose images are known, and taken to be the same share "
-            "in those that are recorded."
+            else "What other images would change is estimated from the columns whose images are known, and taken to be the same "
+            "share in those that are recorded."
         )
     ]
