@@ -70,7 +70,7 @@ def _interval(found: Array, swaps: float, variance: float, degrees: int) -> Corr
     most = 1 - 1 / swaps  # half a swap of neighbours away from perfect
     inner = min(most, max(-most, value))
     error = float(np.nanstd(resampled)) / (1 - inner**2)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees)) * (error if error > 0 else math.sqrt(variance))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees)) * (error if error > 1e-9 else math.sqrt(variance))
     low, high = (math.tanh(math.atanh(inner) + sign * half) for sign in (-1, 1))
     return Correlation(value, min(low, value), max(high, value))
 

@@ -117,9 +117,8 @@ def pooled_table(found: Predictors) -> Table:
     note = (
         f"As the table within budgets, but all {found.policies} policies are compared with each other. "
         f"{100 * pairs_across_budgets(found):.0f} % of the pairs are of different budgets, and the budget alone orders most of "
-        f"these: BOPs, which are free, have tau {number(free['tau'], '+.2f')} and rho {number(free['rho'], '+.2f')}. What a score is "
-        "worth is what it adds to that; within a budget, where a search chooses, the budget says nothing. BOPs fixed: Spearman's partial "
-        "correlation."
+        f"these: BOPs, which are free, have tau {number(free['tau'], '+.2f')} and rho {number(free['rho'], '+.2f')}. What a score "
+        "is worth is what it adds to that; within a budget, where a search chooses, the budget says nothing. BOPs fixed: partial rho."
     )
     return Table(frame, _columns(partial=0), f"{describe(found)}, pooled", [note])
 
@@ -170,7 +169,7 @@ def cost_table(found: Predictors, frame: pd.DataFrame | None = None) -> Table:
         "Passes: forward passes per policy that make its networks, all seeds of the score together, without the exams that score "
         "them; with exams: in total. Share of deployment: passes by those of one deployment of a policy "
         f"({found.deployed}), {magnitude(deployment_passes(found))}. Once: forward passes however many policies are scored, such "
-        "as those of probes or of a supernet's training. Break-even: from how many policies on that pays, against deploying them all."
+        "as those of probes or of a supernet's training. Break-even: how many policies make it cheaper than deploying all."
     )
     return Table(frame[keys], columns, describe(found), [note])
 
