@@ -64,6 +64,6 @@ def test_differences_between_groups_count_pooled_only() -> None:
 def test_perfect_orders_have_wide_intervals_and_constants_none() -> None:
     perfect = rank_agreement([(np.arange(8.0), np.arange(8.0))])
     assert perfect.tau[0] == pytest.approx(1)
-    assert perfect.tau[1] < 0.8
+    assert perfect.tau[1] < 0.85
     assert np.isnan(rank_agreement([(np.ones(8), np.arange(8.0))])).all()
     assert np.isnan(rank_agreement([(np.arange(4.0), np.arange(4.0))]).tau[1])

@@ -23,9 +23,9 @@ from suite.studies.predictors.scores import FREE, Predictors
 
 
 def write_predictors(found: Predictors, directory: Path) -> list[Path]:
-    """Write the tables ``correlations``, ``costs`` and ``spreads``, ``scores.csv`` (the :func:`score_rows`), figures, and
-    all as JSON.
+    """Write the tables, ``scores.csv`` (the :func:`score_rows`), figures, and all as JSON.
 
+    Tables are ``correlations``, ``costs`` and ``spreads``.
     With several budgets, also ``pooled``, correlations over the policies of all budgets, and ``by_budget.csv``.
     """
     rows, frame = score_rows(found), correlations(found)
@@ -118,7 +118,7 @@ def pooled_table(found: Predictors) -> Table:
         f"As the table within budgets, but all {found.policies} policies are compared with each other. "
         f"{100 * pairs_across_budgets(found):.0f} % of the pairs are of different budgets, and the budget alone orders most of "
         f"these: BOPs, which are free, have tau {number(free['tau'], '+.2f')} and rho {number(free['rho'], '+.2f')}. What a score "
-        "is worth is what it adds to that; within a budget, where a search chooses, the budget says nothing. BOPs fixed: partial rho."
+        "is worth is what it adds to that; within a budget, where a search chooses, it says nothing. BOPs fixed: partial rho."
     )
     return Table(frame, _columns(partial=0), f"{describe(found)}, pooled", [note])
 
