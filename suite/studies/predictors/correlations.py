@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from suite.report.agreement import Correlation, correct_rho, correct_tau, rank_agreement
-from suite.report.reliability import anova_reliability, spearman, visible_correlation
+from suite.report.agreement import correct_rho, correct_tau, rank_agreement
+from suite.report.reliability import Correlation, anova_reliability, spearman, visible_correlation
 from suite.studies.predictors.reliability import pooled_reliability, total_reliability
 from suite.studies.predictors.scores import FREE, Predictors, Score, known_mean
 

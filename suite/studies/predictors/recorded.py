@@ -137,7 +137,7 @@ def _as_json(content: Mapping[str, Any]) -> dict[str, Any]:
 def _add(recorded: Recorded, part: pd.DataFrame, policies: list[Policy], where: str) -> None:
     """Add the columns of one post-step at one budget, policies in the order of this study."""
     for seed, column in part.groupby("seed", dropna=False):
-        number = None if pd.isna(seed) else int(seed)
+        number = None if pd.isna(seed) else int(float(str(seed)))
         values = {Policy.from_json(bits): value for bits, value in zip(column["bits"], column["value"], strict=True)}
         missing = sum(policy not in values for policy in policies)
         if missing:
@@ -153,7 +153,7 @@ def _add(recorded: Recorded, part: pd.DataFrame, policies: list[Policy], where: 
 def _preparation(content: Mapping[str, Any], budget: str, name: str, exams: int, examined: float) -> float:
     """Forward passes per policy and column, without the exam: as recorded, or from the total of so many exams."""
     rows = (row for row in content.get("spreads", []) if row["score"] == name and row["deployed"])
-    row = next((row for row in rows if row.get("budget", budget) == budget), {})
+    row: Mapping[str, Any] = next((row for row in rows if row.get("budget", budget) == budget), {})
     if (made := row.get("preparation_passes")) is not None:
         return float(made)
     total = row.get("forward_passes")

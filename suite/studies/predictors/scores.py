@@ -65,7 +65,7 @@ class Score:
     @property
     def images_known(self) -> int:
         """Columns whose images are known."""
-        return 0 if self.images is None else self.images.shape[1]
+        return 0 if self.images is None else int(self.images.shape[1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
