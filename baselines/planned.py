@@ -84,6 +84,11 @@ class PlannedSearcher(Searcher):
         self._best: tuple[float, Policy] | None = None
         self._around = cache(self._neighbours)
 
+    @property
+    def depends_on_budget(self) -> bool:
+        """Whether its prediction depends on the problem's budget; if not, one prediction serves all budgets."""
+        return False
+
     @cached_property
     def probes(self) -> Probes:
         """Measurements of the network; images and noise are drawn at the first use."""

@@ -46,6 +46,11 @@ class MeasuredSearcher(ProbedSearcher[MeasuredOptions]):
     minimizes_loss: ClassVar[bool] = True
     """Whether the mean loss is minimized, rather than the certified radius maximized."""
 
+    @property
+    def depends_on_budget(self) -> bool:
+        """Whether what one layer differs from is chosen by the budget."""
+        return self._options.around == "budget"
+
     def _predict(self) -> Prediction:
         def lost(quality: Quality) -> float:
             return quality.loss if self.minimizes_loss else -quality.radius

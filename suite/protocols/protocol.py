@@ -121,6 +121,10 @@ class PostStep(Preparation):
     def steps(self) -> int:
         """Optimizer steps in total."""
 
+    def setup_passes(self, bench: Workbench) -> int:
+        """Forward passes that were made once for all policies of a problem, whatever the budget: those of a supernet's training."""
+        return int(self.starting_point(bench).origin.get("supernet_passes", 0))
+
     @property
     def passes_per_image(self) -> int:
         """Forward passes of an image in an optimizer step, a backward pass counted as two; the most, where they vary."""

@@ -142,7 +142,15 @@ def _variant(given: object) -> object:
 def _named_list(given: object) -> object:
     if isinstance(given, str):
         return plugins.split_names(given)
+    if isinstance(given, dict):
+        return (_named(given),)
     return tuple(_named(item) for item in given) if isinstance(given, list) else given
+
+
+def _texts(given: object) -> object:
+    if isinstance(given, str):
+        return tuple(given.split(","))
+    return tuple(str(item) if isinstance(item, int) else item for item in given) if isinstance(given, list) else given
 
 
 def _integers(given: object, noun: str = "seeds") -> object:
@@ -182,4 +190,5 @@ ExecutorName = Annotated[str, known(plugins.EXECUTORS)]
 Variants = tuple[Annotated[str, BeforeValidator(_variant)], ...]
 Seeds = Annotated[tuple[int, ...], BeforeValidator(_integers), AfterValidator(_seeds)]
 Choices = Annotated[tuple[int, ...], BeforeValidator(functools.partial(_integers, noun="choices"))]
+BudgetTexts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 PolicyText = Annotated[str, BeforeValidator(lambda given: json.dumps(given) if isinstance(given, dict) else given)]

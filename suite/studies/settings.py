@@ -323,5 +323,9 @@ def read_policy(given: str, space: SearchSpace | None = None) -> Policy:
 
 def in_runs(problem: Problem, *parts: object) -> Path:
     """A folder in ``runs/`` named after problem, budget and further parts."""
-    named = [problem.name, problem.budget.text.replace("/", "-of-"), *map(str, parts)]
-    return Path("runs") / re.sub(r"[^\w.+=-]", "_", "-".join(named))
+    return Path("runs") / slug("-".join([problem.name, problem.budget.text, *map(str, parts)]))
+
+
+def slug(text: str) -> str:
+    """Text as the name of a folder."""
+    return re.sub(r"[^\w.+=-]", "_", text.replace("/", "-of-"))

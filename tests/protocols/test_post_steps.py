@@ -125,10 +125,10 @@ def test_losses_that_add_something_are_not(bench: Workbench, plain: torch.Tensor
 
 
 def test_a_masked_average_that_prunes_nothing_is_swa_bit_for_bit(bench: Workbench) -> None:
-    masked = "swa-masked:captures=2:start=-90:weight=0:threshold=1000"
+    masked = "swa-masked:captures=2:log_variance=-90:weight=0:threshold=1000"
     averaged = logits_after(bench, "swa:captures=2")
     assert torch.equal(logits_after(bench, masked), averaged)
-    assert not torch.equal(logits_after(bench, "swa-masked:captures=2:start=2"), averaged)
+    assert not torch.equal(logits_after(bench, "swa-masked:captures=2:log_variance=2"), averaged)
 
 
 def test_passes_are_those_of_the_method(bench: Workbench) -> None:

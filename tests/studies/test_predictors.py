@@ -24,10 +24,12 @@ from suite.contract.space import Layer, Policy, SearchSpace
 from suite.errors import BitcertError
 from suite.problems import load_problem
 from suite.studies.predictors import report
-from suite.studies.predictors.correlations import correlations, crossed_reliability, partial_correlation, spreads
+from suite.studies.predictors.correlations import correlations, partial_correlation, spreads
 from suite.studies.predictors.design import WIDTH, Band, Stratum, design_policies
-from suite.studies.predictors.report import plot_correlations, plot_scatter, score_rows
-from suite.studies.predictors.run import FREE, Predictors, Score
+from suite.studies.predictors.figures import plot_correlations, plot_scatter
+from suite.studies.predictors.reliability import crossed_reliability
+from suite.studies.predictors.report import score_rows
+from suite.studies.predictors.scores import FREE, AtBudget, Predictors, Score
 from tests.strategies import spaces
 
 
@@ -157,24 +159,27 @@ def fabricated(policies: int = 12) -> Predictors:
 
     def measured(name: str, level: float, seeds: tuple[int, ...]) -> Score:
         images = level * quality[:, None, None] + rng.normal(size=(policies, max(1, len(seeds)), 40))
-        return Score(name, "measured", images.mean(axis=2), seeds, images, 1_000)
+        return Score(name, "measured", images.mean(axis=2), seeds, images, 100, 1_000)
 
     free = [Score(name, "free", rng.normal(size=(policies, 1))) for name in FREE]
-    hawq = Score("hawq-v3", "predicted", quality[:, None] + rng.normal(size=(policies, 2)), (0, 2), None, 10)
+    hawq = Score("hawq-v3", "predicted", quality[:, None] + rng.normal(size=(policies, 2)), (0, 2))
     known = {"problem": "made-up", "budget": "w3a3", "sigma": 0.25, "seeds": [0, 1]}
     known |= {"exam": {"split": "exam"}, "cheap_exam": {"split": "search"}}
     cheap = (*free, hawq, measured("none", 2.0, ()), measured("qat", 0.0, (0, 2)))
-    return Predictors(drawn, cheap, measured("sqwa", 1.0, (1, 3)), parse_objective("acr"), known)
+    part = AtBudget("w3a3", drawn, cheap, (measured("sqwa", 1.0, (1, 3)),))
+    return Predictors((part,), parse_objective("acr"), known, {"hawq-v3": 10})
 
 
-def test_correlations_are_spearmans_of_means_over_seeds() -> None:
+def test_correlations_are_kendalls_and_spearmans_of_means_over_seeds() -> None:
     found = fabricated()
     frame = correlations(found).set_index("score")
-    for score in found.cheap:
-        expected = stats.spearmanr(score.values.mean(axis=1), found.deployed.values.mean(axis=1)).statistic
+    for score in found.budgets[0].cheap:
+        pair = score.values.mean(axis=1), found.budgets[0].truth.values.mean(axis=1)
         row = frame.loc[score.name]
-        assert row["rho"] == pytest.approx(expected)
-        assert row["low"] < row["rho"] < row["high"]
+        assert row["rho"] == pytest.approx(stats.spearmanr(*pair).statistic)
+        assert row["tau"] == pytest.approx(stats.kendalltau(*pair).statistic)
+        assert row["rho_low"] < row["rho"] < row["rho_high"]
+        assert row["tau_low"] < row["tau"] < row["tau_high"]
         assert row["visible"] == pytest.approx(np.sqrt(row["reliability"] * row["deployed_reliability"]))
     assert (frame.loc[list(FREE), "reliability"] == 1).all()
     assert frame["rho"]["none"] > 0.8 > abs(frame["rho"]["qat"])
@@ -186,7 +191,7 @@ def test_spreads_tell_policies_from_training() -> None:
     found = fabricated()
     frame = spreads(found).set_index("score")
     assert list(frame.index) == ["none", "qat", "sqwa"]
-    deployed = found.deployed.values
+    deployed = found.budgets[0].truth.values
     assert frame["sd"]["sqwa"] == pytest.approx(deployed.mean(axis=1).std(ddof=1))
     assert frame["sd_training"]["sqwa"] ** 2 == pytest.approx(deployed.var(axis=1, ddof=1).mean())
     assert frame["deployed"].tolist() == [False, False, True]
@@ -196,11 +201,12 @@ def test_spreads_tell_policies_from_training() -> None:
 
 def test_a_constant_score_correlates_with_nothing_and_can_be_drawn() -> None:
     found = fabricated()
-    constant = replace(found.cheap[0], values=np.ones((12, 1)))
-    found = replace(found, cheap=(constant, *found.cheap[1:]))
+    part = found.budgets[0]
+    constant = replace(part.cheap[0], values=np.ones((12, 1)))
+    found = found.at(replace(part, cheap=(constant, *part.cheap[1:])))
     assert np.isnan(correlations(found)["rho"][0])
     assert correlations(found)["partial"].isna().all()  # nothing is held fixed where nothing varies
-    assert len(plot_correlations(found).get_yticks()) == len(found.cheap)
+    assert len(plot_correlations(found).get_yticks()) == len(found.names)
     scattered = plot_scatter(found, name="none")
     assert scattered.get_title(loc="left").startswith("BOPs")
 
@@ -210,7 +216,7 @@ def test_rows_are_tidy() -> None:
     rows = score_rows(found)
     assert len(rows) == 12 * (len(FREE) + 2 + 1 + 2 + 2)
     mean = rows[rows["deployed"]].groupby("policy")["value"].mean()
-    assert mean.to_numpy() == pytest.approx(found.deployed.means)
+    assert mean.to_numpy() == pytest.approx(found.budgets[0].truth.means)
     assert rows["seed"].isna().sum() == 12 * (len(FREE) + 1)
 
 
@@ -241,7 +247,7 @@ def test_the_command_scores_reports_and_resumes(
     exams["deployed"][0].unlink()
     monkeypatch.setattr(report, "write_predictors", lambda *_: [])  # the same again, and figures take longest
     assert main(command(folder)) == 0
-    assert "rho" in capsys.readouterr().out
+    assert "tau" in capsys.readouterr().out
     assert exams["deployed"][0].exists()
     assert written == {path: path.stat().st_mtime_ns for path in written}
 

@@ -29,7 +29,7 @@ from suite.train.masked import (
 )
 from suite.workbench import Workbench, workbench_of
 
-EAGER = MaskSettings(start=2.0, weight=1.0, speed=100.0)  # prunes from the first step on
+EAGER = MaskSettings(log_variance=2.0, weight=1.0, speed=100.0)  # prunes from the first step on
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_a_pruned_weight_stays_pruned_whatever_its_alpha() -> None:
 def test_without_noise_and_pruning_training_is_plain(bench: Workbench) -> None:
     """Bit for bit: the mask's own noise is drawn elsewhere, and its parameters are none of the network's."""
     plain, masked = float_network(bench), float_network(bench)
-    settings = MaskSettings(start=-90.0, weight=0.0, threshold=1e3)
+    settings = MaskSettings(log_variance=-90.0, weight=0.0, threshold=1e3)
     mask_weights(masked, settings)
     train(bench, masked, settings, steps=3)
     finetune(plain, bench.dataset.splits["train"], steps=3, sigma=bench.sigma, settings=bench.finetuning, seed=0)

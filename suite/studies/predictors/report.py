@@ -1,184 +1,229 @@
-"""The report on predictors: correlations with the deployed score and their ceilings, spreads, and what papers show of them."""
+"""The report on predictors: correlations with the deployed score and their ceilings, costs, spreads, and every score."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
-from suite.report.figures import Sheet, assign_looks, describe_problem, figure_style, wrap_name
+from suite.report.figures import describe_problem
 from suite.report.table import Column, Table, count, magnitude, number, span
 from suite.report.write import write_files
-from suite.studies.predictors.correlations import correlations, spreads
-from suite.studies.predictors.run import FREE, Predictors, Score
-
-_UNITS = dict(zip(FREE, ("BOPs", "bits", "bits", "share of MACs", "share of MACs"), strict=True))
+from suite.studies.predictors.correlations import (
+    by_budget,
+    correlations,
+    deployment_passes,
+    pairs_across_budgets,
+    spreads,
+)
+from suite.studies.predictors.figures import plot_correlations, plot_scatter
+from suite.studies.predictors.scores import FREE, Predictors
 
 
 def write_predictors(found: Predictors, directory: Path) -> list[Path]:
-    """Write the tables ``correlations`` and ``spreads``, ``scores.csv`` (the :func:`score_rows`), figures, and all as JSON."""
-    rows = score_rows(found)
-    content = {
+    """Write the tables, ``scores.csv`` (the :func:`score_rows`), figures, and all as JSON.
+
+    Tables are ``correlations``, ``costs`` and ``spreads``.
+    With several budgets, also ``pooled``, correlations over the policies of all budgets, and ``by_budget.csv``.
+    """
+    rows, frame = score_rows(found), correlations(found)
+    tables = [
+        ("correlations", correlation_table(found, frame)),
+        ("costs", cost_table(found, frame)),
+        ("spreads", spread_table(found)),
+    ]
+    content: dict[str, Any] = {
         "provenance": dict(found.provenance),
-        "deployed": found.deployed.name,
-        "correlations": correlations(found),
-        "spreads": spreads(found),
+        "deployed": found.deployed,
+        "correlations": frame,
+        "spreads": tables[-1][1].frame,
         "scores": rows,
     }
+    if len(found.budgets) > 1:
+        tables.append(("pooled", pooled_table(found)))
+        content |= {"pooled": tables[-1][1].frame, "by_budget": by_budget(found)}
     return write_files(
         directory,
-        ("correlations", correlation_table(found)),
-        ("spreads", spread_table(found)),
+        *tables,
+        *([("by_budget", content["by_budget"])] if "by_budget" in content else []),
         ("scores", rows),
         ("correlations", content),
-        ("correlations", plot_correlations(found)),
-        ("scatter", plot_scatter(found)),
+        ("correlations", plot_correlations(found, frame=frame)),
+        ("scatter", plot_scatter(found, frame=frame)),
     )
 
 
 def score_rows(found: Predictors) -> pd.DataFrame:
-    """One row per policy, score and training seed; ``seed`` is missing where nothing is trained."""
+    """One row per budget, policy, score and training seed; ``seed`` is missing where nothing is trained."""
     rows = []
-    for score in (*found.cheap, found.deployed):
-        for position, (policy, (weight, activation)) in enumerate(found.policies.items()):
-            for seed, value in zip(score.seeds or (None,), score.values[position], strict=True):
-                rows.append(
-                    {
-                        "policy": position,
-                        "weight_bits_from": weight,
-                        "input_bits_from": activation,
-                        "score": score.name,
-                        "kind": score.kind,
-                        "deployed": score is found.deployed,
-                        "seed": seed,
-                        "value": float(value),
-                        "bits": policy.to_json(),
-                    }
-                )
+    for part in found.budgets:
+        for score in (*part.cheap, *part.deployed):
+            for position, (policy, (weight, activation)) in enumerate(part.policies.items()):
+                for seed, value in zip(score.seeds or (None,), score.values[position], strict=True):
+                    rows.append(
+                        {
+                            "budget": part.budget,
+                            "policy": position,
+                            "weight_bits_from": weight,
+                            "input_bits_from": activation,
+                            "score": score.name,
+                            "kind": score.kind,
+                            "deployed": score in part.deployed,
+                            "seed": seed,
+                            "value": float(value),
+                            "bits": policy.to_json(),
+                        }
+                    )
     return pd.DataFrame(rows).astype({"seed": "Int64"})
 
 
-def correlation_table(found: Predictors) -> Table:
-    """Lay out the :func:`correlations` for people."""
+def describe(found: Predictors) -> str:
+    """The problem, its budgets and sigma, in one line."""
+    known, names = found.provenance, [part.budget for part in found.budgets]
+    if len(names) == 1:
+        return describe_problem({**known, "budget": names[0]}, "sigma")
+    return describe_problem(
+        {**known, "problem": f"{known['problem']}, budgets {', '.join(names)}", "budget": None}, "sigma"
+    )
+
+
+def correlation_table(found: Predictors, frame: pd.DataFrame | None = None) -> Table:
+    """Lay out the :func:`correlations` within budgets for people, from a frame that was computed before, if given."""
+    frame = correlations(found) if frame is None else frame
+    several, known, ceiling = len(found.budgets) > 1, found.provenance, frame["deployed_reliability"][0]
+    over = (
+        f"the mean of {len(found.budgets)} budgets, within each of which it is taken"
+        if several
+        else "over all policies"
+    )
+    notes = [
+        f"tau: Kendall's tau-b, and rho: Spearman's correlation, with the deployed score, {found.objective.label} after "
+        f"{found.deployed}{_truth_note(found)}: {over}. {_policies(found)}; 95 % intervals by bootstrap over policies, row by row. "
+        "Corrected: without attenuation, cut at 1, the reliabilities taken as known. Visible: the largest tau that one could see, "
+        f"estimated from the reliability of both scores; that of the deployed one is {number(ceiling, '.2f')}. "
+        "Reliability: between halves that share neither images nor seeds, stepped up. Cheap scores are measured on "
+        f"{known['cheap_exam']['split']} images, the deployed one on {known['exam']['split']} images, after training with other "
+        f"seeds ({len(known['seeds'])} each). Share of deployment: forward passes per policy without its exam, by one deployment's."
+    ]
+    return Table(frame, _columns(), describe(found), [*notes, *_recorded_note(found)])
+
+
+def pooled_table(found: Predictors) -> Table:
+    """Lay out the correlations over the policies of all budgets for people."""
+    frame = correlations(found, "pooled")
+    free = frame.set_index("score").loc[FREE[0]]
+    note = (
+        f"As the table within budgets, but all {found.policies} policies are compared with each other. "
+        f"{100 * pairs_across_budgets(found):.0f} % of the pairs are of different budgets, and the budget alone orders most of "
+        f"these: BOPs, which are free, have tau {number(free['tau'], '+.2f')} and rho {number(free['rho'], '+.2f')}. What a score "
+        "is worth is what it adds to that; within a budget, where a search chooses, it says nothing. BOPs fixed: partial rho."
+    )
+    return Table(frame, _columns(partial=0), f"{describe(found)}, pooled", [note])
+
+
+def _columns(partial: float = 2) -> list[Column]:
+    def of(key: str, form: str) -> Callable[..., str]:
+        return lambda row: number(row[key], form)
+
+    def between(key: str) -> Callable[..., str]:
+        return lambda row: span(row[f"{key}_low"], row[f"{key}_high"], "+.2f")
+
+    return [
+        Column("score", lambda row: str(row["score"]), "left"),
+        Column("tau", of("tau", "+.2f")),
+        Column("95 %", between("tau")),
+        Column("corrected", of("tau_corrected", "+.2f"), priority=1),
+        Column("visible", of("tau_visible", ".2f"), priority=2),
+        Column("rho", of("rho", "+.2f")),
+        Column("95 % rho", between("rho"), priority=3),
+        Column("rho corrected", of("rho_corrected", "+.2f"), priority=4),
+        Column("reliability", of("reliability", ".2f"), priority=2),
+        Column("BOPs fixed", of("partial", "+.2f"), priority=partial),
+        Column("share of deployment", _share, priority=1),
+        Column("kind", lambda row: str(row["kind"]), "left", priority=5),
+    ]
+
+
+def _share(row: Any) -> str:
+    """A share, to two digits where it is small; what costs nothing is 0."""
+    return number(row["of_deployed"], ".3f" if 0 < row["of_deployed"] < 0.1 else ".2f")
+
+
+def cost_table(found: Predictors, frame: pd.DataFrame | None = None) -> Table:
+    """Lay out what each score takes beside how well it predicts, from correlations computed before, if given."""
+    frame = correlations(found) if frame is None else frame
+    keys = ["score", "kind", "tau", "tau_low", "tau_high", *list(frame)[list(frame).index("passes") :]]
     columns = [
         Column("score", lambda row: str(row["score"]), "left"),
-        Column("rho", lambda row: number(row["rho"], "+.2f")),
-        Column("95 %", lambda row: span(row["low"], row["high"], "+.2f")),
-        Column("visible", lambda row: number(row["visible"], ".2f")),
-        Column("reliability", lambda row: number(row["reliability"], ".2f"), priority=1),
-        Column("BOPs fixed", lambda row: number(row["partial"], "+.2f"), priority=2),
-        Column("kind", lambda row: str(row["kind"]), "left", priority=3),
+        Column("tau", lambda row: number(row["tau"], "+.2f")),
+        Column("95 %", lambda row: span(row["tau_low"], row["tau_high"], "+.2f"), priority=1),
+        Column("passes", lambda row: magnitude(row["passes"])),
+        Column("with exams", lambda row: magnitude(row["total_passes"])),
+        Column("share of deployment", _share),
+        Column("once", lambda row: magnitude(row["setup_passes"])),
+        Column("break-even", lambda row: magnitude(row["break_even"])),
     ]
-    frame, known = correlations(found), found.provenance
-    policies = count(len(found.policies), "policy", "policies")
-    strata = count(len(set(found.policies.values())), "mix", "mixes")
     note = (
-        f"rho: Spearman's correlation with the deployed score, {found.objective.label} after {found.deployed.name}, over "
-        f"{policies} that no method chose, of {strata} of weight and input bits; 95 % intervals, row by row. Visible: the "
-        "largest correlation that one could see, estimated from the reliability of both scores; that of the deployed one is "
-        f"{number(frame['deployed_reliability'][0], '.2f')}. Reliability: between halves that share neither images nor seeds, "
-        f"stepped up. Cheap scores are measured on {known['cheap_exam']['split']} images, the deployed one on "
-        f"{known['exam']['split']} images, after training with other seeds ({len(known['seeds'])} each)."
+        "Passes: forward passes per policy that make its networks, all seeds of the score together, without the exams that score "
+        "them; with exams: in total. Share of deployment: passes by those of one deployment of a policy "
+        f"({found.deployed}), {magnitude(deployment_passes(found))}. Once: forward passes however many policies are scored, such "
+        "as those of probes or of a supernet's training. Break-even: how many policies make it cheaper than deploying all."
     )
-    return Table(frame, columns, describe_problem(known, "sigma"), [note])
+    return Table(frame[keys], columns, describe(found), [note])
 
 
 def spread_table(found: Predictors) -> Table:
     """Lay out the :func:`spreads` for people."""
+    several = len(found.budgets) > 1
     columns = [
+        *([Column("budget", lambda row: str(row["budget"]), "left")] if several else []),
         Column("score", lambda row: f"{row['score']}{' (deployed)' * row['deployed']}", "left"),
         Column("mean", lambda row: f"{row['mean']:.4f}"),
         Column("sd, policies", lambda row: number(row["sd"], ".4f")),
         Column("sd, training", lambda row: number(row["sd_training"], ".4f")),
         Column("training reliability", lambda row: number(row["training_reliability"], ".2f")),
         Column("95 %", lambda row: span(row["training_low"], row["training_high"], ".2f"), priority=1),
+        Column("reliability", lambda row: number(row["reliability"], ".2f"), priority=1),
         Column("passes", lambda row: magnitude(row["forward_passes"]), priority=2),
     ]
     note = (
         f"{found.objective.label}: mean and standard deviation over policies of means over training seeds, and standard deviation "
         "between the training seeds of a policy. Training reliability: of the mean over seeds, by analysis of variance, on these "
-        "images. Passes: of all policies together."
+        "images. Reliability: with other images and other seeds in mind. Passes: of all policies together."
     )
-    return Table(spreads(found), columns, describe_problem(found.provenance, "sigma"), [note])
+    return Table(spreads(found), columns, describe(found), [note])
 
 
-@figure_style()
-def plot_scatter(found: Predictors, ax: Axes | None = None, name: str | None = None) -> Axes:
-    """The deployed score of every policy against each cheap one, with Spearman's rho; means over training seeds.
+def _policies(found: Predictors) -> str:
+    policies = count(found.policies, "policy", "policies")
+    strata = count(len({stratum for part in found.budgets for stratum in part.policies.values()}), "mix", "mixes")
+    return f"Over {policies} that no method chose, of {strata} of weight and input bits"
 
-    ``ax`` takes one panel alone, that of the score ``name``, the first if None.
-    """
-    frame = correlations(found).set_index("score")
-    scores = [score for score in found.cheap if ax is None or score.name == (name or found.cheap[0].name)]
-    columns = min(4, len(scores))
-    lines = math.ceil(len(scores) / columns)
-    sheet = Sheet.on(ax, (2.3 * columns + 0.4, 2.3 * lines + 0.5), lines, columns, sharey=True)
-    looks = assign_looks(["free", "measured", "predicted"])
-    for axes, score in zip(sheet.panels, scores, strict=False):
-        look, row = looks[score.kind], frame.loc[score.name]
-        axes.scatter(
-            score.means, found.deployed.means, s=12, marker=look.marker, color=look.color, alpha=0.7, linewidths=0
+
+def _truth_note(found: Predictors) -> str:
+    """How several deployed scores are averaged."""
+    parts = found.budgets[0].deployed
+    if len(parts) == 1:
+        return ""
+    return " (the mean of them and their training seeds, each centred at every budget, since they differ in level)"
+
+
+def _recorded_note(found: Predictors) -> list[str]:
+    """What is recorded, and what its reliability cannot say."""
+    truths = [part.truth for part in found.budgets]
+    if not any(truth.recorded for truth in truths):
+        return []
+    shares = sorted({f"{truth.recorded} of {truth.columns}" for truth in truths})
+    unseen = any(truth.images is None for truth in truths)
+    return [
+        f"{' or '.join(shares)} columns of the deployed score (post-steps by seeds) were recorded by earlier studies, as means "
+        "over images. "
+        + (
+            "Where all were, its reliability takes the images as they are: other images would show a lower one."
+            if unseen
+            else "What other images would change is estimated from the columns whose images are known, and taken to be the same "
+            "share in those that are recorded."
         )
-        title = f"$\\rho$ = {number(row['rho'], '+.2f')} {span(row['low'], row['high'], '+.2f')}, n = {row['policies']}"
-        axes.set_title(f"{wrap_name(score.name)}\n{title}", fontsize=8)
-        axes.set_xlabel(_unit(found, score), fontsize=8)
-        axes.tick_params(labelsize=7)
-        axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.ticklabel_format(axis="x", scilimits=(-2, 3))
-    for axes in sheet.panels[len(scores) :]:
-        axes.set_axis_off()
-    label = f"{found.objective.label} as deployed"
-    if sheet.given:
-        sheet.panels[0].set_ylabel(label)
-    else:
-        sheet.title(f"{describe_problem(found.provenance)}: deployed after {found.deployed.name}")
-        sheet.figure.supylabel(label, fontsize=9)
-    return sheet.panels[0]
-
-
-@figure_style()
-def plot_correlations(found: Predictors, ax: Axes | None = None) -> Axes:
-    """Spearman's rho of every cheap score with the deployed one, its interval, and the largest that one could see."""
-    frame = correlations(found)
-    frame = frame.reindex(frame["rho"].abs().sort_values(kind="stable", na_position="first").index)
-    sheet = Sheet.on(ax, (6.4, 0.32 * len(frame) + 1.3))
-    axes, places, looks = sheet.panels[0], np.arange(len(frame)), assign_looks(["free", "measured", "predicted"])
-    for side in (-1, 1):
-        label = "largest that could be\nseen (estimate)" if side > 0 else None
-        axes.plot(
-            side * frame["visible"],
-            places,
-            linestyle="",
-            marker="|",
-            markersize=12,
-            markeredgewidth=2,
-            color="0.3",
-            label=label,
-        )
-    for kind in ("measured", "predicted", "free"):
-        chosen = (frame["kind"] == kind).to_numpy()
-        rows, look = frame[chosen], looks[kind]
-        if chosen.any():
-            axes.hlines(places[chosen], rows["low"], rows["high"], color=look.color)
-            axes.plot(
-                rows["rho"], places[chosen], linestyle="", marker=look.marker, color=look.color, label=f"{kind}, 95 %"
-            )
-    axes.axvline(0, color="0.3", linewidth=0.8)
-    axes.set_yticks(places, [wrap_name(name) for name in frame["score"]])
-    axes.set(xlim=(-1.02, 1.02), xlabel=f"Spearman's $\\rho$ with {found.objective.label} after {found.deployed.name}")
-    sheet.title(f"{describe_problem(found.provenance)}, {count(len(found.policies), 'policy', 'policies')}")
-    sheet.legend()
-    return axes
-
-
-def _unit(found: Predictors, score: Score) -> str:
-    """What the values of a cheap score are, with their unit."""
-    if score.kind == "free":
-        return _UNITS[score.name]
-    if score.kind == "predicted":
-        return "\N{MINUS SIGN} predicted loss"
-    return f"{found.objective.label} ({found.provenance['cheap_exam']['split']} images)"
+    ]

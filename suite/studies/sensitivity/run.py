@@ -20,6 +20,7 @@ from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Trial
 from suite.errors import BitcertError, unknown_name
 from suite.execute.executor import Resources
+from suite.report.agreement import weighted_correlations
 from suite.run.registry import make_searcher, predicting_names
 from suite.studies.search.run import search
 from suite.workbench import workbench_of
@@ -166,21 +167,15 @@ def order_agreement(losses: NDArray[np.float64], scores: NDArray[np.float64]) ->
     References:
         Kendall, Biometrika 33 (1945), with corrections for ties.
     """
-    ordered = np.sign(losses[None] - losses[:, None]), np.sign(scores[:, None] - scores[None])
-    agree, untied = ordered[0] * ordered[1], (ordered[0] ** 2, ordered[1] ** 2)
-
-    def tau(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Of samples in which each policy comes so many times, shape ``(samples, policies)``."""
-        pairs = [((weights @ matrix) * weights).sum(axis=1) for matrix in (agree, *untied)]
-        with np.errstate(invalid="ignore"):
-            return np.asarray(pairs[0] / np.sqrt(pairs[1] * pairs[2]))
-
     count, rng = len(scores), np.random.default_rng(0)
-    drawn = tau(rng.multinomial(count, np.full(count, 1 / count), size=_RESAMPLES).astype(float))
+    drawn, _ = weighted_correlations(
+        -losses, scores, rng.multinomial(count, np.full(count, 1 / count), size=_RESAMPLES).astype(float)
+    )
     if np.isnan(drawn).all():
         return float("nan"), float("nan"), float("nan")
     low, high = np.nanquantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(tau(np.ones((1, count)))[0]), float(low), float(high)
+    ((tau,), _) = weighted_correlations(-losses, scores, np.ones((1, count)))
+    return float(tau), float(low), float(high)
 
 
 def _loss_rows(method: str, searcher: PlannedSearcher) -> pd.DataFrame:
