@@ -44,8 +44,8 @@ class DataSettings(Group):
     download: bool = setting(False, "download missing images, for MNIST and CIFAR-10")
 
 
-class ProblemSettings(DataSettings):
-    """What is searched, or whose network is examined; most are arguments of :func:`suite.problems.load_problem`."""
+class NetworkSettings(DataSettings):
+    """Whose network it is, and under which noise; arguments of :func:`suite.problems.load_problem`."""
 
     name: ProblemName | None = setting(None, "see 'bitcert list'", flag="--problem", metavar="PROBLEM")
     network: str | None = setting(
@@ -59,12 +59,28 @@ class ProblemSettings(DataSettings):
     choices: Choices | None = setting(
         None, "bit widths to choose from, such as 1,2,4,8 (default: the problem's, usually 2 to 8)", metavar="A,B,..."
     )
+    sigma: float | None = setting(None, "standard deviation of the noise, images in [0, 1] (default: the problem's)")
+    seed: int = setting(0, "seed of calibration, search and exam noise", flag="--problem-seed", expert=True)
+    checkpoint: str | None = setting(
+        None, "pretrained network, .safetensors or a PyTorch state dict (default: the included one)", metavar="FILE"
+    )
+    replicate: int | None = setting(
+        None,
+        "take the base network, calibration images and search images that belong to this seed of a comparison",
+        expert=True,
+        ge=0,
+    )
+    device: str = setting("cpu", "where evaluations run")
+
+
+class ProblemSettings(NetworkSettings):
+    """What is searched, or whose network is examined; most are arguments of :func:`suite.problems.load_problem`."""
+
     budget: str | int | None = setting(
         None,
         "limit on BOPs: w3a3 or w2.5a2.5, a share of FP32's such as 1/64, or a number; on model size: 40KB; on another cost: "
         "NAME<=N; several at once: w4a4+40KB (default: the problem's)",
     )
-    sigma: float | None = setting(None, "standard deviation of the noise, images in [0, 1] (default: the problem's)")
     objective: str = setting(
         "acr", "acr, clean, or certified@0.25,0.5; with +bops, +bytes or both, fewer of them are further objectives"
     )
@@ -82,10 +98,6 @@ class ProblemSettings(DataSettings):
         repeat=True,
     )
     alpha: float = setting(1e-3, "failure probability of each certificate of the search", expert=True)
-    seed: int = setting(0, "seed of calibration, search and exam noise", flag="--problem-seed", expert=True)
-    checkpoint: str | None = setting(
-        None, "pretrained network, .safetensors or a PyTorch state dict (default: the included one)", metavar="FILE"
-    )
     quantizer: Literal["lsq", "fixed", "pact", "dorefa", "fatnn"] = setting(
         "lsq", "quantizer of finetuning: lsq, fixed, pact, dorefa or fatnn", expert=True
     )
@@ -94,13 +106,6 @@ class ProblemSettings(DataSettings):
         "how a policy becomes the network that is measured; ptq: quantized, batch norm recalibrated (ptq:recalibrate=false keeps "
         "the float network's); finetune: finetuned in every evaluation; or MODULE:CLASS (default: the problem's, ptq)",
     )
-    replicate: int | None = setting(
-        None,
-        "take the base network, calibration images and search images that belong to this seed of a comparison",
-        expert=True,
-        ge=0,
-    )
-    device: str = setting("cpu", "where evaluations run")
     engine: Literal["torch", "integer", "onnx"] = setting(
         "torch",
         "what executes networks: torch; integer: with integers only, the same to the last bit everywhere; onnx: that in ONNX "

@@ -7,10 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from suite.contract.per_mac import MAX_BITS
 from suite.errors import BitcertError
 from suite.studies.model import Group, keyed, setting
-from suite.studies.settings import ProblemSettings
-from suite.studies.study import Study, with_network
+from suite.studies.settings import NetworkSettings
+from suite.studies.study import Study
 
 if TYPE_CHECKING:
     from suite.studies.plan import Plan
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 class SupernetTraining(Group):
     """Settings of a supernet's training."""
 
-    problem: ProblemSettings = ProblemSettings()
+    problem: NetworkSettings = NetworkSettings()
     variant: Literal["shared", "switchable", "private"] = setting(
         "shared",
         "shared: one set of weights and batch norms; switchable: a batch norm for every precision of a layer; private: weights for "
@@ -57,9 +58,13 @@ class TrainSupernet(Study[SupernetTraining, "dict[str, Any]"]):
     @cached_property
     def bench(self) -> Workbench:
         """Network and data."""
+        from suite.problems import load_problem
         from suite.workbench import workbench_of
 
-        return workbench_of(with_network(self.settings.problem.load(), "network to train"), "network to train")
+        given = dict(self.settings.problem)
+        with keyed("problem"):
+            problem = load_problem(given.pop("name") or "folder", budget=f"w{MAX_BITS}a{MAX_BITS}", **given)
+        return workbench_of(problem, "network to train")
 
     @cached_property
     def training(self) -> SupernetSettings:
