@@ -14,7 +14,8 @@ from suite.problems import load_problem
 from suite.studies.supernet import SupernetTraining, TrainSupernet
 from suite.workbench import workbench_of
 
-_SHORT = [*"supernet digits --steps 2 --batch 8 --inheritance none --variant private".split(), "--choices", "2,4"]
+_SHORT = ["supernet", "digits", "--steps", "2", "--batch", "8", "--inheritance", "none"]
+_SHORT += ["--variant", "private", "--choices", "2,4"]
 
 
 def test_a_supernet_is_written_with_its_record_and_read_by_the_protocol(
