@@ -30,8 +30,8 @@ class NIPQOptions(LearnedBitsOptions):
 class NIPQ(LearnedBits[NIPQOptions]):
     """NIPQ: bit widths of every layer, learned with weights and clipping levels under noise shaped as rounding errors.
 
-    See :func:`suite.descent.descend.nipq` for the bits and :func:`suite.train.noise.add_noise` for the noise. With several limits the
-    tightest counts. Spaces with 1 bit are refused: the method has no noise for it.
+    See :func:`suite.descent.descend.nipq` for the bits and :func:`suite.train.noise.add_noise` for the noise. With several
+    limits the tightest counts. Spaces with 1 bit are refused: the method has no noise for it.
 
     References:
         Shin et al., NIPQ: Noise proxy-based integrated pseudo-quantization, CVPR 2023 (arXiv 2206.00820).

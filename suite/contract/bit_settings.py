@@ -52,7 +52,8 @@ class AdaQATSettings(BitSettings):
             each limit of the budget instead.
         rate: Step size of the numbers in bits, with one pair; with more numbers it grows in proportion, as their losses shrink.
         multiplier_rate: Step size of the multipliers, by the relative excess over a limit.
-        coordinates: How many numbers are moved in each step, drawn at random.
+        damping: What is added to the multipliers for each unit of relative excess; without it they overshoot again and again.
+        coordinates: How many numbers are moved in each step, drawn at random; the fewer move, the larger their steps.
         crossings: Crossings of the same choice after which a number is fixed at the choice above.
     """
 
@@ -60,13 +61,14 @@ class AdaQATSettings(BitSettings):
     price: float | None = None
     rate: float = 0.05
     multiplier_rate: float = 0.1
+    damping: float = 3.0
     coordinates: int = 4
     crossings: int = 10
 
     def __post_init__(self) -> None:
         BitSettings.__post_init__(self)
         check_counts(self, coordinates=1, crossings=1)
-        check_positive(self, "price", "rate", "multiplier_rate")
+        check_positive(self, "price", "rate", "multiplier_rate", "damping")
 
     def passes(self, numbers: int) -> int:
         """One step, with its gradient if weights are trained, and a loss for each number that moves."""

@@ -79,9 +79,10 @@ def adaqat(
 
     A number ``N`` between neighbouring choices falls by ``rate * ((L(above) - L(below)) / gap + cost)``. ``L`` is the loss of a
     mini-batch with all other numbers at the choices above, and the cost that of one more bit there: ``price`` times bit operations
-    per MAC, or multipliers times the shares of the limits. A number that has crossed a choice more than ``crossings`` times
-    is fixed at the choice above it. Multipliers move every 10 steps by the relative excess over their limits, and are never
-    negative; while they move, crossings are their doing, so nothing is fixed.
+    per MAC, or multipliers times the shares of the limits. With a price, a number that has crossed a choice more than
+    ``crossings`` times is fixed at the choice above it. Multipliers, which are bitcert's own, move every 10 steps by the relative
+    excess over their limits; ``damping`` times the excess of the moment is added to them, and they never turn negative. As
+    crossings are their doing, these fix nothing: instead all rates fall to zero along a half cosine.
 
     Yields:
         The numbers after every step.
@@ -100,11 +101,12 @@ def adaqat(
     bits = np.full(relaxed.numbers, choices[-1])
     open_numbers = np.ones(relaxed.numbers, dtype=bool)
     crossings = np.zeros((relaxed.numbers, len(choices)), dtype=int)
-    rate = settings.rate * max(1.0, relaxed.numbers / 2)
+    moving = min(settings.coordinates, relaxed.numbers)
+    rate = settings.rate * max(1.0, relaxed.numbers / 2) * relaxed.numbers / moving
     for step in range(settings.steps):
         above, below = relaxed.ceil(bits), relaxed.floor(bits)
         movable = np.flatnonzero(open_numbers)
-        moved = np.sort(rng.permutation(movable)[: settings.coordinates])
+        moved = np.sort(rng.permutation(movable)[:moving])
         policies = [above[relaxed.members]]
         for number in moved:
             lowered = above.copy()
@@ -112,12 +114,15 @@ def adaqat(
             policies.append(lowered[relaxed.members])
         losses = task.losses(policies)
         gaps = np.where(above > below, choices[above] - choices[below], 1.0)[moved]
+        excess = np.array([cost.value(bits) for cost in costs]) - 1
+        damped = prices if settings.price is not None else np.maximum(0, prices + settings.damping * excess)
         price = sum(
-            rate_of * cost.slopes(choices[above], below=True) for rate_of, cost in zip(prices, costs, strict=True)
+            rate_of * cost.slopes(choices[above], below=True) for rate_of, cost in zip(damped, costs, strict=True)
         )
         slopes = (losses[0] - losses[1:]) / gaps + np.broadcast_to(price, bits.shape)[moved]
         before, bits = bits, bits.copy()
-        bits[moved] = np.clip(bits[moved] - rate * slopes, choices[0], choices[-1])
+        fall = 1.0 if settings.price is not None else (1 + math.cos(math.pi * step / settings.steps)) / 2
+        bits[moved] = np.clip(bits[moved] - fall * rate * slopes, choices[0], choices[-1])
         if settings.price is not None:
             crossings += _crossed(choices, before, bits)
             for number, choice in zip(*np.nonzero(crossings > settings.crossings), strict=True):
@@ -125,8 +130,7 @@ def adaqat(
                     open_numbers[number] = False
                     bits[number] = choices[min(choice + 1, len(choices) - 1)]
         elif (step + 1) % _PATIENCE == 0:
-            excess = np.array([cost.value(bits) for cost in costs]) - 1
-            prices = np.maximum(0, prices + settings.multiplier_rate * excess)
+            prices = np.maximum(0, prices + fall * settings.multiplier_rate * excess)
         yield bits
 
 

@@ -30,10 +30,10 @@ NetworkT = TypeVar("NetworkT", bound=nn.Module)
 class NetworkTask(BitTask):
     """The loss of a copy of a network on noisy training images.
 
-    Batch norms normalize by the statistics of the mini-batch and keep none. All passes of one mini-batch draw the same random numbers
-    (dropout), so that differences of losses are those of the bits. Weights and quantizer steps are trained as in finetuning: by Adam,
-    the rate falling to zero along a half cosine, that of steps relative to their size. With frozen weights steps are frozen too, and only
-    the clipping levels of :class:`.NoisyNetwork` are still learned, as the noise needs them.
+    Batch norms normalize by the statistics of the mini-batch and keep none. All passes of one mini-batch draw the same random
+    numbers (dropout), so that differences of losses are those of the bits. Weights and quantizer steps are trained as in
+    finetuning: by Adam, the rate falling to zero along a half cosine, that of steps relative to their size. With frozen weights
+    steps are frozen too; only the clipping levels of :class:`.NoisyNetwork` are still learned, as the noise needs them.
 
     Args:
         network: Float network in evaluation mode; it is not changed.
