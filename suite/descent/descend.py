@@ -138,7 +138,7 @@ def _crossed(
     choices: NDArray[np.float64], before: NDArray[np.float64], after: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
     """Which choices each number has crossed: they are below it now and were not, or the other way round."""
-    return (before[:, None] > choices) != (after[:, None] > choices)
+    return np.asarray((before[:, None] > choices) != (after[:, None] > choices))
 
 
 def fracbits(settings: FracBitsSettings, relaxed: RelaxedSpace, task: BitTask) -> Iterator[NDArray[np.float64]]:

@@ -56,11 +56,11 @@ class RelaxedSpace:
 
     def nearest(self, bits: NDArray[np.float64]) -> NDArray[np.int64]:
         """Index of the choice nearest to each number; of two, the lower."""
-        return np.abs(bits[:, None] - self.choices).argmin(axis=1)
+        return np.asarray(np.abs(bits[:, None] - self.choices).argmin(axis=1), dtype=np.int64)
 
     def gather(self, slopes: NDArray[np.float64]) -> NDArray[np.float64]:
         """Derivatives by the numbers from derivatives by the variables."""
-        return np.bincount(self.members, slopes, minlength=self.numbers)
+        return np.bincount(self.members, slopes, minlength=self.numbers).astype(np.float64)
 
     def real_bits(self, bits: NDArray[np.float64]) -> NDArray[np.float64]:
         """The numbers by part and layer, shape ``(2, layers)``, weights first; pinned layers have the bits of their pins."""
