@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from typing import Generic, Literal, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,9 @@ class PlannedSearcher(Searcher):
 
     moves: Moves = "free"
     """What the method decides: the rest, of which its prediction knows nothing, stays as planned."""
+
+    predicts_losses: ClassVar[bool] = True
+    """Whether the prediction is one of losses, rather than something that only orders the next proposals."""
 
     def __init__(
         self, problem: Problem, seed: int, settings: ProbeSettings, refine: bool, proposals: int = PROPOSALS

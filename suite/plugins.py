@@ -266,6 +266,9 @@ SEARCHERS = Kind(
         "output-fisher": "baselines.output_fisher:OutputFisher",
         "fit": "baselines.fit:FIT",
         "clado": "baselines.clado:CLADO",
+        "adaqat": "baselines.adaqat:AdaQAT",
+        "fracbits": "baselines.fracbits:FracBits",
+        "nipq": "baselines.nipq:NIPQ",
         "amq": "baselines.amq:AMQ",
     },
 )

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from suite.contract.bit_settings import BitSettings
 from suite.contract.space import Policy, Precision, SearchSpace
 from suite.errors import BitcertError
 
@@ -155,4 +156,19 @@ class Probes(ABC):
 
         References:
             Tang et al., Mixed-precision neural network quantization via learned layer-wise importance, ECCV 2022.
+        """
+
+    @abstractmethod
+    def learned_bits(self, settings: BitSettings) -> NDArray[np.float64]:
+        """Bit widths learned by gradient descent as real numbers, shape ``(2, layers)``, weights first.
+
+        On mini-batches of noisy training images, of which the settings say how many; the images of the probe are not used. They lie
+        between the least and the greatest choice, are equal where the space ties them, and those of pinned layers are the pins.
+        Whatever policies they round to may cost more than the budget. The network itself stays as it is.
+
+        Args:
+            settings: Which descent, towards which budget, with which steps.
+
+        Raises:
+            BitcertError: If the loss stops being finite, or the descent cannot be made on the space.
         """

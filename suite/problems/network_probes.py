@@ -13,14 +13,17 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from suite.certify import NoiseStream
+from suite.contract.bit_settings import BitSettings
 from suite.contract.probes import GRADIENT_PASSES, Derivatives, Part, Probes, ProbeSettings, Quality, product_passes
 from suite.contract.space import Policy, Precision
 from suite.data import ImageSplit
+from suite.descent import descend, passes
 from suite.errors import BitcertError
 from suite.problems.sensitivity_probes import first_order_terms, mean_squared_gradients, output_changes, run_hooked
 from suite.quantize.calibration import Calibration, quantizable_modules
 from suite.quantize.steps import quantize
 from suite.seeds import derive_seed
+from suite.train.bit_training import NetworkTask
 from suite.train.indicators import learn_steps, passes_per_image
 from suite.workbench import Batches, Workbench
 
@@ -107,6 +110,24 @@ class NetworkProbes(Probes):
                 freeze_weights=freeze_weights,
                 seed=derive_seed(bench.seed, "learned steps", self._settings.seed),
             )
+
+    def learned_bits(self, settings: BitSettings) -> NDArray[np.float64]:
+        """Bit widths learned by gradient descent; what :func:`suite.descent.passes` says of each image and step."""
+        bench, space = self._bench, self._bench.space
+        bench.meter.charge(passes(settings, space))
+        seed = derive_seed(bench.seed, "learned bits", self._settings.seed)
+        with bench.fixed_threads():
+            task = NetworkTask(
+                bench.network,
+                space,
+                bench.calibration,
+                bench.dataset.splits["train"],
+                settings,
+                sigma=bench.sigma,
+                learning_rate=bench.finetuning.learning_rate,
+                seed=seed,
+            )
+            return descend(settings, space, task, seed)
 
     def _draw(self, images: int) -> ImageSplit:
         train = self._bench.dataset.splits["train"]

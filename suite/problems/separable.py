@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from suite.contract.bit_settings import BitSettings
 from suite.contract.cost import float_bops, parse_budget
 from suite.contract.objective import Objective, check_radii, parse_objective
 from suite.contract.probes import (
@@ -28,7 +29,9 @@ from suite.contract.probes import (
 from suite.contract.problem import Meter, Problem, check_seed, check_sigma
 from suite.contract.space import DEFAULT_CHOICES, FLOAT_BITS, Layer, Policy, Precision, SearchSpace
 from suite.contract.trial import Fidelity, Metrics
+from suite.descent import BitTask, descend, passes
 from suite.errors import BitcertError
+from suite.seeds import derive_seed
 
 
 class SeparableProblem(Problem):
@@ -193,6 +196,39 @@ class SeparableProbes(Probes):
         """``s_i * 4^-bits`` for both parts, a perfect indicator; charges nothing, as there are no images."""
         losses = np.outer(self._problem.sensitivity, 4.0 ** -np.array(self._problem.space.choices))
         return np.stack([losses] * len(PARTS))
+
+    def learned_bits(self, settings: BitSettings) -> NDArray[np.float64]:
+        """Bits learned on the formula, interpolated between choices; charges like probes of a network."""
+        problem = self._problem
+        problem.meter.charge(passes(settings, problem.space))
+        seed = derive_seed(problem.seed, "learned bits", self._settings.seed)
+        return descend(settings, problem.space, SeparableTask(problem), seed)
+
+
+class SeparableTask(BitTask):
+    """The formula as the task of a descent: every mini-batch is the same, and there are no weights to train."""
+
+    def __init__(self, problem: SeparableProblem) -> None:
+        self._problem = problem
+        count, sensitivity = len(problem.space.layers), problem.sensitivity
+        self._sensitivity = np.array(
+            [sum(sensitivity[slot % count] for slot in slots) for slots in problem.space.flat_variables]
+        )
+
+    def losses(self, chosen: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+        """The formula."""
+        return np.array([self._problem.loss(self._problem.space.decode(vector)) for vector in chosen])
+
+    def slopes(self, bits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Slopes of the formula's chords between choices."""
+        choices = np.array(self._problem.space.choices, dtype=float)
+        lower = np.clip(np.searchsorted(choices, bits, side="right") - 1, 0, len(choices) - 2)
+        rise = np.diff(4.0**-choices) / np.diff(choices)
+        return np.asarray(self._sensitivity * rise[lower])
+
+    def noisy_slopes(self, bits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Slopes of the formula, which falls with the power of the noise."""
+        return np.asarray(-math.log(4) * self._sensitivity * 4.0**-bits)
 
 
 class _DiagonalDerivatives(Derivatives):

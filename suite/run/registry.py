@@ -19,7 +19,8 @@ def predicting_names() -> tuple[str, ...]:
     """Names of the methods that predict the loss of every policy from probes, and propose the best; imports all of them."""
     from baselines.planned import PlannedSearcher
 
-    return tuple(name for name in SEARCHERS.names() if issubclass(SEARCHERS.load(name), PlannedSearcher))
+    found = ((name, SEARCHERS.load(name)) for name in SEARCHERS.names())
+    return tuple(name for name, method in found if issubclass(method, PlannedSearcher) and method.predicts_losses)
 
 
 def make_searcher(name: str, problem: Problem, seed: int = 0, **options: Any) -> Searcher:
