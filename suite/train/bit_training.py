@@ -105,7 +105,7 @@ class NetworkTask(BitTask):
                 layer.input_mixture = mixture(position + len(self._interpolated), layer.layer.bits[1][0])
 
         _, slopes = self._take(self.switchable, self._optimizer, prepare, passes=1, leaf=shares)
-        return slopes / gap
+        return np.asarray(slopes / gap)
 
     def noisy_slopes(self, bits: NDArray[np.float64]) -> NDArray[np.float64]:
         """The derivative of a mini-batch's loss by the bits, noise in place of rounding."""
