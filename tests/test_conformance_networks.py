@@ -51,6 +51,10 @@ class TestFinetune(TestPTQ):
     name = "finetune"
 
 
+class TestSupernet(TestPTQ):
+    name = "supernet"
+
+
 class TestNoPostStep(PreparationConformance):
     text = "none"
 
@@ -69,6 +73,26 @@ class TestSWA(TestNoPostStep):
 
 class TestSQWA(TestNoPostStep):
     text = "sqwa:steps=4:captures=2"
+
+
+class TestInherited(TestNoPostStep):
+    text = "inherited"
+
+
+class TestSPEQ(TestNoPostStep):
+    text = "speq:steps=4"
+
+
+class TestSoft(TestNoPostStep):
+    text = "soft:steps=4:samples=2"
+
+
+class TestRadius(TestNoPostStep):
+    text = "radius:steps=4:samples=2"
+
+
+class TestSWAMasked(TestNoPostStep):
+    text = "swa-masked:steps=4:captures=2"
 
 
 def test_a_certifier_that_promises_too_much_does_not_pass() -> None:

@@ -58,22 +58,13 @@ class Preparation(ABC):
 
     @abstractmethod
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
-        """Make the quantized network of a policy from :meth:`starting_point`; raises BitcertError if training diverges."""
-
-    def starting_point(self, bench: Workbench) -> Workbench:
-        """What it starts from: the workbench itself, or that of a supernet made from its float network."""
-        return bench
+        """Make the quantized network of a policy; raises BitcertError if training diverges."""
 
     def deploy(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Make the network of a policy as it will be deployed: prepared, and executed by the problem's engine."""
-        start = self.starting_point(bench)
-        prepared = self.prepare(start, policy, request)
-        return replace(
-            prepared,
-            network=start.executed_by_engine(prepared.network),
-            forward_passes=prepared.forward_passes + start.engine_passes,
-            record={**prepared.record, **start.origin},
-        )
+        prepared = self.prepare(bench, policy, request)
+        network = bench.executed_by_engine(prepared.network)
+        return replace(prepared, network=network, forward_passes=prepared.forward_passes + bench.engine_passes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +81,10 @@ class Protocol(Preparation):
     def statistics(self) -> Statistics:
         """What is measured again of networks that are quantized without finetuning, in probes too."""
         return Statistics()
+
+    def starting_point(self, bench: Workbench) -> Workbench:
+        """What is quantized, and probed: the float network's workbench itself, or that of a supernet made from it."""
+        return bench
 
     @abstractmethod
     def forward_passes(self, bench: Workbench, steps: int) -> int:
@@ -123,7 +118,7 @@ class PostStep(Preparation):
 
     def setup_passes(self, bench: Workbench) -> int:
         """Forward passes that were made once for all policies of a problem, whatever the budget: those of a supernet's training."""
-        return int(self.starting_point(bench).origin.get("supernet_passes", 0))
+        return 0
 
     @property
     def passes_per_image(self) -> int:
@@ -153,4 +148,4 @@ class NoPostStep(PostStep):
 
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Prepare the policy by the search's protocol."""
-        return request.protocol.prepare(request.protocol.starting_point(bench), policy, request)
+        return request.protocol.prepare(bench, policy, request)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from suite.contract.probes import GRADIENT_PASSES
 from suite.contract.space import Policy
@@ -29,8 +28,6 @@ class Soft(HalfCosine):
     samples: int = 16
     weight: float = 0.5
     temperature: float = 2.0
-
-    needs_float: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         HalfCosine.__post_init__(self)

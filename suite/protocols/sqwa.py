@@ -32,7 +32,8 @@ class SQWA(CyclesAndFinish):
 
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Finetune a copy of the network; ``request.state`` keeps its state between cycles."""
-        network = bench.trainable(policy)
+        start = self.starting_point(bench)
+        network = start.trainable(policy)
         training = training_of(bench, noise=self.noise, seed=request.seed, progress=request.progress)
         record = sqwa(network, training, self.plan, state=request.state)
-        return Prepared(network.freeze(), record.forward_passes, asdict(record))
+        return Prepared(network.freeze(), record.forward_passes, {**asdict(record), **start.origin})

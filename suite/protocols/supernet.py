@@ -42,7 +42,8 @@ class Supernet(Protocol):
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Set the supernet to the policy."""
         self.choose_steps(request.steps)
-        return Prepared(bench.quantized(policy), bench.statistics_passes())
+        start = self.starting_point(bench)
+        return Prepared(start.quantized(policy), start.statistics_passes(), start.origin)
 
     def forward_passes(self, bench: Workbench, steps: int) -> int:
         """Those that measure the statistics; training the supernet is set-up."""
@@ -67,10 +68,11 @@ class Inherited(PostStep):
         """None."""
         return 0
 
-    def starting_point(self, bench: Workbench) -> Workbench:
-        """The supernet's."""
-        return inherited(bench, self.file, self.variant)
+    def setup_passes(self, bench: Workbench) -> int:
+        """Those of the supernet's training."""
+        return int(inherited(bench, self.file, self.variant).origin["supernet_passes"])
 
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Set a copy of the supernet to the policy."""
-        return Prepared(bench.separate(policy, Statistics()), bench.statistics_passes(Statistics()))
+        start = inherited(bench, self.file, self.variant)
+        return Prepared(start.separate(policy, Statistics()), start.statistics_passes(Statistics()), start.origin)

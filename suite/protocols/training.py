@@ -44,10 +44,14 @@ class Trained(PostStep):
             raise BitcertError(f"start is {FLOAT}, {SUPERNET}, or a supernet's file (.safetensors), got {self.start!r}")
 
     def starting_point(self, bench: Workbench) -> Workbench:
-        """As the option says."""
+        """The workbench of what is trained."""
         if self.start == FLOAT:
             return bench
         return inherited(bench, "" if self.start == SUPERNET else self.start)
+
+    def setup_passes(self, bench: Workbench) -> int:
+        """Those of the supernet's training, if it starts from one."""
+        return int(self.starting_point(bench).origin.get("supernet_passes", 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +75,13 @@ class HalfCosine(Trained):
         self, bench: Workbench, policy: Policy, request: Request, loss: Loss = cross_entropy, *, noise: bool = True
     ) -> Prepared:
         """Finetune a copy of the network on a loss; the passes are those per image and step."""
-        network = bench.trainable(policy)
+        start = self.starting_point(bench)
+        network = start.trainable(policy)
         training = training_of(bench, noise=noise, seed=request.seed, progress=request.progress, loss=loss)
         training.run(network, self.steps, self.rate, "part", 0, done=0)
-        return Prepared(network.freeze(), bench.finetuning.forward_passes(self.steps, self.passes_per_image))
+        return Prepared(
+            network.freeze(), bench.finetuning.forward_passes(self.steps, self.passes_per_image), start.origin
+        )
 
 
 @dataclass(frozen=True, slots=True)

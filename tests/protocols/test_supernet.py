@@ -179,6 +179,6 @@ def test_post_steps_train_the_supernet_when_asked_to(files: dict[str, Path]) -> 
     assert torch.equal(weights, start.calibration.masters[bench.space.layers[2].name, 3])
     deployed = parse_post_step(f"qat:steps=1:start={file}").deploy(bench, policy, request)
     assert deployed.record["supernet_sha256"] == start.origin["supernet_sha256"]
-    for refused in ("qat:start=nowhere", f"swa:start={file}", "soft:start=supernet"):
+    for refused in ("qat:start=nowhere", f"swa:start={file}", "swa-masked:start=supernet"):
         with pytest.raises(BitcertError, match="start"):
             parse_post_step(refused)
