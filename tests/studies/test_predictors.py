@@ -136,6 +136,9 @@ def test_reliability_is_the_share_of_variance_that_new_images_and_seeds_show_aga
 
 def test_equal_policies_have_no_reliability_and_random_ones_none() -> None:
     assert np.isnan(crossed_reliability(np.ones((5, 2, 10))))
+    seldom = np.zeros((4, 1, 20))
+    seldom[:, 0, 0] = range(4)  # one of any two halves has equal policies
+    assert crossed_reliability(seldom) == 0
     random = crossed_reliability(np.random.default_rng(0).normal(size=(300, 2, 20)))
     assert 0 <= random < 0.2
 
