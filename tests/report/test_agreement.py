@@ -61,6 +61,17 @@ def test_differences_between_groups_count_pooled_only() -> None:
     assert within.rho[0] == pytest.approx(np.mean([stats.spearmanr(*group).statistic for group in groups]))
 
 
+def test_resamples_keep_the_sizes_of_groups() -> None:
+    """Items of a group are equal here, so resamples of the same sizes never differ, and normal scores' variance is used."""
+    groups = [(np.full(20, x), np.full(20, y)) for x, y in ((0.0, 0.0), (1.0, 1.0), (2.0, 0.0))]
+    tau = rank_agreement(groups, pooled=True).tau
+    assert tau[0] == pytest.approx(stats.kendalltau(*np.hstack(groups)).statistic, abs=1e-12)
+    half = stats.t.ppf(0.975, 57) * math.sqrt(0.437 / 56)
+    assert tau[1:] == pytest.approx((math.tanh(math.atanh(tau[0]) - half), math.tanh(math.atanh(tau[0]) + half)))
+    unequal = rank_agreement([groups[0], (groups[1][0][:6], groups[1][1][:6]), groups[2]], pooled=True).tau
+    assert unequal[2] - unequal[1] > tau[2] - tau[1]
+
+
 def test_perfect_orders_have_wide_intervals_and_constants_none() -> None:
     perfect = rank_agreement([(np.arange(8.0), np.arange(8.0))])
     assert perfect.tau[0] == pytest.approx(1)

@@ -50,7 +50,7 @@ def stratum_of(space: SearchSpace, policy: Policy) -> Stratum:
     return found[0], found[1]
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(spaces(), st.integers(0, 3), st.floats(0.05, 0.6), st.booleans())
 def test_policies_are_in_the_band_in_their_strata_and_the_same_again(
     space: SearchSpace, seed: int, within: float, by_size: bool

@@ -124,18 +124,18 @@ def test_pooled_reliability_is_that_of_crossed_halves_of_all_policies() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "fit:images=8",
-        "output-fisher:images=8",
-        "hawq-v2:images=8",
-        "hawq-v3:images=8",
+        "fit:images=2",
+        "output-fisher:images=2",
+        "hawq-v2:images=2",
+        "hawq-v3:images=2",
         "limpq:images=64:epochs=1",
-        "sensitivity-ilp:images=8:around=budget",
+        "sensitivity-ilp:images=2:around=budget",
     ],
 )
 def test_predictions_depend_on_the_budget_only_where_the_method_says_so(name: str) -> None:
     made = [make_methods(load_problem("digits", budget=budget), [name], 0)[name] for budget in ("w2.5a2.5", "w4a4")]
     assert all(isinstance(searcher, PlannedSearcher) for searcher in made)
-    policies = list(design_policies(made[0].problem, 3))
+    policies = [made[0].problem.space.random(np.random.default_rng(seed)) for seed in range(3)]
     losses = [[searcher.prediction.loss(policy) for policy in policies] for searcher in made]
     assert (losses[0] == losses[1]) == (not made[0].depends_on_budget)
 
@@ -216,7 +216,7 @@ def test_recorded_results_are_read_by_policy_and_refused_if_they_are_of_others()
     rows = pd.read_csv(file)
     values = rows[rows["deployed"] & (rows["seed"] == 3)]["value"].to_numpy()
     assert found["qat:steps=800"].columns[3] == pytest.approx(values[::-1])
-    assert found["qat:steps=800"].preparation == pytest.approx(800 * 64, rel=0.05)
+    assert found["qat:steps=800"].preparation == 800 * 64 * 3  # a training pass counts as three
     others = design_policies(problem, 48, seed=1)
     for problems, drawn, name, settings, message in (
         ([problem], [others], "qat:steps=800", exam, "policies of this study have no recorded score"),

@@ -93,9 +93,9 @@ def crossed_reliability(scores: ArrayLike) -> float:
             halves[half, split, run[:, None], order[half::2]] = 1
     means: NDArray[np.float64] = halves.reshape(2, _SPLITS, -1) @ values.reshape(policies, -1).T
     ranks = stats.rankdata(means, axis=-1)
-    first, second = ranks - ranks.mean(axis=-1, keepdims=True)
+    first, second = centred = ranks - ranks.mean(axis=-1, keepdims=True)
     scale = np.sqrt((first**2).sum(axis=-1) * (second**2).sum(axis=-1))
-    if not scale.any():
+    if not centred.any():
         return math.nan
     # A half in which all policies are equal agrees with nothing.
     agreements = np.divide((first * second).sum(axis=-1), scale, out=np.zeros_like(scale), where=scale > 0)

@@ -102,7 +102,7 @@ def correlation_table(found: Predictors, frame: pd.DataFrame | None = None) -> T
         "Reliability is 1 for a score without noise from training and images. Visible is the largest tau that one could see "
         f"through the noise of both scores, given that the deployed one has reliability {number(ceiling, '.2f')}. Corrected is an "
         "estimate of what tau and rho would be without noise.",
-        "Share of deployment: the forward passes that one policy takes, without its exams, relative to one deployment. BOPs fixed: "
+        "Cost: forward passes per policy, without its exams, relative to those of one deployment. BOPs fixed: "
         f"rho among policies of equal BOPs. Cheap scores are measured on {known['cheap_exam']['split']} images, the deployed one "
         f"on {known['exam']['split']} images and with other training seeds ({len(known['seeds'])} each).",
     ]
@@ -155,7 +155,7 @@ def _columns(partial: float = 2) -> list[Column]:
         Column("score", lambda row: str(row["score"]), "left"),
         Column("tau", of("tau", "+.2f")),
         Column("95 %", between("tau")),
-        Column("share of deployment", _share),
+        Column("cost", _share),
         Column("corrected", of("tau_corrected", "+.2f"), priority=1),
         Column("visible", of("tau_visible", ".2f"), priority=2),
         Column("rho", of("rho", "+.2f")),
@@ -182,16 +182,16 @@ def cost_table(found: Predictors, frame: pd.DataFrame | None = None) -> Table:
         Column("95 %", lambda row: span(row["tau_low"], row["tau_high"], "+.2f"), priority=1),
         Column("passes", lambda row: magnitude(row["passes"])),
         Column("with exams", lambda row: magnitude(row["total_passes"])),
-        Column("share of deployment", _share),
+        Column("cost", _share),
         Column("once", lambda row: magnitude(row["setup_passes"])),
         Column("break-even", lambda row: magnitude(row["break_even"])),
     ]
     notes = [
         "Passes: forward passes that make the networks of one policy, for all seeds of the score. With exams: the exams that "
-        "score these networks are included. Share of deployment: passes relative to one deployment "
+        "score these networks are included. Cost: passes relative to one deployment "
         f"({found.deployed}: {magnitude(deployment_passes(found))} passes).",
-        "Once: passes that do not depend on the number of policies, such as training a supernet. Break-even: from how many "
-        "policies on the score, with these, takes no more passes than deploying all of them.",
+        "Once: passes that do not depend on the number of policies, such as training a supernet. Break-even: the "
+        "number of policies from which the score, these included, takes no more passes than deploying all of them.",
     ]
     return Table(frame[keys], columns, describe(found), notes)
 
