@@ -112,22 +112,18 @@ def correlation_table(found: Predictors, frame: pd.DataFrame | None = None) -> T
 def _best_note(frame: pd.DataFrame) -> list[str]:
     """Which score predicts best, with its interval and cost, and which free one does."""
 
-    def best(rows: pd.DataFrame, place: Any) -> str:
-        row = rows.loc[place]
+    def words(row: Any) -> str:
         return f"{row['score']}, with tau {number(row['tau'], '+.2f')} {span(row['tau_low'], row['tau_high'], '+.2f')}"
 
     known = frame.dropna(subset="tau")
     free, other = known[known["kind"] == "free"], known[known["kind"] != "free"]
     found = []
     if len(other):
-        place = other["tau"].idxmax()
-        once = other["setup_passes"][place]
-        found.append(
-            f"Best predictor: {best(other, place)}, at {_share(other.loc[place])} of the passes of a deployment"
-            f"{f', after {magnitude(once)} passes once' if once > 0 else ''}."
-        )
+        best = other.iloc[int(other["tau"].argmax())]
+        once = f", after {magnitude(best['setup_passes'])} passes once" if best["setup_passes"] > 0 else ""
+        found.append(f"Best predictor: {words(best)}, at {_share(best)} of the passes of a deployment{once}.")
     if len(free):
-        found.append(f"Best free score, whatever its sign: {best(free, free['tau'].abs().idxmax())}.")
+        found.append(f"Best free score, whatever its sign: {words(free.iloc[int(free['tau'].abs().argmax())])}.")
     return [" ".join(found)] if found else []
 
 
