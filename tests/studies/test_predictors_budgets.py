@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +17,14 @@ from suite.cli import main
 from suite.errors import BitcertError
 from suite.problems import load_problem
 from suite.run.exam import default_exam
-from suite.studies.predictors import report
+from suite.studies.post_steps.run import PostStepSettings
 from suite.studies.predictors.correlations import correlations, costs, pairs_across_budgets
 from suite.studies.predictors.design import design_policies
-from suite.studies.predictors.recorded import read_recorded
+from suite.studies.predictors.recorded import Recorded, read_recorded
 from suite.studies.predictors.reliability import crossed_reliability, pooled_reliability, total_reliability
-from suite.studies.predictors.report import correlation_table, pooled_table
-from suite.studies.predictors.scores import Predictors, Score, combine
+from suite.studies.predictors.report import correlation_table, cost_table, pooled_table, spread_table
+from suite.studies.predictors.run import Case, unrecorded, with_recorded
+from suite.studies.predictors.scores import FREE, Predictors, Score, combine
 from suite.studies.sensitivity.run import make_methods
 from tests.studies.test_predictors import fabricated
 
@@ -115,66 +117,93 @@ def test_pooled_reliability_is_that_of_crossed_halves_of_all_policies() -> None:
     images = np.concatenate([part.images for part in parts if part.images is not None])
     assert pooled_reliability(parts) == pytest.approx(crossed_reliability(images), abs=0.05)
     assert pooled_reliability(parts) > total_reliability(parts[0]) + 0.1
+    unknown = replace(parts[0], values=parts[0].values[:, :1], images=None, recorded=1)
+    assert np.isnan(pooled_reliability([unknown, *parts[1:]]))
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "fit:images=8",
-        "output-fisher:images=8",
-        "hawq-v2:images=8",
-        "hawq-v3:images=8",
+        "fit:images=2",
+        "output-fisher:images=2",
+        "hawq-v2:images=2",
+        "hawq-v3:images=2",
         "limpq:images=64:epochs=1",
-        "sensitivity-ilp:images=8:around=budget",
+        "sensitivity-ilp:images=2:around=budget",
     ],
 )
 def test_predictions_depend_on_the_budget_only_where_the_method_says_so(name: str) -> None:
     made = [make_methods(load_problem("digits", budget=budget), [name], 0)[name] for budget in ("w2.5a2.5", "w4a4")]
     assert all(isinstance(searcher, PlannedSearcher) for searcher in made)
-    policies = list(design_policies(made[0].problem, 3))
+    policies = [made[0].problem.space.random(np.random.default_rng(seed)) for seed in range(3)]
     losses = [[searcher.prediction.loss(policy) for policy in policies] for searcher in made]
     assert (losses[0] == losses[1]) == (not made[0].depends_on_budget)
 
 
 def command(folder: Path, *more: str) -> list[str]:
     words = (
-        "predictors digits --policies 5 --scores none,qat:steps=2 --seeds 0 --exam-images 20 --exam-n0 5 --exam-n 20"
+        "predictors digits --policies 3 --scores none --deployed qat:steps=2 --exam-images 10 --exam-n0 5 --exam-n 20"
     )
     return [*words.split(), "--directory", str(folder), *more]
 
 
-def test_one_budget_that_was_moved_is_resumed_and_recorded_scores_are_not_measured_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take longest and are looked at elsewhere."""
+    monkeypatch.setattr("suite.report.write.render", lambda _: {})
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_study_of_one_budget_is_resumed_with_more_budgets_once_its_exams_are_in_a_folder_of_that_budget(
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("suite.studies.predictors.report.plot_scatter", lambda *_, **__: "")
-    monkeypatch.setattr("suite.studies.predictors.report.plot_correlations", lambda *_, **__: "")
-    monkeypatch.setattr(report, "write_files", lambda directory, *files: real(directory, *files[:-2]))
-    old, new = tmp_path / "old", tmp_path / "new"
-    assert main(command(old, "--budget", "w2.5a2.5", "--deployed", "qat:steps=3")) == 0
-    new.mkdir()
+    one, both = tmp_path / "one", tmp_path / "both"
+    assert main(command(one, "--budget", "w2.5a2.5", "--seeds", "0")) == 0
+    (both / "w2.5a2.5").mkdir(parents=True)
     for part in ("cheap", "deployed"):
-        (new / "w2.5a2.5").mkdir(exist_ok=True)
-        (old / part).rename(new / "w2.5a2.5" / part)
-    kept = {path: path.stat().st_mtime_ns for path in (new / "w2.5a2.5").rglob("exams/**/*.json")}
-    both = ["--budgets", "w2.5a2.5,w4a4", "--deployed", "qat:steps=3,qat:steps=4", "--predictors", "fit:images=8"]
-    assert main(command(new, *both, "--json")) == 0
-    content = json.loads(
-        capsys.readouterr().out.splitlines()[-1] if False else (new / "report" / "correlations.json").read_text()
-    )
-    assert kept == {path: path.stat().st_mtime_ns for path in kept}
-    assert {row["score"] for row in content["pooled"]} == {row["score"] for row in content["correlations"]}
+        (one / part).rename(both / "w2.5a2.5" / part)
+    moved = {path: path.stat().st_mtime_ns for path in both.rglob("exams/**/*.json")}
+    assert len(moved) == 2 * (1 + 3)
+    more = ("--budgets", "w2.5a2.5,w4a4", "--predictors", "fit:images=8")
+    assert main(command(both, *more, "--seeds", "0")) == 0
+    assert moved == {path: path.stat().st_mtime_ns for path in moved}
+    rows = pd.read_csv(both / "report" / "scores.csv")
+    assert rows.groupby("budget")["bits"].nunique().to_dict() == {"w2.5a2.5": 3, "w4a4": 3}
+    content = json.loads((both / "report" / "correlations.json").read_text(encoding="utf-8"))
+    assert [row["score"] for row in content["pooled"]] == [*FREE, "fit:images=8", "none"]
     fit = next(row for row in content["correlations"] if row["score"] == "fit:images=8")
     assert (fit["passes"], fit["setup_passes"] > 0) == (0, True)
-    rows = pd.read_csv(new / "report" / "scores.csv")
-    assert rows.groupby("budget")["bits"].nunique().to_dict() == {"w2.5a2.5": 5, "w4a4": 5}
-    third = tmp_path / "third"
-    recorded = ["--recorded", str(new / "report" / "scores.csv")]
-    assert main(command(third, *both[:-2], *recorded)) == 0
-    assert not list(third.rglob("deployed/**/*.json"))
-    again = pd.read_csv(third / "report" / "scores.csv")
-    assert again[again["deployed"]].equals(rows[rows["deployed"]].set_axis(again[again["deployed"]].index))
-    assert main(command(third, *both[:-2], *recorded, "--sigma", "0.5")) == 2
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_recorded_seeds_are_not_measured_again_and_others_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    assert main(command(old, "--budget", "w2.5a2.5", "--seeds", "0")) == 0
+    options = ("--budget", "w2.5a2.5", "--seeds", "0,1", "--recorded", str(old / "report" / "scores.csv"))
+    assert main(command(new, *options)) == 0
+    assert len(list((new / "deployed").rglob("exams/**/*.json"))) == 1 + 3  # the float network, and one seed of two
+    recorded, both = (pd.read_csv(folder / "report" / "scores.csv").query("deployed") for folder in (old, new))
+    assert sorted(set(both["seed"])) == [1, 3]
+    assert both[both["seed"] == 1]["value"].tolist() == recorded["value"].tolist()
+    assert "recorded 1 of 2 columns" in (new / "report" / "correlations.md").read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert main(command(new, *options, "--sigma", "0.5")) == 2
     assert "sigma is 0.25 there and 0.5 here" in " ".join(capsys.readouterr().err.split())
+
+
+def test_post_steps_are_measured_with_the_seeds_that_none_has_recorded() -> None:
+    problem = load_problem("digits", budget="w3a3")
+    policies = design_policies(problem, 2)
+    settings = PostStepSettings(("none", "qat", "sqwa"), tuple(policies), (1, 3), default_exam(problem))
+    column = np.zeros(2)
+    recorded = {"none": Recorded({None: column}), "qat": Recorded({1: column, 5: column})}
+    case = Case(problem, policies, settings, settings, Path("unused"), recorded)
+    assert {part.post_steps: part.seeds for part in unrecorded(case)} == {("qat",): (3,), ("sqwa",): (1, 3)}
+    alone = with_recorded("qat", None, Recorded({1: column, 5: column + 1}, 7.0))
+    assert (alone.seeds, alone.recorded, alone.preparation, alone.images) == ((1, 5), 2, 7.0, None)
+    assert alone.values.tolist() == [[0, 1], [0, 1]]
 
 
 def test_recorded_results_are_read_by_policy_and_refused_if_they_are_of_others() -> None:
@@ -187,7 +216,7 @@ def test_recorded_results_are_read_by_policy_and_refused_if_they_are_of_others()
     rows = pd.read_csv(file)
     values = rows[rows["deployed"] & (rows["seed"] == 3)]["value"].to_numpy()
     assert found["qat:steps=800"].columns[3] == pytest.approx(values[::-1])
-    assert found["qat:steps=800"].preparation == pytest.approx(800 * 64, rel=0.05)
+    assert found["qat:steps=800"].preparation == 800 * 64 * 3  # a training pass counts as three
     others = design_policies(problem, 48, seed=1)
     for problems, drawn, name, settings, message in (
         ([problem], [others], "qat:steps=800", exam, "policies of this study have no recorded score"),
@@ -222,4 +251,19 @@ def test_mistakes_are_found_before_anything_is_written(
 def test_tables_name_what_is_recorded() -> None:
     found = two_budgets()
     parts = [replace(part, deployed=(replace(part.deployed[0], images=None, recorded=2),)) for part in found.budgets]
-    assert "Where all were" in correlation_table(replace(found, budgets=tuple(parts))).notes[1]
+    assert "recorded 2 of 2 columns" in correlation_table(replace(found, budgets=tuple(parts))).notes[-1]
+    assert not any("recorded" in note for note in correlation_table(found).notes)
+
+
+def test_the_first_note_names_the_best_score_with_its_interval_and_cost_and_all_notes_are_short() -> None:
+    found = two_budgets()
+    tables = [correlation_table(found), pooled_table(found), cost_table(found), spread_table(found)]
+    row = tables[0].frame.set_index("score").loc["none"]
+    interval = f"tau {row['tau']:+.2f} [{row['tau_low']:+.2f}, {row['tau_high']:+.2f}]"
+    assert f"none, with {interval}, at 1.00 of the passes of a deployment." in tables[0].notes[0]
+    probed = correlation_table(replace(found, setup={"none": 1_000})).notes[0]
+    assert "at 1.00 of the passes of a deployment, after 1k passes once." in probed
+    free = correlations(found).query("kind == 'free'").set_index("score")["tau"].abs().idxmax()
+    assert f"Best free score, whatever its sign: {free}, with tau" in tables[0].notes[0]
+    for note in (note for table in tables for note in table.notes):
+        assert len(re.findall(r"[.?](?= |$)", note)) <= 3

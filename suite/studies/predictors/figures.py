@@ -41,7 +41,7 @@ def plot_scatter(
             look = looks[key]
             label = f"budget {key}" if several else None
             axes.scatter(
-                cheap.means, truth, s=12, marker=look.marker, color=look.color, alpha=0.7, linewidths=0, label=label
+                cheap.means, truth, s=16, marker=look.marker, color=look.color, alpha=0.8, linewidths=0, label=label
             )
         title = f"$\\tau$ = {number(row['tau'], '+.2f')} {span(row['tau_low'], row['tau_high'], '+.2f')}, n = {row['policies']}"
         axes.set_title(f"{wrap_name(score)}\n{title}", fontsize=8)
@@ -55,7 +55,8 @@ def plot_scatter(
     if sheet.given:
         sheet.panels[0].set_ylabel(label)
     else:
-        sheet.title(f"{_describe(found)}: deployed after {found.deployed}")
+        within = "; $\\tau$ within budgets" if several else ""
+        sheet.title(f"{_describe(found)}: deployed after {found.deployed}{within}")
         sheet.figure.supylabel(label, fontsize=9)
     if several:
         sheet.legend("outside lower center", columns=len(found.budgets))

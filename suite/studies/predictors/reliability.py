@@ -63,7 +63,8 @@ def pooled_reliability(scores: Sequence[Score]) -> float:
     for score, part in zip(scores, np.split(ranks, np.cumsum(sizes)[:-1]), strict=True):
         if (spread := float(part.var())) > 0:
             chance += len(part) / len(ranks) * spread * (1 - total_reliability(score))
-    return max(0.0, 1 - chance / total) if total > 0 else math.nan
+    share = 1 - chance / total if total > 0 else math.nan
+    return share if math.isnan(share) else max(0.0, share)
 
 
 def crossed_reliability(scores: ArrayLike) -> float:
@@ -92,9 +93,11 @@ def crossed_reliability(scores: ArrayLike) -> float:
             halves[half, split, run[:, None], order[half::2]] = 1
     means: NDArray[np.float64] = halves.reshape(2, _SPLITS, -1) @ values.reshape(policies, -1).T
     ranks = stats.rankdata(means, axis=-1)
-    first, second = ranks - ranks.mean(axis=-1, keepdims=True)
+    first, second = centred = ranks - ranks.mean(axis=-1, keepdims=True)
     scale = np.sqrt((first**2).sum(axis=-1) * (second**2).sum(axis=-1))
-    if not scale.all():
+    if not centred.any():
         return math.nan
-    agreement = max(float(((first * second).sum(axis=-1) / scale).mean()), 0.0)
+    # A half in which all policies are equal agrees with nothing.
+    agreements = np.divide((first * second).sum(axis=-1), scale, out=np.zeros_like(scale), where=scale > 0)
+    agreement = max(float(agreements.mean()), 0.0)
     return 2 * agreement / (1 + agreement)

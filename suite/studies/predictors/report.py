@@ -93,21 +93,38 @@ def correlation_table(found: Predictors, frame: pd.DataFrame | None = None) -> T
     """Lay out the :func:`correlations` within budgets for people, from a frame that was computed before, if given."""
     frame = correlations(found) if frame is None else frame
     several, known, ceiling = len(found.budgets) > 1, found.provenance, frame["deployed_reliability"][0]
-    over = (
-        f"the mean of {len(found.budgets)} budgets, within each of which it is taken"
-        if several
-        else "over all policies"
-    )
     notes = [
-        f"tau: Kendall's tau-b, and rho: Spearman's correlation, with the deployed score, {found.objective.label} after "
-        f"{found.deployed}{_truth_note(found)}: {over}. {_policies(found)}; 95 % intervals by bootstrap over policies, row by row. "
-        "Corrected: without attenuation, cut at 1, the reliabilities taken as known. Visible: the largest tau that one could see, "
-        f"estimated from the reliability of both scores; that of the deployed one is {number(ceiling, '.2f')}. "
-        "Reliability: between halves that share neither images nor seeds, stepped up. Cheap scores are measured on "
-        f"{known['cheap_exam']['split']} images, the deployed one on {known['exam']['split']} images, after training with other "
-        f"seeds ({len(known['seeds'])} each). Share of deployment: forward passes per policy without its exam, by one deployment's."
+        *_best_note(frame),
+        f"tau is Kendall's tau-b and rho is Spearman's correlation with the deployed score: {found.objective.label} after "
+        f"{found.deployed}{', averaged over post-steps and training seeds' * (len(found.budgets[0].deployed) > 1)}. They are taken "
+        f"over {_policies(found)}{f', within each of {len(found.budgets)} budgets, and averaged' * several}. "
+        "The 95 % intervals are from a bootstrap over policies.",
+        "Reliability is 1 for a score without noise from training and images. Visible is the largest tau that one could see "
+        f"through the noise of both scores, given that the deployed one has reliability {number(ceiling, '.2f')}. Corrected is an "
+        "estimate of what tau and rho would be without noise.",
+        "Cost: forward passes per policy, without its exams, relative to those of one deployment. BOPs fixed: "
+        f"rho among policies of equal BOPs. Cheap scores are measured on {known['cheap_exam']['split']} images, the deployed one "
+        f"on {known['exam']['split']} images and with other training seeds ({len(known['seeds'])} each).",
     ]
     return Table(frame, _columns(), describe(found), [*notes, *_recorded_note(found)])
+
+
+def _best_note(frame: pd.DataFrame) -> list[str]:
+    """Which score predicts best, with its interval and cost, and which free one does."""
+
+    def words(row: Any) -> str:
+        return f"{row['score']}, with tau {number(row['tau'], '+.2f')} {span(row['tau_low'], row['tau_high'], '+.2f')}"
+
+    known = frame.dropna(subset="tau")
+    free, other = known[known["kind"] == "free"], known[known["kind"] != "free"]
+    found = []
+    if len(other):
+        best = other.iloc[int(other["tau"].argmax())]
+        once = f", after {magnitude(best['setup_passes'])} passes once" if best["setup_passes"] > 0 else ""
+        found.append(f"Best predictor: {words(best)}, at {_share(best)} of the passes of a deployment{once}.")
+    if len(free):
+        found.append(f"Best free score, whatever its sign: {words(free.iloc[int(free['tau'].abs().argmax())])}.")
+    return [" ".join(found)] if found else []
 
 
 def pooled_table(found: Predictors) -> Table:
@@ -115,10 +132,10 @@ def pooled_table(found: Predictors) -> Table:
     frame = correlations(found, "pooled")
     free = frame.set_index("score").loc[FREE[0]]
     note = (
-        f"As the table within budgets, but all {found.policies} policies are compared with each other. "
-        f"{100 * pairs_across_budgets(found):.0f} % of the pairs are of different budgets, and the budget alone orders most of "
-        f"these: BOPs, which are free, have tau {number(free['tau'], '+.2f')} and rho {number(free['rho'], '+.2f')}. What a score "
-        "is worth is what it adds to that; within a budget, where a search chooses, it says nothing. BOPs fixed: partial rho."
+        f"All {found.policies} policies are compared with each other; {100 * pairs_across_budgets(found):.0f} % of the pairs "
+        f"are of different budgets. BOPs, which are free, have tau {number(free['tau'], '+.2f')} and rho "
+        f"{number(free['rho'], '+.2f')}, since they tell budgets apart; BOPs fixed shows what a score adds to that. A search "
+        "chooses within one budget, so judge a score for search by the table within budgets."
     )
     return Table(frame, _columns(partial=0), f"{describe(found)}, pooled", [note])
 
@@ -134,6 +151,7 @@ def _columns(partial: float = 2) -> list[Column]:
         Column("score", lambda row: str(row["score"]), "left"),
         Column("tau", of("tau", "+.2f")),
         Column("95 %", between("tau")),
+        Column("cost", _share),
         Column("corrected", of("tau_corrected", "+.2f"), priority=1),
         Column("visible", of("tau_visible", ".2f"), priority=2),
         Column("rho", of("rho", "+.2f")),
@@ -141,7 +159,6 @@ def _columns(partial: float = 2) -> list[Column]:
         Column("rho corrected", of("rho_corrected", "+.2f"), priority=4),
         Column("reliability", of("reliability", ".2f"), priority=2),
         Column("BOPs fixed", of("partial", "+.2f"), priority=partial),
-        Column("share of deployment", _share, priority=1),
         Column("kind", lambda row: str(row["kind"]), "left", priority=5),
     ]
 
@@ -161,17 +178,18 @@ def cost_table(found: Predictors, frame: pd.DataFrame | None = None) -> Table:
         Column("95 %", lambda row: span(row["tau_low"], row["tau_high"], "+.2f"), priority=1),
         Column("passes", lambda row: magnitude(row["passes"])),
         Column("with exams", lambda row: magnitude(row["total_passes"])),
-        Column("share of deployment", _share),
+        Column("cost", _share),
         Column("once", lambda row: magnitude(row["setup_passes"])),
         Column("break-even", lambda row: magnitude(row["break_even"])),
     ]
-    note = (
-        "Passes: forward passes per policy that make its networks, all seeds of the score together, without the exams that score "
-        "them; with exams: in total. Share of deployment: passes by those of one deployment of a policy "
-        f"({found.deployed}), {magnitude(deployment_passes(found))}. Once: forward passes however many policies are scored, such "
-        "as those of probes or of a supernet's training. Break-even: how many policies make it cheaper than deploying all."
-    )
-    return Table(frame[keys], columns, describe(found), [note])
+    notes = [
+        "Passes: forward passes that make the networks of one policy, for all seeds of the score. With exams: the exams that "
+        "score these networks are included. Cost: passes relative to one deployment "
+        f"({found.deployed}: {magnitude(deployment_passes(found))} passes).",
+        "Once: passes that do not depend on the number of policies, such as training a supernet. Break-even: the "
+        "number of policies from which the score, these included, takes no more passes than deploying all of them.",
+    ]
+    return Table(frame[keys], columns, describe(found), notes)
 
 
 def spread_table(found: Predictors) -> Table:
@@ -188,26 +206,19 @@ def spread_table(found: Predictors) -> Table:
         Column("reliability", lambda row: number(row["reliability"], ".2f"), priority=1),
         Column("passes", lambda row: magnitude(row["forward_passes"]), priority=2),
     ]
-    note = (
-        f"{found.objective.label}: mean and standard deviation over policies of means over training seeds, and standard deviation "
-        "between the training seeds of a policy. Training reliability: of the mean over seeds, by analysis of variance, on these "
-        "images. Reliability: with other images and other seeds in mind. Passes: of all policies together."
-    )
-    return Table(spreads(found), columns, describe(found), [note])
+    notes = [
+        f"Mean and sd, policies: {found.objective.label} over policies, each averaged over its training seeds. Sd, training: "
+        "between the training seeds of a policy.",
+        "Training reliability: would other training seeds order the policies alike, on these images? Reliability: would other "
+        "seeds on other images? Passes: all policies, seeds and exams together.",
+    ]
+    return Table(spreads(found), columns, describe(found), notes)
 
 
 def _policies(found: Predictors) -> str:
     policies = count(found.policies, "policy", "policies")
     strata = count(len({stratum for part in found.budgets for stratum in part.policies.values()}), "mix", "mixes")
-    return f"Over {policies} that no method chose, of {strata} of weight and input bits"
-
-
-def _truth_note(found: Predictors) -> str:
-    """How several deployed scores are averaged."""
-    parts = found.budgets[0].deployed
-    if len(parts) == 1:
-        return ""
-    return " (the mean of them and their training seeds, each centred at every budget, since they differ in level)"
+    return f"{policies} that no method chose, from {strata} of weight and input bits"
 
 
 def _recorded_note(found: Predictors) -> list[str]:
@@ -218,12 +229,11 @@ def _recorded_note(found: Predictors) -> list[str]:
     shares = sorted({f"{truth.recorded} of {truth.columns}" for truth in truths})
     unseen = any(truth.images is None for truth in truths)
     return [
-        f"{' or '.join(shares)} columns of the deployed score (post-steps by seeds) were recorded by earlier studies, as means "
-        "over images. "
+        f"Earlier studies recorded {' or '.join(shares)} columns (post-steps by training seeds) of the deployed score, without "
+        "single images. "
         + (
-            "Where all were, its reliability takes the images as they are: other images would show a lower one."
+            "Where they recorded all, its reliability leaves out what other images would change, and is too high."
             if unseen
-            else "What other images would change is estimated from the columns whose images are known, and taken to be the same "
-            "share in those that are recorded."
+            else "What other images would change is estimated from the columns measured here."
         )
     ]
