@@ -85,7 +85,8 @@ def load_problem(
         finetuning: How networks are finetuned.
         device: Where evaluations run, such as ``"cuda"``.
         protocol: How policies become networks: ``"ptq"`` (batch norm recalibrated; ``"ptq:recalibrate=false"`` for the float
-            network's statistics) or ``"finetune"``; by default the latter if the fidelity has finetuning steps.
+            network's statistics), ``"finetune"`` or ``"supernet"``; by default ``"finetune"`` if the fidelity has finetuning
+            steps, else ``"ptq"``.
         replicate: Number of a replicate: base network (of several included ones), calibration images and search images are
             those of this number; see :meth:`suite.contract.problem.Problem.replicate`. None for the plain problem.
         engine: What executes networks, and what certificates are about: ``"torch"``, ``"integer"`` (integers only, the

@@ -104,7 +104,8 @@ class ProblemSettings(NetworkSettings):
     protocol: ProtocolName | None = setting(
         None,
         "how a policy becomes the network that is measured; ptq: quantized, batch norm recalibrated (ptq:recalibrate=false keeps "
-        "the float network's); finetune: finetuned in every evaluation; or MODULE:CLASS (default: the problem's, ptq)",
+        "the float network's); finetune: finetuned in every evaluation; supernet: inherited from one network trained for all "
+        "policies; or MODULE:CLASS (default: the problem's, ptq)",
     )
     engine: Literal["torch", "integer", "onnx"] = setting(
         "torch",
