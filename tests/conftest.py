@@ -37,16 +37,16 @@ def _steps_are_fitted_once() -> Iterator[None]:
     import torch
 
     from suite.quantize import calibration
+    from suite.quantize.steps import fit_steps
 
     fitted: dict[tuple[object, ...], torch.Tensor] = {}
-    fit = calibration.fit_steps
 
     def fit_once(rows: torch.Tensor, grid: Grid) -> torch.Tensor:
         if rows.device.type != "cpu" or rows.numel() > 2**17:
-            return fit(rows, grid)
-        key = sha256(rows.contiguous().numpy()).digest(), rows.dtype, rows.shape, grid, torch.get_num_threads()
+            return fit_steps(rows, grid)
+        key = sha256(rows.detach().numpy().tobytes()).digest(), rows.dtype, rows.shape, grid, torch.get_num_threads()
         if key not in fitted:
-            fitted[key] = fit(rows, grid)
+            fitted[key] = fit_steps(rows, grid)
         return fitted[key].clone()
 
     with pytest.MonkeyPatch.context() as patch:
