@@ -93,6 +93,7 @@ class Perceptron:
         """Make the layers views of the parameters, so that whatever changes these in place changes the network."""
         self._layers = self._split(self.parameters)
         self._scratch: Array = np.empty_like(self.parameters)
+        self._gradients = self._split(self._scratch)
 
     def copy(self) -> Perceptron:
         """Another network with the same parameters."""
@@ -119,7 +120,7 @@ class Perceptron:
         The next call of any method overwrites it.
         """
         second, first = self._hidden_gradients(tape, outward)
-        layers = zip(self._split(self._scratch), tape, (first, second, outward), strict=True)
+        layers = zip(self._gradients, tape, (first, second, outward), strict=True)
         for (weight, bias), entering, leaving in layers:
             np.matmul(entering.T, leaving, out=weight)
             leaving.sum(axis=0, out=bias)

@@ -1,11 +1,20 @@
 """What all tests share: one thread for each process, the settings of hypothesis, and a repository that stays clean."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from suite.quantize.steps import Grid
 
 # Small networks gain nothing from threads, and threads of several processes fight for the cores. Read when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,6 +29,29 @@ settings.load_profile("bitcert")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the slow tests, so that no worker is left alone with one at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _steps_are_fitted_once() -> Iterator[None]:
+    """Hundreds of tests calibrate the same few networks: the same values on the same grid are fitted in the first of them."""
+    import torch
+
+    from suite.quantize import calibration
+    from suite.quantize.steps import fit_steps
+
+    fitted: dict[tuple[object, ...], torch.Tensor] = {}
+
+    def fit_once(rows: torch.Tensor, grid: Grid) -> torch.Tensor:
+        if rows.device.type != "cpu" or rows.numel() > 2**17:
+            return fit_steps(rows, grid)
+        key = sha256(rows.detach().numpy().tobytes()).digest(), rows.dtype, rows.shape, grid, torch.get_num_threads()
+        if key not in fitted:
+            fitted[key] = fit_steps(rows, grid)
+        return fitted[key].clone()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "fit_steps", fit_once)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

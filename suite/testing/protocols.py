@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -39,14 +40,13 @@ class PreparationConformance(ABC):
 
     def prepared(self, bench: Workbench, bits: int = 3) -> tuple[Prepared, Tensor]:
         """A uniform policy's network, and its logits on fixed images."""
-        policy = load_problem("digits", budget="w8a8").space.uniform(bits)
-        prepared = self.make().prepare(bench, policy, self.request())
+        prepared = self.make().prepare(bench, bench.space.uniform(bits), self.request())
         images = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             return prepared, prepared.network(images).clone()
 
     def test_the_same_seed_prepares_the_same_network_whatever_came_before(self) -> None:
-        bench = self.bench()
+        bench = _shared_bench(type(self))
         _, first = self.prepared(bench)
         self.prepared(bench, bits=5)
         torch.manual_seed(12345)
@@ -54,21 +54,21 @@ class PreparationConformance(ABC):
             torch.testing.assert_close(self.prepared(other)[1], first, rtol=0, atol=0)
 
     def test_the_network_is_ready_to_be_measured(self) -> None:
-        prepared, logits = self.prepared(self.bench())
+        prepared, logits = self.prepared(_shared_bench(type(self)))
         assert not prepared.network.training
         assert logits.shape == (6, 10)
         assert logits.isfinite().all()
         assert json.dumps(prepared.record, allow_nan=False)
 
     def test_the_float_network_is_left_as_it_was(self) -> None:
-        bench = self.bench()
+        bench = _shared_bench(type(self))
         before = copy.deepcopy(bench.network.state_dict())
         self.prepared(bench)
         for name, values in bench.network.state_dict().items():
             torch.testing.assert_close(values, before[name], rtol=0, atol=0)
 
     def test_forward_passes_are_charged(self) -> None:
-        bench, preparation = self.bench(), self.make()
+        bench, preparation = _shared_bench(type(self)), self.make()
         prepared, _ = self.prepared(bench)
         assert type(prepared.forward_passes) is int
         assert prepared.forward_passes >= 0
@@ -79,3 +79,9 @@ class PreparationConformance(ABC):
         before = torch.get_rng_state()
         self.prepared(self.bench())
         assert torch.equal(torch.get_rng_state(), before)
+
+
+@functools.cache
+def _shared_bench(conformance: type[PreparationConformance]) -> Workbench:
+    """One workbench for the tests of a class, which may come in any order and leave it as it was."""
+    return conformance().bench()

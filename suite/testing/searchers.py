@@ -76,16 +76,16 @@ class SearcherConformance(ABC):
         drive(self.make(problem, seed=1), problem, EVALUATIONS, width=3)
 
     def test_same_seed_proposes_the_same_policies(self) -> None:
-        assert self.trajectory(seed=3) == self.trajectory(seed=3)
+        assert self.trajectory(seed=3) == _trajectory(type(self), 3)
 
     def test_another_seed_proposes_other_policies(self) -> None:
         if not self.seeded:
             pytest.skip("the method has no randomness")
-        assert self.trajectory(seed=3) != self.trajectory(seed=4)
+        assert _trajectory(type(self), 3) != self.trajectory(seed=4)
 
     def test_another_process_proposes_the_same_policies(self) -> None:
         file = Path(str(sys.modules[type(self).__module__].__file__)).resolve()
-        assert _ask_other_process(str(file), type(self).__name__, 3) == self.trajectory(seed=3)
+        assert _ask_other_process(str(file), type(self).__name__, 3) == _trajectory(type(self), 3)
 
     def test_global_random_state_is_neither_used_nor_changed(self) -> None:
         import torch  # not at the top: the process started by the test above would load it for nothing
@@ -160,8 +160,7 @@ class SearcherConformance(ABC):
         for seed in SEEDS:
             problem = toy_problem(seed=seed)
             learned = drive(self.make(problem, seed), problem, EVALUATIONS)
-            drawn = drive(RandomSearch(problem, seed), problem, EVALUATIONS)
-            gains.append(best_score(problem, learned) - best_score(problem, drawn))
+            gains.append(best_score(problem, learned) - _score_of_random_search(seed))
         standard_error = np.std(gains, ddof=1) / len(gains) ** 0.5
         assert np.mean(gains) > T_QUANTILE * standard_error
 
@@ -173,6 +172,18 @@ class SearcherConformance(ABC):
             pytest.skip("the method knows one objective")
         trials = drive(searcher, problem, 40, width=2, fails=lambda number: number % 7 == 6)
         assert len(nondominated(trials, problem.objective)) > 1
+
+
+@functools.cache
+def _trajectory(conformance: type[SearcherConformance], seed: int) -> list[str]:
+    """The first of the trajectories that the tests of a class compare others with."""
+    return conformance().trajectory(seed)
+
+
+@functools.cache
+def _score_of_random_search(seed: int) -> float:
+    problem = toy_problem(seed=seed)
+    return best_score(problem, drive(RandomSearch(problem, seed), problem, EVALUATIONS))
 
 
 @functools.cache

@@ -89,6 +89,13 @@ def stopped_ray() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[None]:
+    """Ray as the first of the tests with two workers starts it; the others find it running."""
+    yield
+    ray.shutdown()
+
+
 def loops_of(problem: SeparableProblem, folder: Path, count: int, on_trial: Callable[[int], None]) -> list[SearchLoop]:
     return [
         SearchLoop(
@@ -102,7 +109,7 @@ def loops_of(problem: SeparableProblem, folder: Path, count: int, on_trial: Call
     ]
 
 
-def test_killed_workers_are_replaced_and_their_trials_tried_again(tmp_path: Path, stopped_ray: None) -> None:
+def test_killed_workers_are_replaced_and_their_trials_tried_again(tmp_path: Path, two_workers: None) -> None:
     marks = tmp_path / "marks"
     marks.mkdir()
     problem = Deadly(marks)
@@ -119,6 +126,40 @@ def test_killed_workers_are_replaced_and_their_trials_tried_again(tmp_path: Path
     assert run == search(
         sound, make_searcher("random", sound, 0), evaluations=EVALUATIONS, directory=tmp_path / "inline"
     )
+
+
+def test_twelve_searches_on_two_workers_progress_alike(tmp_path: Path, two_workers: None) -> None:
+    seen: list[int] = []
+    problem = SeparableProblem()
+    loops = loops_of(problem, tmp_path, 12, seen.append)
+    make_executor("ray", Resources(workers=2)).run(loops)
+    for loop in loops:
+        loop.close()
+    assert sorted(seen) == sorted(list(range(12)) * EVALUATIONS)
+    for end in range(24, len(seen), 12):
+        done = [seen[:end].count(seed) for seed in range(12)]
+        assert max(done) - min(done) <= 3
+
+
+def test_metrics_go_to_tensorboard_and_a_parallel_run_is_replayed_without_ray(
+    tmp_path: Path, two_workers: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["search", "--problem", "separable", "--searcher", "random", "--evaluations", "4", "--executor", "ray"]
+    command += ["--workers", "2", "--parallel", "2", "--directory", str(tmp_path / "run"), "--json"]
+    assert main([*command, "--log", "nonsense"]) == 2
+    assert main([*command, "--log", "wandb", "--executor", "inline"]) == 2
+    assert not (tmp_path / "run").exists()
+    capsys.readouterr()
+    assert main([*command, "--log", "tensorboard"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["trials"] == 4
+    journal = (tmp_path / "run" / "journal.jsonl").read_bytes()
+    assert main([*command, "--executor", "inline"]) == 0
+    assert json.loads(capsys.readouterr().out) == found
+    assert (tmp_path / "run" / "journal.jsonl").read_bytes() == journal
+    written = list((tmp_path / "run" / "tune").rglob("events.out.tfevents.*"))
+    assert written
+    assert any(b"certified_at_0.25" in file.read_bytes() for file in written)
 
 
 def test_a_lost_node_costs_no_trial(tmp_path: Path, stopped_ray: None) -> None:
@@ -157,19 +198,6 @@ def test_a_lost_node_costs_no_trial(tmp_path: Path, stopped_ray: None) -> None:
         assert all(trial.metrics is not None for trial in found.trials)
 
 
-def test_twelve_searches_on_two_workers_progress_alike(tmp_path: Path, stopped_ray: None) -> None:
-    seen: list[int] = []
-    problem = SeparableProblem()
-    loops = loops_of(problem, tmp_path, 12, seen.append)
-    make_executor("ray", Resources(workers=2)).run(loops)
-    for loop in loops:
-        loop.close()
-    assert sorted(seen) == sorted(list(range(12)) * EVALUATIONS)
-    for end in range(24, len(seen), 12):
-        done = [seen[:end].count(seed) for seed in range(12)]
-        assert max(done) - min(done) <= 3
-
-
 def test_two_evaluations_share_a_gpu_that_each_asks_half_of(tmp_path: Path, stopped_ray: None) -> None:
     notes = tmp_path / "notes"
     notes.mkdir()
@@ -184,27 +212,6 @@ def test_two_evaluations_share_a_gpu_that_each_asks_half_of(tmp_path: Path, stop
     assert {tuple(note["gpus"]) for note in noted} == {("0",)}
     assert len({note["process"] for note in noted}) == 2
     assert max(note["met"] for note in noted) == 2
-
-
-def test_metrics_go_to_tensorboard_and_a_parallel_run_is_replayed_without_ray(
-    tmp_path: Path, stopped_ray: None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["search", "--problem", "separable", "--searcher", "random", "--evaluations", "4", "--executor", "ray"]
-    command += ["--workers", "2", "--parallel", "2", "--directory", str(tmp_path / "run"), "--json"]
-    assert main([*command, "--log", "nonsense"]) == 2
-    assert main([*command, "--log", "wandb", "--executor", "inline"]) == 2
-    assert not (tmp_path / "run").exists()
-    capsys.readouterr()
-    assert main([*command, "--log", "tensorboard"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["trials"] == 4
-    journal = (tmp_path / "run" / "journal.jsonl").read_bytes()
-    assert main([*command, "--executor", "inline"]) == 0
-    assert json.loads(capsys.readouterr().out) == found
-    assert (tmp_path / "run" / "journal.jsonl").read_bytes() == journal
-    written = list((tmp_path / "run" / "tune").rglob("events.out.tfevents.*"))
-    assert written
-    assert any(b"certified_at_0.25" in file.read_bytes() for file in written)
 
 
 def heed_interrupts() -> None:

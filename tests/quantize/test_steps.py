@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from suite.quantize import steps as module
 from suite.quantize.steps import Grid, activation_grid, fit_steps, quantize, weight_grid
 
 BITS = range(2, 9)
@@ -145,3 +146,17 @@ def test_each_row_gets_its_own_step_however_many_there_are(kind: str) -> None:
 def test_steps_scale_with_the_values(power: int, kind: str, bits: int) -> None:
     rows, grid = _draw("normal", 40).abs()[None], GRIDS[kind](bits)
     assert fit_steps(rows * 2.0**power, grid) == fit_steps(rows, grid) * 2.0**power
+
+
+@each_grid
+@pytest.mark.parametrize("shape", [(1, 3000), (16, 9), (3, 1)])
+def test_comparing_many_steps_at_once_changes_no_bit(
+    kind: str, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = torch.stack([_draw("normal", shape[1]) * 2**row for row in range(shape[0])])
+    rows[0, ::2] = 0
+    grids = [GRIDS[kind](bits) for bits in (2, 5, 8)]
+    found = [fit_steps(rows, grid) for grid in grids]
+    monkeypatch.setattr(module, "_TOGETHER", 1)
+    for steps, grid in zip(found, grids, strict=True):
+        assert torch.equal(steps, fit_steps(rows, grid))
