@@ -189,7 +189,13 @@ def test_options_follow_the_name() -> None:
     assert step == SQWA(steps=100, captures=3, noise=False, averaged="masters")
     assert parse_post_step("qat:steps=50", steps=100).steps == 50
     assert parse_post_step("none", steps=100) == NoPostStep()
-    assert parse_post_step("qat:rate=0.01").to_dict() == {"name": "qat", "steps": 400, "rate": 0.01, "noise": True}
+    assert parse_post_step("qat:rate=0.01").to_dict() == {
+        "name": "qat",
+        "steps": 400,
+        "rate": 0.01,
+        "noise": True,
+        "start": "float",
+    }
     assert parse_post_step("suite.protocols.qat:QAT:steps=7") == QAT(steps=7)
 
 

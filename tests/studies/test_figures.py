@@ -126,6 +126,6 @@ def test_tables_say_what_was_found(tmp_path: Path) -> None:
     write_sensitivity(make_sensitivity(), tmp_path)
     assert pd.read_csv(tmp_path / "methods.csv")["method"].tolist() == ["hawq", "ilp"]
     assert [line[0] for line in mark_table(make_plane()).cells][-2:] == ["average", "finetuned"]
-    assert post_step_table(make_post_steps()).cells[0][2:4] == [NOTHING, NOTHING]
+    assert post_step_table(make_post_steps()).cells[0][4:6] == [NOTHING, NOTHING]
     rows = certificate_table(summary(make_tables(), (0.0, 0.25, 1.0))).cells
     assert [rows[0][2], rows[1][2], rows[1][-1]] == ["0.250", NOTHING, NOTHING]

@@ -145,7 +145,7 @@ def test_weights_without_a_level_zero_cannot_stay_pruned() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"weight": -1.0}, "weight >= 0"), ({"speed": 0.0}, "speed > 0"), ({"start": math.nan}, "must be finite")],
+    [({"weight": -1.0}, "weight >= 0"), ({"speed": 0.0}, "speed > 0"), ({"log_variance": math.nan}, "must be finite")],
 )
 def test_options_out_of_range_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(BitcertError, match=message):
