@@ -11,6 +11,20 @@ from suite.contract.cost import Cost
 from suite.contract.space import Precision, SearchSpace
 
 
+def cells(
+    choices: NDArray[np.float64], bits: NDArray[np.float64], *, below: bool = False
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The index of the choice below each number, and the number's share of the way to the next one.
+
+    A number that equals a choice belongs to the cell that starts there, with a share of 0, or with ``below`` to the one that
+    ends there, with a share of 1. The greatest choice ends the last cell, the least starts the first.
+    """
+    found = np.searchsorted(choices, bits, side="left" if below else "right") - 1
+    lower = np.clip(found, 0, max(0, len(choices) - 2))
+    gap = choices[np.minimum(lower + 1, len(choices) - 1)] - choices[lower]
+    return lower, np.where(gap > 0, (bits - choices[lower]) / np.where(gap > 0, gap, 1.0), 0.0)
+
+
 class RelaxedSpace:
     """Real bit widths for the variables of a space.
 
@@ -35,16 +49,8 @@ class RelaxedSpace:
         self.choices = np.array(space.choices, dtype=float)
 
     def cells(self, bits: NDArray[np.float64], *, below: bool = False) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """The index of the choice below each number, and the number's share of the way to the next one.
-
-        A number that equals a choice belongs to the cell that starts there, with a share of 0, or with ``below`` to the one that
-        ends there, with a share of 1. The greatest choice ends the last cell, the least starts the first.
-        """
-        found = np.searchsorted(self.choices, bits, side="left" if below else "right") - 1
-        lower = np.clip(found, 0, max(0, len(self.choices) - 2))
-        upper = np.minimum(lower + 1, len(self.choices) - 1)
-        gap = self.choices[upper] - self.choices[lower]
-        return lower, np.where(gap > 0, (bits - self.choices[lower]) / np.where(gap > 0, gap, 1.0), 0.0)
+        """The cell of each number; see :func:`cells`."""
+        return cells(self.choices, bits, below=below)
 
     def floor(self, bits: NDArray[np.float64]) -> NDArray[np.int64]:
         """Index of the greatest choice that is at most each number."""

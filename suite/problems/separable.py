@@ -29,7 +29,7 @@ from suite.contract.probes import (
 from suite.contract.problem import Meter, Problem, check_seed, check_sigma
 from suite.contract.space import DEFAULT_CHOICES, FLOAT_BITS, Layer, Policy, Precision, SearchSpace
 from suite.contract.trial import Fidelity, Metrics
-from suite.descent import BitTask, descend, passes
+from suite.descent import BitTask, cells, descend, passes
 from suite.errors import BitcertError
 from suite.seeds import derive_seed
 
@@ -222,7 +222,7 @@ class SeparableTask(BitTask):
     def slopes(self, bits: NDArray[np.float64]) -> NDArray[np.float64]:
         """Slopes of the formula's chords between choices."""
         choices = np.array(self._problem.space.choices, dtype=float)
-        lower = np.clip(np.searchsorted(choices, bits, side="right") - 1, 0, len(choices) - 2)
+        lower, _ = cells(choices, bits)
         rise = np.diff(4.0**-choices) / np.diff(choices)
         return np.asarray(self._sensitivity * rise[lower])
 

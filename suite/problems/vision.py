@@ -28,7 +28,7 @@ from suite.problems.definition import Definition
 from suite.problems.loading import check_execution, load_images, load_network, usable_device
 from suite.problems.network_probes import NetworkProbes
 from suite.problems.setup import SearchSetup, calibration_split, draw_images, replicated, select_samples
-from suite.protocols import Prepared, Request, protocol_for
+from suite.protocols import Prepared, Protocol, Request, protocol_for
 from suite.quantize import QuantizedNetwork, Statistics, calibrate, check_engine
 from suite.seeds import derive_seed
 from suite.train.base import torch_threads
@@ -215,8 +215,7 @@ class VisionProblem(BenchProblem):
 
     def probes(self, settings: ProbeSettings) -> NetworkProbes:
         """Measurements on training images."""
-        protocol = protocol_for(self.protocol, self.fidelity.finetune_steps)
-        return NetworkProbes(protocol.starting_point(self.bench), settings)
+        return NetworkProbes(self._protocol.starting_point(self.bench), settings)
 
     def default_fidelity(self) -> Fidelity:
         """The default, limited to the search split's images: a folder may be small."""
@@ -250,7 +249,7 @@ class VisionProblem(BenchProblem):
             own["unquantized"] = definition.unquantized
         if self.protocol is not None:
             own["protocol"] = self.protocol
-        own |= protocol_for(self.protocol, self.fidelity.finetune_steps).starting_point(self.bench).origin
+        own |= self._protocol.starting_point(self.bench).origin
         if self.engine != "torch":
             own["engine"] = self.engine
         if definition.ternary_inputs:
@@ -286,8 +285,13 @@ class VisionProblem(BenchProblem):
         }
 
     @property
+    def _protocol(self) -> Protocol:
+        """That of the problem's own fidelity."""
+        return protocol_for(self.protocol, self.fidelity.finetune_steps)
+
+    @property
     def _statistics(self) -> Statistics:
-        return protocol_for(self.protocol, self.fidelity.finetune_steps).statistics
+        return self._protocol.statistics
 
     def _charged(self, policy: Policy | None, fidelity: Fidelity, seed: int) -> Metrics:
         """Measure a policy, or the float network (None), from memory if possible; charges the meter."""

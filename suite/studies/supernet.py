@@ -62,7 +62,7 @@ class TrainSupernet(Study[SupernetTraining, "dict[str, Any]"]):
         from suite.workbench import workbench_of
 
         given = dict(self.settings.problem)
-        with keyed("problem"):
+        with keyed("problem"):  # a supernet has no budget: that of the most bits allows every policy
             problem = load_problem(given.pop("name") or "folder", budget=f"w{MAX_BITS}a{MAX_BITS}", **given)
         return workbench_of(problem, "network to train")
 

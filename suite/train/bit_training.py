@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from suite.contract.bit_settings import BitSettings
 from suite.contract.space import SearchSpace
 from suite.data import ImageSplit
-from suite.descent import BitTask
+from suite.descent import BitTask, cells
 from suite.errors import BitcertError
 from suite.quantize import Calibration
 from suite.quantize.graph import substitute
-from suite.quantize.steps import LEAST_STEP
 from suite.quantize.switchable import SwitchableNetwork
 from suite.seeds import derive_seed
 from suite.train.interpolated import InterpolatedLayer, Mixture
 from suite.train.noise import NoisyNetwork
+from suite.train.optimizer import NoisyBatches, parameter_groups
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
@@ -66,11 +66,9 @@ class NetworkTask(BitTask):
                 f"a batch of {settings.batch} images asked for, but there are {len(split)} training images"
             )
         self._float, self._space, self._calibration = network, space, calibration
-        self._split, self._settings, self._sigma = split, settings, sigma
-        self._learning_rate, self._seed = learning_rate, seed
-        self._generator = torch.Generator().manual_seed(seed)
+        self._settings, self._learning_rate, self._seed = settings, learning_rate, seed
+        self._batches = NoisyBatches(split, settings.batch, sigma, torch.Generator().manual_seed(seed))
         self._labels = torch.tensor(split.labels)
-        self._order = torch.empty(0, dtype=torch.int64)
         self._taken = 0
         variables = enumerate(space.flat_variables)
         self._variable_of = {slot: variable for variable, slots in variables for slot in slots}
@@ -88,9 +86,8 @@ class NetworkTask(BitTask):
     def slopes(self, bits: NDArray[np.float64]) -> NDArray[np.float64]:
         """The derivative of a mini-batch's loss by the bits, quantized values interpolated between choices."""
         choices = np.array(self._space.choices, dtype=float)
-        lower = np.clip(np.searchsorted(choices, bits, side="right") - 1, 0, len(choices) - 2)
-        gap = choices[lower + 1] - choices[lower]
-        shares = self._leaf((bits - choices[lower]) / gap)
+        lower, found = cells(choices, bits)
+        shares = self._leaf(found)
 
         def mixture(slot: int, fixed: int) -> Mixture:
             if slot not in self._variable_of:
@@ -105,7 +102,7 @@ class NetworkTask(BitTask):
                 layer.input_mixture = mixture(position + len(self._interpolated), layer.layer.bits[1][0])
 
         _, slopes = self._take(self.switchable, self._optimizer, prepare, passes=1, leaf=shares)
-        return np.asarray(slopes / gap)
+        return np.asarray(slopes / np.diff(choices)[lower])
 
     def noisy_slopes(self, bits: NDArray[np.float64]) -> NDArray[np.float64]:
         """The derivative of a mini-batch's loss by the bits, noise in place of rounding."""
@@ -202,27 +199,15 @@ class NetworkTask(BitTask):
 
     def _next_batch(self) -> tuple[Tensor, Tensor]:
         device = next(self._float.parameters()).device
-        if len(self._order) < self._settings.batch:
-            self._order = torch.randperm(len(self._split), generator=self._generator)
-        chosen, self._order = self._order[: self._settings.batch], self._order[self._settings.batch :]
-        images = self._split.subset(chosen.numpy()).images()
-        images = images + self._sigma * torch.randn(images.shape, generator=self._generator)
-        return images.to(device), self._labels[chosen].to(device)
+        chosen, _, noisy = self._batches.draw()
+        return noisy.to(device), self._labels[chosen].to(device)
 
 
 class _Optimizer:
     """Adam on whatever a network leaves open, at a rate that falls to zero along a half cosine; does nothing if that is nothing."""
 
     def __init__(self, network: nn.Module, scales: Sequence[nn.Parameter], rate: float, steps: int) -> None:
-        known = {id(scale) for scale in scales}
-        groups: list[dict[str, Any]] = [
-            {"params": [scale], "lr": rate * max(float(scale.detach().abs().mean()), LEAST_STEP)}
-            for scale in scales
-            if scale.requires_grad
-        ]
-        others = [one for one in network.parameters() if one.requires_grad and id(one) not in known]
-        if others:
-            groups.append({"params": others, "lr": rate})
+        groups = parameter_groups(network, scales, rate)
         self.trains = bool(groups)
         self._optimizer = torch.optim.Adam(groups, fused=True) if groups else None
         self._schedule = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -13,6 +12,7 @@ from suite.data import ImageSplit
 from suite.errors import BitcertError
 from suite.quantize.trainable import SCHEMES, Scheme, TrainableNetwork
 from suite.train.loss import Loss, TrainingBatch, cross_entropy
+from suite.train.optimizer import NoisyBatches, parameter_groups
 
 PASSES_PER_IMAGE = GRADIENT_PASSES  # forward passes charged per image and finetuning step
 
@@ -74,27 +74,18 @@ def finetune(
     Raises:
         BitcertError: If the loss stops being finite.
     """
-    generator = torch.Generator().manual_seed(seed)
     device = next(network.parameters()).device
-    clips, scales = network.clips(), network.scales()
-    others = [parameter for parameter in network.parameters() if all(parameter is not scale for scale in scales)]
-    groups: list[dict[str, Any]] = [{"params": others}]
-    for scale in scales:
-        groups.append({"params": [scale], "lr": settings.learning_rate * float(scale.detach().abs().mean())})
-    optimizer = torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
+    clips = network.clips()
+    optimizer = torch.optim.Adam(parameter_groups(network, network.scales(), settings.learning_rate), fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     labels = torch.tensor(split.labels)
-    order = torch.empty(0, dtype=torch.int64)
+    batches = NoisyBatches(split, settings.batch, sigma, torch.Generator().manual_seed(seed))
     network.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         for step in range(steps):
-            if len(order) < min(settings.batch, len(split)):
-                order = torch.randperm(len(split), generator=generator)
-            chosen, order = order[: settings.batch], order[settings.batch :]
-            images = split.subset(chosen.numpy()).images()
-            inputs = (images + sigma * torch.randn(images.shape, generator=generator)).to(device)
-            batch = TrainingBatch(step, seed, sigma, chosen, images, inputs, labels[chosen].to(device))
+            chosen, images, noisy = batches.draw()
+            batch = TrainingBatch(step, seed, sigma, chosen, images, noisy.to(device), labels[chosen].to(device))
             total = loss(network, batch)
             if clips:
                 total = total + settings.clip_decay * torch.stack([clip.square() for clip in clips]).sum()

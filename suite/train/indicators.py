@@ -15,6 +15,7 @@ from suite.errors import BitcertError
 from suite.quantize import Calibration
 from suite.quantize.switchable import Sharing, SwitchableNetwork
 from suite.train.finetune import PASSES_PER_IMAGE, FinetuneSettings
+from suite.train.optimizer import parameter_groups
 
 _LEARNING_RATE = 0.01  # of Adam, relative to the size of each step
 _BATCH = 64
@@ -54,16 +55,13 @@ def train_steps(
     """
     device, scales = next(network.parameters()).device, network.steps()
     network.train(not freeze_weights)
-    groups = [{"params": [scale], "lr": _LEARNING_RATE * float(scale.detach())} for scale in scales]
-    others = [parameter for parameter in network.parameters() if all(parameter is not scale for scale in scales)]
     if freeze_weights:
-        for parameter in others:
-            parameter.requires_grad_(False)
-    else:
-        groups.append({"params": others, "lr": FinetuneSettings().learning_rate})
-        if len(split) < 2:
-            raise BitcertError("training the weights needs at least 2 images; give more, or freeze_weights=true")
-    optimizer = torch.optim.Adam(groups)
+        network.requires_grad_(False)
+        for scale in scales:
+            scale.requires_grad_(True)
+    elif len(split) < 2:
+        raise BitcertError("training the weights needs at least 2 images; give more, or freeze_weights=true")
+    optimizer = torch.optim.Adam(parameter_groups(network, scales, FinetuneSettings().learning_rate, _LEARNING_RATE))
     generator = torch.Generator().manual_seed(seed)
     layers = len(network.layers)
     uniform = torch.arange(len(choices))[:, None].expand(-1, layers)

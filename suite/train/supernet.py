@@ -22,10 +22,11 @@ from suite.contract.space import Policy, SearchSpace
 from suite.data import ImageSplit
 from suite.errors import BitcertError, unknown_name
 from suite.networks import network_sha256
-from suite.quantize.switchable import Sharing, SwitchableLayer, SwitchableNetwork
+from suite.quantize.switchable import Norms, Sharing, SwitchableLayer, SwitchableNetwork
 from suite.seeds import derive_seed
 from suite.store import Store
 from suite.train.base import augment
+from suite.train.optimizer import parameter_groups, size_of
 
 Inheritance = Literal["doubled", "none"]
 INHERITANCE: tuple[Inheritance, ...] = get_args(Inheritance)
@@ -61,7 +62,7 @@ class SupernetSettings:
     inheritance: Inheritance = "doubled"
     growth: float = 0.3
     private_weights: bool = False
-    norms: Literal["shared", "weights", "pairs"] = "shared"
+    norms: Norms = "shared"
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 0), ("batch", 2), ("random", 0)):
@@ -248,9 +249,9 @@ def train_supernet(
     schedule = Schedule.make(space.choices, settings)
     optimizer = _Optimizer(network, settings)
     done, losses = optimizer.load(store)
-    momenta = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    for norm in momenta:
-        norm.momentum = 0.0
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = 0.0  # running statistics stay as they are
     device = next(network.parameters()).device
     draw = partial(_draw_batch, split, sigma, settings.batch, augmentation, seed)
     network.train()
@@ -297,16 +298,13 @@ class _Optimizer:
     def __init__(self, network: SwitchableNetwork, settings: SupernetSettings) -> None:
         self._network, self._settings = network, settings
         self._scales = network.steps()
-        own = {id(scale) for scale in self._scales}
-        others = [parameter for parameter in network.parameters() if id(parameter) not in own]
-        groups: list[dict[str, Any]] = [{"params": others}, *({"params": [scale]} for scale in self._scales)]
-        self._adam = torch.optim.Adam(groups, lr=settings.rate, fused=True)
+        self._adam = torch.optim.Adam(parameter_groups(network, self._scales, settings.rate), fused=True)
         self._sizes: list[float] = []
         self.rescale()
 
     def rescale(self) -> None:
         """Measure the quantizer steps' sizes."""
-        self._sizes = [1.0, *(float(scale.detach().abs().mean()) for scale in self._scales)]
+        self._sizes = [1.0, *map(size_of, self._scales)]
 
     def step(self, step: int) -> None:
         """Apply the gradients and clear them."""
