@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from suite.contract.space import Policy
-from suite.errors import BitcertError
+from suite.plugins import check_counts
 from suite.protocols.protocol import PostStep, Prepared, Protocol, Request
 from suite.quantize import Statistics
 from suite.workbench import Workbench
@@ -78,14 +78,18 @@ class Recalibrate(_Untrained):
     bias_correction: bool = False
 
     def __post_init__(self) -> None:
-        if self.images < 1:
-            raise BitcertError(f"recalibration needs images >= 1, got {self.images}")
+        check_counts(self, images=1)
 
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Quantize a copy of the network and measure its statistics."""
-        train = bench.dataset.splits["train"]
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(bench.seed))[: self.images]
-        batches = bench.training_batches(train.subset(order.numpy()), "recalibrate")
-        network = bench.separate(policy, Statistics(recalibrate=False))
-        network.update_statistics(batches, Statistics(bias_correction=self.bias_correction))
-        return Prepared(network, sum(map(len, batches)))
+        return recalibrated(bench, policy, self.images, bias_correction=self.bias_correction)
+
+
+def recalibrated(bench: Workbench, policy: Policy, images: int, *, bias_correction: bool = False) -> Prepared:
+    """A policy's network whose statistics are measured on so many training images, drawn by the problem's seed."""
+    train = bench.dataset.splits["train"]
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(bench.seed))[:images]
+    batches = bench.training_batches(train.subset(order.numpy()), "recalibrate")
+    network = bench.separate(policy, Statistics(recalibrate=False))
+    network.update_statistics(batches, Statistics(bias_correction=bias_correction))
+    return Prepared(network, sum(map(len, batches)), bench.origin)

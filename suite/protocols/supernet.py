@@ -7,7 +7,9 @@ from typing import ClassVar
 
 from suite.contract.space import Policy
 from suite.inheritance import inherited
+from suite.plugins import check_counts
 from suite.protocols.protocol import PostStep, Prepared, Protocol, Request
+from suite.protocols.ptq import recalibrated
 from suite.quantize import Statistics
 from suite.workbench import Workbench
 
@@ -56,12 +58,18 @@ class Inherited(PostStep):
 
     Attributes:
         file, variant: As for the protocol.
+        images: Training images on which batch norm is recalibrated, as by ``recalibrate``; the calibration images if None.
     """
 
     file: str = ""
     variant: str = "shared"
+    images: int | None = None
 
     trains: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.images is not None:
+            check_counts(self, images=1)
 
     @property
     def steps(self) -> int:
@@ -75,4 +83,6 @@ class Inherited(PostStep):
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Set a copy of the supernet to the policy."""
         start = inherited(bench, self.file, self.variant)
+        if self.images is not None:
+            return recalibrated(start, policy, self.images)
         return Prepared(start.separate(policy, Statistics()), start.statistics_passes(Statistics()), start.origin)

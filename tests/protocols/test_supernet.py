@@ -66,6 +66,19 @@ def test_without_a_training_step_it_is_post_training_quantization_bit_for_bit(
         assert replace(found, seconds=0.0) == replace(expected, seconds=0.0)
 
 
+def test_statistics_may_be_measured_on_other_images_as_without_a_supernet(files: dict[str, Path]) -> None:
+    problem, exam = load_problem("digits"), ExamSettings(images=20, n0=10, n=200)
+    policy, file = problem.space.uniform(3), files["untrained"]
+    inherits, few, plain = (
+        examine(problem, policy, step, exam=exam)
+        for step in (f"inherited:file={file}:images=30", f"inherited:file={file}", "recalibrate:images=30")
+    )
+    assert inherits.metrics.acr == plain.metrics.acr != few.metrics.acr
+    assert inherits.provenance["post_step_record"]["supernet_passes"] == 0
+    with pytest.raises(BitcertError, match="images must be an integer >= 1"):
+        parse_post_step("inherited:images=0")
+
+
 @pytest.mark.parametrize("name", ["trained", "private"])
 def test_a_policy_scores_the_same_whatever_was_measured_before(files: dict[str, Path], name: str) -> None:
     problem = load(files[name])
