@@ -95,14 +95,15 @@ def test_no_proposal_is_over_any_limit(method: str, budget: str) -> None:
         assert_feasible(problem, policy)
 
 
-@pytest.mark.parametrize("method", ["adaqat:scope=layer:coordinates=12", "fracbits"])
-def test_bits_of_layers_come_within_a_tenth_of_the_optimum_of_the_integer_program_on_average(method: str) -> None:
+@pytest.mark.parametrize("method", ["adaqat:scope=layer:coordinates=12:steps=2000", "fracbits:steps=2000:rate=0.01"])
+def test_bits_of_layers_reach_the_optimum_of_the_integer_program_or_miss_it_by_what_rounding_costs(method: str) -> None:
     excess = []
-    for seed in range(3):
+    for seed in range(6):
         problem = toy_problem(seed=seed)
         least = problem.loss(SensitivityILP(problem, 0).ask())
         excess.append(problem.loss(make_searcher(method, problem, seed=0).ask()) / least - 1)
-    assert np.mean(excess) < 0.1
+    assert sum(share < 1e-9 for share in excess) >= 4
+    assert np.mean(excess) < 0.015
 
 
 def test_published_adaqat_gives_all_layers_one_pair_of_bits() -> None:
