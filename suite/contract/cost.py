@@ -163,6 +163,14 @@ class Budget:
         """The limits as given, joined by ``+``."""
         return "+".join(limit.text for limit in self.limits)
 
+    @property
+    def limit(self) -> int:
+        """The limit on BOPs; raises BitcertError if they are not limited."""
+        for limit in self.limits:
+            if isinstance(limit.cost, BOPs):
+                return limit.most
+        raise BitcertError(f"the budget {self.text} does not limit BOPs; its limits are in Budget.limits")
+
     def to_dict(self) -> dict[str, Any]:
         """For the record of a problem: the text, and the one limit as ``budget_bops``, or ``budget_limit`` for another cost.
 

@@ -294,3 +294,11 @@ def test_metrics_record_the_costs_that_several_limits_or_the_objective_name() ->
     size = {"bytes": -(-by_hand(ModelSize(), problem.space, problem.space.uniform(2)) // 8)}
     assert recorded("w4a4", "acr") == recorded("9KB", "acr") == recorded("w4a4", "acr+bops") == {}
     assert recorded("w4a4", "acr+bytes") == recorded("w4a4+9KB", "acr") == recorded("9KB", "acr+bytes+bops") == size
+
+
+def test_the_limit_on_bops_is_there_alone_or_among_others() -> None:
+    problem = SeparableProblem(budget="w3a3")
+    assert problem.budget.limit == problem.bops(problem.space.uniform(3))
+    assert parse_budget("40KB+w3a3", problem.space).limit == problem.budget.limit
+    with pytest.raises(BitcertError, match="40KB does not limit BOPs"):
+        _ = parse_budget("40KB", problem.space).limit
