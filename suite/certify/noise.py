@@ -29,10 +29,10 @@ class NoiseStream:
         self._philox = np.random.Philox(key=0)
         self._generator = np.random.Generator(self._philox)
 
-    def block(self, image_id: int, block: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Draw one block of samples of the image with a non-negative id, shape ``(BLOCK, *shape)``."""
+    def block(self, image_id: int, block: int, shape: tuple[int, ...], samples: int = BLOCK) -> NDArray[np.float32]:
+        """Draw the first samples of a block of the image with a non-negative id, shape ``(samples, *shape)``."""
         self._seek(image_id, block, 0)
-        return self._generator.standard_normal((BLOCK, *shape), dtype=np.float32)
+        return self._generator.standard_normal((samples, *shape), dtype=np.float32)
 
     def bits(self, image_id: int, block: int) -> np.random.Philox:
         """The source of a block's random bits, none of which :meth:`block` uses; valid until the next call."""
@@ -42,7 +42,7 @@ class NoiseStream:
     def draw(self, image_id: int, start: int, stop: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Draw samples ``start`` to ``stop - 1`` of one image, shape ``(stop - start, *shape)``."""
         first, last = start // BLOCK, -(-stop // BLOCK)
-        blocks = [self.block(image_id, block, shape) for block in range(first, last)]
+        blocks = [self.block(image_id, block, shape, min(BLOCK, stop - block * BLOCK)) for block in range(first, last)]
         drawn = np.concatenate(blocks) if blocks else np.empty((0, *shape), dtype=np.float32)
         return drawn[start - first * BLOCK : stop - first * BLOCK]
 

@@ -247,7 +247,9 @@ def noisy_batches(
         first, last = max(start - block * BLOCK, 0), min(stop - block * BLOCK, BLOCK)
         image_id = int(ids[position])
         noise = (
-            stream.block(image_id, block, shape) if rounded is None else rounded.draw(stream, image_id, block, shape)
+            stream.block(image_id, block, shape, last)
+            if rounded is None
+            else rounded.draw(stream, image_id, block, shape)
         )
         drawn.append(noise[first:last])
         rows.append(np.full(last - first, position, dtype=np.int64))

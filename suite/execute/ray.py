@@ -35,6 +35,7 @@ from suite.contract.trial import Fidelity, Metrics, Trial
 from suite.errors import BitcertError
 from suite.execute.evaluation import evaluate_trial
 from suite.execute.executor import Loop, Resources
+from suite.execute.gathering import Gathering
 
 _LONGEST_WAIT = 20.0
 """Seconds that a worker waits for the others to start."""
@@ -46,18 +47,6 @@ _LOGGERS: dict[str, tuple[str, str, dict[str, str]]] = {
     "mlflow": ("ray.air.integrations.mlflow", "MLflowLoggerCallback", {"experiment_name": "bitcert"}),
     "wandb": ("ray.air.integrations.wandb", "WandbLoggerCallback", {"project": "bitcert"}),
 }
-
-
-class _Gathering:
-    """Counts the workers that have started."""
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def add(self, workers: int) -> int:
-        """Add some, and say how many there are."""
-        self._count += workers
-        return self._count
 
 
 class PolicyTrainable(tune.Trainable):
@@ -168,7 +157,7 @@ class RayExecutor:
         at_once = sum(loop.parallel for loop in loops if not loop.finished)
         workers = min(self._fitting, at_once, self._resources.workers or at_once)
         problems = list({id(loop.problem): loop.problem for loop in loops}.values())
-        gathering = ray.remote(_Gathering).options(num_cpus=0).remote()
+        gathering = ray.remote(Gathering).options(num_cpus=0).remote()
         trainable = tune.with_parameters(PolicyTrainable, problems=problems, gathering=gathering, workers=workers)
         logs = self._resources.log_directory if self._resources.loggers else None
         with nullcontext(logs.resolve()) if logs else tempfile.TemporaryDirectory(prefix="bitcert-tune-") as folder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import torch
 from torch import nn
@@ -95,12 +96,22 @@ def build_network(
 def network_layers(name: str, classes: int, shape: tuple[int, int, int]) -> tuple[Layer, ...]:
     """Layers of a network by name, in execution order; large networks are traced without weights.
 
-    torchvision's networks are traced on the meta device. The small ones are not: the first convolution on that device makes
-    PyTorch import so much code that it takes a hundred times longer than running them. The arguments are those of
-    :func:`build_network`, with channels, height and width of an image as ``shape``.
+    The arguments are those of :func:`build_network`, with channels, height and width of an image as ``shape``.
 
     Raises:
         BitcertError: If the name is unknown, or the network does not accept such an image.
+    """
+    if is_own(name):  # its code may change
+        return trace_layers(build_own(name), shape)
+    return _included_layers(name, classes, shape)
+
+
+@cache
+def _included_layers(name: str, classes: int, shape: tuple[int, int, int]) -> tuple[Layer, ...]:
+    """Torchvision's networks are traced on the meta device.
+
+    The small ones are not: the first convolution on that device makes PyTorch import so much code that it takes a hundred
+    times longer than running them.
     """
     return trace_layers(build_network(name, classes, shape[0], device="meta" if name in _LARGE else "cpu"), shape)
 

@@ -27,19 +27,27 @@ _ANY_LAYOUT_MODULES = (*_NEW_MEMORY, *_POOLING, nn.Identity, nn.Dropout, nn.Flat
 _ANY_LAYOUT_FUNCTIONS = (*_ARITHMETIC, *_OTHER_FUNCTIONS, *_ACTIVATIONS, *_POOLING_FUNCTIONS)
 _ANY_LAYOUT_METHODS = ("add", "flatten", "mean", "permute", "relu", "reshape", "size")
 
+Calls = dict[nn.Module, list[fx.Node]]
+"""Every called module, with its calls."""
+
 
 def economize(network: nn.Module) -> None:
     """Apply both optimizations in place, to a network in evaluation mode with its quantized layers in place."""
-    overwrite_inputs(network)
-    arrange_channels_last(network)
+    calls = _calls(network)
+    overwrite_inputs(network, calls)
+    arrange_channels_last(network, calls)
 
 
-def overwrite_inputs(network: nn.Module) -> None:
+def overwrite_inputs(network: nn.Module, calls: Calls | None = None) -> None:
     """Let quantized layers and ReLUs overwrite their inputs where nothing else reads them.
 
     Results are equal to the last bit. This saves allocations and the page faults of fresh memory.
+
+    Args:
+        network: In evaluation mode, with its quantized layers in place.
+        calls: Its calls, if they are known.
     """
-    for module, nodes in _calls(network).items():
+    for module, nodes in (_calls(network) if calls is None else calls).items():
         if all(_is_disposable(network, argument(node)) for node in nodes):
             if isinstance(module, QuantizedLayer):
                 module.overwrites = True
@@ -47,21 +55,21 @@ def overwrite_inputs(network: nn.Module) -> None:
                 module.inplace = True
 
 
-def arrange_channels_last(network: nn.Module) -> None:
+def arrange_channels_last(network: nn.Module, calls: Calls | None = None) -> None:
     """Keep activations channels-last, which is faster for convolutions on a CPU; other devices are left alone.
 
     Results are equal up to the order of summation. Excluded are convolutions whose output reaches an operation that may
-    depend on memory layout, such as ``view``, before the next quantized convolution.
+    depend on memory layout, such as ``view``, before the next quantized convolution. Arguments are those of
+    :func:`overwrite_inputs`.
     """
-    for module, nodes in _calls(network).items():
+    for module, nodes in (_calls(network) if calls is None else calls).items():
         if isinstance(module, QuantizedLayer) and module.is_convolution and module.weight.device.type == "cpu":
             module.channels_last = all(_any_layout_will_do(network, node) for node in nodes)
 
 
-def _calls(network: nn.Module) -> dict[nn.Module, list[fx.Node]]:
-    """Every called module, with its calls."""
+def _calls(network: nn.Module) -> Calls:
     graph = trace(network, leaf=QuantizedLayer)
-    calls: dict[nn.Module, list[fx.Node]] = {}
+    calls: Calls = {}
     for node in () if graph is None else graph.nodes:
         module = called_module(network, node)
         if module is not None:

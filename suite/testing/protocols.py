@@ -6,6 +6,7 @@ import copy
 import functools
 import json
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -46,42 +47,64 @@ class PreparationConformance(ABC):
             return prepared, prepared.network(images).clone()
 
     def test_the_same_seed_prepares_the_same_network_whatever_came_before(self) -> None:
-        bench = _shared_bench(type(self))
-        _, first = self.prepared(bench)
-        self.prepared(bench, bits=5)
+        first = _first(type(self))
+        self.prepared(first.bench, bits=5)
         torch.manual_seed(12345)
-        for other in (bench, self.bench()):
-            torch.testing.assert_close(self.prepared(other)[1], first, rtol=0, atol=0)
+        for other in (first.bench, self.bench()):
+            torch.testing.assert_close(self.prepared(other)[1], first.logits, rtol=0, atol=0)
 
     def test_the_network_is_ready_to_be_measured(self) -> None:
-        prepared, logits = self.prepared(_shared_bench(type(self)))
-        assert not prepared.network.training
-        assert logits.shape == (6, 10)
-        assert logits.isfinite().all()
-        assert json.dumps(prepared.record, allow_nan=False)
+        first = _first(type(self))
+        assert not first.training
+        assert first.logits.shape == (6, 10)
+        assert first.logits.isfinite().all()
+        assert json.dumps(first.prepared.record, allow_nan=False)
 
     def test_the_float_network_is_left_as_it_was(self) -> None:
-        bench = _shared_bench(type(self))
-        before = copy.deepcopy(bench.network.state_dict())
-        self.prepared(bench)
-        for name, values in bench.network.state_dict().items():
+        before, after = _first(type(self)).float_states
+        assert before.keys() == after.keys()
+        for name, values in after.items():
             torch.testing.assert_close(values, before[name], rtol=0, atol=0)
 
     def test_forward_passes_are_charged(self) -> None:
-        bench, preparation = _shared_bench(type(self)), self.make()
-        prepared, _ = self.prepared(bench)
-        assert type(prepared.forward_passes) is int
-        assert prepared.forward_passes >= 0
+        first, preparation = _first(type(self)), self.make()
+        assert type(first.prepared.forward_passes) is int
+        assert first.prepared.forward_passes >= 0
         if isinstance(preparation, Protocol):
-            assert prepared.forward_passes == preparation.forward_passes(bench, self.request().steps)
+            expected = preparation.forward_passes(first.bench, self.request().steps)
+            assert first.prepared.forward_passes == expected
 
     def test_global_random_state_is_not_changed(self) -> None:
-        before = torch.get_rng_state()
-        self.prepared(self.bench())
-        assert torch.equal(torch.get_rng_state(), before)
+        before, after = _first(type(self)).random_states
+        assert torch.equal(after, before)
+
+
+@dataclass(frozen=True, eq=False)
+class _First:
+    """The first preparation on a workbench, and what was there before and after it.
+
+    Attributes:
+        bench: The workbench, which the tests of a class share: they may come in any order and leave it as it was.
+        prepared, logits: What :meth:`PreparationConformance.prepared` returned.
+        training: Whether the network was in training mode.
+        float_states: State of the float network, before and after.
+        random_states: Of torch's global generator, before the workbench was made and after.
+    """
+
+    bench: Workbench
+    prepared: Prepared
+    logits: Tensor
+    training: bool
+    float_states: tuple[dict[str, Tensor], dict[str, Tensor]]
+    random_states: tuple[Tensor, Tensor]
 
 
 @functools.cache
-def _shared_bench(conformance: type[PreparationConformance]) -> Workbench:
-    """One workbench for the tests of a class, which may come in any order and leave it as it was."""
-    return conformance().bench()
+def _first(conformance: type[PreparationConformance]) -> _First:
+    random_state = torch.get_rng_state()
+    bench = conformance().bench()
+    float_state = copy.deepcopy(bench.network.state_dict())
+    prepared, logits = conformance().prepared(bench)
+    float_states = float_state, copy.deepcopy(bench.network.state_dict())
+    training = prepared.network.training
+    return _First(bench, prepared, logits, training, float_states, (random_state, torch.get_rng_state()))

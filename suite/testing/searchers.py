@@ -90,28 +90,31 @@ class SearcherConformance(ABC):
     def test_global_random_state_is_neither_used_nor_changed(self) -> None:
         import torch  # not at the top: the process started by the test above would load it for nothing
 
-        def state() -> tuple[object, ...]:
-            numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002 (global state is what this is about)
-            return random.getstate(), str(numpy_state), torch.get_rng_state().tolist()
+        def state() -> tuple[Any, ...]:
+            numpy_state = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 (global state is what this is about)
+            of_numpy = numpy_state["key"].tobytes(), numpy_state["pos"]
+            return random.getstate(), of_numpy, torch.get_rng_state().numpy().tobytes()
 
-        before = state()
-        expected = self.trajectory(seed=3)
-        assert state() == before
-        calls = iter(range(1000))
+        saved = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+        calls, left = iter(range(1000)), state()
 
         def disturb() -> None:
+            nonlocal left
+            assert state() == left
             call = next(calls)
             random.seed(call)
             np.random.seed(call)  # noqa: NPY002
             torch.manual_seed(call)
+            left = state()
 
-        saved = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
         try:
-            assert self.trajectory(seed=3, between=disturb) == expected
+            found = self.trajectory(seed=3, between=disturb)
+            assert state() == left
         finally:
             random.setstate(saved[0])
             np.random.set_state(saved[1])  # noqa: NPY002
             torch.set_rng_state(saved[2])
+        assert found == _trajectory(type(self), 3)
 
     def test_pending_trials_are_not_just_proposed_again(self) -> None:
         problem = toy_problem()

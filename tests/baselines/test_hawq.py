@@ -231,16 +231,16 @@ def test_probes_are_charged_before_the_first_policy_and_never_again() -> None:
     assert problem.meter.forward_passes == probed + 5 * problem.fidelity.images * problem.fidelity.noise
 
 
-@pytest.mark.parametrize("method", ["hawq-v1", "hawq-v2", "hawq-v3"])
+@pytest.mark.parametrize("method", ["hawq-v1", "hawq-v2:tolerance=0.5", "hawq-v3:tolerance=0.5"])
 def test_real_networks_get_feasible_policies_that_the_seed_reproduces(method: str) -> None:
     problem, other = load_problem("digits", budget="w3a3"), load_problem("digits", budget="w3a3")
-    first, again = (make_searcher(method, where, 1, images=8) for where in (problem, other))
+    first, again = (make_searcher(method, where, 1, images=2) for where in (problem, other))
     assert isinstance(first, PlannedSearcher)
     assert isinstance(again, PlannedSearcher)
     policy = first.ask()
     assert problem.is_feasible(policy)
     assert again.ask() == policy
     assert np.array_equal(first.prediction.weights, again.prediction.weights)
-    another = make_searcher(method, problem, 2, images=8)
+    another = make_searcher(method, problem, 2, images=2)
     assert isinstance(another, PlannedSearcher)
     assert not np.array_equal(first.prediction.weights, another.prediction.weights)

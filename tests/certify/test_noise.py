@@ -29,6 +29,14 @@ def test_any_range_is_a_slice_of_the_same_noise(start: int, length: int) -> None
     assert np.array_equal(stream.draw(7, start, start + length, (2, 3)), whole[start : start + length])
 
 
+@pytest.mark.parametrize("shape", [(5,), SHAPE])
+def test_the_first_samples_of_a_block_are_the_same_without_the_others(shape: tuple[int, ...]) -> None:
+    stream = NoiseStream(3, "count")
+    whole = stream.block(5, 1, shape)
+    for samples in range(BLOCK + 1):
+        assert np.array_equal(stream.block(5, 1, shape, samples), whole[:samples])
+
+
 def test_a_block_is_what_is_drawn() -> None:
     stream = NoiseStream(3, "count")
     blocks = [stream.block(5, block, SHAPE) for block in (2, 0, 1)]

@@ -202,9 +202,11 @@ class _Draws:
         self.blocks = 0
         block = NoiseStream.block
 
-        def counted(stream: NoiseStream, image_id: int, number: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        def counted(
+            stream: NoiseStream, image_id: int, number: int, shape: tuple[int, ...], samples: int
+        ) -> NDArray[np.float32]:
             self.blocks += 1
-            return block(stream, image_id, number, shape)
+            return block(stream, image_id, number, shape, samples)
 
         monkeypatch.setattr(NoiseStream, "block", counted)
 

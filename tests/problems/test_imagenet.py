@@ -54,14 +54,23 @@ def test_costs_are_those_of_torchvisions_network(name: str) -> None:
     assert problem.bops(problem.space.uniform(4)) == 16 * middle + 64 * ends
 
 
-def bitcert(*arguments: str) -> dict[str, Any]:
-    """What a command answers; in a process of its own, which gives gigabytes back when it ends."""
+PROGRAM = """
+import json, sys
+from suite.cli import main
+for command in json.loads(sys.argv[1]):
+    if main([*command, "--json"]) != 0:
+        sys.exit(1)
+    print(flush=True)
+"""
+
+
+def bitcert(*commands: list[str]) -> list[dict[str, Any]]:
+    """What commands answer one after the other; in another process, which gives gigabytes back when it ends."""
     done = subprocess.run(
-        [sys.executable, "-m", "suite.cli", *arguments, "--json"], capture_output=True, text=True, check=False
+        [sys.executable, "-c", PROGRAM, json.dumps(commands)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+    return [json.loads(answer) for answer in done.stdout.strip().split("\n\n")]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -86,12 +95,6 @@ def test_search_resume_post_step_and_exam(folder: Path, tmp_path: Path) -> None:
     given = ["--data", str(folder), "--checkpoint", str(checkpoint)]
     search = ["search", "--problem", name, *given, "--searcher", "uniform", "--images", "2", "--noise", "2"]
     search += ["--finalists", "0", "--directory", str(tmp_path / "run")]
-    first = bitcert(*search, "--evaluations", "1")
-    assert first["best"]["metrics"]["forward_passes"] == 2 * 2 + 2 + RECALIBRATED
-    journal = (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
-    second = bitcert(*search, "--evaluations", "2")
-    assert (tmp_path / "run" / "journal.jsonl").read_text().splitlines()[:3] == journal[:3]
-    assert (second["trials"], second["forward_passes"]) == (2, 2 * (2 * 2 + 2 + RECALIBRATED))
     examine = [
         "examine",
         "--run",
@@ -103,8 +106,17 @@ def test_search_resume_post_step_and_exam(folder: Path, tmp_path: Path) -> None:
         "2",
         "--exam-n",
         "8",
+        "--post-step",
+        "sqwa:captures=1",
+        "--post-step-steps",
+        "2",
     ]
-    outcome = bitcert(*examine, "--post-step", "sqwa:captures=1", "--post-step-steps", "2")
+    (first,) = bitcert([*search, "--evaluations", "1"])
+    assert first["best"]["metrics"]["forward_passes"] == 2 * 2 + 2 + RECALIBRATED
+    journal = (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
+    second, outcome = bitcert([*search, "--evaluations", "2"], examine)
+    assert (tmp_path / "run" / "journal.jsonl").read_text().splitlines()[:3] == journal[:3]
+    assert (second["trials"], second["forward_passes"]) == (2, 2 * (2 * 2 + 2 + RECALIBRATED))
     assert outcome["post_step"] == "sqwa"
     assert outcome["metrics"]["bops"] <= load_problem(name).budget.limits[0].most
     assert len(outcome["provenance"]["post_step_record"]["captures"]) == 1

@@ -1,6 +1,7 @@
 """Comparisons: searches, shared exams of distinct winners, resumption, equal results from both executors."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,12 +114,12 @@ def test_a_finished_comparison_is_read_back_without_work(inline: Comparison) -> 
 
 
 def test_a_lost_exam_and_a_cut_journal_are_made_up_for(inline: Comparison, tmp_path: Path) -> None:
-    partial = compare(digits(), SETTINGS, tmp_path / "partial", executor="inline")
-    (partial.directory / "exams" / "float-0.json").unlink()
-    journal = partial.directory / "searches" / "evolution-1" / "journal.jsonl"
+    partial = Path(shutil.copytree(inline.directory, tmp_path / "partial"))
+    (partial / "exams" / "float-0.json").unlink()
+    journal = partial / "searches" / "evolution-1" / "journal.jsonl"
     journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:4]))
     counting = Counting()
-    assert_equal(compare(digits(), SETTINGS, partial.directory, executor="inline", watcher=counting), inline)
+    assert_equal(compare(digits(), SETTINGS, partial, executor="inline", watcher=counting), inline)
     assert counting.exam_files == 1
 
 
