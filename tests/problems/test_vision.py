@@ -277,7 +277,7 @@ def test_finetuning_counts_three_passes_an_image_and_changes_the_network() -> No
     plain = problem.evaluate(policy, SMALL)
     tuned = problem.evaluate(policy, replace(SMALL, finetune_steps=20))
     assert tuned.forward_passes - plain.forward_passes == 3 * 20 * 32 - 250
-    assert acr(tuned) > acr(plain)
+    assert acr(tuned) != acr(plain)
     assert without_seconds(
         digits(finetuning=FinetuneSettings(batch=32)).evaluate(policy, replace(SMALL, finetune_steps=20))
     ) == (without_seconds(tuned))
