@@ -166,10 +166,10 @@ class Budget:
     @property
     def limit(self) -> int:
         """The limit on BOPs; raises BitcertError if they are not limited."""
-        for limit in self.limits:
-            if isinstance(limit.cost, BOPs):
-                return limit.most
-        raise BitcertError(f"the budget {self.text} does not limit BOPs; its limits are in Budget.limits")
+        found = next((limit.most for limit in self.limits if isinstance(limit.cost, BOPs)), None)
+        if found is None:
+            raise BitcertError(f"the budget {self.text} does not limit BOPs; its limits are in Budget.limits")
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """For the record of a problem: the text, and the one limit as ``budget_bops``, or ``budget_limit`` for another cost.
@@ -193,8 +193,7 @@ class Budget:
     def describe_excess(self, space: SearchSpace, policy: Policy) -> str:
         """Say what a policy beyond the budget costs, as part of an error."""
         each = [
-            f"{limit.cost.units(limit.cost.total(space, policy))} {limit.cost.unit}, over the budget of "
-            f"{limit.cost.units(limit.most)}"
+            f"{limit.cost.units(limit.cost.total(space, policy))} {limit.cost.unit}, over the budget of {limit.cost.units(limit.most)}"
             for limit in self.exceeded(space, policy)
         ]
         return f"costs {', and '.join(each)}"
