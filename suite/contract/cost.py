@@ -192,10 +192,11 @@ class Budget:
 
     def describe_excess(self, space: SearchSpace, policy: Policy) -> str:
         """Say what a policy beyond the budget costs, as part of an error."""
-        each = [
-            f"{limit.cost.units(limit.cost.total(space, policy))} {limit.cost.unit}, over the budget of {limit.cost.units(limit.most)}"
-            for limit in self.exceeded(space, policy)
-        ]
+
+        def excess(cost: Cost, most: int) -> str:
+            return f"{cost.units(cost.total(space, policy))} {cost.unit}, over the budget of {cost.units(most)}"
+
+        each = [excess(limit.cost, limit.most) for limit in self.exceeded(space, policy)]
         return f"costs {', and '.join(each)}"
 
     def spent(self, space: SearchSpace, policy: Policy) -> Fraction:
