@@ -196,8 +196,7 @@ class Budget:
         def excess(cost: Cost, most: int) -> str:
             return f"{cost.units(cost.total(space, policy))} {cost.unit}, over the budget of {cost.units(most)}"
 
-        each = [excess(limit.cost, limit.most) for limit in self.exceeded(space, policy)]
-        return f"costs {', and '.join(each)}"
+        return f"costs {', and '.join(excess(limit.cost, limit.most) for limit in self.exceeded(space, policy))}"
 
     def spent(self, space: SearchSpace, policy: Policy) -> Fraction:
         """What a policy costs, as one exact number to compare policies by.
