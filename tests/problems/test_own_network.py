@@ -119,12 +119,15 @@ def test_a_run_knows_its_network(workplace: Path, capsys: pytest.CaptureFixture[
 def test_mistakes_about_own_networks(
     arguments: list[str], expected: str, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = sorted(workplace.iterdir())
+    def files() -> list[Path]:
+        return [path for path in sorted(workplace.iterdir()) if path.name != "__pycache__"]
+
+    before = files()
     assert main(["search", "--searcher", "random", *arguments]) == 2
     shown = capsys.readouterr().err
     assert expected in shown
     assert "Traceback" not in shown
-    assert [path for path in sorted(workplace.iterdir()) if path.name != "__pycache__"] == before
+    assert files() == before
 
 
 def bring(folder: Path, name: str, body: str, monkeypatch: pytest.MonkeyPatch) -> str:
