@@ -10,7 +10,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from suite.report.aggregates import interquartile_mean as interquartile_mean
+    from suite.report.aggregates import performance_profile as performance_profile
+    from suite.report.aggregates import probability_of_improvement as probability_of_improvement
+    from suite.report.anytime import normalized_score as normalized_score
+    from suite.report.anytime import sample_truths as sample_truths
+    from suite.report.anytime import simple_regret as simple_regret
+    from suite.report.anytime import time_to_target as time_to_target
     from suite.report.comparison import Comparison as Comparison
+    from suite.report.decision_figures import plot_attainment as plot_attainment
+    from suite.report.decision_figures import plot_critical_difference as plot_critical_difference
+    from suite.report.decision_figures import plot_profiles as plot_profiles
+    from suite.report.decision_figures import plot_regret as plot_regret
+    from suite.report.decision_figures import plot_times_to_target as plot_times_to_target
+    from suite.report.fronts import attainment_surfaces as attainment_surfaces
+    from suite.report.fronts import hypervolume as hypervolume
+    from suite.report.fronts import relative_hypervolume as relative_hypervolume
     from suite.report.intervals import compare_outcomes as compare_outcomes
     from suite.report.layout import leaderboard_table as leaderboard_table
     from suite.report.plots import plot_best_so_far as plot_best_so_far
@@ -18,8 +33,12 @@ if TYPE_CHECKING:
     from suite.report.plots import plot_front as plot_front
     from suite.report.plots import plot_score_by_bops as plot_score_by_bops
     from suite.report.policies import plot_policies as plot_policies
+    from suite.report.power import detectable_effect as detectable_effect
+    from suite.report.power import seeds_for_power as seeds_for_power
     from suite.report.progress import Progress as Progress
     from suite.report.ranking import leaderboard as leaderboard
+    from suite.report.ranks import compare_by_ranks as compare_by_ranks
+    from suite.report.ranks import rank_searchers as rank_searchers
     from suite.report.reliability import anova_reliability as anova_reliability
     from suite.report.reliability import spearman as spearman
     from suite.report.reliability import split_half as split_half
@@ -34,13 +53,19 @@ if TYPE_CHECKING:
     from suite.report.write import write_report as write_report
 
 _HOMES = {
+    "aggregates": "interquartile_mean performance_profile probability_of_improvement",
+    "anytime": "normalized_score sample_truths simple_regret time_to_target",
     "comparison": "Comparison",
+    "decision_figures": "plot_attainment plot_critical_difference plot_profiles plot_regret plot_times_to_target",
+    "fronts": "attainment_surfaces hypervolume relative_hypervolume",
     "intervals": "compare_outcomes",
     "layout": "leaderboard_table",
     "plots": "plot_best_so_far plot_certified_accuracy plot_front plot_score_by_bops",
     "policies": "plot_policies",
+    "power": "detectable_effect seeds_for_power",
     "progress": "Progress",
     "ranking": "leaderboard",
+    "ranks": "compare_by_ranks rank_searchers",
     "reliability": "anova_reliability spearman split_half visible_correlation",
     "statistics": "compare_searchers ranking_reliability seeds_needed summarize",
     "table": "Column Table",

@@ -14,6 +14,9 @@ from scipy import stats
 from suite.report.comparison import Comparison
 from suite.run.records import Entry, Outcome, Run, measured_best
 
+Clock = Literal["evaluations", "forward_passes", "seconds"]
+"""What a search spends."""
+
 MARKS = (64, 256, 600)
 """Trials after which reports show what searches had found: bitcert's default length, one on the way, and the agents' length."""
 
@@ -70,7 +73,7 @@ def best_so_far(run: Run) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     record the sum of the searcher's own probes, not their times; they are counted before the first trial, which is when
     sensitivities are measured. Both arrays have shape ``(such trials,)``.
     """
-    course = _course(run)
+    course = search_course(run)
     measured = course[course["trial"].isin([trial.number for trial in measured_best(run.trials)])]
     return measured["forward_passes"].to_numpy(dtype=np.float64), measured["search_estimate"].to_numpy(dtype=np.float64)
 
@@ -89,10 +92,9 @@ def milestones(
         Columns ``mark``, ``trials``, ``evaluations``, ``forward_passes``, ``search_estimate``, and ``trial``, the number of the
         best one; the last two are missing where nothing was measured yet.
     """
-    course, rows = _course(run), []
+    course, rows = search_course(run), []
     for mark in marks:
         reached = course[course[by] <= mark]
-        best = reached["trial"][reached["search_estimate"] == reached["search_estimate"].max()]
         rows.append(
             {
                 "mark": mark,
@@ -100,7 +102,7 @@ def milestones(
                 "evaluations": reached["evaluations"].max() if len(reached) else 0,
                 "forward_passes": reached["forward_passes"].max() if len(reached) else run.probe_spend,
                 "search_estimate": reached["search_estimate"].max(),
-                "trial": best.iloc[0] if len(best) else pd.NA,
+                "trial": reached["incumbent"].iloc[-1] if len(reached) else pd.NA,
             }
         )
     return pd.DataFrame(rows).astype({"trial": "Int64"})
@@ -136,20 +138,33 @@ def milestone_frame(comparison: Comparison, marks: Sequence[int] = MARKS) -> pd.
     )
 
 
-def _course(run: Run) -> pd.DataFrame:
-    """One row per trial, with everything by its end: counts, spend, and the best search estimate."""
+def search_course(run: Run) -> pd.DataFrame:
+    """Lay out a search as one row per trial, with everything by its end.
+
+    Times of the searcher itself are recorded as one sum, which all trials bear in equal parts; its probes' passes are counted
+    before the first trial. Passes and times of failed tries that were repeated are recorded as sums, or not at all, and left out.
+
+    Returns:
+        Columns ``trial``, its number; ``trials``, ``evaluations``, ``forward_passes`` and ``seconds`` so far; ``search_estimate``,
+        the best so far, and ``incumbent``, the number of the trial that had it first, both missing before the first measurement.
+    """
     comparable = {trial.number for trial in measured_best(run.trials)}
+    estimates = [run.score(trial) if trial.number in comparable else np.nan for trial in run.trials]
+    numbers, best = pd.Series([trial.number for trial in run.trials], dtype="Int64"), pd.Series(estimates, dtype=float)
+    best_before = best.cummax().ffill().shift(1, fill_value=np.nan).fillna(-np.inf)
+    seconds = [
+        trial.metrics.seconds if trial.metrics is not None and trial.repeat_of is None else 0.0 for trial in run.trials
+    ]
+    own = np.arange(1, len(run.trials) + 1)
     return pd.DataFrame(
         {
-            "trial": [trial.number for trial in run.trials],
-            "trials": np.arange(1, len(run.trials) + 1),
+            "trial": numbers,
+            "trials": own,
             "evaluations": np.cumsum([trial.repeat_of is None for trial in run.trials], dtype=np.int64),
             "forward_passes": run.probe_spend + np.cumsum([trial.spend for trial in run.trials], dtype=np.int64),
-            "search_estimate": pd.Series(
-                [run.score(trial) if trial.number in comparable else np.nan for trial in run.trials], dtype=np.float64
-            )
-            .cummax()
-            .ffill(),
+            "seconds": np.cumsum(seconds, dtype=np.float64) + run.searcher_seconds * own / max(1, len(own)),
+            "search_estimate": best.cummax().ffill(),
+            "incumbent": numbers.where(best > best_before).ffill(),
         }
     )
 

@@ -45,11 +45,11 @@ def plot_certified_accuracy(comparison: Comparison, ax: Axes | None = None) -> A
     """
     check_comparison(comparison)
     searchers = comparison.by_rank()
-    looks = _looks(searchers)
+    looks = choose_looks(searchers)
     largest = max(float(np.max(outcome.scores)) for outcome in comparison.outcomes)
     radii = np.linspace(0.0, largest * 1.02 if largest > 0 else 1.0, _RADII)
     reference = np.mean([certified_curve(outcome, radii) for outcome in comparison.references], axis=0)
-    sheet = Sheet.on(ax, _size(looks, height=5.2), 2, 1, sharex=True, height_ratios=(3, 2))
+    sheet = Sheet.on(ax, figure_size(looks, height=5.2), 2, 1, sharex=True, height_ratios=(3, 2))
     bands = {searcher: certified_band(entries, radii) for searcher, entries in searchers.items()}
     enlarged = without_cheapest(searchers) if _stretches(bands) else searchers
     upper = sheet.panels[0]
@@ -57,16 +57,16 @@ def plot_certified_accuracy(comparison: Comparison, ax: Axes | None = None) -> A
     for place, (searcher, band) in enumerate(bands.items()):
         less = Band(radii, band.mean - reference, band.least - reference, band.most - reference)
         marks = [point for point in _spread_marks(place, len(searchers)) if band.mean[point] > 0]
-        _draw_band(upper, band, searcher, looks, marks)
+        draw_band(upper, band, searcher, looks, marks)
         for lower in sheet.panels[1:] if searcher in enlarged else ():
-            _draw_band(lower, less, searcher, looks, marks)
+            draw_band(lower, less, searcher, looks, marks)
     upper.set(ylabel="certified accuracy", ylim=(0, None), xlim=(0, radii[-1]))
     for lower in sheet.panels[1:]:
         lower.axhline(0.0, color="black", linestyle="--")
         lower.set_ylabel("difference to float")
         lower.set_title("enlarged, without cheapest" if len(enlarged) < len(searchers) else "")
     sheet.panels[-1].set_xlabel("certified L2 radius r")
-    _count_others(upper, looks)
+    count_others(upper, looks)
     sheet.title(_title(comparison))
     sheet.legend()
     return upper
@@ -81,10 +81,10 @@ def plot_score_by_bops(comparison: Comparison, ax: Axes | None = None) -> Axes:
     """
     check_comparison(comparison)
     searchers, objective = comparison.by_rank(), comparison.objective
-    looks = _looks(searchers)
+    looks = choose_looks(searchers)
     enlarged = without_cheapest(searchers)
     two = len(enlarged) < len(searchers)
-    sheet = Sheet.on(ax, _size(looks, width=8.4 if two else _SIZE[0]), 1, 1 + two)
+    sheet = Sheet.on(ax, figure_size(looks, width=8.4 if two else _SIZE[0]), 1, 1 + two)
     first = sheet.panels[0]
     reference = float(np.mean([exam_score(outcome, objective) for outcome in comparison.references]))
     budget = comparison.recorded("budget")
@@ -106,7 +106,7 @@ def plot_score_by_bops(comparison: Comparison, ax: Axes | None = None) -> Axes:
     first.set(ylabel=f"exam {objective.label}", title="all winners" if len(sheet.panels) > 1 else "")
     for second in sheet.panels[1:]:
         second.set_title("enlarged, without cheapest")
-    _count_others(first, looks, linestyle="", marker=OTHER.marker)
+    count_others(first, looks, linestyle="", marker=OTHER.marker)
     sheet.title(_title(comparison))
     sheet.legend()
     return first
@@ -127,8 +127,8 @@ def plot_front(comparison: Comparison, ax: Axes | None = None) -> Axes:
     if not costs:
         raise BitcertError(f"the objective {objective.text} has no costs to minimize, so there is no front to draw")
     searchers = comparison.by_rank()
-    looks = _looks(searchers)
-    sheet = Sheet.on(ax, _size(looks, width=_SIZE[0] + 3.0 * (len(costs) - 1)), 1, len(costs), sharey=True)
+    looks = choose_looks(searchers)
+    sheet = Sheet.on(ax, figure_size(looks, width=_SIZE[0] + 3.0 * (len(costs) - 1)), 1, len(costs), sharey=True)
     for axes, cost in zip(sheet.panels, costs, strict=False):
         for searcher, entries in searchers.items():
             fronts = [(entry.run.score(trial), trial.metrics) for entry in entries for trial in entry.run.front]
@@ -144,7 +144,7 @@ def plot_front(comparison: Comparison, ax: Axes | None = None) -> Axes:
     if any(cost.name in comparison.limits for cost in costs):
         first.plot([], [], **_LIMIT, label="budget")
     first.set_ylabel(f"{objective.label}\nsearch estimate (not an exam score)")
-    _count_others(first, looks, linestyle="", marker=OTHER.marker)
+    count_others(first, looks, linestyle="", marker=OTHER.marker)
     sheet.title(describe(comparison))
     sheet.legend()
     return first
@@ -161,20 +161,20 @@ def plot_best_so_far(comparison: Comparison, ax: Axes | None = None) -> Axes:
     rows, searchers = comparison.rows, comparison.by_rank()
     found = {name: best_band([entry.run for entry in entries]) for name, entries in searchers.items()}
     bands = dict(sorted(found.items(), key=lambda item: -float(item[1].mean[-1])))
-    looks = _looks(bands, {"random", *rows[rows["repeats"].fillna(0) > 0]["searcher"]})
-    sheet = Sheet.on(ax, _size(looks))
+    looks = choose_looks(bands, {"random", *rows[rows["repeats"].fillna(0) > 0]["searcher"]})
+    sheet = Sheet.on(ax, figure_size(looks))
     axes = sheet.panels[0]
     largest = max(float(band.x[-1]) for band in bands.values())
     for place, (searcher, band) in enumerate(bands.items()):
         step = max(1, len(band.x) // _MARKS)
-        _draw_band(axes, band, searcher, looks, (place % step, step), side="post")
+        draw_band(axes, band, searcher, looks, (place % step, step), side="post")
         if band.x[-1] < largest:
             axes.plot([band.x[-1], largest], [band.mean[-1]] * 2, color=looks[searcher].color, linestyle=":")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlabel("forward passes of the search")
     axes.set_ylabel(f"{comparison.objective.label}\nbest search estimate (not an exam score)")
     axes.set_xlim(0, largest * 1.02)
-    _count_others(axes, looks)
+    count_others(axes, looks)
     sheet.title(describe(comparison))
     sheet.legend()
     return axes
@@ -192,13 +192,13 @@ def _title(comparison: Comparison) -> str:
     return ", ".join(filter(None, [describe(comparison), f"{len(comparison.reference.labels)} exam images{tuned}"]))
 
 
-def _size(looks: Mapping[str, Look], width: float = _SIZE[0], height: float = _SIZE[1]) -> tuple[float, float]:
+def figure_size(looks: Mapping[str, Look], width: float = _SIZE[0], height: float = _SIZE[1]) -> tuple[float, float]:
     """Inches for a figure that is at least as high as its legend."""
     labels = 3 + sum(1 + wrap_name(name).count("\n") for name, look in looks.items() if look is not OTHER)
     return width, max(height, 0.2 * labels + 0.4)
 
 
-def _looks(searchers: Iterable[str], also: Container[str] = TRIVIAL) -> dict[str, Look]:
+def choose_looks(searchers: Iterable[str], also: Container[str] = TRIVIAL) -> dict[str, Look]:
     """A look for each of a few searchers; of many, for the best and some more, the others alike."""
     names = list(searchers)
     told = names if len(names) <= _MOST_TOLD else [*names[:_BEST], *(name for name in names[_BEST:] if name in also)]
@@ -213,7 +213,7 @@ def _line(searcher: str, look: Look) -> dict[str, Any]:
     return {"label": searcher, "color": look.color, "linestyle": look.dashes, "marker": look.marker}
 
 
-def _count_others(axes: Axes, looks: Mapping[str, Look], **shown: Any) -> None:
+def count_others(axes: Axes, looks: Mapping[str, Look], **shown: Any) -> None:
     """Say in the legend how many searchers look alike."""
     if others := sum(look is OTHER for look in looks.values()):
         axes.plot([], [], **{**_line("", OTHER), "label": f"{others} others", **shown})
@@ -242,7 +242,7 @@ def _draw_points(axes: Axes, points: Iterable[tuple[float, float]], searcher: st
     )
 
 
-def _draw_band(
+def draw_band(
     axes: Axes, band: Band, searcher: str, looks: Mapping[str, Look], marks: Any, side: Literal["pre", "post"] = "pre"
 ) -> None:
     """Draw a step curve and its band, the lighter the more of them there are; steps go up at their end or at their start."""

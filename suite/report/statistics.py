@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from suite.contract.objective import Objective
@@ -32,6 +32,7 @@ from suite.run.records import Entry, Outcome
 
 SIGNIFICANCE = 0.05
 _SIGN_FLIPS = 2**15
+_MOST_AT_ONCE = 2**22  # numbers in memory
 
 Verdict = Literal["better", "worse", "not distinguishable", "underpowered"]
 
@@ -136,18 +137,32 @@ def sign_flip_p_value(differences: ArrayLike) -> float:
     References:
         Fisher, The Design of Experiments (1935), section 21; Phipson and Smyth (2010) for drawn patterns.
     """
-    values = np.asarray(differences, dtype=np.float64)
-    if len(values) < 2:
-        return 1.0
+    return float(sign_flip_p_values(differences))
+
+
+def sign_flip_p_values(samples: ArrayLike) -> NDArray[np.float64]:
+    """The :func:`sign_flip_p_value` of each of many samples.
+
+    Args:
+        samples: Paired differences, shape ``(..., seeds)``.
+
+    Returns:
+        Shape ``(...)``.
+    """
+    values = np.asarray(samples, dtype=np.float64)
+    if values.shape[-1] < 2:
+        return np.ones(values.shape[:-1])
     tested = stats.permutation_test(
         (values,),
         np.mean,
         permutation_type="samples",
         vectorized=True,
         n_resamples=_SIGN_FLIPS,
+        batch=max(1, _MOST_AT_ONCE // values.size),
+        axis=-1,
         rng=np.random.default_rng(0),
     )
-    return float(tested.pvalue)
+    return np.asarray(tested.pvalue)
 
 
 def least_p_value(seeds: int) -> float:
