@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from baselines.learned_bits import LearnedBits, LearnedBitsOptions
 from suite.contract.bit_settings import AdaQATSettings, Scope
-from suite.plugins import check_counts, check_positive
+from suite.options import check_counts, check_positive
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
 from suite.contract.space import Policy, Precision, SearchSpace
 from suite.contract.trial import Trial
-from suite.plugins import check_counts, check_positive, check_probabilities
+from suite.options import check_counts, check_positive, check_probabilities
 
 _ATTEMPTS = 32
 

@@ -19,7 +19,7 @@ from suite.contract.cost import Cost, cheapest
 from suite.contract.problem import Problem
 from suite.contract.space import FLOAT_BITS, Policy, Precision, SearchSpace
 from suite.errors import BitcertError
-from suite.plugins import check_counts
+from suite.options import check_counts
 
 
 @dataclass(frozen=True, slots=True)

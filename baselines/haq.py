@@ -13,7 +13,7 @@ from suite.contract.problem import Problem
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Metrics, Trial
 from suite.errors import BitcertError
-from suite.plugins import check_counts
+from suite.options import check_counts
 
 
 @dataclass(frozen=True, slots=True)

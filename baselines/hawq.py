@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from baselines.hessian import Eigenvalues, Traces, estimate_traces, top_eigenvalues
 from baselines.planned import ProbedOptions, ProbedSearcher
 from baselines.prediction import Prediction, best_policy
-from suite.contract.probes import PARTS, Part
+from suite.contract.probes import PARTS, Part, Probes
 from suite.contract.problem import Problem
 from suite.contract.space import Policy
 from suite.errors import BitcertError
-from suite.plugins import check_counts, check_positive
+from suite.options import check_counts, check_positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,13 @@ class HAWQ1(ProbedSearcher[HAWQ1Options]):
     @cached_property
     def eigenvalues(self) -> Eigenvalues:
         """Top eigenvalues of the layers' Hessians by their weights."""
-        return top_eigenvalues(self.probes.derivatives("weight"), np.random.default_rng([self.seed, 1]))
+
+        def find(probes: Probes) -> dict[str, NDArray[np.float64]]:
+            found = top_eigenvalues(probes.derivatives("weight"), np.random.default_rng([self.seed, 1]))
+            return {"value": found.value, "residual": found.residual, "products": np.array(found.products)}
+
+        found = self.probes.remembered("top eigenvalues", find)
+        return Eigenvalues(found["value"], found["residual"], int(found["products"]))
 
     def _predict(self) -> Prediction:
         losses = np.abs(self.eigenvalues.value)[:, None] * self.probes.perturbations("weight")
@@ -122,8 +128,14 @@ class TraceSearcher(ProbedSearcher[TraceT]):
         self.traces = cache(self._estimate)
 
     def _estimate(self, part: Part) -> Traces:
-        rng = np.random.default_rng([self.seed, 2 + (part == "activation")])
-        return estimate_traces(self.probes.derivatives(part), rng, tolerance=self._options.tolerance)
+        tolerance = self._options.tolerance
+
+        def estimate(probes: Probes) -> dict[str, NDArray[Any]]:
+            rng = np.random.default_rng([self.seed, 2 + (part == "activation")])
+            found = estimate_traces(probes.derivatives(part), rng, tolerance=tolerance)
+            return {field.name: getattr(found, field.name) for field in fields(found)}
+
+        return Traces(**self.probes.remembered(f"traces by {part}, tolerance {tolerance}", estimate))
 
     def _predict(self) -> Prediction:
         weights = self._losses("weight")

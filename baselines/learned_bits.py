@@ -17,7 +17,7 @@ from suite.contract.bit_settings import BitSettings
 from suite.contract.probes import ProbeSettings
 from suite.contract.problem import Problem
 from suite.contract.space import Policy
-from suite.plugins import check_counts
+from suite.options import check_counts
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from baselines.prediction import Prediction, best_policy
 from suite.contract.probes import ProbeSettings
 from suite.contract.problem import Problem
 from suite.contract.space import Policy
-from suite.plugins import check_counts, check_positive
+from suite.options import check_counts, check_positive
 
 
 @dataclass(frozen=True, slots=True)

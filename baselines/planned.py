@@ -18,7 +18,7 @@ from suite.contract.problem import Problem
 from suite.contract.searcher import Exhausted, Searcher
 from suite.contract.space import Policy
 from suite.contract.trial import Trial
-from suite.plugins import check_counts
+from suite.options import check_counts
 
 PROPOSALS = 4
 """Policies that a method proposes by default: as many as a search measures a second time."""

@@ -41,6 +41,12 @@ class Proposals:
         self._known.add(chosen)
         return chosen
 
+    def add(self, policy: Policy) -> bool:
+        """Remember a policy that was proposed elsewhere; returns whether it is new."""
+        new = policy not in self._known
+        self._known.add(policy)
+        return new
+
     def _first_unknown(self) -> Policy:
         # Feasible policies stay feasible when bits are lowered, so all of them are reached from the cheapest one in
         # single steps. The walk goes through known policies only: it ends after at most as many as are known.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import optuna
@@ -106,22 +106,32 @@ class StudySearcher(Searcher):
             self.study.tell(suggestion, state=TrialState.PRUNED)
         else:
             self.study.tell(suggestion, state=TrialState.FAIL)
-        self._numbers[policy] = len(self.study.get_trials(deepcopy=False))
+        self._numbers[policy] = self._add(policy, attributes)
+        return policy
+
+    def _add(self, policy: Policy, attributes: dict[str, Any]) -> int:
+        """Add a policy to the study as a running trial; returns its number."""
+        number = len(self.study.get_trials(deepcopy=False))
         self.study.add_trial(
             create_trial(
                 state=TrialState.RUNNING,
-                params=dict(zip(self._distributions, space.encode(policy).tolist(), strict=True)),
+                params=dict(zip(self._distributions, self.problem.space.encode(policy).tolist(), strict=True)),
                 distributions=self._distributions,
                 system_attrs=attributes,
             )
         )
-        return policy
+        return number
 
     def tell(self, trial: Trial) -> None:
-        """Tell the study the result of a policy proposed here, once; a failed trial is ignored by every sampler."""
+        """Tell the study the result of a policy, once; a failed trial is ignored by every sampler.
+
+        A policy that was not proposed here, such as one of a portfolio, joins the study like the others.
+        """
         number = self._numbers.pop(trial.policy, None)
         if number is None:
-            return
+            if not self._proposals.add(trial.policy):
+                return
+            number = self._add(trial.policy, {})
         if trial.metrics is None:
             self.study.tell(number, state=TrialState.FAIL)
             return

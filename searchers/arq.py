@@ -21,7 +21,7 @@ from suite.contract.searcher import Exhausted, Searcher
 from suite.contract.space import Policy
 from suite.contract.trial import Metrics, Trial
 from suite.errors import BitcertError
-from suite.plugins import check_counts, check_positive
+from suite.options import check_counts, check_positive
 
 _HAQ_EPISODES = 600
 """Episodes of a run of HAQ's released code, for which its warm-up and exploration are set."""

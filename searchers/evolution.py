@@ -16,7 +16,7 @@ from suite.contract.problem import Problem
 from suite.contract.searcher import Exhausted, Searcher
 from suite.contract.space import Policy
 from suite.contract.trial import Trial
-from suite.plugins import check_counts, check_probabilities
+from suite.options import check_counts, check_probabilities
 
 _RANDOM_DRAWS = 32
 

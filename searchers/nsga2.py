@@ -11,7 +11,7 @@ from optuna.samplers.nsgaii import UniformCrossover
 
 from searchers._study import StudySearcher
 from suite.contract.problem import Problem
-from suite.plugins import check_counts, check_probabilities
+from suite.options import check_counts, check_probabilities
 
 
 @dataclass(frozen=True, slots=True)

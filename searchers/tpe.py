@@ -10,7 +10,7 @@ from optuna.samplers import TPESampler
 
 from searchers._study import StudySearcher
 from suite.contract.problem import Problem
-from suite.plugins import check_counts
+from suite.options import check_counts
 
 
 @dataclass(frozen=True, slots=True)

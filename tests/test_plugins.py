@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from suite.errors import BitcertError
-from suite.plugins import COSTS, KINDS, OBJECTIVES, SEARCHERS, Kind, NoOptions, read_options, split_names
+from suite.options import NoOptions, read_options
+from suite.plugins import COSTS, KINDS, OBJECTIVES, SEARCHERS, Kind, split_names
 
 BUILT_IN = [(kind, name) for kind in KINDS.values() for name in kind.builtin]
 

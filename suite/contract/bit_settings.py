@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from suite.contract.cost import Budget
-from suite.plugins import check_counts, check_positive
+from suite.options import check_counts, check_positive
 
 Scope = Literal["network", "layer"]
 

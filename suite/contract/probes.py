@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,3 +172,14 @@ class Probes(ABC):
         Raises:
             BitcertError: If the loss stops being finite, or the descent cannot be made on the space.
         """
+
+    def remembered(self, what: str, make: Callable[[Probes], Mapping[str, NDArray[Any]]]) -> Mapping[str, NDArray[Any]]:
+        """What a method makes of these probes where that is small and they are not: traces from Hessian products.
+
+        A record of probes keeps it in their place, so it has to be a function of the probes, of ``what`` and of nothing else.
+
+        Args:
+            what: Names it, with all options.
+            make: Computes it, as named arrays.
+        """
+        return make(self)

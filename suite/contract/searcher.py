@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from suite.contract.problem import Problem
 from suite.contract.space import Policy
 from suite.contract.trial import Trial
-from suite.plugins import NoOptions
+from suite.options import NoOptions
 
 
 class Exhausted(Exception):  # noqa: N818 (no error: it ends a search)

@@ -2,6 +2,7 @@
 
 from suite.networks.build import NETWORKS, build_network, initialize, network_layers
 from suite.networks.checkpoints import (
+    checkpoint_sha256,
     load_checkpoint,
     network_sha256,
     save_checkpoint,
@@ -19,6 +20,7 @@ __all__ = [
     "build_network",
     "build_own",
     "check_layers",
+    "checkpoint_sha256",
     "count_outputs",
     "find_unquantized",
     "initialize",

@@ -98,6 +98,11 @@ def shipped_checkpoints(dataset: str, sigma: float) -> list[Path]:
     return [first, *sorted(_SHIPPED.glob(f"{dataset}-sigma{sigma:g}-seed*.safetensors"))]
 
 
+def checkpoint_sha256(path: Path) -> str:
+    """The hash of a checkpoint's network, as its record says; see :func:`network_sha256`."""
+    return str(read_sealed(path.with_suffix(".json"), "a checkpoint's record")[_HASH])
+
+
 def shipped_sigmas(dataset: str) -> list[float]:
     """Noise levels at which a trained network comes with the package."""
     stems = [file.stem.removeprefix(f"{dataset}-sigma") for file in _SHIPPED.glob(f"{dataset}-sigma*.safetensors")]

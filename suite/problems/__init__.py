@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from suite.contract.problem import Problem
 from suite.errors import BitcertError, unknown_name
-from suite.plugins import PROBLEMS, read_values
+from suite.options import read_values
+from suite.plugins import PROBLEMS
 
 if TYPE_CHECKING:
     from suite.contract.space import Policy

@@ -46,6 +46,15 @@ DIGITS_WIDE2 = replace(
     trained_as=None,
     budget="3645440",
 )
+DIGITS_BLOCKS = replace(
+    DIGITS,
+    name="digits-blocks",
+    summary="digits with one bit width, 2, 3, 4 or 8, for each convolution of its blocks: 4,096 policies",
+    trained_as="digits",
+    choices=(2, 3, 4, 8),
+    tie_weight_activation=True,
+    tie_shortcuts=True,
+)
 
 MNIST = Definition(
     name="mnist",

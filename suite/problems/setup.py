@@ -51,7 +51,7 @@ class SearchSetup(Setup):
     ) -> None:
         self._bench, self._alpha, self._policies = bench, alpha, tuple(bases)
         self._calibration_images = calibration_images
-        self._images: dict[tuple[int, int], NoisyImages] = {}
+        self._images: dict[tuple[str, int, int], NoisyImages] = {}
         self._bases: dict[tuple[Policy | None, int, int, int], BaseRecord] = {}
         self._scores: dict[tuple[int, int, float], SetScores] = {}
 
@@ -59,24 +59,24 @@ class SearchSetup(Setup):
         """Without the noisy images, which the receiver draws again."""
         return {**self.__dict__, "_images": {}}
 
-    def task(self, fidelity: Fidelity, seed: int) -> Task:
-        """The first search images with their noise; raises BitcertError if there are too few.
+    def task(self, fidelity: Fidelity, seed: int, split: str = "search") -> Task:
+        """The first images of a split with their noise; raises BitcertError if there are too few.
 
         The most recent images are kept.
         """
         bench, count = self._bench, fidelity.images
-        search = bench.dataset.splits["search"]
-        if count > len(search):
+        images = bench.dataset.splits[split]
+        if count > len(images):
             raise BitcertError(
-                f"{count} images asked for, but the search split of {bench.dataset.name} has {len(search)}"
+                f"{count} images asked for, but the {split} split of {bench.dataset.name} has {len(images)}"
             )
-        split = search.subset(np.arange(count))
-        if (count, seed) not in self._images:
-            noise_seed = derive_seed(bench.seed, "search", seed)
-            self._images = {(count, seed): bench.noisy(split, noise_seed, _NOISE_MEMORY)}
+        images, key = images.subset(np.arange(count)), (split, count, seed)
+        if key not in self._images:
+            noise_seed = derive_seed(bench.seed, split, seed)
+            self._images = {key: bench.noisy(images, noise_seed, _NOISE_MEMORY)}
         return Task(
-            noisy=self._images[count, seed],
-            labels=split.labels,
+            noisy=self._images[key],
+            labels=images.labels,
             radii=bench.radii,
             n0=select_samples(fidelity.noise),
             n=fidelity.noise,

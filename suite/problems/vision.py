@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -16,7 +16,7 @@ from suite.certify.bounds import check_alpha
 from suite.certify.sampling import noisy_batches
 from suite.contract.cost import float_bops, largest_uniform, parse_budget
 from suite.contract.objective import check_radii, parse_objective
-from suite.contract.probes import ProbeSettings
+from suite.contract.probes import Probes, ProbeSettings
 from suite.contract.problem import Meter, Problem, check_seed, check_sigma
 from suite.contract.space import Policy, SearchSpace
 from suite.contract.trial import Fidelity, Metrics
@@ -172,7 +172,7 @@ class VisionProblem(BenchProblem):
         noise are the same for all seeds. Charges go to the replicate's own meter.
         """
         if seed not in self._replicates:
-            self._replicates[seed] = VisionProblem(**{**self._given, "replicate": seed})
+            self._replicates[seed] = made_like(self, VisionProblem, replicate=seed)
         return self._replicates[seed]
 
     @cached_property
@@ -213,7 +213,7 @@ class VisionProblem(BenchProblem):
         prepared = protocol_for(self.protocol, steps).forward_passes(self.bench, steps) + self.bench.engine_passes
         return fidelity.images * (1 + samples) + prepared
 
-    def probes(self, settings: ProbeSettings) -> NetworkProbes:
+    def probes(self, settings: ProbeSettings) -> Probes:
         """Measurements on training images."""
         return NetworkProbes(self._protocol.starting_point(self.bench), settings)
 
@@ -297,14 +297,22 @@ class VisionProblem(BenchProblem):
         """Measure a policy, or the float network (None), from memory if possible; charges the meter."""
         key = policy, fidelity, seed
         if key not in self._evaluated:
-            self._evaluated[key] = self._measure(policy, fidelity, seed)
+            task = self.search_task(fidelity, seed)
+            self._evaluated[key] = self.measure_on(task, policy, fidelity.finetune_steps, seed)
         metrics = self._evaluated[key]
         self.meter.charge(metrics.forward_passes)
         return metrics
 
-    def _measure(self, policy: Policy | None, fidelity: Fidelity, seed: int) -> Metrics:
-        task, started, steps = self.search_task(fidelity, seed), self.clock.now(), fidelity.finetune_steps
-        protocol = protocol_for(self.protocol, steps)
+    def measure_on(self, task: Task, policy: Policy | None, steps: int = 0, seed: int = 0) -> Metrics:
+        """Measure a policy, or the float network (None), on any images, feasible or not; charges a training that diverges alone.
+
+        Args:
+            task: Images, labels and samples.
+            policy: Of the space.
+            steps: Of finetuning.
+            seed: Of the finetuning.
+        """
+        protocol, started = protocol_for(self.protocol, steps), self.clock.now()
         with self.bench.fixed_threads():
             try:
                 if policy is None:
@@ -327,6 +335,14 @@ class VisionProblem(BenchProblem):
                     self.meter.charge(protocol.forward_passes(self.bench, steps))
                 raise
         return metrics
+
+
+VisionT = TypeVar("VisionT", bound=VisionProblem)
+
+
+def made_like(problem: VisionProblem, kind: type[VisionT], **changes: Any) -> VisionT:
+    """The same problem of another class, or with other arguments."""
+    return kind(**{**problem._given, **changes})
 
 
 def warn_if_unreachable(problem: Problem, n: int, alpha: float) -> None:

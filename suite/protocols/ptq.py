@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from suite.contract.space import Policy
-from suite.plugins import check_counts
+from suite.options import check_counts
 from suite.protocols.protocol import PostStep, Prepared, Protocol, Request
 from suite.quantize import Statistics
 from suite.workbench import Workbench

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from suite.contract.space import Policy
 from suite.inheritance import inherited
-from suite.plugins import check_counts
+from suite.options import check_counts
 from suite.protocols.protocol import PostStep, Prepared, Protocol, Request
 from suite.protocols.ptq import recalibrated
 from suite.quantize import Statistics

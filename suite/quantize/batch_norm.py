@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +35,7 @@ def update_statistics(
     batches: Iterable[Tensor],
     statistics: Statistics = Statistics(),
     output_means: Mapping[QuantizedLayer, Tensor] = {},
+    settled: Collection[QuantizedLayer] = (),
 ) -> None:
     """Measure a network's statistics in one pass over the given batches, in place.
 
@@ -47,6 +48,7 @@ def update_statistics(
         batches: Images with the problem's noise already added, each of shape ``(images, C, H, W)``.
         statistics: What to update.
         output_means: Mean outputs in the float network of the layers whose bias may be corrected.
+        settled: Layers that keep their statistics.
 
     Raises:
         BitcertError: If something is to be updated and there is no batch.
@@ -54,7 +56,7 @@ def update_statistics(
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     norms = norms if statistics.recalibrate else []
     wanted = output_means if statistics.bias_correction else {}
-    layers = [module for module in network.modules() if isinstance(module, QuantizedLayer)]
+    layers = [module for module in network.modules() if isinstance(module, QuantizedLayer) and module not in settled]
     if not norms and not layers:
         return
     batches = iter(batches)

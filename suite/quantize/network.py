@@ -89,8 +89,13 @@ class QuantizedNetwork(nn.Module):
 
     def update_statistics(self, batches: Iterable[Tensor], statistics: Statistics) -> None:
         """Recalibrate batch norms, or correct biases, for the present policy; see :func:`.batch_norm.update_statistics`."""
+        self._measure_statistics(batches, statistics)
+
+    def _measure_statistics(
+        self, batches: Iterable[Tensor], statistics: Statistics, settled: Sequence[QuantizedLayer] = ()
+    ) -> None:
         means = {layer: self.calibration.output_means[name] for name, layer in self._layers.items()}
-        update_statistics(self, batches, statistics, means)
+        update_statistics(self, batches, statistics, means, settled)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images in [0, 1], shape ``(batch, C, H, W)``, to logits, shape ``(batch, classes)``."""

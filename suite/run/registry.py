@@ -7,7 +7,8 @@ from typing import Any
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
 from suite.errors import BitcertError
-from suite.plugins import SEARCHERS, NoOptions
+from suite.options import NoOptions
+from suite.plugins import SEARCHERS
 
 
 def searcher_names() -> tuple[str, ...]:

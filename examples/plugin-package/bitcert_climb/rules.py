@@ -9,7 +9,7 @@ from suite.contract.cost import Cost
 from suite.contract.objective import Objective
 from suite.contract.space import Layer, Precision
 from suite.contract.trial import Metrics
-from suite.plugins import check_probabilities
+from suite.options import check_probabilities
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from suite.contract.space import Policy
-from suite.plugins import check_positive
+from suite.options import check_positive
 from suite.protocols.protocol import PostStep, Prepared, Request
 from suite.workbench import Workbench
 

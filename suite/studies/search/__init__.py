@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from suite import plugins
 from suite.contract.trial import Metrics, Trial
+from suite.options import parse_options
 from suite.studies.model import Searcher, keyed, setting
 from suite.studies.settings import LoggedExecutor, ProblemSettings, SpendSettings, in_runs
 from suite.studies.study import KeptSettings, KeptStudy
@@ -54,7 +54,7 @@ class Search(KeptStudy[SearchSettings, "Run"]):
 
         settings, spend = self.settings, self.settings.spend
         with keyed("option"):
-            options = plugins.parse_options(list(settings.option), "searcher")
+            options = parse_options(list(settings.option), "searcher")
         with keyed("searcher"):
             searcher = make_searcher(settings.searcher, self.problem, settings.seed, **options)
         limits, resources = spend.limits, settings.executor.logged(self.directory)

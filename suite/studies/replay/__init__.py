@@ -1,0 +1,125 @@
+"""The verb ``replay``."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from suite.errors import BitcertError, unknown_name
+from suite.studies.model import BudgetTexts, Group, Integers, ProtocolName, Searchers, SettingError, keyed, setting
+from suite.studies.settings import RayByDefault, slug
+from suite.studies.study import Study, print_table
+
+if TYPE_CHECKING:
+    from suite.studies.replay.run import Replay, Task
+
+
+class ReplaySettings(Group):
+    """Settings of a replay."""
+
+    tables: tuple[str, ...] = setting(
+        ...,
+        "tables, as made by 'bitcert build-table', or surrogates of them, surrogate:file=FILE; may be repeated",
+        metavar="FILE",
+        repeat=True,
+    )
+    budgets: BudgetTexts = setting(..., "budgets, at each of which every table is searched", metavar="A,B,...")
+    protocol: ProtocolName | None = setting(None, "one that the tables hold (default: their first)")
+    objective: str = setting("acr", "acr, clean, or certified@0.25,0.5")
+    searchers: Searchers = setting(..., "methods, options after a colon", metavar="A,B,...")
+    against: str = setting("random-filled", "the method that all others are tested against")
+    seeds: int = setting(30, "searches of each method on each task", ge=1)
+    evaluations: int = setting(200, "most evaluations of a search", ge=1)
+    marks: Integers = setting(
+        (), "evaluations after which regret is told (default: a third, and all)", metavar="A,B,..."
+    )
+    executor: RayByDefault = RayByDefault()
+    directory: str = setting("runs/replay", "where everything goes", metavar="DIR")
+    report: str | None = setting(None, "where the report goes (default: DIRECTORY/report)", metavar="DIR")
+
+
+class ReplayStudy(Study[ReplaySettings, "Replay"]):
+    """Compare methods on recorded tables: true regret, many seeds, in seconds.
+
+    Search tables whose every policy was measured before, at every budget and with many seeds, and judge what each search holds
+    best by its true score: regret to the known optimum, ranks, verdicts. A directory that holds the replay is resumed.
+    """
+
+    Settings = ReplaySettings
+
+    @cached_property
+    def tasks(self) -> list[Task]:
+        """Every table at every budget."""
+        from suite.problems import load_problem
+        from suite.problems.tabular import TabularProblem
+        from suite.studies.replay.run import Task
+
+        settings, found = self.settings, []
+        for file in settings.tables:
+            for budget in settings.budgets:
+                with keyed("tables"):
+                    name = file if file.startswith(("table:", "surrogate:")) else f"table:file={file}"
+                    problem = load_problem(
+                        name, budget=budget, protocol=settings.protocol, objective=settings.objective
+                    )
+                    if not isinstance(problem, TabularProblem):
+                        raise BitcertError(f"{file} is no table")
+                stem = f"{problem.name}-{problem.file.stem}-" if len(settings.tables) > 1 else ""
+                found.append(Task(slug(f"{stem}{budget}"), problem))
+        if len({task.name for task in found}) < len(found):
+            raise SettingError(("budgets",), "tables and budgets must differ")
+        return found
+
+    @property
+    def marks(self) -> list[int]:
+        """Evaluations after which regret is told, ascending; the last are all."""
+        most, given = self.settings.evaluations, self.settings.marks or (max(1, self.settings.evaluations // 3),)
+        if min(given) < 1:
+            raise SettingError(("marks",), f"marks are positive, got {min(given)}")
+        return sorted({*(mark for mark in given if mark < most), most})
+
+    def run(self, *, quiet: bool = True) -> Replay:
+        """Search and write the report."""
+        from suite.report.progress import Progress
+        from suite.studies.replay.report import write_replay
+        from suite.studies.replay.run import replay
+
+        settings, marks, directory = self.settings, self.marks, Path(self.settings.directory)
+        if settings.against not in settings.searchers:
+            raise SettingError(
+                ("against",), str(unknown_name("searcher of this replay", settings.against, settings.searchers))
+            )
+        with Progress(quiet=quiet) as progress:
+            progress.add("searchers")
+            found = replay(
+                self.tasks,
+                settings.searchers,
+                seeds=settings.seeds,
+                evaluations=settings.evaluations,
+                directory=directory,
+                executor=settings.executor.name,
+                resources=settings.executor.resources(directory),
+                on_start=lambda count: progress.update("searchers", total=count),
+                on_searcher=lambda: progress.advance("searchers"),
+            )
+        write_replay(found, marks, settings.against, self.report)
+        return found
+
+    @property
+    def report(self) -> Path:
+        """Where the report goes."""
+        return Path(self.settings.directory) / "report" if self.settings.report is None else Path(self.settings.report)
+
+    def to_json(self, result: Replay) -> str:
+        """The JSON of the report."""
+        return (self.report / "replay.json").read_text(encoding="utf-8")
+
+    def show(self, result: Replay) -> None:
+        """Print both tables, and where the report is."""
+        from suite.studies.replay.report import overall_frame, overall_table, task_frame, task_table
+
+        against = self.settings.against
+        print_table(task_table(result, task_frame(result, self.marks, against), self.marks, against))
+        print_table(overall_table(result, overall_frame(result, against), against))
+        print(f"report in {self.report}")
