@@ -189,20 +189,23 @@ class BuildTable(Study[TableSettings, "dict[str, Any]"]):
         }
 
     def _probes(self, on_method: Callable[[], None]) -> dict[str, Any] | None:
+        """What methods probe, kept after each method at each budget, so that nothing is probed twice."""
+        from suite.files import read_sealed, write_sealed
         from suite.run.registry import make_searcher
         from suite.studies.build_table.build import record_probes
-        from suite.tables.probes import Record
 
-        settings, record = self.settings, dict[str, Record]()
+        settings, kept = self.settings, self.directory / "probes.json"
         if not settings.probes:
             return None
         seeds = list(range(settings.probe_seeds))
+        record: dict[str, Any] = read_sealed(kept, "a table's probes") if kept.exists() else {}
         for name in settings.probes:
             with keyed("probes"):
                 for protocol in settings.protocols:
-                    kept = record.setdefault(protocol, {})
                     for budget in settings.budgets:
-                        record_probes(self._make(protocol, budget), partial(make_searcher, name), seeds, kept)
+                        answers = record.setdefault(protocol, {})
+                        record_probes(self._make(protocol, budget), partial(make_searcher, name), seeds, answers)
+                        write_sealed(kept, record)
             on_method()
         return {"seeds": seeds, "methods": list(settings.probes), "budgets": list(settings.budgets), **record}
 

@@ -30,6 +30,8 @@ from suite.workbench import Workbench
 
 PART = 128
 """Policies measured together: neighbours, which share what their first layers compute."""
+MOST_POLICIES = 1_000_000
+"""Of a complete table."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +84,6 @@ def every_policy(space: SearchSpace) -> NDArray[np.int64]:
             "policies to draw, or fewer --choices"
         )
     return np.array(list(itertools.product(range(len(space.choices)), repeat=len(space.variables))), dtype=np.int64)
-
-
-MOST_POLICIES = 1_000_000
 
 
 def measure_part(measurements: Measurements, part: tuple[int, int]) -> None:
