@@ -17,6 +17,7 @@ from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
 from suite.files import read_sealed, write_sealed
 from suite.problems import load_problem
+from suite.problems.network_probes import NetworkProbes
 from suite.problems.tabular import TabularProblem
 from suite.problems.vision import VisionProblem
 from suite.run.registry import make_searcher
@@ -24,6 +25,7 @@ from suite.studies.build_table.build import exactness
 from suite.studies.search.run import search
 from suite.tables.series import Series
 from suite.tables.table import write_table
+from tests.tables.conftest import BUILD
 
 SMALL, TOP = Fidelity(images=5, noise=8), Fidelity(images=10, noise=8)
 
@@ -175,6 +177,26 @@ def test_parts_are_kept_and_batches_make_the_same_table(built: Path, tmp_path: P
     expected = expected[expected["series"].isin([0, 1])].reset_index(drop=True)
     pd.testing.assert_frame_equal(found.drop(columns="seconds"), expected.drop(columns="seconds"))
     assert main(command) == 2  # it exists
+
+
+def test_nothing_is_measured_or_probed_twice(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(built.parent / "parts", tmp_path / "parts")
+    measure = VisionProblem.measure_on
+
+    def only_the_float_network(self: VisionProblem, task: Any, policy: Any, *steps: int, **seed: int) -> Any:
+        assert policy is None
+        return measure(self, task, policy, *steps, **seed)
+
+    def never(*_: object) -> None:
+        raise AssertionError("probed again")
+
+    monkeypatch.setattr(VisionProblem, "measure_on", only_the_float_network)
+    for probe in ("measure", "derivatives", "perturbations"):
+        monkeypatch.setattr(NetworkProbes, probe, never)
+    again = tmp_path / "again.parquet"
+    assert main([*BUILD, "--directory", str(tmp_path / "parts"), "--out", str(again), "--json"]) == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(again), pd.read_parquet(built))
+    assert (tmp_path / "again.probes.json").read_text() == (built.parent / "small.probes.json").read_text()
 
 
 def test_tables_need_a_small_space_or_a_number_of_policies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
