@@ -1,4 +1,4 @@
-"""Plug-ins: one registry for each kind; their options are read by :mod:`suite.options`.
+"""Plug-ins: one registry for each kind; their options are read by ``suite.options``.
 
 A plug-in is found in three ways: by a line in the tables below, by an entry point of another package (group
 ``bitcert.searchers`` and so on), or as ``my_module:Thing``. Nothing is imported before it is used.
