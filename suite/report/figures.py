@@ -142,8 +142,17 @@ def name_layers(axes: Axes, names: Sequence[str], places: NDArray[Any]) -> None:
 
 
 def wrap_name(name: str) -> str:
-    """Put the options of a searcher with a long name on lines of their own."""
-    return name if len(name) <= _LONGEST_NAME else name.replace(":", "\n  ")
+    """Put the options of a searcher with a long name on lines of their own; of a path that is too long, the end remains."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    first, *options = name.split(":")
+    return "\n  ".join([first, *map(_shorten, options)])
+
+
+def _shorten(option: str) -> str:
+    key, separator, value = option.partition("=")
+    room = _LONGEST_NAME - len(key) - len(separator) - 1
+    return option if len(option) <= _LONGEST_NAME else f"{key}{separator}…{value[-room:]}"
 
 
 @figure_style()

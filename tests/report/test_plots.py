@@ -19,7 +19,7 @@ from matplotlib.image import imread
 from suite.report.comparison import Comparison
 from suite.report.curves import best_band, certified_curve
 from suite.report.exams import exam_score
-from suite.report.figures import assign_looks, figure_of, render
+from suite.report.figures import assign_looks, figure_of, render, wrap_name
 from suite.report.plots import plot_best_so_far, plot_certified_accuracy, plot_score_by_bops
 from suite.report.policies import plot_policies
 from suite.report.write import write_files
@@ -196,3 +196,12 @@ def test_activations_can_be_drawn_alone(small: Comparison) -> None:
     assert [text.get_text() for text in axes.texts] == [
         text.get_text() for text in figure_of(plot_policies(small)).axes[1].texts
     ]
+
+
+def test_long_names_are_wrapped_and_long_paths_cut() -> None:
+    assert wrap_name("sensitivity-ilp") == "sensitivity-ilp"
+    assert wrap_name("sensitivity-ilp:refine=true") == "sensitivity-ilp\n  refine=true"
+    first, option = wrap_name("inherited:file=runs/cifar10-resnet20.safetensors").split("\n  ")
+    assert (first, len(option)) == ("inherited", 24)
+    assert option.startswith("file=…")
+    assert option.endswith(".safetensors")
