@@ -75,6 +75,7 @@ def test_statistics_may_be_measured_on_other_images_as_without_a_supernet(files:
     )
     assert inherits.metrics.acr == plain.metrics.acr != few.metrics.acr
     assert inherits.provenance["post_step_record"]["supernet_passes"] == 0
+    assert inherits.provenance["preparation_passes"] == plain.provenance["preparation_passes"] == 30
     with pytest.raises(BitcertError, match="images must be an integer >= 1"):
         parse_post_step("inherited:images=0")
 
