@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -57,3 +58,15 @@ class Series:
             return cls(**content)
         except TypeError:
             raise BitcertError(f"this is no series of a table: {dict(content)}") from None
+
+
+def parse_sizes(text: str) -> list[tuple[int, int]]:
+    """Read images x noise samples, such as ``30x16,120x64``.
+
+    Raises:
+        BitcertError: If one is not written like this.
+    """
+    found = [re.fullmatch(r"(\d{1,9})x(\d{1,9})", part.strip(), re.ASCII) for part in text.split(",")]
+    if None in found:
+        raise BitcertError(f"sizes are written as IMAGESxNOISE, such as 30x16,120x64, got {text!r}")
+    return [(int(size[1]), int(size[2])) for size in found if size is not None]

@@ -205,6 +205,8 @@ def test_tables_need_a_small_space_or_a_number_of_policies(tmp_path: Path, capsy
     assert "more than the 1,000,000 of a complete table" in capsys.readouterr().err
     assert main([*command, "--policies", "3"]) == 2
     assert "name them" in capsys.readouterr().err
+    assert main([*command, "--fidelities", "3y4"]) == 2
+    assert "sizes are written as IMAGESxNOISE" in capsys.readouterr().err
     assert main(["build-table", "separable", "--out", str(tmp_path / "a.parquet")]) == 2
     assert main(["build-table", "digits-blocks", "--out", str(tmp_path / "a.csv")]) == 2
     assert not list(tmp_path.iterdir())

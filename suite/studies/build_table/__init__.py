@@ -112,20 +112,19 @@ class BuildTable(Study[TableSettings, "dict[str, Any]"]):
 
     @property
     def _series(self) -> Iterator[Series]:
-        from suite.run.rungs import Rungs
-        from suite.tables.series import Series
+        from suite.tables.series import Series, parse_sizes
 
         settings = self.settings
         with keyed("fidelities"):
-            searched = Rungs.parse(settings.fidelities).lower
+            searched = parse_sizes(settings.fidelities)
         with keyed("exam"):
-            examined = () if settings.exam is None else Rungs.parse(settings.exam).lower
+            examined = [] if settings.exam is None else parse_sizes(settings.exam)
         for protocol in settings.protocols:
-            for size in searched:
+            for images, noise in searched:
                 for seed in range(settings.noise_seeds):
-                    yield Series(protocol, "search", size.images, size.noise, seed)
-            for size in examined:
-                yield Series(protocol, "exam", size.images, size.noise)
+                    yield Series(protocol, "search", images, noise, seed)
+            for images, noise in examined:
+                yield Series(protocol, "exam", images, noise)
 
     def _vectors(self, problem: VisionProblem) -> NDArray[np.int64]:
         import numpy as np
