@@ -19,7 +19,8 @@ from rich.table import Table
 
 import suite
 from benchmarks.timing import measure
-from suite.contract.probes import GRADIENT_PASSES, ProbeSettings, product_passes
+from suite.contract.probes import ProbeSettings, product_passes
+from suite.contract.trial import GRADIENT_PASSES
 from suite.problems.vision import VisionProblem
 from suite.run.registry import make_searcher, predicting_names
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from suite.contract.cost import Budget
+from suite.contract.trial import GRADIENT_PASSES
 from suite.options import check_counts, check_positive
 
 Scope = Literal["network", "layer"]
-
-_BACKWARD = 3  # forward passes of a step with its gradient, as for every probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class AdaQATSettings(BitSettings):
 
     def passes(self, numbers: int) -> int:
         """One step, with its gradient if weights are trained, and a loss for each number that moves."""
-        return (_BACKWARD if self.train_weights else 1) + min(self.coordinates, numbers)
+        return (GRADIENT_PASSES if self.train_weights else 1) + min(self.coordinates, numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ class FracBitsSettings(BitSettings):
 
     def passes(self, numbers: int) -> int:
         """A step with its gradient, and half as much for quantizing everything twice."""
-        return _BACKWARD + 2
+        return GRADIENT_PASSES + 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,4 +119,4 @@ class NIPQSettings(BitSettings):
 
     def passes(self, numbers: int) -> int:
         """A step with its gradient, and half as much for drawing the noise."""
-        return _BACKWARD + 2
+        return GRADIENT_PASSES + 2

@@ -17,9 +17,6 @@ from suite.errors import BitcertError
 Part = Literal["weight", "activation"]
 PARTS: tuple[Part, ...] = ("weight", "activation")
 
-GRADIENT_PASSES = 3
-"""Forward passes charged for a gradient, per row: a backward pass costs about two forward ones."""
-
 
 @dataclass(frozen=True, slots=True)
 class ProbeSettings:

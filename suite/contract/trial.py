@@ -9,6 +9,9 @@ from typing import Any
 from suite.contract.space import Policy
 from suite.errors import BitcertError
 
+GRADIENT_PASSES = 3
+"""Forward passes charged for a gradient, per row: a backward pass costs about two forward ones."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:

@@ -14,8 +14,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from suite.certify import NoiseStream
 from suite.contract.bit_settings import BitSettings
-from suite.contract.probes import GRADIENT_PASSES, Derivatives, Part, Probes, ProbeSettings, Quality, product_passes
+from suite.contract.probes import Derivatives, Part, Probes, ProbeSettings, Quality, product_passes
 from suite.contract.space import Policy, Precision
+from suite.contract.trial import GRADIENT_PASSES
 from suite.data import ImageSplit
 from suite.descent import descend, passes
 from suite.errors import BitcertError

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from suite.contract.probes import GRADIENT_PASSES
 from suite.contract.space import Policy
+from suite.contract.trial import GRADIENT_PASSES
 from suite.errors import BitcertError
 from suite.plugins import POST_STEPS, PROTOCOLS
 from suite.quantize import Statistics

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from suite.contract.probes import GRADIENT_PASSES
 from suite.contract.space import Policy
+from suite.contract.trial import GRADIENT_PASSES
 from suite.protocols.protocol import Prepared, Request
 from suite.protocols.training import HalfCosine
 from suite.train.soft import SoftSettings, SoftVotes

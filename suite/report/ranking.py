@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from suite.contract.probes import GRADIENT_PASSES
+from suite.contract.trial import GRADIENT_PASSES
 from suite.report.comparison import (
     AFTER,
     CHEAPEST,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from suite.contract.probes import GRADIENT_PASSES
+from suite.contract.trial import GRADIENT_PASSES
 from suite.data import ImageSplit
 from suite.errors import BitcertError
 from suite.quantize.trainable import SCHEMES, Scheme, TrainableNetwork

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from suite.contract.cost import Budget, parse_budget, random_feasible
-from suite.contract.probes import GRADIENT_PASSES
 from suite.contract.space import Policy, SearchSpace
+from suite.contract.trial import GRADIENT_PASSES
 from suite.data import ImageSplit
 from suite.errors import BitcertError, unknown_name
 from suite.networks import network_sha256
