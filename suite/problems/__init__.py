@@ -128,15 +128,29 @@ def load_problem(
 def takes(name: str, setting: str) -> bool:
     """Whether :func:`load_problem` may be given a setting for the problem of this name."""
     found = PROBLEMS.load(PROBLEMS.parse(name)[0])
-    return setting in (inspect.signature(found).parameters if callable(found) else _DEFAULTS)
+    return setting in (_parameters(found) if callable(found) else _DEFAULTS)
 
 
 _DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(load_problem).parameters.items()}
 
 
+def _parameters(make: Any) -> list[str]:
+    """What a class or function takes; a class whose ``__init__`` passes settings on takes those of the next one, too."""
+    makers = [vars(kind).get("__init__") for kind in make.__mro__] if isinstance(make, type) else [make]
+    known: list[str] = []
+    for maker in filter(None, makers):
+        found = inspect.signature(maker).parameters.values()
+        known += [
+            each.name for each in found if each.kind is not each.VAR_KEYWORD and each.name not in ("self", *known)
+        ]
+        if all(each.kind is not each.VAR_KEYWORD for each in found):
+            break
+    return known
+
+
 def _make(name: str, make: Any, given: dict[str, Any], options: dict[str, Any]) -> Problem:
     """Call a class or function with the given settings, all of which it must take."""
-    known = list(inspect.signature(make).parameters)
+    known = _parameters(make)
     for option in options:
         if option not in known:
             raise unknown_name(f"option of {name}", option, known)

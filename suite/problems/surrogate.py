@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -34,21 +35,8 @@ class SurrogateProblem(TabularProblem):
         BitcertError: As for a table, or if there are too few policies to fit.
     """
 
-    def __init__(
-        self,
-        file: str = "",
-        policies: int | None = None,
-        *,
-        budget: str | int | None = None,
-        sigma: float | None = None,
-        seed: int = 0,
-        objective: str = "acr",
-        protocol: str | None = None,
-        replicate: int | None = None,
-    ) -> None:
-        super().__init__(
-            file, budget=budget, sigma=sigma, seed=seed, objective=objective, protocol=protocol, replicate=replicate
-        )
+    def __init__(self, file: str = "", policies: int | None = None, **settings: Any) -> None:
+        super().__init__(file, **settings)
         if policies is not None and policies < 10:
             raise BitcertError(f"a surrogate needs 10 policies or more, got {policies}")
         self._count = policies
@@ -87,7 +75,7 @@ class SurrogateProblem(TabularProblem):
         for metric, (mean, noise) in self._predicted(policy, fidelity).items():
             most = 1.0 if metric == "clean_accuracy" or metric.startswith("certified@") else None
             values[metric] = np.array([[mean + noise * np.sqrt(len(columns)) * draw]]).clip(0.0, most)
-        return self.table.replaced(values).metrics(0, 0, self.bops(policy))
+        return replace(self.table, values=values).metrics(0, 0, self.bops(policy))
 
     def _predicted(self, policy: Policy, fidelity: Fidelity) -> dict[str, tuple[float, float]]:
         """Mean and noise of every metric; what is the same for all policies, or is no score, is the median of the table's."""

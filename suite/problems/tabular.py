@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from suite.contract.clock import ReplayClock
 from suite.contract.probes import Probes, ProbeSettings
 from suite.contract.problem import Meter
 from suite.contract.space import Policy
@@ -24,21 +25,6 @@ from suite.problems.vision import VisionProblem
 from suite.tables.probes import PROBES, RecordedProbes
 from suite.tables.series import Series
 from suite.tables.table import PolicyTable, read_table, table_record
-
-
-class ReplayClock:
-    """Time that passes as the record says."""
-
-    def __init__(self) -> None:
-        self._now = 0.0
-
-    def now(self) -> float:
-        """Seconds of all evaluations so far."""
-        return self._now
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass."""
-        self._now += seconds
 
 
 class TabularProblem(VisionProblem):

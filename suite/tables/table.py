@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,6 @@ class PolicyTable:
     def policies(self) -> list[Policy]:
         """Those measured, in the order of the rows."""
         return [self.space.decode(vector) for vector in self.vectors]
-
-    def replaced(self, values: Mapping[str, NDArray[np.float64]]) -> PolicyTable:
-        """The table with other values, of whatever shape."""
-        return replace(self, values=values)
 
     def row(self, policy: Policy) -> int:
         """The row of a policy; raises BitcertError if it was not measured."""

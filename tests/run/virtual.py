@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from suite.contract.clock import Clock
+from suite.contract.clock import Clock, ReplayClock
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Metrics
 from suite.problems.separable import SeparableProblem
-
-
-class VirtualClock:
-    """Time that passes only when told."""
-
-    def __init__(self) -> None:
-        self._now = 1000.0
-
-    def now(self) -> float:
-        return self._now
-
-    def advance(self, seconds: float) -> None:
-        self._now += seconds
 
 
 class TimedProblem(SeparableProblem):
@@ -26,7 +13,7 @@ class TimedProblem(SeparableProblem):
 
     def __init__(self, budget: str = "w3a3") -> None:
         super().__init__(budget=budget)
-        self.virtual = VirtualClock()
+        self.virtual = ReplayClock()
         self.clock: Clock = self.virtual
 
     def evaluate(self, policy: Policy, fidelity: Fidelity, seed: int = 0) -> Metrics:

@@ -181,7 +181,7 @@ class BuildTable(Study[TableSettings, "dict[str, Any]"]):
             if left:
                 return {"table": None, "missing": left}
             probes = self._probes(lambda: progress.advance("probes"))
-            record = assemble(measurements, self.out, self.command, probes)
+            record = assemble(measurements, self.out, self.experiment, probes)
         return {
             "table": str(self.out),
             **{name: record[name] for name in ("policies", "complete", "exactness", "table_sha256")},
@@ -209,12 +209,11 @@ class BuildTable(Study[TableSettings, "dict[str, Any]"]):
         return {"seeds": seeds, "methods": list(settings.probes), "budgets": list(settings.budgets), **record}
 
     @property
-    def command(self) -> str:
-        """What reproduces it, paths left out."""
-        own = self.settings.model_dump(
-            mode="json", exclude_defaults=True, exclude={"out", "directory", "batch", "executor"}
-        )
-        return "bitcert build-table " + json.dumps(own, sort_keys=True)
+    def experiment(self) -> dict[str, Any]:
+        """What reproduces it as an experiment file, paths left out."""
+        left_out = {"out", "directory", "batch", "executor"}
+        own = self.settings.model_dump(mode="json", exclude_defaults=True, exclude=left_out)
+        return {"study": "build-table", **own}
 
     def to_json(self, result: dict[str, Any]) -> str:
         """The table and its record's main figures."""

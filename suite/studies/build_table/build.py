@@ -118,7 +118,7 @@ def _with_prefixes(bench: Workbench) -> Workbench:
 
 
 def assemble(
-    measurements: Measurements, path: Path, command: str, probes: dict[str, Any] | None = None
+    measurements: Measurements, path: Path, experiment: dict[str, Any], probes: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Put all parts together, with the float network's metrics and how exact entries are; returns the record.
 
@@ -152,7 +152,7 @@ def assemble(
         "data_sha256": provenance["data_sha256"],
         "provenance": {protocol: each.provenance() for protocol, each in measurements.problems.items()},
         "software": software(),
-        "command": command,
+        "experiment": experiment,
     }
     if probes is not None:
         write_sealed(path.with_name(path.stem + PROBES), probes)
