@@ -41,6 +41,7 @@ class StudySearcher(Searcher):
         rng: Source of the randomness outside the sampler.
         startup: Number of successful trials before the sampler's suggestions are followed.
         tell_excess: Whether over-budget suggestions stay in the study as violated constraints.
+        first: Feasible policies that are proposed before random ones.
 
     Attributes:
         study: The Optuna study, to be read.
@@ -57,11 +58,13 @@ class StudySearcher(Searcher):
         *,
         startup: int,
         tell_excess: bool,
+        first: Sequence[Policy] = (),
     ) -> None:
         super().__init__(problem, seed)
         self._rng = rng
         self._startup = startup
         self._tell_excess = tell_excess
+        self._first = list(first)
         self._proposals = Proposals(problem)
         self._numbers: dict[Policy, int] = {}
         self._finished = 0
@@ -89,7 +92,7 @@ class StudySearcher(Searcher):
         suggestion = self.study.ask(self._distributions)
         suggested = space.decode(list(suggestion.params.values()))
         if self._finished < self._startup:
-            wanted = random_feasible(space, budget, self._rng)
+            wanted = self._first.pop(0) if self._first else random_feasible(space, budget, self._rng)
         else:
             wanted = repair(space, suggested, budget, self._rng)
         policy = self._proposals.take(chain([wanted], mutations(self.problem, wanted, self._rng)), pending)

@@ -88,7 +88,8 @@ class Evolution(Searcher):
         return policy
 
     def tell(self, trial: Trial) -> None:
-        """Remember the score of a successful trial."""
+        """Remember the policy, whoever proposed it, and the score of a successful trial."""
+        self._proposals.add(trial.policy)
         if trial.metrics is not None:
             self._scores[trial.policy] = self.problem.objective.score(trial.metrics)
 

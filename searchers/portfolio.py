@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -41,8 +41,8 @@ class Portfolio(Searcher):
 
     On every source, a table of the same space, each feasible policy has a normalized score: 1 for the best within the budget and
     0 for the mean. Greedily, the policy is added that raises most the mean over sources of the best score chosen so far. A source
-    may not be about the target's network, so whatever is good there was learned elsewhere. What the sources cost is charged to
-    nobody; a comparison should say so.
+    may not be about the target's network, and its scores are those on search images, so nothing of any exam is in them. What the
+    sources cost is charged to nobody; a comparison should say so.
 
     References:
         Wistuba, Schilling and Schmidt-Thieme, Sequential model-free hyperparameter tuning, ICDM 2015.
@@ -50,10 +50,8 @@ class Portfolio(Searcher):
 
     Options: ClassVar[type] = PortfolioOptions
 
-    def __init__(self, problem: Problem, seed: int, options: PortfolioOptions | None = None) -> None:
+    def __init__(self, problem: Problem, seed: int, options: PortfolioOptions) -> None:
         super().__init__(problem, seed)
-        if options is None:
-            raise BitcertError("a portfolio needs the tables it is made of: portfolio:sources=FILE+FILE")
         self._waiting = choose_portfolio(problem, options.sources.split("+"), options.size)
         self._next: Searcher | None = None
         if options.then != "none":
@@ -80,24 +78,41 @@ def choose_portfolio(problem: Problem, files: Sequence[str], size: int) -> list[
     Raises:
         BitcertError: If a table has another space, is about the problem's own network, or does not hold every policy.
     """
-    from suite.problems import load_problem
-    from suite.problems.tabular import TabularProblem
+    policies, scores = source_scores(problem, files)
+    return [policies[place] for place in greedy_cover(scores, min(size, len(policies)))]
 
-    own = problem.provenance().get("network_sha256")
-    tables = []
+
+def source_scores(problem: Problem, files: Sequence[str]) -> tuple[list[Policy], NDArray[np.float64]]:
+    """What tables say on search images of every policy within a problem's budget: 1 for the best, 0 for the mean.
+
+    Args:
+        problem: The target.
+        files: Complete tables of other networks with the same space; see :func:`suite.problems.tabular.load_table`.
+
+    Returns:
+        The policies, and their scores, shape ``(sources, policies)``.
+
+    Raises:
+        BitcertError: As :func:`choose_portfolio`.
+    """
+    from suite.problems.tabular import load_table
+
+    own, found = problem.provenance().get("network_sha256"), []
     for file in files:
-        source = load_problem(f"table:file={file}", budget=problem.budget.text, objective=problem.objective.text)
-        assert isinstance(source, TabularProblem)
+        source = load_table(file, budget=problem.budget.text, objective=problem.objective.text)
         if source.space != problem.space:
             raise BitcertError(f"{file} is about another space; a portfolio needs tables of the problem's own space")
         if source.provenance()["network_sha256"] == own:
             raise BitcertError(f"{file} is about the problem's own network; a portfolio learns from others")
-        if not source.truth:
+        if not source.table.is_complete:
             raise BitcertError(f"{file} does not hold every policy")
-        tables.append(source.truth)
-    policies = [policy for policy in tables[0] if problem.is_feasible(policy)]
-    scores = np.array([_normalized(table, policies) for table in tables])
-    return [policies[place] for place in greedy_cover(scores, min(size, len(policies)))]
+        kept = [
+            (policy, score)
+            for policy, score in zip(source.table.policies, source.searched_scores, strict=True)
+            if problem.is_feasible(policy)
+        ]
+        found.append(_normalized(np.array([score for _, score in kept])))
+    return [policy for policy, _ in kept], np.array(found)
 
 
 def greedy_cover(scores: NDArray[np.float64], size: int) -> list[int]:
@@ -111,6 +126,5 @@ def greedy_cover(scores: NDArray[np.float64], size: int) -> list[int]:
     return chosen
 
 
-def _normalized(table: Mapping[Policy, float], policies: Sequence[Policy]) -> NDArray[np.float64]:
-    values = np.array([table[policy] for policy in policies])
+def _normalized(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray((values - values.mean()) / max(values.max() - values.mean(), np.finfo(float).tiny))

@@ -9,6 +9,7 @@ import numpy as np
 from optuna.samplers import TPESampler
 
 from searchers._study import StudySearcher
+from searchers.portfolio import choose_portfolio
 from suite.contract.problem import Problem
 from suite.options import check_counts
 
@@ -20,10 +21,13 @@ class TPEOptions:
     Attributes:
         startup: Successful random trials before the estimator is followed.
         candidates: Draws from the good density among which the best ratio is taken.
+        warm: Complete tables of other networks with the same space, joined by ``+``: the first trials are a portfolio of them
+            (:class:`.Portfolio`) instead of random policies.
     """
 
     startup: int = 10
     candidates: int = 24
+    warm: str = ""
 
     def __post_init__(self) -> None:
         check_counts(self, startup=1, candidates=1)
@@ -46,6 +50,7 @@ class TPE(StudySearcher):
         Bergstra, Bardenet, Bengio and Kegl, Algorithms for hyper-parameter optimization, NeurIPS 2011.
         Watanabe and Hutter, c-TPE: Tree-structured Parzen estimator with inequality constraints for expensive
         hyperparameter optimization, IJCAI 2023.
+        Wistuba, Schilling and Schmidt-Thieme, Sequential model-free hyperparameter tuning, ICDM 2015 (``warm``).
         Ozaki et al., Multiobjective tree-structured Parzen estimator, JAIR 73, 2022.
     """
 
@@ -64,4 +69,5 @@ class TPE(StudySearcher):
             constant_liar=True,  # pending policies repel further proposals
             constraints_func=None,  # deprecated: constraints are set on the trials
         )
-        super().__init__(problem, seed, sampler, rng, startup=options.startup, tell_excess=True)
+        first = choose_portfolio(problem, options.warm.split("+"), options.startup) if options.warm else ()
+        super().__init__(problem, seed, sampler, rng, startup=options.startup, tell_excess=True, first=first)

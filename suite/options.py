@@ -33,6 +33,11 @@ def parse_options(given: Sequence[str], noun: str) -> dict[str, Any]:
     return options
 
 
+def required_options(options: type) -> list[str]:
+    """Names of the options that have no default."""
+    return [field.name for field in fields(options) if field.init and field.default is field.default_factory is MISSING]
+
+
 def read_options(what: str, options: type, given: Mapping[str, Any]) -> Any:
     """Build the dataclass ``options`` from given values, checking names and types.
 
@@ -46,10 +51,7 @@ def read_options(what: str, options: type, given: Mapping[str, Any]) -> Any:
             raise unknown_name(f"option of {what}", option, known)
     if not is_dataclass(options):
         return NoOptions()
-    required = [
-        field.name for field in fields(options) if field.init and field.default is field.default_factory is MISSING
-    ]
-    if missing := [option for option in required if option not in given]:
+    if missing := [option for option in required_options(options) if option not in given]:
         raise BitcertError(f"{what} needs the option {missing[0]!r}; give {missing[0]}=VALUE")
     if not given:
         return options()

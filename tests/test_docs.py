@@ -80,7 +80,7 @@ def test_every_recorded_table_is_shown_in_the_docs_and_none_is_pasted() -> None:
     pasted = re.compile(
         r"^\|.*[+-]0\.\d{4} \| (\[.*\] \| )?(underpowered|not distinguishable|better|worse) \|", re.MULTILINE
     )
-    assert pasted.search((ROOT / "results/digits-w3a3/leaderboard.md").read_text(encoding="utf-8"))
+    assert pasted.search((ROOT / "results/digits/real/leaderboard.md").read_text(encoding="utf-8"))
     assert not pasted.search(shown + (ROOT / "README.md").read_text(encoding="utf-8"))
 
 

@@ -27,7 +27,18 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_main_job_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     shutil.copy(ROOT / "experiments" / "digits.yaml", tmp_path)
-    smaller = ["--searchers", "random,cheapest", "--seeds", "0,1", "--evaluations", "3", "--finalists", "0"]
+    smaller = [
+        "--searchers",
+        "random-filled,evolution,fit",
+        "--table-seeds",
+        "2",
+        "--table-evaluations",
+        "5",
+        "--best",
+        "1",
+    ]
+    smaller += ["--trivial", "random,cheapest", "--seeds", "0,1", "--evaluations", "3", "--finalists", "0"]
+    smaller += ["--post-step-steps", "2"]
     smaller += ["--images", "20", "--noise", "16", "--exam-images", "20", "--exam-n", "20", "--exam-n0", "10"]
     done = subprocess.run(
         [
@@ -50,7 +61,9 @@ def test_the_main_job_runs_from_the_wheel(installed: Path, tmp_path: Path) -> No
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert {row["searcher"] for row in json.loads(done.stdout)["leaderboard"]} == {"random", "cheapest", "float"}
+    found = json.loads(done.stdout)
+    assert {row["searcher"] for row in found["real"]} == {"random", "cheapest", "float", found["winner"]["searcher"]}
+    assert found["winner"]["searcher"] in ("evolution", "fit")
     where = subprocess.run(
         [sys.executable, "-c", "import suite; print(suite.__file__)"],
         env={**os.environ, "PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"},

@@ -47,11 +47,10 @@ DIGITS_WIDE2 = replace(
     budget="3645440",
 )
 DIGITS_BLOCKS = replace(
-    DIGITS,
+    DIGITS_LOW,
     name="digits-blocks",
-    summary="digits with one bit width, 2, 3, 4 or 8, for each convolution of its blocks: 4,096 policies",
-    trained_as="digits",
-    choices=(2, 3, 4, 8),
+    summary="digits-low with one bit width, 1 to 4, for each convolution of its blocks: 4,096 policies",
+    budget="w2.5a2.5",
     tie_weight_activation=True,
     tie_shortcuts=True,
 )

@@ -40,6 +40,8 @@ class SurrogateProblem(TabularProblem):
         if policies is not None and policies < 10:
             raise BitcertError(f"a surrogate needs 10 policies or more, got {policies}")
         self._count = policies
+        self._fits: dict[tuple[str, Fidelity], Fit] = {}
+        self._means: dict[tuple[Policy, Fidelity], dict[str, tuple[float, float]]] = {}
         self.name = "surrogate"
 
     @cached_property
@@ -50,10 +52,6 @@ class SurrogateProblem(TabularProblem):
         if wanted > count:
             raise BitcertError(f"{wanted:,} policies asked for, but {self.file} has {count:,}")
         return np.sort(np.random.default_rng(derive_seed(self.seed, "surrogate")).permutation(count)[:wanted])
-
-    @cached_property
-    def _fits(self) -> dict[tuple[str, Fidelity], Fit]:
-        return {}
 
     def fit_of(self, metric: str, fidelity: Fidelity) -> Fit:
         """The process of a metric, such as ``"acr"``, at a fidelity; fitted at the first call to means over noises."""
@@ -92,9 +90,9 @@ class SurrogateProblem(TabularProblem):
             self._means[key] = found
         return self._means[key]
 
-    @cached_property
-    def _means(self) -> dict[tuple[Policy, Fidelity], dict[str, tuple[float, float]]]:
-        return {}
+    @property
+    def truth_error(self) -> None:
+        """Predictions have no noise."""
 
     @cached_property
     def truth(self) -> dict[Policy, float]:
@@ -115,7 +113,7 @@ class SurrogateProblem(TabularProblem):
         found = self.fit_of("acr", self.fidelity)
         count = "" if self._count is None else f":policies={self._count}"
         return super().provenance() | {
-            "problem": f"surrogate:file={self.file}{count}",
+            "problem": f"surrogate:file={self.source}{count}",
             "surrogate": {
                 "policies": len(self.rows),
                 "kendall": found.kendall,

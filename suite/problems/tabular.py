@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suite.contract.clock import ReplayClock
+from suite.contract.objective import ACR
 from suite.contract.probes import Probes, ProbeSettings
 from suite.contract.problem import Meter
 from suite.contract.space import Policy
@@ -24,7 +25,7 @@ from suite.plugins import PROBLEMS
 from suite.problems.vision import VisionProblem
 from suite.tables.probes import PROBES, RecordedProbes
 from suite.tables.series import Series
-from suite.tables.table import PolicyTable, read_table, table_record
+from suite.tables.table import PolicyTable, find_table, read_table, table_record
 
 
 class TabularProblem(VisionProblem):
@@ -34,7 +35,7 @@ class TabularProblem(VisionProblem):
     measured on the network.
 
     Args:
-        file: The table, as made by ``bitcert build-table``.
+        file: The table, as made by ``bitcert build-table``, or the name of one that comes with bitcert.
         budget, objective, seed: As for :func:`suite.problems.load_problem`.
         sigma: Of the table, if given.
         protocol: One that the table holds; its first if None.
@@ -57,7 +58,7 @@ class TabularProblem(VisionProblem):
     ) -> None:
         if not file:
             raise BitcertError("name the table: table:file=FILE")
-        self.file = Path(file)
+        self.source, self.file = file, find_table(file)
         record = table_record(self.file)
         if sigma not in (None, record["sigma"]):
             raise BitcertError(f"{file} was recorded at sigma {record['sigma']:g}, not {sigma:g}")
@@ -110,12 +111,27 @@ class TabularProblem(VisionProblem):
     def true_scores(self) -> NDArray[np.float64]:
         """The best score that the table has of each of its policies, shape ``(policies,)``; see :attr:`truth`."""
         exams = [each for each in self.table.series if each.split == "exam" and each.protocol == self.protocol]
-        return self._scores(exams or [each for each in self._searched if each.fidelity == self.fidelity])
+        return self._scores(exams) if exams else self.searched_scores
+
+    @property
+    def truth_error(self) -> float | None:
+        """Standard error of a true ACR over noise; None where it is not known, or for another objective."""
+        own = [each for each in self._record["exactness"] if each["protocol"] == self.protocol]
+        exams = [each for each in own if each["split"] == "exam"]
+        size = self.fidelity.images, self.fidelity.noise
+        top = exams or [each for each in own if (each["images"], each["noise"]) == size]
+        errors = [each["error"] / each["seeds"] ** 0.5 for each in top if each["error"] is not None]
+        return max(errors) if errors and isinstance(self.objective, ACR) else None
 
     @cached_property
     def estimated_scores(self) -> NDArray[np.float64]:
         """What a search sees of each policy at the highest fidelity with the first noise, shape ``(policies,)``."""
         return self._scores([next(each for each in self._searched if each.fidelity == self.fidelity)])
+
+    @cached_property
+    def searched_scores(self) -> NDArray[np.float64]:
+        """Scores on search images at the highest fidelity, the mean over noises, shape ``(policies,)``: nothing of the exam."""
+        return self._scores([each for each in self._searched if each.fidelity == self.fidelity])
 
     def _scores(self, series: Sequence[Series]) -> NDArray[np.float64]:
         """Mean over series."""
@@ -142,10 +158,10 @@ class TabularProblem(VisionProblem):
         """The columns of a fidelity, by noise."""
         found = [self.table.column(each) for each in sorted(self._searched) if each.fidelity == fidelity]
         if not found:
-            known = ", ".join(dict.fromkeys(f"{each.images}x{each.noise}" for each in self._searched))
+            known = ", ".join(dict.fromkeys(each.size for each in self._searched))
             raise BitcertError(
                 f"{self.file} has no measurements with {fidelity.images} images, {fidelity.noise} noise samples and "
-                f"{fidelity.finetune_steps} finetuning steps; it has {known} without finetuning"
+                f"{fidelity.finetune_steps} finetuning steps; it has {known} under {self.protocol}"
             )
         return found
 
@@ -184,7 +200,7 @@ class TabularProblem(VisionProblem):
         for key in [key for key in recorded if key.startswith("budget")]:
             del recorded[key]
         return recorded | {
-            "problem": f"table:file={self.file}",
+            "problem": f"table:file={self.source}",
             **self.budget.to_dict(),
             "objective": self.objective.text,
             "table_sha256": self._record["table_sha256"],
@@ -195,6 +211,50 @@ class TabularProblem(VisionProblem):
         again = copy.copy(self)
         again.meter, again.clock = Meter(), ReplayClock()
         return again
+
+
+class DigitsTable(TabularProblem):
+    """Every policy of ``digits-blocks``, recorded: the table that comes with bitcert, at one of three noise levels.
+
+    Args:
+        sigma: 0.12, 0.25 or 0.5; 0.25 if None.
+        budget, seed, objective, protocol, replicate: As for :class:`TabularProblem`.
+    """
+
+    def __init__(self, *, sigma: float | None = None, **settings: Any) -> None:
+        super().__init__(f"digits-table-sigma{0.25 if sigma is None else float(sigma):g}", **settings)
+        self.name = "digits-table"
+
+
+class DigitsTableLow(TabularProblem):
+    """Every policy of ``digits-blocks`` at 1 to 3 bits, recorded under three protocols: the table that comes with bitcert.
+
+    Args:
+        budget, seed, objective, protocol, replicate: As for :class:`TabularProblem`.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__("digits-table-low", **settings)
+        self.name = "digits-table-low"
+
+
+def load_table(text: str, **settings: Any) -> TabularProblem:
+    """Load the problem that replays a table.
+
+    Args:
+        text: A problem, such as ``digits-table`` or ``surrogate:file=FILE``; else what the problem ``table`` takes as its file.
+        **settings: See :func:`suite.problems.load_problem`.
+
+    Raises:
+        BitcertError: If the problem is about no table, or as for :class:`TabularProblem`.
+    """
+    from suite.problems import load_problem
+
+    named = ":" in text or text in PROBLEMS.names()
+    problem = load_problem(text if named else f"table:file={text}", **settings)
+    if not isinstance(problem, TabularProblem):
+        raise BitcertError(f"{text} is no table; name a file that ends in .parquet, or a problem such as digits-table")
+    return problem
 
 
 def _check_network(file: Path, record: dict[str, Any]) -> None:

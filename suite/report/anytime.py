@@ -22,6 +22,8 @@ from suite.report.curves import Band, Clock, search_course
 from suite.report.intervals import CONFIDENCE
 from suite.run.records import Run
 
+NEAR = 0.01
+"""How close to the optimum counts as there, as a share of the distance between the mean policy and the optimum."""
 _TOLERANCE = 1e-9
 
 

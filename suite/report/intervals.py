@@ -49,6 +49,15 @@ class Average:
     crossed: Interval
 
 
+def seed_interval(scores: ArrayLike) -> Interval:
+    """Student's t interval for the mean over seeds of scores known without error; unknown for a single seed."""
+    values = np.asarray(scores, dtype=np.float64)
+    if len(values) < 2:
+        return UNKNOWN
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return Interval(float(values.mean()) - half, float(values.mean()) + half)
+
+
 def mean_interval(scores: ArrayLike, paired: bool = False) -> Interval:
     """Confidence interval for the mean over images: Student's t, with two made-up images at the ends of the range.
 

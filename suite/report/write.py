@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -67,7 +67,7 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { font-size: .8
 </head>
 <body>
 <h1>$title</h1>
-<h2>Leaderboard</h2>
+$opening<h2>Leaderboard</h2>
 <div class="wide">
 $table</div>
 <h2>Figures</h2>
@@ -165,6 +165,9 @@ def render_page(
     figures: Mapping[str, bytes],
     provenance: Mapping[str, Any],
     further: Mapping[str, Table] | None = None,
+    *,
+    title: str | None = None,
+    opening: Sequence[str] = (),
 ) -> str:
     """Render a self-contained HTML page.
 
@@ -173,6 +176,8 @@ def render_page(
         figures: PNG files by caption.
         provenance: Listed in full.
         further: More tables by heading, after the figures.
+        title: Of the page; that of the table if None.
+        opening: Sentences at the top, numbered.
     """
     shown = [
         f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{base64.b64encode(data).decode("ascii")}">\n'
@@ -188,7 +193,8 @@ def render_page(
         for heading, each in (further or {}).items()
     ]
     return _PAGE.substitute(
-        title=escape(table.title),
+        title=escape(table.title if title is None else title),
+        opening=f"<ol>\n{''.join(f'<li>{escape(sentence)}</li>' for sentence in opening)}</ol>\n" if opening else "",
         table=table.to_html(),
         figures="".join(shown),
         further="".join(tables),

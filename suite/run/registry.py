@@ -7,13 +7,18 @@ from typing import Any
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
 from suite.errors import BitcertError
-from suite.options import NoOptions
+from suite.options import NoOptions, required_options
 from suite.plugins import SEARCHERS
 
 
 def searcher_names() -> tuple[str, ...]:
     """Names of all searchers and baselines, bitcert's own first, then those of other packages."""
     return SEARCHERS.names()
+
+
+def standalone_names() -> tuple[str, ...]:
+    """Names of the methods that run without options; imports all of them."""
+    return tuple(name for name in SEARCHERS.names() if not required_options(SEARCHERS.load(name).Options))
 
 
 def predicting_names() -> tuple[str, ...]:

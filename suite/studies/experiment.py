@@ -174,7 +174,7 @@ def print_plan(runs: list[Experiment], *, as_json: bool) -> int:
     plans = {}
     for run in runs:
         with run.located():
-            plans[run.label or type(run.study).__name__.lower()] = run.study.plan()
+            plans[run.label or plugins.STUDIES.name_of(type(run.study))] = run.study.plan()
     summary = summarize_plans(plans)
     if as_json:
         print(json.dumps(summary, indent=2))

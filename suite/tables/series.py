@@ -21,7 +21,8 @@ class Series:
         protocol: How policies become networks, as :func:`suite.problems.load_problem` takes it.
         split: The images: ``"search"``, as a search sees them, or ``"exam"``, which no search sees.
         images, noise: How many, and noise samples of each.
-        seed: Of the noise.
+        seed: Of the noise, and of the finetuning.
+        steps: Of finetuning, for a protocol that trains.
     """
 
     protocol: str
@@ -29,23 +30,29 @@ class Series:
     images: int
     noise: int
     seed: int = 0
+    steps: int = 0
 
     def __post_init__(self) -> None:
         if self.split not in ("search", "exam"):
             raise BitcertError(f"the images of a series are search or exam, got {self.split!r}")
-        for name, least in (("images", 1), ("noise", 1), ("seed", 0)):
+        for name, least in (("images", 1), ("noise", 1), ("seed", 0), ("steps", 0)):
             if type(value := getattr(self, name)) is not int or value < least:
                 raise BitcertError(f"{name} of a series must be an integer >= {least}, got {value!r}")
 
     @property
     def fidelity(self) -> Fidelity:
         """What one evaluation spends."""
-        return Fidelity(images=self.images, noise=self.noise)
+        return Fidelity(self.images, self.noise, self.steps)
 
     @property
     def text(self) -> str:
-        """In words, such as ``ptq, 120x64 search images, noise 0``."""
-        return f"{self.protocol}, {self.images}x{self.noise} {self.split} images, noise {self.seed}"
+        """In words, such as ``ptq, 120x64, search images, noise 0``."""
+        return f"{self.protocol}, {self.size}, {self.split} images, noise {self.seed}"
+
+    @property
+    def size(self) -> str:
+        """Images, noise samples and steps, such as ``120x64`` or ``120x64 after 200 steps``."""
+        return f"{self.images}x{self.noise}" + (f" after {self.steps} steps" if self.steps else "")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.linalg import cho_solve
 
 from suite.errors import BitcertError
 
 FOLDS = 5
+FEWEST_FITTED = 10
 MOST_FITTED = 1_500
 """Policies to which a process is fitted at most: its time grows with their cube."""
 
@@ -36,8 +38,8 @@ class Fit:
 
     def predict(self, vectors: NDArray[np.integer]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Means and standard deviations of the true values of policies, shape ``(policies,)`` each; noise not included."""
-        mean, total = self.process.predict(_features(vectors), return_std=True)
-        return np.asarray(mean), np.sqrt(np.maximum(np.asarray(total) ** 2 - self.noise**2, 0.0))
+        mean, total = predict(self.process, vectors)
+        return mean, np.sqrt(np.maximum(total**2 - self.noise**2, 0.0))
 
 
 def fit(vectors: NDArray[np.integer], values: NDArray[np.float64], noise: float | None) -> Fit:
@@ -52,18 +54,18 @@ def fit(vectors: NDArray[np.integer], values: NDArray[np.float64], noise: float 
         BitcertError: With fewer than 10 policies, more than :data:`MOST_FITTED`, or values that are all equal.
     """
     count = len(vectors)
-    if not 10 <= count <= MOST_FITTED:
-        raise BitcertError(f"a surrogate is fitted to 10 to {MOST_FITTED:,} policies, got {count:,}")
+    if not FEWEST_FITTED <= count <= MOST_FITTED:
+        raise BitcertError(f"a surrogate is fitted to {FEWEST_FITTED} to {MOST_FITTED:,} policies, got {count:,}")
     if np.ptp(values) == 0:
         raise BitcertError("all policies have the same score; a surrogate of them says nothing")
-    process = _process(vectors, values, noise)
+    process = fit_process(vectors, values, noise)
     kernel = process.kernel_
     folds = np.arange(count) % FOLDS
     np.random.default_rng(0).shuffle(folds)
     predicted = np.empty(count)
     for fold in range(FOLDS):
         left = folds == fold
-        predicted[left] = _refitted(process, vectors[~left], values[~left]).predict(_features(vectors[left]))
+        predicted[left] = refit_process(process, vectors[~left], values[~left]).predict(_features(vectors[left]))
     return Fit(
         process,
         float(np.sqrt(kernel.k2.noise_level) * values.std()) if noise is None else noise,
@@ -73,7 +75,8 @@ def fit(vectors: NDArray[np.integer], values: NDArray[np.float64], noise: float 
     )
 
 
-def _process(vectors: NDArray[np.integer], values: NDArray[np.float64], noise: float | None) -> Any:
+def fit_process(vectors: NDArray[np.integer], values: NDArray[np.float64], noise: float | None) -> Any:
+    """scikit-learn's process of :func:`fit`, with arguments like it."""
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
 
@@ -89,12 +92,28 @@ def _process(vectors: NDArray[np.integer], values: NDArray[np.float64], noise: f
         return process.fit(_features(vectors), values)
 
 
-def _refitted(process: Any, vectors: NDArray[np.integer], values: NDArray[np.float64]) -> Any:
+def refit_process(process: Any, vectors: NDArray[np.integer], values: NDArray[np.float64]) -> Any:
     """The same kernel on other policies: cross-validation leaves policies out, not the four numbers of the kernel."""
     from sklearn.gaussian_process import GaussianProcessRegressor
 
     again = GaussianProcessRegressor(process.kernel_, optimizer=None, normalize_y=True)
     return again.fit(_features(vectors), values)
+
+
+def predict(process: Any, vectors: NDArray[np.integer]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means and standard deviations of measurements, noise included, shape ``(policies,)`` each."""
+    mean, deviation = process.predict(_features(vectors), return_std=True)
+    return np.asarray(mean), np.asarray(deviation)
+
+
+def leave_one_out(process: Any) -> NDArray[np.float64]:
+    """What a process would predict of each of its policies without having seen it, its kernel kept, up to scale and shift.
+
+    References:
+        Rasmussen and Williams, Gaussian processes for machine learning, 2006, equation 5.12.
+    """
+    inverse = cho_solve((process.L_, True), np.eye(len(process.L_)))
+    return np.asarray(process.y_train_ - process.alpha_ / np.diag(inverse))
 
 
 def _features(vectors: NDArray[np.integer]) -> NDArray[np.float64]:

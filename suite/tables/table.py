@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from suite.contract.space import Policy, SearchSpace
 from suite.contract.trial import Metrics, radius_text
-from suite.errors import BitcertError
+from suite.errors import BitcertError, unknown_name
 from suite.files import json_sha256, read_sealed, write_bytes, write_sealed
 from suite.tables.series import Series
 
 SCHEMA = 1
+_SHIPPED = Path(__file__).parent / "shipped"
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _CERTIFIED = "certified@"
 _PLAIN = ("clean_accuracy", "acr", "forward_passes", "seconds")
@@ -165,6 +166,21 @@ def read_table(path: Path, space: SearchSpace) -> PolicyTable:
         raise BitcertError(f"{path} lacks measurements: {record['policies']:,} policies with {count} each are recorded")
     values = {name: frame[name].to_numpy(dtype=np.float64).reshape(-1, count) for name in names}
     return PolicyTable(record, space, np.array([_vector(text) for text in texts], dtype=np.int8), values)
+
+
+def find_table(name: str) -> Path:
+    """The Parquet file of a table: a path, or without ``.parquet`` the name of one that comes with bitcert.
+
+    Raises:
+        BitcertError: If no table of this name comes with bitcert; those that do are listed.
+    """
+    if name.endswith(".parquet"):
+        return Path(name)
+    path = _SHIPPED / f"{name}.parquet"
+    if not path.is_file():
+        known = (file.stem for file in _SHIPPED.glob("*.parquet"))
+        raise BitcertError(f"{unknown_name('table', name, known)}; or name a file that ends in .parquet")
+    return path
 
 
 def table_record(path: Path) -> dict[str, Any]:

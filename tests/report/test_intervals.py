@@ -18,7 +18,7 @@ from suite.contract.objective import parse_objective
 from suite.errors import BitcertError
 from suite.report.comparison import Comparison
 from suite.report.exams import exam_score, image_scores
-from suite.report.intervals import Interval, average, compare_outcomes, crossed_interval, mean_interval
+from suite.report.intervals import Interval, average, compare_outcomes, crossed_interval, mean_interval, seed_interval
 
 ACR = parse_objective("acr")
 
@@ -159,3 +159,11 @@ def test_clean_accuracy_has_a_mean_but_no_interval(small: Comparison) -> None:
     assert np.isnan(found.images.low)
     with pytest.raises(BitcertError, match="average only"):
         compare_outcomes(outcome, small.reference, objective)
+
+
+def test_interval_over_seeds_is_that_of_scipy() -> None:
+    scores = np.random.default_rng(0).normal(size=9)
+    expected = stats.ttest_1samp(scores, 0).confidence_interval(0.95)
+    found = seed_interval(scores)
+    assert [found.low, found.high] == pytest.approx([float(expected.low), float(expected.high)])
+    assert np.isnan(seed_interval(scores[:1]).low)

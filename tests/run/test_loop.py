@@ -27,7 +27,7 @@ from suite.run.journal import FILE_NAME, JournalWarning
 from suite.run.limits import STALLED_AFTER, Limits, Promotion
 from suite.run.loop import SearchLoop
 from suite.run.records import Run
-from suite.run.registry import make_searcher, searcher_names
+from suite.run.registry import make_searcher, standalone_names
 from suite.run.state import load_run
 from suite.studies.search.run import search
 from tests.run.virtual import TimedProblem, seconds_of
@@ -81,7 +81,7 @@ def run_all(make: Callable[[Problem], Searcher], directory: Path, evaluations: i
     return search(problem, make(problem), evaluations=evaluations, directory=directory, parallel=parallel)
 
 
-@pytest.mark.parametrize("name", searcher_names())
+@pytest.mark.parametrize("name", standalone_names())
 def test_a_run_cut_anywhere_and_resumed_equals_the_uninterrupted_one(name: str, tmp_path: Path) -> None:
     whole = run_all(lambda problem: make_searcher(name, problem, 3), tmp_path / "whole")
     content = (tmp_path / "whole" / FILE_NAME).read_bytes()

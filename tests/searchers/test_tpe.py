@@ -1,6 +1,7 @@
 """TPE conforms, and its study holds the policies evaluated and, unscored, the suggestions over the budget."""
 
 import inspect
+from typing import Any
 
 import pytest
 from optuna.samplers import TPESampler
@@ -80,6 +81,6 @@ def test_two_objectives_dominate_more_than_random_search() -> None:
 
 
 @pytest.mark.parametrize("options", [{"startup": 0}, {"candidates": 0}, {"startup": 2.5}])
-def test_options_out_of_range_are_refused(options: dict[str, int]) -> None:
+def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(BitcertError, match=rf"{next(iter(options))} must be an integer >= 1"):
         TPEOptions(**options)

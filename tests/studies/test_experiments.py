@@ -14,7 +14,8 @@ from suite import plugins
 from suite.cli import main
 from suite.errors import BitcertError
 from suite.run.limits import Limits
-from suite.studies.compare import Compare
+from suite.run.registry import standalone_names
+from suite.studies.benchmark import BenchmarkStudy
 from suite.studies.experiment import Document, read_experiments
 from suite.studies.settings import HeldOutSettings, SpendSettings, validate
 from suite.studies.study import EXPERIMENT_FILE
@@ -66,19 +67,22 @@ def test_every_file_is_valid_and_says_what_it_is(file: Path) -> None:
             assert kind in plugins.SEARCHERS.names()
 
 
-def test_the_main_job_gives_every_search_what_600_evaluations_cost() -> None:
+def test_the_main_job_judges_all_methods_on_the_table_and_gives_every_real_search_what_200_evaluations_cost() -> None:
     (run,) = read_experiments(ROOT / "experiments" / "digits.yaml", NOTHING)
-    assert isinstance(run.study, Compare)
-    assert {"random", "uniform", "arq", "tpe", "hawq-v3"} < set(run.study.searchers()) <= set(plugins.SEARCHERS.names())
-    assert "arq+" not in run.study.searchers()  # its options were chosen on digits
-    assert run.study.settings.seeds == (0, 1)
-    spend = run.study.settings.spend
-    one = run.study.problem.forward_passes(spend.fidelity_of(run.study.problem, run.study.settings.problem))
+    assert isinstance(run.study, BenchmarkStudy)
+    settings, table = run.study.settings, run.study.replay.settings
+    agents_and_learned = {"arq", "arq+", "haq", "adaqat", "fracbits", "nipq"}
+    assert set(standalone_names()) - set(table.searchers) == agents_and_learned
+    assert (table.seeds, table.budgets, len(settings.seeds)) == (30, ("w2a2", "w2.5a2.5", "w3a3"), 2)
+    compare = run.study.comparison(("fit", "tpe"))
+    assert set(compare.searchers()) == {"random", "random-filled", "uniform", "cheapest", "fit", "tpe"}
+    spend = settings.spend
+    one = compare.problem.forward_passes(spend.fidelity_of(compare.problem, settings.problem))
     assert one is not None
-    assert spend.limits == Limits(None, 600 * one)
-    assert run.study.settings.exam == HeldOutSettings(n=200, n0=20)
-    assert run.study.settings.executor.name == "ray"
-    assert run.study.settings.directory == "runs/digits-w3a3"
+    assert spend.limits == Limits(None, 200 * one)
+    assert settings.exam == HeldOutSettings(n=200, n0=20, post_step="qat")
+    assert settings.executor.name == "ray"
+    assert settings.directory == "runs/digits"
 
 
 def test_searchers_are_text_or_mappings(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_local_optima_are_those_of_the_definition(built: Path, tmp_path: Path) -
 def test_the_report_has_how_tables_agree(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = written(built, tmp_path, lambda bits: 0.2 + bits @ np.arange(1, 7) / 100, "other")
     command = ["landscape", "--tables", str(built), "--tables", str(other), "--budgets", "w4a4,w6a6"]
-    assert main([*command, "--report", str(tmp_path / "report"), "--json"]) == 0
+    assert main([*command, "--out", str(tmp_path / "report"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found["hardness"]) == 4
     (row,) = [each for each in found["agreement"] if (each["one"], each["other"]) == ("small", "other")]
@@ -115,5 +115,5 @@ def test_what_has_no_landscape_is_refused(
     built: Path, tmp_path: Path, options: list[str], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tables = [] if "--tables" in options else ["--tables", str(built)]
-    assert main(["landscape", *tables, *options, "--report", str(tmp_path / "report")]) == 2
+    assert main(["landscape", *tables, *options, "--out", str(tmp_path / "report")]) == 2
     assert reason in capsys.readouterr().err

@@ -21,6 +21,7 @@ from suite.problems.network_probes import NetworkProbes
 from suite.problems.tabular import TabularProblem
 from suite.problems.vision import VisionProblem
 from suite.run.registry import make_searcher
+from suite.run.state import load_run
 from suite.studies.build_table.build import exactness
 from suite.studies.search.run import search
 from suite.tables.series import Series
@@ -71,6 +72,43 @@ def test_the_truth_is_the_score_on_images_that_no_search_sees(built: Path) -> No
     assert problem.truth[policy] == live.measure_on(live.setup.task(TOP, 0, "exam"), policy).acr
 
 
+def test_series_of_a_protocol_that_trains_have_its_steps_and_examine_another_training(tmp_path: Path) -> None:
+    file = tmp_path / "trained.parquet"
+    command = [
+        "build-table",
+        "digits-blocks",
+        "--protocols",
+        "ptq,finetune",
+        "--finetune-steps",
+        "2",
+        "--policies",
+        "3",
+    ]
+    command += ["--budgets", "w1.5a1.5", "--fidelities", "5x8", "--noise-seeds", "1", "--exam", "5x8"]
+    assert main([*command, "--directory", str(tmp_path / "parts"), "--out", str(file), "--json"]) == 0
+    table = replayed(file, protocol="finetune")
+    live = load_problem("digits-blocks", protocol="finetune")
+    policy, fidelity = table.table.policies[1], Fidelity(images=5, noise=8, finetune_steps=2)
+    assert table.default_fidelity() == fidelity
+    found, expected = (problem.evaluate(policy, fidelity) for problem in (table, live))
+    assert replace(found, seconds=0.0) == replace(expected, seconds=0.0)
+    assert Series("finetune", "exam", 5, 8, seed=1, steps=2) in table.table.series
+    with pytest.raises(BitcertError, match="it has 5x8 after 2 steps under finetune"):
+        table.check_fidelity(Fidelity(images=5, noise=8))
+    assert replayed(file).default_fidelity() == Fidelity(images=5, noise=8)
+
+
+def test_the_error_of_true_scores_is_that_of_the_mean_over_noises(built: Path, copied: Path) -> None:
+    assert replayed(built).truth_error is None  # one exam noise
+    record = read_sealed(copied.with_suffix(".json"), "a table's record")
+    for each in record["exactness"]:
+        if each["split"] == "exam":
+            each |= {"error": 0.02, "seeds": 4}
+    write_sealed(copied.with_suffix(".json"), record)
+    assert replayed(copied).truth_error == pytest.approx(0.01)
+    assert replayed(copied, objective="clean").truth_error is None
+
+
 @pytest.mark.parametrize("method", ["sensitivity-ilp", "hawq-v2"])
 def test_sensitivity_methods_propose_what_they_propose_on_the_network_and_are_charged_alike(
     built: Path, method: str
@@ -99,6 +137,30 @@ def test_searches_run_and_resume_as_on_any_problem(built: Path, tmp_path: Path, 
     run(8, "parts")
     assert run(14, "parts") == whole
     assert all(problem_has(built, trial.policy) for trial in whole.trials)
+
+
+@pytest.mark.parametrize("options", [["--rungs", "5x8", "--reduction", "2"], ["--objective", "acr+bops"]])
+def test_rungs_and_several_objectives_run_on_it(
+    built: Path, tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [
+        "search",
+        "--problem",
+        f"table:file={built}",
+        "--budget",
+        "w6a6",
+        "--searcher",
+        "nsga2",
+        "--evaluations",
+        "12",
+    ]
+    command += ["--images", "10", "--noise", "8", "--finalists", "0", "--directory", str(tmp_path / "run"), "--json"]
+    assert main([*command, *options]) == 0
+    fidelities = {trial.fidelity for trial in load_run(tmp_path / "run").trials}
+    assert fidelities == ({SMALL, TOP} if "--rungs" in options else {TOP})
+    if "--objective" in options:
+        front = load_run(tmp_path / "run").front
+        assert len({trial.policy for trial in front}) == len(front) > 1
 
 
 def problem_has(file: Path, policy: Any) -> bool:
@@ -232,8 +294,11 @@ def test_the_record_says_how_exact_entries_are() -> None:
     truth = rng.normal(0.3, 0.05, 4000)
     series = [Series("ptq", "search", 60, 16, seed) for seed in range(3)]
     frame = pd.concat(
-        [pd.DataFrame({"acr": truth + rng.normal(0, 0.01, 4000), "series": number}) for number in range(3)]
-    )
+        [
+            pd.DataFrame({"acr": truth + rng.normal(0, 0.01, 4000) + number / 10, "series": number})
+            for number in range(3)
+        ]
+    )  # what a noise moves all policies by is no error of their comparison
     (found,) = exactness(frame, series)
     assert found["spread"] == pytest.approx(0.05, rel=0.05)
     assert found["error"] == pytest.approx(0.01, rel=0.05)

@@ -36,11 +36,20 @@ class TableSettings(Group):
         metavar="AxB",
     )
     noise_seeds: int = setting(2, "noises with which each is measured", ge=1)
+    finetune_steps: int | None = setting(
+        None, "optimizer steps before each measurement, for protocols that finetune (default: the protocol's)", ge=1
+    )
+    trainings: int = setting(
+        1,
+        "trainings, each with a noise of its own, with which protocols that finetune are measured in their place",
+        ge=1,
+    )
     exam: str | None = setting(
         None,
-        "exam images x noise samples, measured once: the truth that searches are judged by (default: that of search images)",
+        "exam images x noise samples: the truth that searches are judged by (default: that of search images)",
         metavar="AxB",
     )
+    exam_seeds: int = setting(1, "noises with which exam images are measured; the truth is their mean", ge=1)
     budgets: BudgetTexts = setting(
         (), "budgets just below which policies are drawn, and at which methods probe", metavar="A,B,..."
     )
@@ -112,6 +121,7 @@ class BuildTable(Study[TableSettings, "dict[str, Any]"]):
 
     @property
     def _series(self) -> Iterator[Series]:
+        from suite.protocols import protocol_for
         from suite.tables.series import Series, parse_sizes
 
         settings = self.settings
@@ -119,12 +129,18 @@ class BuildTable(Study[TableSettings, "dict[str, Any]"]):
             searched = parse_sizes(settings.fidelities)
         with keyed("exam"):
             examined = [] if settings.exam is None else parse_sizes(settings.exam)
-        for protocol in settings.protocols:
+        for name in settings.protocols:
+            protocol = protocol_for(name, 0)
+            trains = protocol.default_steps > 0
+            steps = protocol.choose_steps(settings.finetune_steps if trains else None)
+            seeds = settings.trainings if trains else settings.noise_seeds
+            first = seeds if trains else 0  # another training is examined
             for images, noise in searched:
-                for seed in range(settings.noise_seeds):
-                    yield Series(protocol, "search", images, noise, seed)
+                for seed in range(seeds):
+                    yield Series(name, "search", images, noise, seed, steps)
             for images, noise in examined:
-                yield Series(protocol, "exam", images, noise)
+                for seed in range(1 if trains else settings.exam_seeds):
+                    yield Series(name, "exam", images, noise, first + seed, steps)
 
     def _vectors(self, problem: VisionProblem) -> NDArray[np.int64]:
         import numpy as np

@@ -95,7 +95,7 @@ def measure_part(measurements: Measurements, part: tuple[int, int]) -> None:
     task = problem.setup.task(series.fidelity, series.seed, series.split)
     rows = []
     for vector in measurements.vectors[start : start + PART]:
-        found = problem.measure_on(task, problem.space.decode(vector), seed=series.seed)
+        found = problem.measure_on(task, problem.space.decode(vector), series.steps, series.seed)
         rows.append({"policy": policy_text(vector), **columns_of(found)})
     write_sealed(measurements.file(part), {"rows": rows})
 
@@ -172,8 +172,9 @@ def exactness(frame: pd.DataFrame, series: Sequence[Series]) -> list[dict[str, A
         series: By the numbers in the frame.
 
     Returns:
-        ``protocol``, ``split``, ``images``, ``noise``, ``seeds``, the standard deviation of the policies' mean ACR (``spread``, the
-        noise's share taken off), that of one entry around it (``error``; None with one seed), and their ratio.
+        ``protocol``, ``split``, ``images``, ``noise``, ``steps``, ``seeds``, the standard deviation of the policies' mean ACR
+        (``spread``, the noise's share taken off), that of one entry around it (``error``; None with one seed), and their ratio.
+        What a noise moves all policies by together counts neither way: they are compared under the same noise.
     """
     groups: dict[Series, list[int]] = {}
     for number, each in enumerate(series):
@@ -181,6 +182,7 @@ def exactness(frame: pd.DataFrame, series: Sequence[Series]) -> list[dict[str, A
     found = []
     for group, numbers in groups.items():
         scores = np.stack([frame.loc[frame["series"] == number, "acr"].to_numpy() for number in numbers])
+        scores -= scores.mean(axis=1, keepdims=True)
         within = float(scores.var(axis=0, ddof=1).mean()) if len(numbers) > 1 else None
         between = float(scores.mean(axis=0).var(ddof=1)) if scores.shape[1] > 1 else 0.0
         spread = max(0.0, between - (within or 0.0) / len(numbers)) ** 0.5

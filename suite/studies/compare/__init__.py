@@ -198,7 +198,9 @@ class Compare(Searches[CompareSettings]):
         """Those asked for, or all that can take the objective."""
         if self.settings.searchers is not None:
             return self.settings.searchers
-        names = plugins.SEARCHERS.names()
+        from suite.run.registry import standalone_names
+
+        names = standalone_names()
         if self.problem.objective.pareto:
             names = tuple(name for name in names if plugins.SEARCHERS.load(name).supports_pareto)
         return names

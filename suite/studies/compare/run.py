@@ -189,7 +189,7 @@ def run_batch(
             loop = SearchLoop(
                 searcher.problem,
                 searcher,
-                _search_folder(folder, searcher.name, searcher.seed),
+                search_folder(folder, searcher.name, searcher.seed),
                 settings.limits,
                 fidelity=settings.fidelity,
                 seed=seed,
@@ -207,7 +207,7 @@ def run_batch(
     for searcher in searchers:
         replicate = searcher.seed if searcher.problem is not problem else None
         cases[_float_file(folder, replicate)] = ExamCase(None, replicate=replicate)
-        winner = _winner(load_run(_search_folder(folder, searcher.name, searcher.seed)))
+        winner = _winner(load_run(search_folder(folder, searcher.name, searcher.seed)))
         cases |= _exam_cases(folder, settings, winner, searcher.seed, replicate)
     missing = {file: exam for file, exam in cases.items() if not file.exists()}
     watching.exams(len(missing))
@@ -231,7 +231,7 @@ def load_comparison(directory: str | Path, *others: str | Path) -> Comparison:
     for other in folders[1:]:
         check_same(CONTENTS.read(other), content, f"{other} holds another comparison than {folders[0]}")
     runs = [(name, seed) for seed in content["settings"]["seeds"] for name in content["settings"]["searchers"]]
-    homes = {run: [folder for folder in folders if (_search_folder(folder, *run) / FILE_NAME).exists()] for run in runs}
+    homes = {run: [folder for folder in folders if (search_folder(folder, *run) / FILE_NAME).exists()] for run in runs}
     missing = [f"{name} with seed {seed}" for (name, seed), found in homes.items() if not found]
     if missing:
         raise BitcertError(
@@ -242,7 +242,7 @@ def load_comparison(directory: str | Path, *others: str | Path) -> Comparison:
     trains = POST_STEPS.load(content["settings"]["post_step"]["name"]).trains
     entries, references = [], {}
     for (name, seed), (folder, *_) in homes.items():
-        run = load_run(_search_folder(folder, name, seed))
+        run = load_run(search_folder(folder, name, seed))
         replicate = run.provenance.get("replicate")
         own, winner = finetuned or replicate is not None, _winner(run)
         after, before = _exam_files(folder, winner, seed, own=own, trains=trains)
@@ -284,7 +284,8 @@ def searcher_slug(searcher: str) -> str:
     return re.sub(r"[^\w.+=-]", "_", searcher)
 
 
-def _search_folder(folder: Path, searcher: str, seed: int) -> Path:
+def search_folder(folder: Path, searcher: str, seed: int) -> Path:
+    """Where a comparison keeps a search."""
     return folder / "searches" / f"{searcher_slug(searcher)}-{seed}"
 
 

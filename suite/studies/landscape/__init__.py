@@ -18,12 +18,15 @@ class LandscapeSettings(Group):
     """Settings of an analysis of tables."""
 
     tables: tuple[str, ...] = setting(
-        ..., "complete tables, as made by 'bitcert build-table'; may be repeated", metavar="FILE", repeat=True
+        ...,
+        "complete tables: files made by 'bitcert build-table', or digits-table; may be repeated",
+        metavar="FILE",
+        repeat=True,
     )
     protocols: ProtocolNames = setting(("ptq",), "protocols of every table", metavar="A,B,...")
     budgets: BudgetTexts = setting(..., "budgets, at each of which tables are analysed", metavar="A,B,...")
     objective: str = setting("acr", "acr, clean, or certified@0.25,0.5")
-    report: str = setting("runs/landscape", "where the report goes", metavar="DIR")
+    out: str = setting("runs/landscape", "where the report goes", metavar="DIR")
 
 
 class LandscapeStudy(Study[LandscapeSettings, "dict[str, Landscape]"]):
@@ -36,16 +39,10 @@ class LandscapeStudy(Study[LandscapeSettings, "dict[str, Landscape]"]):
     Settings = LandscapeSettings
 
     def _load(self, file: str, protocol: str, budget: str) -> TabularProblem:
-        from suite.problems import load_problem
-        from suite.problems.tabular import TabularProblem
+        from suite.problems.tabular import load_table
 
         with keyed("tables"):
-            problem = load_problem(
-                f"table:file={file}", budget=budget, protocol=protocol, objective=self.settings.objective
-            )
-        if not isinstance(problem, TabularProblem):
-            raise SettingError(("tables",), f"{file} is no table")
-        return problem
+            return load_table(file, budget=budget, protocol=protocol, objective=self.settings.objective)
 
     def run(self, *, quiet: bool = True) -> dict[str, Landscape]:
         """Analyse the tables and write the report."""
@@ -54,24 +51,24 @@ class LandscapeStudy(Study[LandscapeSettings, "dict[str, Landscape]"]):
 
         settings = self.settings
         found: dict[str, Landscape] = {}
-        stems = [Path(file).stem for file in settings.tables]
-        if len(set(stems)) < len(stems):
-            raise SettingError(("tables",), "tables must have different names")
-        for stem, file in zip(stems, settings.tables, strict=True):
+        for file in settings.tables:
             for protocol in settings.protocols:
                 problems = [self._load(file, protocol, budget) for budget in settings.budgets]
+                stem = problems[0].file.stem
                 name = stem if len(settings.protocols) == 1 else f"{stem} {protocol}"
+                if name in found:
+                    raise SettingError(("tables",), f"two tables are named {stem}")
                 with keyed("budgets"):
                     measured = [hardness(problem) for problem in problems]
                 found[name] = (problems[0], additivity(problems[0]), measured)
         if not found:
             raise BitcertError("name a table, a protocol and a budget")
-        write_landscapes(found, Path(settings.report))
+        write_landscapes(found, Path(settings.out))
         return found
 
     def to_json(self, result: dict[str, Landscape]) -> str:
         """The JSON of the report."""
-        return (Path(self.settings.report) / "landscape.json").read_text(encoding="utf-8")
+        return (Path(self.settings.out) / "landscape.json").read_text(encoding="utf-8")
 
     def show(self, result: dict[str, Landscape]) -> None:
         """Print both tables, and where the report is."""
@@ -79,4 +76,4 @@ class LandscapeStudy(Study[LandscapeSettings, "dict[str, Landscape]"]):
 
         print_table(hardness_table(hardness_frame(result)))
         print_table(additivity_table(additivity_frame(result)))
-        print(f"report in {self.settings.report}")
+        print(f"report in {self.settings.out}")

@@ -14,8 +14,7 @@ from baselines.planned import exchanges
 from suite.contract.space import Policy
 from suite.errors import BitcertError
 from suite.problems.tabular import TabularProblem
-
-NEAR = 0.01
+from suite.report.anytime import NEAR
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, NullFormatter, PercentFormatter
 
 from suite.problems.tabular import TabularProblem
+from suite.report.anytime import NEAR
 from suite.report.figures import Sheet, assign_looks, figure_style
 from suite.report.table import Column, Table, integer, number
 from suite.report.write import write_files
-from suite.studies.landscape.measure import NEAR, Additivity, Hardness, kendall
+from suite.studies.landscape.measure import Additivity, Hardness, kendall
 
 _HATCHES = ("", "///", "...", "xx", "\\\\", "--")
 
@@ -78,12 +79,12 @@ def hardness_table(frame: pd.DataFrame) -> Table:
         Column("table", lambda row: str(row["table"]), "left"),
         Column("budget", lambda row: str(row["budget"]), "left"),
         Column("policies", lambda row: integer(row["feasible"])),
-        Column("optimum", lambda row: number(row["optimum"], ".4f")),
-        Column("mean", lambda row: number(row["mean"], ".4f")),
+        Column("optimum", lambda row: number(row["optimum"], ".4f"), priority=1),
+        Column("mean", lambda row: number(row["mean"], ".4f"), priority=1),
         Column(f"within {NEAR:.0%}", lambda row: number(row["near"], ".2%")),
-        Column("local optima", lambda row: integer(row["optima"])),
+        Column("local optima", lambda row: integer(row["optima"]), priority=1),
         Column("by exchanges", lambda row: integer(row["exchange_optima"])),
-        Column("their score", lambda row: number(row["trapped"], ".2f")),
+        Column("their score", lambda row: number(row["trapped"], ".2f"), priority=1),
         Column("regret of the sum", lambda row: number(row["additive_regret"], ".3f")),
         Column("tau of estimates", lambda row: number(row["selection"], ".2f")),
     ]

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from suite.errors import BitcertError, unknown_name
+from suite.errors import unknown_name
 from suite.studies.model import BudgetTexts, Group, Integers, ProtocolName, Searchers, SettingError, keyed, setting
 from suite.studies.settings import RayByDefault, slug
 from suite.studies.study import Study, print_table
@@ -20,19 +20,25 @@ class ReplaySettings(Group):
 
     tables: tuple[str, ...] = setting(
         ...,
-        "tables, as made by 'bitcert build-table', or surrogates of them, surrogate:file=FILE; may be repeated",
+        "tables: files of 'bitcert build-table', digits-table, digits-table:sigma=0.5, surrogate:file=FILE; may be repeated",
         metavar="FILE",
         repeat=True,
     )
     budgets: BudgetTexts = setting(..., "budgets, at each of which every table is searched", metavar="A,B,...")
     protocol: ProtocolName | None = setting(None, "one that the tables hold (default: their first)")
-    objective: str = setting("acr", "acr, clean, or certified@0.25,0.5")
+    objective: str = setting("acr", "acr, clean, or certified@0.25,0.5; with +bops, fewer BOPs are a further objective")
     searchers: Searchers = setting(..., "methods, options after a colon", metavar="A,B,...")
     against: str = setting("random-filled", "the method that all others are tested against")
     seeds: int = setting(30, "searches of each method on each task", ge=1)
     evaluations: int = setting(200, "most evaluations of a search", ge=1)
     marks: Integers = setting(
         (), "evaluations after which regret is told (default: a third, and all)", metavar="A,B,..."
+    )
+    orders: tuple[str, ...] = setting(
+        (),
+        "reports with whose order of the methods this one is compared: replay.json or leaderboard.json; may be repeated",
+        metavar="FILE",
+        repeat=True,
     )
     executor: RayByDefault = RayByDefault()
     directory: str = setting("runs/replay", "where everything goes", metavar="DIR")
@@ -51,20 +57,14 @@ class ReplayStudy(Study[ReplaySettings, "Replay"]):
     @cached_property
     def tasks(self) -> list[Task]:
         """Every table at every budget."""
-        from suite.problems import load_problem
-        from suite.problems.tabular import TabularProblem
+        from suite.problems.tabular import load_table
         from suite.studies.replay.run import Task
 
         settings, found = self.settings, []
         for file in settings.tables:
             for budget in settings.budgets:
                 with keyed("tables"):
-                    name = file if file.startswith(("table:", "surrogate:")) else f"table:file={file}"
-                    problem = load_problem(
-                        name, budget=budget, protocol=settings.protocol, objective=settings.objective
-                    )
-                    if not isinstance(problem, TabularProblem):
-                        raise BitcertError(f"{file} is no table")
+                    problem = load_table(file, budget=budget, protocol=settings.protocol, objective=settings.objective)
                 stem = f"{problem.name}-{problem.file.stem}-" if len(settings.tables) > 1 else ""
                 found.append(Task(slug(f"{stem}{budget}"), problem))
         if len({task.name for task in found}) < len(found):
@@ -103,7 +103,8 @@ class ReplayStudy(Study[ReplaySettings, "Replay"]):
                 on_start=lambda count: progress.update("searchers", total=count),
                 on_searcher=lambda: progress.advance("searchers"),
             )
-        write_replay(found, marks, settings.against, self.report)
+        with keyed("orders"):
+            write_replay(found, marks, settings.against, self.report, settings.orders)
         return found
 
     @property
@@ -117,9 +118,13 @@ class ReplayStudy(Study[ReplaySettings, "Replay"]):
 
     def show(self, result: Replay) -> None:
         """Print both tables, and where the report is."""
+        from suite.studies.replay.orders import order_frame, order_of, order_table
         from suite.studies.replay.report import overall_frame, overall_table, task_frame, task_table
 
         against = self.settings.against
         print_table(task_table(result, task_frame(result, self.marks, against), self.marks, against))
         print_table(overall_table(result, overall_frame(result, against), against))
+        if self.settings.orders:
+            order = order_of(task_frame(result, self.marks, against))
+            print_table(order_table(order_frame(order, self.settings.orders)))
         print(f"report in {self.report}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from suite.contract.space import Policy
 from suite.errors import BitcertError
@@ -18,6 +19,7 @@ from suite.files import read_sealed, write_sealed
 from suite.problems.tabular import TabularProblem
 from suite.report.anytime import Trajectory, trace_incumbent
 from suite.report.curves import Clock
+from suite.report.fronts import front_of, relative_hypervolume
 from suite.run.folder import SettingsFile
 from suite.run.registry import make_searcher
 from suite.studies.search.run import search
@@ -56,7 +58,20 @@ class Task:
         """The mean true score of all policies within the budget."""
         return float(np.mean(list(self.truth.values())))
 
+    @cached_property
+    def points(self) -> Front:
+        """Score and BOPs of every feasible policy, shape ``(policies, 2)``."""
+        return np.array([(score, self.problem.bops(policy)) for policy, score in self.truth.items()])
 
+    def hypervolume(self, front: Front) -> float:
+        """That of a front of true scores, as a share of the true front's, above the worst policy within the budget."""
+        return relative_hypervolume(
+            front, self.points, (float(self.points[:, 0].min()), float(self.points[:, 1].max()) + 1)
+        )
+
+
+Front = NDArray[np.float64]
+"""Scores and BOPs, shape ``(points, 2)``."""
 Courses = Mapping[int, Mapping[Clock, Trajectory]]
 """By seed and clock: the true score of a search's incumbent by spend."""
 
@@ -69,11 +84,14 @@ class Replay:
         tasks: What was searched.
         courses: By searcher and task.
         evaluations: Of every search at most.
+        fronts: True scores and BOPs of what every search holds best, by searcher and task, one per seed; empty unless BOPs are a
+            further objective.
     """
 
     tasks: Sequence[Task]
     courses: Mapping[str, Mapping[str, Courses]]
     evaluations: int
+    fronts: Mapping[str, Mapping[str, Sequence[Front]]]
 
     @property
     def seeds(self) -> int:
@@ -132,17 +150,18 @@ def replay(
         write_sealed(_file(directory, *waiting[position]), found)
         on_searcher()
     courses: dict[str, dict[str, Courses]] = {}
+    fronts: dict[str, dict[str, Sequence[Front]]] = {}
     for name, task in cells:
         content = read_sealed(_file(directory, name, task), "searches of a replay")
+        if task.problem.objective.pareto:
+            fronts.setdefault(name, {})[task.name] = [np.array(course["front"]) for course in content.values()]
         courses.setdefault(name, {})[task.name] = {
             int(seed): {clock: _trajectory(course[clock]) for clock in CLOCKS} for seed, course in content.items()
         }
-    return Replay(tasks, courses, evaluations)
+    return Replay(tasks, courses, evaluations, fronts)
 
 
-def _search_all(
-    shared: tuple[Sequence[TabularProblem], int, int], cell: tuple[str, int]
-) -> dict[str, dict[Clock, Any]]:
+def _search_all(shared: tuple[Sequence[TabularProblem], int, int], cell: tuple[str, int]) -> dict[str, dict[str, Any]]:
     problems, seeds, evaluations = shared
     name, number = cell
     problem, found = problems[number], {}
@@ -156,7 +175,10 @@ def _search_all(
                 directory=Path(folder) / "run",
                 finalists=0,
             )
-        found[str(seed)] = {clock: _content(trace_incumbent(run, problem.truth, clock)) for clock in CLOCKS}
+        course: dict[str, Any] = {clock: _content(trace_incumbent(run, problem.truth, clock)) for clock in CLOCKS}
+        if problem.objective.pareto:
+            course["front"] = front_of(run, problem.truth).tolist()
+        found[str(seed)] = course
     return found
 
 
