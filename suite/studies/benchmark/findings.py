@@ -158,7 +158,7 @@ def write_benchmark(found: Benchmark, directory: Path) -> list[Path]:
         figures,
         {"table": recorded["problem"], "table_sha256": recorded["table_sha256"], **found.compared.provenance},
         tables,
-        title="methods on a table with a known optimum, and for real",
+        title="Methods on a table with a known optimum, and for real",
         opening=sentences,
     )
     winner = asdict(found.winner) | {"policy": found.winner.policy.to_dict(), "model": found.model.name}
