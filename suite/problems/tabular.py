@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,9 @@ class TabularProblem(VisionProblem):
     Raises:
         BitcertError: If the table is damaged, of another schema, or about another network; if it lacks measurements.
     """
+
+    holds_protocols: ClassVar[bool] = True
+    """Each protocol has measurements of its own, whatever the finetuning steps."""
 
     def __init__(
         self,

@@ -129,7 +129,8 @@ class ProblemSettings(NetworkSettings):
             )
         given = dict(self) | {"bases": [read_policy(base) for base in self.bases]}
         name, finetuning = given.pop("name"), FinetuneSettings(quantizer=given.pop("quantizer"))
-        if given.get("protocol") in _CHOSEN_BY_STEPS:
+        kind = plugins.PROBLEMS.load(plugins.PROBLEMS.parse(name or "folder")[0])
+        if given.get("protocol") in _CHOSEN_BY_STEPS and not getattr(kind, "holds_protocols", False):
             del given["protocol"]
         problem = load_problem(name or "folder", finetuning=finetuning, **given)
         space, bits = problem.space, problem.space.choices[-1]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from suite.cli import main
 from suite.errors import BitcertError
 from suite.problems import load_problem
 from suite.problems.tabular import TabularProblem, load_table
 from suite.problems.vision import VisionProblem
 from suite.run.registry import make_searcher
+from suite.run.state import load_run
 from suite.tables.table import find_table
 
 NAMES = ["digits-table", "digits-table:sigma=0.12", "digits-table:sigma=0.5", "digits-table-low"]
@@ -70,3 +74,22 @@ def test_all_noise_levels_have_the_same_space_and_different_networks() -> None:
     assert len({table.provenance()["network_sha256"] for table in tables}) == 3
     assert all(table.space == tables[0].space for table in tables)
     assert all(isinstance(table, TabularProblem) for table in tables)
+
+
+@pytest.mark.parametrize("protocol", ["ptq", "supernet", "finetune"])
+def test_every_recorded_protocol_is_searched_from_the_shell(
+    tmp_path: Path, protocol: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [
+        "search",
+        "--problem",
+        "digits-table-low",
+        "--protocol",
+        protocol,
+        "--searcher",
+        "uniform",
+        "--budget",
+        "w2a2",
+    ]
+    assert main([*command, "--directory", str(tmp_path), "--json"]) == 0
+    assert load_run(tmp_path).provenance["protocol"] == protocol
