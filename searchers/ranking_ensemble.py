@@ -89,15 +89,14 @@ class RankingEnsemble(Searcher):
     def _expected_improvement(self) -> NDArray[np.float64]:
         """Over the best weighted mean among trials; the mean itself while nothing is uncertain. Shape ``(policies,)``."""
         rows, scores = np.array(list(self._scores), dtype=int), np.array(list(self._scores.values()))
+        known = self._sources[:, rows]
         if len(rows) < FEWEST_FITTED or np.ptp(scores) == 0:
-            return np.asarray(self._weights(rows, scores) @ self._sources)
+            return np.asarray(self._weights(known, scores, has_target=False) @ self._sources)
         process = self._fitted(rows, scores)
-        weights = self._weights(rows, scores, leave_one_out(process))
-        mean, deviation = (
-            (part - shift) / scores.std()
-            for part, shift in zip(predict(process, self._vectors), (scores.mean(), 0.0), strict=True)
-        )
-        mean, deviation = weights[0] * mean + weights[1:] @ self._sources, weights[0] * deviation
+        weights = self._weights(np.vstack([leave_one_out(process), known]), scores, has_target=True)
+        mean, deviation = predict(process, self._vectors)
+        mean = weights[0] * (mean - scores.mean()) / scores.std() + weights[1:] @ self._sources
+        deviation = weights[0] * deviation / scores.std()
         if weights[0] == 0:
             return np.asarray(mean)
         gain = (mean - mean[rows].max()) / np.maximum(deviation, 1e-12)
@@ -112,18 +111,14 @@ class RankingEnsemble(Searcher):
         return self._process
 
     def _weights(
-        self, rows: NDArray[np.int64], scores: NDArray[np.float64], *own: NDArray[np.float64]
+        self, predictions: NDArray[np.float64], scores: NDArray[np.float64], *, has_target: bool
     ) -> NDArray[np.float64]:
-        """One weight for each prediction of the trials in ``own`` and then for each source; they add up to one."""
-        predictions = np.array([*own, *self._sources[:, rows]])
-        if len(rows) < 2:
+        """Of :func:`ranking_weights` with samples of its own; equal while no two trials can be ranked."""
+        trials = len(scores)
+        if trials < 2:
             return np.full(len(predictions), 1 / len(predictions))
-        return ranking_weights(
-            predictions,
-            scores,
-            self._rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), self._options.resamples),
-            bool(own),
-        )
+        drawn = self._rng.multinomial(trials, np.full(trials, 1 / trials), self._options.resamples)
+        return ranking_weights(predictions, scores, drawn, has_target)
 
 
 def ranking_weights(

@@ -14,7 +14,7 @@ from suite.problems import load_problem
 from suite.problems.tabular import TabularProblem
 from suite.report.anytime import Trajectory
 from suite.run.registry import make_searcher
-from suite.studies.replay.report import WITHIN_NOISE, difference_noise, task_frame
+from suite.studies.replay.judge import WITHIN_NOISE, Judged, difference_noise
 from suite.studies.replay.run import Replay, Task
 from suite.studies.search.run import search
 
@@ -183,7 +183,7 @@ def test_a_verdict_needs_more_than_the_noise_of_true_scores(
     courses = {
         name: {"w6a6": {seed: course(truth) for seed in range(10)}} for name, truth in (("a", 0.36), ("b", 0.35))
     }
-    frame = task_frame(Replay([task], courses, 8, {}), [8], "b")  # type: ignore[arg-type]
+    frame = Judged(Replay([task], courses, 8, {}), [8], "b").board  # type: ignore[arg-type]
     (row,) = [row for _, row in frame.iterrows() if row["searcher"] == "a"]
     assert row["verdict"] == verdict
     assert row["difference_high"] - row["difference"] == pytest.approx(1.96 * np.sqrt(2) * (error or 0), rel=1e-3)

@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from suite.contract.space import Policy
 from suite.studies.compare import Compare, CompareSettings
 from suite.studies.export import Export, ExportSettings
 from suite.studies.model import BudgetTexts, Group, Searchers, Seeds, SettingError, setting
@@ -15,6 +14,7 @@ from suite.studies.settings import HeldOutSettings, ProblemSettings, RayByDefaul
 from suite.studies.study import Study, print_table
 
 if TYPE_CHECKING:
+    from suite.run.records import Run
     from suite.studies.benchmark.findings import Benchmark
     from suite.studies.plan import Plan
 
@@ -104,27 +104,29 @@ class BenchmarkStudy(Study[BenchmarkSettings, "Benchmark"]):
 
         settings = self.settings
         self.comparison(settings.searchers[:1]).comparison  # noqa: B018 (mistakes come out before anything runs)
-        replayed = self.replay.run(quiet=quiet)
-        best = choose_best(replayed, settings.against, settings.trivial, settings.best)
-        compare = self.comparison(best)
-        compared = compare.run(quiet=quiet)
+        judged = self.replay.run(quiet=quiet)
+        best = choose_best(judged, settings.trivial, settings.best)
+        compared = self.comparison(best).run(quiet=quiet)
         assert compared is not None  # only batches have no comparison
         winner = choose_winner(compared, best[0])
-        model = self._export(winner.folder, winner.policy, quiet)
-        found = Benchmark(replayed, self.replay.marks, settings.against, best, compared, winner, model)
+        found = Benchmark(judged, compared, winner, self._export(winner, quiet))
         write_benchmark(found, self.directory)
         return found
 
-    def _export(self, source: Path, policy: Policy, quiet: bool) -> Path:
-        """The winner as an integer network, made once."""
+    def _export(self, winner: Run, quiet: bool) -> Path:
+        """What a search found as an integer network, made once."""
         from suite.run.deployed import read_deployed
+        from suite.studies.compare.run import search_folder
 
-        path = self.directory / "winner.onnx"
-        if path.exists() and Policy.from_dict(read_deployed(path)[1]["policy"]) == policy:
-            return path
-        Export(ExportSettings(source=str(source), out=str(path), certified=True, exam=self.settings.exam)).run(
-            quiet=quiet
-        )
+        assert winner.best is not None
+        path, replicate = self.directory / "winner.onnx", winner.provenance.get("replicate")
+        if path.exists():
+            there = read_deployed(path)[1]
+            if (there["policy"], there["problem"].get("replicate")) == (winner.best.policy.to_dict(), replicate):
+                return path
+        source = search_folder(self.directory / "real", winner.searcher, winner.seed)
+        settings = ExportSettings(source=str(source), out=str(path), certified=True, exam=self.settings.exam)
+        Export(settings).run(quiet=quiet)
         return path
 
     def to_json(self, result: Benchmark) -> str:
@@ -136,7 +138,7 @@ class BenchmarkStudy(Study[BenchmarkSettings, "Benchmark"]):
         from suite.report import leaderboard, leaderboard_table, ranking_reliability
         from suite.studies.benchmark.findings import findings
 
-        self.replay.show(result.replayed)
+        self.replay.show(result.judged)
         compared = result.compared
         print_table(leaderboard_table(leaderboard(compared, result.real_against), ranking_reliability(compared)))
         for number, sentence in enumerate(findings(result), 1):

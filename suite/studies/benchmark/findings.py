@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from suite.contract.space import Policy
 from suite.report.comparison import FLOAT, Comparison
 from suite.report.layout import leaderboard_table
 from suite.report.ranking import leaderboard
 from suite.report.statistics import ranking_reliability
 from suite.report.write import render_page, write_files
 from suite.run.records import Run
-from suite.studies.compare.run import search_folder
-from suite.studies.replay.report import overall_frame, overall_table, task_frame, task_table
-from suite.studies.replay.run import Replay
-
-
-@dataclass(frozen=True, slots=True)
-class Winner:
-    """What is exported.
-
-    Attributes:
-        searcher, seed: Whose winner it is.
-        policy: What it found.
-        folder: Of its search.
-    """
-
-    searcher: str
-    seed: int
-    policy: Policy
-    folder: Path
+from suite.studies.replay.judge import Judged
+from suite.studies.replay.report import overall_table, task_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,40 +23,31 @@ class Benchmark:
     """What was found.
 
     Attributes:
-        replayed: All methods on the table.
-        marks: Evaluations after which regret is told.
-        against: The method that all others are tested against.
-        best: The methods that were best on the table, best first.
-        compared: They and the trivial ones for real.
-        winner: What was exported.
+        judged: All methods on the table.
+        compared: The best of them and the trivial ones for real.
+        winner: The search whose policy was exported.
         model: Where to.
     """
 
-    replayed: Replay
-    marks: Sequence[int]
-    against: str
-    best: tuple[str, ...]
+    judged: Judged
     compared: Comparison
-    winner: Winner
+    winner: Run
     model: Path
 
     @property
     def real_against(self) -> str:
         """The method that the others are tested against for real: the same if it was run, else random."""
-        return self.against if self.against in self.compared.by_searcher() else "random"
+        return self.judged.against if self.judged.against in self.compared.by_searcher() else "random"
 
 
-def choose_best(replayed: Replay, against: str, trivial: Collection[str], count: int) -> tuple[str, ...]:
+def choose_best(judged: Judged, trivial: Collection[str], count: int) -> tuple[str, ...]:
     """The methods with the highest scores over all tasks, trivial ones left out."""
-    names = overall_frame(replayed, against)["searcher"]
-    return tuple([name for name in names if name not in trivial][:count])
+    return tuple([name for name in judged.overall["searcher"] if name not in trivial][:count])
 
 
-def choose_winner(compared: Comparison, best: str) -> Winner:
-    """What the best method of the table found for real, of its seeds that with the highest search score: no exam chooses."""
-    run = max((entry.run for entry in compared.by_searcher()[best]), key=_search_score)
-    assert run.best is not None
-    return Winner(best, run.seed, run.best.policy, search_folder(compared.directory, best, run.seed))
+def choose_winner(compared: Comparison, best: str) -> Run:
+    """The search of the table's best method that has, of all its seeds, the highest search score: no exam chooses."""
+    return max((entry.run for entry in compared.by_searcher()[best]), key=_search_score)
 
 
 def _search_score(run: Run) -> float:
@@ -85,12 +58,11 @@ def _search_score(run: Run) -> float:
 
 def findings(found: Benchmark) -> list[str]:
     """Three sentences: the best method on the table, how many beat the method of reference, and what holds for real."""
-    board = task_frame(found.replayed, found.marks, found.against)
-    return [_best_on_table(found, board), _count_better(found, board), _best_for_real(found)]
+    return [_best_on_table(found.judged), _count_better(found.judged), _best_for_real(found)]
 
 
-def _best_on_table(found: Benchmark, board: pd.DataFrame) -> str:
-    top = overall_frame(found.replayed, found.against).iloc[0]
+def _best_on_table(judged: Judged) -> str:
+    board, top = judged.board, judged.overall.iloc[0]
     start = (
         f"On the table, {top['searcher']} comes nearest to the known optimum: a score of {top['score']:.3f} (95 % interval "
         f"{_span(top['low'], top['high'], '.3f')}), where 1 is the best policy within the budget and 0 the mean one"
@@ -100,18 +72,18 @@ def _best_on_table(found: Benchmark, board: pd.DataFrame) -> str:
         return f"{start}; all others are tested against it."
     told = [f"{row['difference']:+.4f} at {row['task']} ({_test(row)})" for _, row in rows.iterrows()]
     return (
-        f"{start}; the ACR of what it ends with differs from that of {found.against} by {', '.join(told)}, "
-        f"{found.replayed.seeds} searches each."
+        f"{start}; the ACR of what it ends with differs from that of {judged.against} by {', '.join(told)}, "
+        f"{judged.replay.seeds} searches each."
     )
 
 
-def _count_better(found: Benchmark, board: pd.DataFrame) -> str:
-    others = board[board["searcher"] != found.against]
+def _count_better(judged: Judged) -> str:
+    others = judged.board[judged.board["searcher"] != judged.against]
     verdicts = {str(name): set(rows["verdict"]) for name, rows in others.groupby("searcher")}
     better, worse = ([name for name, held in verdicts.items() if held == {word}] for word in ("better", "worse"))
-    start = f"After at most {found.replayed.evaluations} evaluations, {len(better)} of {len(verdicts)} methods are better than"
+    start = f"After at most {judged.replay.evaluations} evaluations, {len(better)} of {len(verdicts)} methods are better than"
     return (
-        f"{start} {found.against} at every budget of the table ({', '.join(better) or 'none'}), and {len(worse)} are worse "
+        f"{start} {judged.against} at every budget of the table ({', '.join(better) or 'none'}), and {len(worse)} are worse "
         f"at every one ({', '.join(worse) or 'none'}), by sign-flip tests over seeds with Holm's correction and beyond "
         "the table's noise."
     )
@@ -140,34 +112,38 @@ def _span(low: float, high: float, form: str) -> str:
 
 def write_benchmark(found: Benchmark, directory: Path) -> list[Path]:
     """Write ``findings.md`` and ``.json``, and the page ``index.html`` with all tables and figures."""
-    sentences, against = findings(found), found.against
-    board, overall = task_frame(found.replayed, found.marks, against), overall_frame(found.replayed, against)
+    sentences, judged = findings(found), found.judged
     real = leaderboard(found.compared, found.real_against)
     tables = {
-        "Each budget of the table": task_table(found.replayed, board, found.marks, against),
+        "Each budget of the table": task_table(judged),
         "For real": leaderboard_table(real, ranking_reliability(found.compared)),
     }
     table_report, real_report = directory / "table" / "report", found.compared.directory / "report"
-    files = {f"On the table, {task.name}: regret": f"regret-{task.name}.png" for task in found.replayed.tasks}
+    files = {f"On the table, {task.name}: regret": f"regret-{task.name}.png" for task in judged.replay.tasks}
     figures = {caption: (table_report / name).read_bytes() for caption, name in files.items()}
     for name, caption in (("certified_accuracy", "certified accuracy by radius"), ("policies", "bits of every winner")):
         figures[f"For real: {caption}"] = (real_report / f"{name}.png").read_bytes()
-    recorded = found.replayed.tasks[0].problem.provenance()
+    recorded = judged.replay.tasks[0].problem.provenance()
     page = render_page(
-        overall_table(found.replayed, overall, against),
+        overall_table(judged),
         figures,
         {"table": recorded["problem"], "table_sha256": recorded["table_sha256"], **found.compared.provenance},
         tables,
         title="Methods on a table with a known optimum, and for real",
         opening=sentences,
     )
-    winner = asdict(found.winner) | {"policy": found.winner.policy.to_dict(), "model": found.model.name}
-    del winner["folder"]
+    winner = found.winner
+    assert winner.best is not None
     content = {
         "findings": sentences,
-        "table": {"overall": overall, "leaderboard": board},
+        "table": {"overall": judged.overall, "leaderboard": judged.board},
         "real": real,
-        "winner": winner,
+        "winner": {
+            "searcher": winner.searcher,
+            "seed": winner.seed,
+            "policy": winner.best.policy.to_dict(),
+            "model": found.model.name,
+        },
     }
     text = "".join(f"{number}. {sentence}\n" for number, sentence in enumerate(sentences, 1))
     return write_files(directory, ("findings.md", text), ("findings", content), ("index.html", page))

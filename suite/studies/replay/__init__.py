@@ -12,7 +12,8 @@ from suite.studies.settings import RayByDefault, slug
 from suite.studies.study import Study, print_table
 
 if TYPE_CHECKING:
-    from suite.studies.replay.run import Replay, Task
+    from suite.studies.replay.judge import Judged
+    from suite.studies.replay.run import Task
 
 
 class ReplaySettings(Group):
@@ -45,7 +46,7 @@ class ReplaySettings(Group):
     report: str | None = setting(None, "where the report goes (default: DIRECTORY/report)", metavar="DIR")
 
 
-class ReplayStudy(Study[ReplaySettings, "Replay"]):
+class ReplayStudy(Study[ReplaySettings, "Judged"]):
     """Compare methods on recorded tables: true regret, many seeds, in seconds.
 
     Search tables whose every policy was measured before, at every budget and with many seeds, and judge what each search holds
@@ -79,9 +80,10 @@ class ReplayStudy(Study[ReplaySettings, "Replay"]):
             raise SettingError(("marks",), f"marks are positive, got {min(given)}")
         return sorted({*(mark for mark in given if mark < most), most})
 
-    def run(self, *, quiet: bool = True) -> Replay:
+    def run(self, *, quiet: bool = True) -> Judged:
         """Search and write the report."""
         from suite.report.progress import Progress
+        from suite.studies.replay.judge import Judged
         from suite.studies.replay.report import write_replay
         from suite.studies.replay.run import replay
 
@@ -103,28 +105,27 @@ class ReplayStudy(Study[ReplaySettings, "Replay"]):
                 on_start=lambda count: progress.update("searchers", total=count),
                 on_searcher=lambda: progress.advance("searchers"),
             )
+        judged = Judged(found, marks, settings.against)
         with keyed("orders"):
-            write_replay(found, marks, settings.against, self.report, settings.orders)
-        return found
+            write_replay(judged, self.report, settings.orders)
+        return judged
 
     @property
     def report(self) -> Path:
         """Where the report goes."""
         return Path(self.settings.directory) / "report" if self.settings.report is None else Path(self.settings.report)
 
-    def to_json(self, result: Replay) -> str:
+    def to_json(self, result: Judged) -> str:
         """The JSON of the report."""
         return (self.report / "replay.json").read_text(encoding="utf-8")
 
-    def show(self, result: Replay) -> None:
+    def show(self, result: Judged) -> None:
         """Print both tables, and where the report is."""
         from suite.studies.replay.orders import order_frame, order_of, order_table
-        from suite.studies.replay.report import overall_frame, overall_table, task_frame, task_table
+        from suite.studies.replay.report import overall_table, task_table
 
-        against = self.settings.against
-        print_table(task_table(result, task_frame(result, self.marks, against), self.marks, against))
-        print_table(overall_table(result, overall_frame(result, against), against))
+        print_table(task_table(result))
+        print_table(overall_table(result))
         if self.settings.orders:
-            order = order_of(task_frame(result, self.marks, against))
-            print_table(order_table(order_frame(order, self.settings.orders)))
+            print_table(order_table(order_frame(order_of(result.board), self.settings.orders)))
         print(f"report in {self.report}")

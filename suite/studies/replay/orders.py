@@ -25,7 +25,7 @@ def read_order(path: Path) -> Order:
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["leaderboard"]
-        found = order_of(pd.DataFrame(rows).dropna(axis=1, how="all"))
+        found = order_of(pd.DataFrame(rows))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BitcertError(f"{path} is no replay.json and no leaderboard.json: {error}") from None
     return found
