@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, NullFormatter, PercentFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from suite.problems.tabular import TabularProblem
 from suite.report.anytime import NEAR
@@ -135,6 +135,7 @@ def plot_policies(found: Mapping[str, Landscape], ax: Axes | None = None) -> Axe
             )
             axes.plot(each.limit, each.optimum, "_", color="black", markersize=9)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set(title=name, xlabel="BOPs", ylabel="true score")
@@ -172,8 +173,8 @@ def plot_main_effects(found: Mapping[str, Landscape], ax: Axes | None = None) ->
 def plot_agreement(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Kendall's tau between tables: whether the same policies are good under another noise or protocol."""
     table = frame.pivot(index="one", columns="other", values="tau").loc[lambda square: square.columns]
-    size = 1.6 + 0.7 * len(table)
-    sheet = Sheet.on(ax, (size + 1.2, size))
+    size, longest = 1.6 + 0.7 * len(table), max(map(len, table.columns))
+    sheet = Sheet.on(ax, (size + 1.2 + 0.06 * longest, size))
     axes = sheet.panels[0]
     sns.heatmap(
         table,
