@@ -108,7 +108,7 @@ def source_scores(problem: Problem, files: Sequence[str]) -> tuple[list[Policy],
             raise BitcertError(f"{file} does not hold every policy")
         kept = [
             (policy, score)
-            for policy, score in zip(source.table.policies, source.searched_scores, strict=True)
+            for policy, score in zip(source.table.policies, source.scores(source.top), strict=True)
             if problem.is_feasible(policy)
         ]
         found.append(_normalized(np.array([score for _, score in kept])))

@@ -41,6 +41,9 @@ class TabularProblem(VisionProblem):
         protocol: One that the table holds; its first if None.
         replicate: Of no influence: a table is about one network.
 
+    Attributes:
+        top: Its series of search images at the highest fidelity, by noise.
+
     Raises:
         BitcertError: If the table is damaged, of another schema, or about another network; if it lacks measurements.
     """
@@ -84,6 +87,7 @@ class TabularProblem(VisionProblem):
         self._searched = [each for each in series if each.split == "search" and each.protocol == chosen]
         self._record = record
         self.fidelity = max(self._searched, key=lambda each: each.images * each.noise).fidelity
+        self.top = [each for each in self._searched if each.fidelity == self.fidelity]
         self.clock: ReplayClock = ReplayClock()
         _check_network(self.file, record)
 
@@ -114,7 +118,7 @@ class TabularProblem(VisionProblem):
     def true_scores(self) -> NDArray[np.float64]:
         """The best score that the table has of each of its policies, shape ``(policies,)``; see :attr:`truth`."""
         exams = [each for each in self.table.series if each.split == "exam" and each.protocol == self.protocol]
-        return self._scores(exams) if exams else self.searched_scores
+        return self.scores(exams or self.top)
 
     @property
     def truth_error(self) -> float | None:
@@ -126,18 +130,8 @@ class TabularProblem(VisionProblem):
         errors = [each["error"] / each["seeds"] ** 0.5 for each in top if each["error"] is not None]
         return max(errors) if errors and isinstance(self.objective, ACR) else None
 
-    @cached_property
-    def estimated_scores(self) -> NDArray[np.float64]:
-        """What a search sees of each policy at the highest fidelity with the first noise, shape ``(policies,)``."""
-        return self._scores([next(each for each in self._searched if each.fidelity == self.fidelity)])
-
-    @cached_property
-    def searched_scores(self) -> NDArray[np.float64]:
-        """Scores on search images at the highest fidelity, the mean over noises, shape ``(policies,)``: nothing of the exam."""
-        return self._scores([each for each in self._searched if each.fidelity == self.fidelity])
-
-    def _scores(self, series: Sequence[Series]) -> NDArray[np.float64]:
-        """Mean over series."""
+    def scores(self, series: Sequence[Series]) -> NDArray[np.float64]:
+        """Mean score of each of the table's policies over series, shape ``(policies,)``."""
         columns = [self.table.column(each) for each in series]
         found = [
             [self.objective.score(self.table.metrics(row, column, self.bops(policy))) for column in columns]
@@ -167,6 +161,11 @@ class TabularProblem(VisionProblem):
                 f"{fidelity.finetune_steps} finetuning steps; it has {known} under {self.protocol}"
             )
         return found
+
+    def constant_score(self, fidelity: Fidelity, seed: int = 0) -> float:
+        """As recorded."""
+        columns = self._columns(fidelity)
+        return self.objective.score(Metrics.from_dict(self._record["constant"][columns[seed % len(columns)]]))
 
     def probes(self, settings: ProbeSettings) -> Probes:
         """What was recorded of the methods that probe."""

@@ -199,12 +199,8 @@ class VisionProblem(BenchProblem):
         return self._charged(None, replace(fidelity, finetune_steps=0), seed)
 
     def constant_score(self, fidelity: Fidelity, seed: int = 0) -> float:
-        """Certified by ``"fixed"`` unless the search estimates: it needs no base."""
-        certifier = self.certifier if self.certifier.estimates else CERTIFIERS.make("fixed")
-        task = self.search_task(fidelity, seed)
-        return self.objective.score(
-            measure_constant(certifier.measure, task, self.setup, method=self.certify, clock=self.clock)
-        )
+        """Measured on search images, see :func:`measure_constant_on`."""
+        return self.objective.score(measure_constant_on(self, self.search_task(fidelity, seed)))
 
     def forward_passes(self, fidelity: Fidelity) -> int:
         """Clean images, noise samples of the certifier, and what the protocol makes a network with."""
@@ -343,6 +339,12 @@ VisionT = TypeVar("VisionT", bound=VisionProblem)
 def made_like(problem: VisionProblem, kind: type[VisionT], **changes: Any) -> VisionT:
     """The same problem of another class, or with other arguments."""
     return kind(**{**problem._given, **changes})
+
+
+def measure_constant_on(problem: VisionProblem, task: Task) -> Metrics:
+    """The best classifier with one answer for all images; without estimates certified by ``"fixed"``, which needs no base."""
+    certifier = problem.certifier if problem.certifier.estimates else CERTIFIERS.make("fixed")
+    return measure_constant(certifier.measure, task, problem.setup, method=problem.certify, clock=problem.clock)
 
 
 def warn_if_unreachable(problem: Problem, n: int, alpha: float) -> None:

@@ -20,7 +20,7 @@ from suite.errors import BitcertError, unknown_name
 from suite.files import json_sha256, read_sealed, write_bytes, write_sealed
 from suite.tables.series import Series
 
-SCHEMA = 1
+SCHEMA = 2
 _SHIPPED = Path(__file__).parent / "shipped"
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _CERTIFIED = "certified@"

@@ -93,3 +93,23 @@ def test_every_recorded_protocol_is_searched_from_the_shell(
     ]
     assert main([*command, "--directory", str(tmp_path), "--json"]) == 0
     assert load_run(tmp_path).provenance["protocol"] == protocol
+
+
+def test_a_surrogate_of_resnet20_is_searched_without_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("BITCERT_DATA", raising=False)
+    assert len(load_table("table:file=resnet20-table").table.policies) >= 1000
+    command = [
+        "search",
+        "--problem",
+        "surrogate:file=resnet20-table:policies=300",
+        "--budget",
+        "w3a3",
+        "--searcher",
+        "random-filled",
+    ]
+    assert main([*command, "--evaluations", "8", "--finalists", "0", "--directory", str(tmp_path), "--json"]) == 0
+    told = load_run(tmp_path).provenance
+    assert told["problem"].startswith("surrogate:")
+    assert told["surrogate"]["kendall"] > 0.5

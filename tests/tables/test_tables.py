@@ -109,6 +109,17 @@ def test_the_error_of_true_scores_is_that_of_the_mean_over_noises(built: Path, c
     assert replayed(copied, objective="clean").truth_error is None
 
 
+@pytest.mark.parametrize("protocol", ["ptq", "supernet"])
+def test_the_score_of_a_constant_is_recorded(built: Path, protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = load_problem("digits-blocks", choices=(2, 8), budget="w8a8", protocol=protocol)
+    expected = [live.constant_score(fidelity, seed) for fidelity in (SMALL, TOP) for seed in (0, 1)]
+    table = replayed(built, budget="w8a8", protocol=protocol)
+    monkeypatch.setattr(TabularProblem, "bench", None)  # replays need no images
+    found = [table.constant_score(fidelity, seed) for fidelity in (SMALL, TOP) for seed in (0, 1)]
+    assert found == expected
+    assert found[0] != found[2]
+
+
 @pytest.mark.parametrize("method", ["sensitivity-ilp", "hawq-v2"])
 def test_sensitivity_methods_propose_what_they_propose_on_the_network_and_are_charged_alike(
     built: Path, method: str

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from suite.certify import Task
 from suite.contract.probes import Probes, ProbeSettings
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
@@ -19,7 +20,7 @@ from suite.contract.space import SearchSpace
 from suite.contract.trial import Metrics
 from suite.errors import BitcertError
 from suite.files import read_sealed, write_sealed
-from suite.problems.vision import VisionProblem, made_like
+from suite.problems.vision import VisionProblem, made_like, measure_constant_on
 from suite.protocols import protocol_for
 from suite.quantize.prefixes import PrefixNetwork
 from suite.run.provenance import software
@@ -144,7 +145,8 @@ def assemble(
         "policies": len(measurements.vectors),
         "complete": len(measurements.vectors) == space.cardinality,
         "series": [series.to_dict() for series in measurements.series],
-        "float": [_float_metrics(measurements, series).to_dict() for series in measurements.series],
+        "float": [_reference(measurements, series, _measure_float) for series in measurements.series],
+        "constant": [_reference(measurements, series, measure_constant_on) for series in measurements.series],
         "alpha": 1.0 if problem.estimates else problem.alpha,
         "method": problem.certify,
         "exactness": exactness(frame, measurements.series),
@@ -159,9 +161,16 @@ def assemble(
     return write_table(path, record, frame)
 
 
-def _float_metrics(measurements: Measurements, series: Series) -> Metrics:
+def _reference(
+    measurements: Measurements, series: Series, measure: Callable[[VisionProblem, Task], Metrics]
+) -> dict[str, Any]:
+    """What policies of a series are compared with, measured on its images."""
     problem = measurements.problems[series.protocol]
-    return problem.measure_on(problem.setup.task(series.fidelity, series.seed, series.split), None)
+    return measure(problem, problem.setup.task(series.fidelity, series.seed, series.split)).to_dict()
+
+
+def _measure_float(problem: VisionProblem, task: Task) -> Metrics:
+    return problem.measure_on(task, None)
 
 
 def exactness(frame: pd.DataFrame, series: Sequence[Series]) -> list[dict[str, Any]]:

@@ -90,7 +90,7 @@ def hardness(problem: TabularProblem) -> Hardness:
         exchange_optima=len(exchanged),
         trapped=float(np.mean(stuck)) if stuck else float("nan"),
         additive_regret=float(best - chosen) / (best - mean),
-        selection=kendall(problem.estimated_scores[rows], scores),
+        selection=kendall(problem.scores(problem.top[:1])[rows], scores),
     )
 
 
