@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from suite.errors import BitcertError, unknown_name
 from suite.studies.model import Group, keyed, setting
@@ -16,6 +16,9 @@ from suite.studies.study import Study
 if TYPE_CHECKING:
     from suite.problems.definition import Definition
     from suite.studies.plan import Plan
+    from suite.train.recipe import Recipe
+
+_OF_RECIPE = ("epochs", "consistency", "precision", "threads")
 
 
 class TrainedProblem(DataSettings):
@@ -23,6 +26,7 @@ class TrainedProblem(DataSettings):
 
     name: str = setting(..., "problem whose network is trained, see 'bitcert list'", metavar="PROBLEM")
     sigma: float | None = setting(None, "standard deviation of the noise (default: the problem's)")
+    device: str = setting("cpu", "where it is trained, such as cuda")
 
 
 class TrainSettings(Group):
@@ -31,6 +35,17 @@ class TrainSettings(Group):
     problem: TrainedProblem = setting(..., "whose network is trained")
     seed: int = setting(0, "seed of weights, order, noise and augmentation")
     epochs: int | None = setting(None, "passes over the training images (default: the dataset's)")
+    consistency: float | None = setting(
+        None,
+        "weight of consistency regularization, which trains on two noise samples of each image, at twice the cost; its authors "
+        "take 20 at sigma 0.25 and 10 above (default: 0, none)",
+    )
+    precision: Literal["float32", "bfloat16"] | None = setting(
+        None,
+        "of convolutions while training: float32, or bfloat16, faster on processors that have it; the trained network is float32 "
+        "in any case (default: the dataset's)",
+    )
+    threads: int | None = setting(None, "CPU threads; they change floating-point sums (default: the dataset's)", ge=1)
     out: str | None = setting(None, "checkpoint to write (default: PROBLEM-sigmaS.safetensors here)", metavar="FILE")
 
 
@@ -69,24 +84,36 @@ class Train(Study[TrainSettings, "dict[str, Any]"]):
         """The checkpoint."""
         return Path(self.settings.out or f"{self.definition.name}-sigma{self.sigma:g}.safetensors")
 
+    @property
+    def _changed(self) -> dict[str, Any]:
+        """Settings of the recipe that were given."""
+        given = {name: getattr(self.settings, name) for name in _OF_RECIPE}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """Network and training."""
+        from suite.train.recipe import recipe_for
+
+        recipe = recipe_for(self.definition.dataset)
+        return replace(recipe, network=self.definition.network, settings=replace(recipe.settings, **self._changed))
+
     def run(self, *, quiet: bool = True) -> dict[str, Any]:
         """Train, or resume the training; returns the checkpoint's record."""
         from suite.data import load_dataset
+        from suite.problems.loading import usable_device
         from suite.report.progress import Progress
-        from suite.train.recipe import make_checkpoint, recipe_for
+        from suite.train.recipe import make_checkpoint
 
-        settings, definition, sigma = self.settings, self.definition, self.sigma
+        settings, definition, sigma, recipe = self.settings, self.definition, self.sigma, self.recipe
         if sigma <= 0:
             raise BitcertError(
                 f"sigma must be positive, got {sigma}; it is the standard deviation of the smoothing noise"
             )
-        recipe = replace(recipe_for(definition.dataset), network=definition.network)
         command = f"bitcert train {definition.name} --sigma {sigma:g} --seed {settings.seed}"
-        if settings.epochs is not None:
-            command += f" --epochs {settings.epochs}"
-            recipe = replace(recipe, settings=replace(recipe.settings, epochs=settings.epochs))
-        if self.out.exists():
-            raise BitcertError(f"{self.out} exists; choose another --out, or remove it to train again")
+        command += "".join(f" --{name} {value}" for name, value in self._changed.items())
+        with keyed("problem", "device"):
+            device = usable_device(settings.problem.device)
         dataset = load_dataset(definition.dataset, settings.problem.data, download=settings.problem.download)
         with Progress(quiet=quiet) as progress:
             progress.add("training", recipe.settings.epochs)
@@ -96,7 +123,14 @@ class Train(Study[TrainSettings, "dict[str, Any]"]):
                 progress.update("training", epoch, state=f"loss {loss:.3f}  accuracy under noise {accuracy:.3f}")
 
             return make_checkpoint(
-                dataset, recipe, self.out, sigma=sigma, seed=settings.seed, command=command, progress=on_epoch
+                dataset,
+                recipe,
+                self.out,
+                sigma=sigma,
+                seed=settings.seed,
+                device=device,
+                command=command,
+                progress=on_epoch,
             )
 
     def to_json(self, result: dict[str, Any]) -> str:
@@ -105,17 +139,16 @@ class Train(Study[TrainSettings, "dict[str, Any]"]):
 
     def show(self, result: dict[str, Any]) -> None:
         """Say where the checkpoint is."""
-        print(f"wrote {self.out}; use it with --checkpoint {self.out}")
+        print(f"trained {self.out}; use it with --checkpoint {self.out}")
 
     def plan(self) -> Plan:
-        """Three passes for every training image and epoch; reads the data."""
+        """Three passes for every training image, noise sample and epoch; reads the data."""
         from suite.data import load_dataset
         from suite.studies.plan import Plan
         from suite.train.finetune import PASSES_PER_IMAGE
-        from suite.train.recipe import recipe_for
 
         data = self.settings.problem
         dataset = load_dataset(self.definition.dataset, data.data, download=data.download)
-        epochs = self.settings.epochs or recipe_for(self.definition.dataset).settings.epochs
-        passes = PASSES_PER_IMAGE * epochs * len(dataset.splits["train"])
+        training = self.recipe.settings
+        passes = PASSES_PER_IMAGE * training.epochs * training.samples * len(dataset.splits["train"])
         return Plan(passes={"training": passes}, notes=("no hours are estimated for a training",))

@@ -10,17 +10,23 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from suite.data import ImageSplit
-from suite.errors import BitcertError
+from suite.errors import BitcertError, unknown_name
 from suite.networks import initialize, network_sha256
 from suite.store import Store
+from suite.train.consistency import SAMPLES, consistency_loss
+
+Precision = Literal["float32", "bfloat16"]
+"""In what convolutions and linear layers compute: bfloat16 is several times faster where the processor has instructions for it."""
+
+CPU = torch.device("cpu")
 
 Report = Callable[[int, int, float, float], None]
 
@@ -38,6 +44,11 @@ class TrainSettings:
         flip: Whether half of the images are mirrored.
         shift: Largest shift of an image along each axis, in pixels; padded with zeros.
         threads: CPU threads; floating-point sums depend on them.
+        precision: Of convolutions and linear layers while training; weights, their updates and batch norms are float32 in any
+            case, and so is the trained network.
+        channels_last: Whether images and weights lie in memory with their channels last; sums depend on it.
+        consistency: Weight of :func:`.consistency_loss`, for which every image is trained on with two noise samples; 0 trains
+            with cross-entropy alone.
     """
 
     epochs: int
@@ -48,6 +59,9 @@ class TrainSettings:
     flip: bool = False
     shift: int = 0
     threads: int = 1
+    precision: Precision = "float32"
+    channels_last: bool = False
+    consistency: float = 0.0
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch", 2), ("shift", 0), ("threads", 1)):
@@ -55,6 +69,15 @@ class TrainSettings:
                 raise BitcertError(f"training setting {name} must be at least {least}, got {getattr(self, name)}")
         if not 0 < self.rate < math.inf:
             raise BitcertError(f"training setting rate must be a positive number, got {self.rate}")
+        if not 0 <= self.consistency < math.inf:
+            raise BitcertError(f"training setting consistency must be a number >= 0, got {self.consistency}")
+        if self.precision not in get_args(Precision):
+            raise unknown_name("precision", self.precision, get_args(Precision))
+
+    @property
+    def samples(self) -> int:
+        """Noise samples of an image in every epoch."""
+        return SAMPLES if self.consistency else 1
 
 
 def train_base(
@@ -64,6 +87,7 @@ def train_base(
     sigma: float,
     settings: TrainSettings,
     seed: int,
+    device: torch.device = CPU,
     resume: Path | None = None,
     progress: Report | None = None,
 ) -> dict[str, Any]:
@@ -71,14 +95,16 @@ def train_base(
 
     Noise is added to images in [0, 1], before the network's own normalization (Cohen et al., ICML 2019). Cross-entropy,
     stochastic gradient descent with Nesterov momentum, one-cycle rate. On a CPU the result is a function of the
-    arguments, bit for bit, whether or not training was interrupted; the network is left in evaluation mode.
+    arguments, bit for bit, whether or not training was interrupted; on another device noise and augmentation are drawn there,
+    from generators of its own with the same seeds. The network is left in evaluation mode.
 
     Args:
-        network: The network; its weights are reinitialized.
+        network: The network, on the CPU; its weights are reinitialized.
         split: Training images.
         sigma: Standard deviation of the noise, in the units of the images; 0 trains without noise.
         settings: Epochs, rate and augmentation.
         seed: Seed of weights, order, noise and augmentation, which are drawn independently.
+        device: Where it is trained, and stays.
         resume: File that keeps the state after each epoch; training resumes from it. The caller removes it once the
             network is saved.
         progress: Called after each epoch with its number from 1, the number of epochs, and the mean loss and the
@@ -99,15 +125,19 @@ def train_base(
     record = {"settings": asdict(settings), "seed": seed, "sigma": sigma, "images": len(split)}
     images = hashlib.sha256(split.ids.tobytes() + split.labels.tobytes()).hexdigest()
     identity = record | {"start_sha256": network_sha256(network), "split_sha256": images}
+    network.to(device)
     optimizer = torch.optim.SGD(
         network.parameters(), settings.rate, settings.momentum, weight_decay=settings.weight_decay, nesterov=True
     )
     store = None if resume is None else Store(resume, "training", identity)
     done = _Progress() if store is None else _read_progress(store, network, optimizer)
+    shown = TrainingImages(split, device)
     network.train()
+    if settings.channels_last:
+        network.to(memory_format=torch.channels_last)
     with torch_threads(settings.threads):
         for epoch in range(done.epochs, settings.epochs):
-            loss, accuracy = _train_epoch(network, optimizer, split, sigma, settings, seed, epoch)
+            loss, accuracy = _train_epoch(network, optimizer, shown, sigma, settings, seed, epoch)
             done = _Progress(epoch + 1, loss, accuracy)
             if store is not None:
                 _write_progress(store, network, optimizer, done)
@@ -166,43 +196,78 @@ class _Stream(IntEnum):
 def _train_epoch(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    split: ImageSplit,
+    images: TrainingImages,
     sigma: float,
     settings: TrainSettings,
     seed: int,
     epoch: int,
 ) -> tuple[float, float]:
     """Run one epoch; return the mean loss and the accuracy on its noisy images."""
-    device = next(network.parameters()).device
-    order, noise, augmentation, own = (
-        torch.Generator().manual_seed(_stream_seed(seed, epoch, stream)) for stream in _Stream
+    device, seeds = images.device, {stream: _stream_seed(seed, epoch, stream) for stream in _Stream}
+    noise, augmentation = (
+        torch.Generator(device).manual_seed(seeds[stream]) for stream in (_Stream.NOISE, _Stream.AUGMENTATION)
     )
-    batch = min(settings.batch, len(split))
-    steps = len(split) // batch
-    shuffled = torch.randperm(len(split), generator=order).numpy()
-    losses, hits = 0.0, 0
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.set_state(own.get_state())
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seeds[_Stream.ORDER]))
+    batch = min(settings.batch, len(images))
+    steps = len(images) // batch
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    hits = torch.zeros((), dtype=torch.int64, device=device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seeds[_Stream.NETWORK])
         for step in range(steps):
-            chosen = split.subset(shuffled[step * batch : (step + 1) * batch])
-            images = augment(chosen.images(), settings.flip, settings.shift, augmentation)
-            images = (images + sigma * torch.randn(images.shape, generator=noise)).to(device)
-            labels = torch.from_numpy(chosen.labels).to(device)
+            clean, labels = images.read(order[step * batch : (step + 1) * batch])
+            clean = augment(clean, settings.flip, settings.shift, augmentation).repeat(settings.samples, 1, 1, 1)
+            inputs = clean + sigma * torch.randn(clean.shape, generator=noise, device=device)
             for group in optimizer.param_groups:
                 group["lr"] = one_cycle(epoch * steps + step, settings.epochs * steps, settings.rate)
-            logits = network(images)
-            loss = functional.cross_entropy(logits, labels)
-            if not math.isfinite(loss.item()):
-                raise BitcertError(
-                    f"the training loss became {loss.item()} in epoch {epoch + 1}; "
-                    f"train at a lower rate than {settings.rate}"
-                )
+            loss, right = _loss(network, inputs, labels.repeat(settings.samples), settings)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-            losses += loss.item()
-            hits += int((logits.argmax(dim=1) == labels).sum())
-    return losses / steps, hits / (steps * batch)
+            total += loss.detach()
+            hits += right
+    mean = float(total) / steps
+    if not math.isfinite(mean):
+        raise BitcertError(
+            f"the training loss became {mean} in epoch {epoch + 1}; train at a lower rate than {settings.rate}"
+        )
+    return mean, int(hits) / (steps * batch * settings.samples)
+
+
+def _loss(network: nn.Module, inputs: Tensor, labels: Tensor, settings: TrainSettings) -> tuple[Tensor, Tensor]:
+    """The loss of a step, a scalar, and how many noisy images are classified rightly."""
+    if settings.channels_last:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        logits = network(inputs).float()
+    loss = functional.cross_entropy(logits, labels)
+    if settings.consistency:
+        loss = loss + consistency_loss(logits.unflatten(0, (settings.samples, -1)), settings.consistency)
+    return loss, (logits.argmax(dim=1) == labels).sum()
+
+
+class TrainingImages:
+    """A split's images and labels by position: read when asked for on a CPU, all of them kept on another device.
+
+    Args:
+        split: The images.
+        device: Where batches go.
+    """
+
+    def __init__(self, split: ImageSplit, device: torch.device) -> None:
+        self.device, self._split = device, split
+        self._labels = torch.from_numpy(split.labels).to(device)
+        self._kept = None if device.type == "cpu" else split.images().to(device)
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def read(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Images, shape ``(positions, C, H, W)``, and labels at these positions, on the device."""
+        if self._kept is None:
+            return self._split.subset(positions.numpy()).images(), self._labels[positions]
+        positions = positions.to(self.device)
+        return self._kept[positions], self._labels[positions]
 
 
 def one_cycle(step: int, steps: int, highest: float) -> float:
@@ -217,18 +282,24 @@ def one_cycle(step: int, steps: int, highest: float) -> float:
     return last + (highest - last) * (1 + math.cos(math.pi * (step - summit) / (steps - 1 - summit))) / 2
 
 
-def augment(images: torch.Tensor, flip: bool, shift: int, generator: torch.Generator) -> torch.Tensor:
-    """Flip half of the images of shape ``(images, C, H, W)`` and shift each by up to ``shift`` pixels, padded with zeros."""
+def augment(images: Tensor, flip: bool, shift: int, generator: torch.Generator) -> Tensor:
+    """Flip half of the images of shape ``(images, C, H, W)`` and shift each by up to ``shift`` pixels, padded with zeros.
+
+    The generator is on the images' device.
+    """
+    device = images.device
     count, _, height, width = images.shape
     if flip:
-        mirrored = torch.rand(count, generator=generator) < 0.5
+        mirrored = torch.rand(count, generator=generator, device=device) < 0.5
         images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
     if not shift:
         return images
     padded = functional.pad(images, (shift, shift, shift, shift))
-    offsets = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator)
-    rows, columns = offsets[0] + torch.arange(height), offsets[1] + torch.arange(width)
-    everyone = torch.arange(count)[:, None, None]
+    offsets = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator, device=device)
+    rows, columns = (
+        offset + torch.arange(side, device=device) for offset, side in zip(offsets, (height, width), strict=True)
+    )
+    everyone = torch.arange(count, device=device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[everyone, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from torch import nn
 
 from suite.data import ImageDataset, ImageSplit
 from suite.errors import BitcertError
-from suite.networks import build_network, save_checkpoint
-from suite.train.base import Report, TrainSettings, train_base
+from suite.networks import build_network, finished_record, save_checkpoint
+from suite.train.base import CPU, Report, TrainSettings, train_base
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Recipe:
 RECIPES: Mapping[str, Recipe] = {
     "digits": Recipe("resnet8", TrainSettings(epochs=150, weight_decay=2e-3)),
     "mnist": Recipe("resnet8", TrainSettings(epochs=6, threads=2)),
-    "cifar10": Recipe("resnet20", TrainSettings(epochs=12, rate=0.2, flip=True, shift=4)),
+    "cifar10": Recipe("resnet20", TrainSettings(epochs=60, rate=0.2, flip=True, shift=4, channels_last=True)),
 }
 
 
@@ -53,12 +53,14 @@ def make_checkpoint(
     *,
     sigma: float,
     seed: int,
+    device: torch.device = CPU,
     command: str | None = None,
     progress: Report | None = None,
 ) -> dict[str, Any]:
     """Train a network on a dataset and save it with its record; rerun an interrupted call to resume it.
 
-    The state between epochs is kept beside ``path``, with the ending ``.resume``, until the checkpoint is safe.
+    Nothing is trained if ``path`` holds the result already. The state between epochs is kept beside ``path``, with the ending
+    ``.resume``, until the checkpoint is safe.
 
     Args:
         dataset: The dataset; the exam split is not touched.
@@ -66,6 +68,7 @@ def make_checkpoint(
         path: Where the checkpoint goes, ending in ``.safetensors``.
         sigma: Standard deviation of the noise, in the units of the images.
         seed: Seed of the training.
+        device: Where it is trained.
         command: The command that reproduces the checkpoint, for the record.
         progress: Called after each epoch, see :func:`train_base`.
 
@@ -74,16 +77,21 @@ def make_checkpoint(
         without noise, and the command if given.
 
     Raises:
-        BitcertError: If training fails, or a state left beside ``path`` belongs to another training.
+        BitcertError: If training fails, or ``path`` or the state beside it belongs to another training.
     """
+    source = {"dataset": dataset.name, "data_sha256": dataset.sha256, "network": recipe.network}
+    training = {"settings": asdict(recipe.settings), "sigma": sigma, "seed": seed}
+    if (finished := finished_record(path, source | training)) is not None:
+        return finished
     network = build_network(recipe.network, dataset.classes, dataset.shape[0])
     resume = path.with_suffix(".resume")
-    record = {"dataset": dataset.name, "data_sha256": dataset.sha256, "network": recipe.network} | train_base(
+    record = source | train_base(
         network,
         dataset.splits["train"],
         sigma=sigma,
         settings=recipe.settings,
         seed=seed,
+        device=device,
         resume=resume,
         progress=progress,
     )

@@ -14,7 +14,7 @@ from torch import nn
 from suite.data import ImageSplit, load_dataset
 from suite.errors import BitcertError
 from suite.networks import Normalization, build_network, network_sha256
-from suite.train.base import TrainSettings, augment, one_cycle, train_base
+from suite.train.base import TrainingImages, TrainSettings, augment, one_cycle, train_base
 
 _SETTINGS = TrainSettings(epochs=3, batch=32, flip=True, shift=1)
 
@@ -166,6 +166,47 @@ class _Gray:
         return torch.full((len(ids), 1, 8, 8), 0.5)
 
 
+@pytest.mark.parametrize("change", [{"precision": "bfloat16"}, {"channels_last": True}])
+def test_precision_and_layout_change_rounding_only(split: ImageSplit, change: dict[str, Any]) -> None:
+    network, settings = _small(), replace(_SETTINGS, **change)
+    record = train_base(network, split, sigma=0.25, settings=settings, seed=0)
+    plain = train_base(_small(), split, sigma=0.25, settings=_SETTINGS, seed=0)
+    assert record["loss"] == pytest.approx(plain["loss"], rel=0.02)
+    assert {tensor.dtype for tensor in network.state_dict().values()} == {torch.float32, torch.int64}
+
+
+def test_bfloat16_is_what_convolutions_compute_in(split: ImageSplit) -> None:
+    network = _small()
+    seen: list[torch.dtype] = []
+    network.get_submodule("1").register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    train_base(network, split, sigma=0.25, settings=replace(_SETTINGS, precision="bfloat16"), seed=0)
+    assert set(seen) == {torch.bfloat16}
+    with torch.no_grad():
+        network(split.images(0, 2))
+    assert seen[-1] == torch.float32
+
+
+def test_consistency_trains_on_two_noise_samples_of_each_image(split: ImageSplit) -> None:
+    flat = ImageSplit(split.ids, split.labels, _Gray())
+    network = _small()
+    seen: list[torch.Tensor] = []
+    network.get_submodule("0").register_forward_hook(lambda module, args, output: seen.append(args[0]))
+    train_base(network, flat, sigma=0.4, settings=replace(_SETTINGS, shift=0, consistency=10.0), seed=0)
+    assert [len(inputs) for inputs in seen] == [64] * 9
+    first, second = seen[0].chunk(2)
+    # 2,048 pairs of independent normal values: their correlation is within 5 standard errors of 0
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 5 / math.sqrt(first.numel())
+
+
+def test_images_kept_on_a_device_are_those_read_by_batch(split: ImageSplit) -> None:
+    order = torch.tensor([5, 0, 95, 7])
+    read = TrainingImages(split, torch.device("cpu")).read(order)
+    kept = TrainingImages(split, torch.device("meta")).read(order)
+    assert [tuple(part.shape) for part in read] == [(4, 1, 8, 8), (4,)] == [tuple(part.shape) for part in kept]
+    assert torch.equal(read[0], split.images()[order])
+    assert read[1].tolist() == split.labels[order].tolist()
+
+
 def test_a_diverging_training_names_the_epoch_and_the_rate(split: ImageSplit) -> None:
     settings = TrainSettings(epochs=3, batch=32, rate=1e30)
     with pytest.raises(BitcertError, match=r"loss became (nan|inf) in epoch 1; train at a lower rate than 1e\+30"):
@@ -188,7 +229,17 @@ def test_the_number_of_threads_is_restored(split: ImageSplit) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("epochs", 0), ("batch", 1), ("shift", -1), ("threads", 0), ("rate", 0.0), ("rate", math.nan)]
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("batch", 1),
+        ("shift", -1),
+        ("threads", 0),
+        ("rate", 0.0),
+        ("rate", math.nan),
+        ("consistency", -1.0),
+        ("consistency", math.inf),
+    ],
 )
 def test_settings_out_of_range_are_refused(name: str, value: Any) -> None:
     with pytest.raises(BitcertError, match=f"training setting {name} must be"):

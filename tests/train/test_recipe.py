@@ -56,6 +56,17 @@ def test_an_interrupted_call_goes_on_and_ends_the_same(dataset: ImageDataset, tm
     assert path.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
+def test_what_is_trained_already_is_not_trained_again(dataset: ImageDataset, tmp_path: Path) -> None:
+    path, epochs = tmp_path / "net.safetensors", list[int]()
+    record = make_checkpoint(dataset, _QUICK, path, sigma=0.25, seed=0)
+    again = make_checkpoint(
+        dataset, _QUICK, path, sigma=0.25, seed=0, progress=lambda epoch, *rest: epochs.append(epoch)
+    )
+    assert (again, epochs) == (record, [])
+    with pytest.raises(BitcertError, match=r"net\.safetensors exists and is another training's \(other sigma\)"):
+        make_checkpoint(dataset, _QUICK, path, sigma=0.5, seed=0)
+
+
 def test_accuracy_counts_every_image_once(dataset: ImageDataset) -> None:
     network = build_network("resnet8", 10, 1, seed=1)
     split = dataset.splits["calibration"]
