@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from suite.studies.experiment import Document
     from suite.studies.study import Study
 
-EXIT_OK, EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_FAILED, EXIT_MISTAKE, EXIT_SLICE_OVER, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 SHELLS = ("bash", "zsh", "fish")
 
-_EPILOG = """exit status: 0 done, 1 something failed on the way, 2 a mistake in what was asked for, 130 interrupted
-(run the same command again to resume)."""
+_EPILOG = """exit status: 0 done, 1 something failed on the way, 2 a mistake in what was asked for, 3 the time of a --slice is over,
+130 interrupted (after both, run the same command again to resume)."""
 _OWN = {"run": "run an experiment file", "completion": "print a completion script for bash, zsh or fish"}
 
 
@@ -75,12 +75,21 @@ def _run_file(arguments: list[str]) -> int:
     if arguments[0].startswith("-"):
         raise BitcertError(f"name the experiment file first: bitcert run FILE [options], got {arguments[0]}")
     from suite.studies.experiment import print_plan, read_document, read_experiments, run_all, study_of
+    from suite.studies.slices import SliceOver, parse_duration, time_slice
 
     file = arguments[0]
     kind = plugins.STUDIES.load(study_of(read_document(file)))
     overrides, given = _parse(f"run {file}", kind, arguments[1:], file=True)
     runs = read_experiments(file, overrides)
-    return print_plan(runs, as_json=given.json) if given.dry_run else run_all(runs, as_json=given.json)
+    seconds = None if given.slice is None else parse_duration(given.slice)
+    if given.dry_run:
+        return print_plan(runs, as_json=given.json)
+    try:
+        with time_slice(seconds):
+            return run_all(runs, as_json=given.json)
+    except SliceOver:
+        print(f"bitcert: the slice of {given.slice} is over; run the same command again to go on", file=sys.stderr)
+        return EXIT_SLICE_OVER
 
 
 def _print_completion(arguments: list[str]) -> int:
@@ -100,6 +109,7 @@ def _print_completion(arguments: list[str]) -> int:
     run.add_argument("file").complete = shtab.FILE  # type: ignore[attr-defined]
     for option in ("--dry-run", "--json", "--help-all"):
         run.add_argument(option, action="store_true")
+    run.add_argument("--slice", metavar="TIME")
     verbs.add_parser("completion", help=_OWN["completion"]).add_argument("shell", choices=SHELLS)
     print(shtab.complete(root, shell=shell))
     return EXIT_OK
@@ -173,6 +183,8 @@ def _parse(
     _add_flags(parser, study, everything="--help-all" in arguments, file=file)
     if file:
         parser.add_argument("--dry-run", action="store_true", help="print what it will cost, run and write nothing")
+        text = "stop after this time, such as 90s, 10m or 1.5h, with exit status 3; the same command goes on"
+        parser.add_argument("--slice", metavar="TIME", help=text)
     if "--help-all" in arguments:
         parser.print_help()
         raise SystemExit(EXIT_OK)

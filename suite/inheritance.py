@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from suite.errors import BitcertError
 from suite.files import read_sealed
-from suite.networks import load_checkpoint, network_sha256, save_checkpoint
+from suite.networks import finished_record, load_checkpoint, network_sha256, save_checkpoint
 from suite.quantize import QuantizedNetwork
 from suite.quantize.switchable import SwitchableNetwork
 from suite.train.base import torch_threads
@@ -38,6 +38,8 @@ def make_supernet(
 ) -> dict[str, Any]:
     """Train a supernet of a problem's network and save it with its record; rerun an interrupted call to resume it.
 
+    Nothing is trained if ``path`` holds the result already.
+
     Args:
         bench: Network, calibration, images, noise and space.
         path: Where it goes, ending in ``.safetensors``; the state of the training is kept beside it, with the ending ``.resume``.
@@ -50,10 +52,13 @@ def make_supernet(
         The record.
 
     Raises:
-        BitcertError: If training diverges, or a state left beside ``path`` belongs to another training.
+        BitcertError: If training diverges, or ``path`` or the state beside it belongs to another training.
     """
-    network, resume = _switchable(bench, settings), path.with_suffix(".resume")
     made_from = {_MADE_FROM: bench.network_sha256, "dataset": bench.dataset.name, "data_sha256": bench.dataset.sha256}
+    training = {"settings": asdict(settings), "sigma": bench.sigma, "seed": seed, "choices": bench.space.choices}
+    if (finished := finished_record(path, made_from | training | _formats(bench))) is not None:
+        return finished
+    network, resume = _switchable(bench, settings), path.with_suffix(".resume")
     with torch_threads(bench.threads):
         record = made_from | train_supernet(
             network,

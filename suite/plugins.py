@@ -304,6 +304,7 @@ STUDIES = Kind(
         "replay": "suite.studies.replay:ReplayStudy",
         "benchmark": "suite.studies.benchmark:BenchmarkStudy",
         "build-table": "suite.studies.build_table:BuildTable",
+        "campaign": "suite.studies.campaign:Campaign",
     },
 )
 

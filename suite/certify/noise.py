@@ -39,6 +39,11 @@ class NoiseStream:
         self._seek(image_id, block, 1)
         return self._philox
 
+    def block_seed(self, image_id: int, block: int) -> int:
+        """A seed below 2^63 for other generators of a block's noise, a hash of what addresses it."""
+        state = np.random.SeedSequence([self._key, image_id, block]).generate_state(1, np.uint64)
+        return int(state[0] >> np.uint64(1))
+
     def draw(self, image_id: int, start: int, stop: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Draw samples ``start`` to ``stop - 1`` of one image, shape ``(stop - start, *shape)``."""
         first, last = start // BLOCK, -(-stop // BLOCK)

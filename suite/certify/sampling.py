@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from suite.certify.bounds import check_positive
+from suite.certify.device_noise import DeviceNoise
 from suite.certify.exact import check_reproducible, to_levels
 from suite.certify.noise import BLOCK, NoiseStream
 from suite.certify.rounded_gaussian import RoundedGaussian, rounded_gaussian
@@ -222,21 +223,29 @@ def noisy_batches(
 ) -> Iterator[NoisyBatch]:
     """Yield samples ``start`` to ``stop - 1`` of every image, image by image, in batches of a fixed size but for the last.
 
-    Batches are on the images' device; the other arguments are those of :class:`NoisyImages`. With ``rounded`` noise the images
-    are integers in float32, their sums with it are exact, and the quotients by its levels are rounded correctly.
+    Batches are on the images' device, where Gaussian noise is drawn, too: see :class:`.DeviceNoise`. The other arguments are those
+    of :class:`NoisyImages`. With ``rounded`` noise the images are integers in float32, their sums with it are exact, and the
+    quotients by its levels are rounded correctly.
     """
-    shape = tuple(images.shape[1:])
-    levels = None if rounded is None else torch.tensor(float(rounded.levels), device=images.device)
-    drawn: list[NDArray[np.float32]] = []
-    rows: list[NDArray[np.int64]] = []
+    shape, device = tuple(images.shape[1:]), images.device
+    levels = None if rounded is None else torch.tensor(float(rounded.levels), device=device)
+    own = DeviceNoise(stream, device)
+    drawn: list[Tensor] = []
+    rows: list[Tensor] = []
     held = 0
+
+    def draw(image_id: int, block: int, samples: int) -> Tensor:
+        if rounded is not None:
+            return torch.from_numpy(rounded.draw(stream, image_id, block, shape)).to(device)
+        if device.type != "cpu":
+            return own.block(image_id, block, shape, samples)
+        return torch.from_numpy(stream.block(image_id, block, shape, samples))
 
     def emit(size: int) -> NoisyBatch:
         nonlocal drawn, rows, held
-        noise, row = np.concatenate(drawn), np.concatenate(rows)
+        noise, row = torch.cat(drawn), torch.cat(rows)
         drawn, rows, held = [noise[size:]], [row[size:]], held - size
-        positions = torch.from_numpy(row[:size]).to(images.device)
-        inputs = torch.from_numpy(noise[:size]).to(images.device)
+        inputs, positions = noise[:size], row[:size]
         if levels is None:
             inputs.mul_(sigma).add_(images[positions])
         else:
@@ -245,14 +254,8 @@ def noisy_batches(
 
     for position, block in itertools.product(range(len(images)), range(start // BLOCK, -(-stop // BLOCK))):
         first, last = max(start - block * BLOCK, 0), min(stop - block * BLOCK, BLOCK)
-        image_id = int(ids[position])
-        noise = (
-            stream.block(image_id, block, shape, last)
-            if rounded is None
-            else rounded.draw(stream, image_id, block, shape)
-        )
-        drawn.append(noise[first:last])
-        rows.append(np.full(last - first, position, dtype=np.int64))
+        drawn.append(draw(int(ids[position]), block, last)[first:last])
+        rows.append(torch.full((last - first,), position, device=device))
         held += last - first
         while held >= batch:
             yield emit(batch)

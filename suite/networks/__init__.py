@@ -3,6 +3,7 @@
 from suite.networks.build import NETWORKS, build_network, initialize, network_layers
 from suite.networks.checkpoints import (
     checkpoint_sha256,
+    finished_record,
     load_checkpoint,
     network_sha256,
     save_checkpoint,
@@ -23,6 +24,7 @@ __all__ = [
     "checkpoint_sha256",
     "count_outputs",
     "find_unquantized",
+    "finished_record",
     "initialize",
     "is_own",
     "load_checkpoint",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import re
 from collections.abc import Mapping
@@ -45,6 +46,28 @@ def save_checkpoint(network: nn.Module, path: Path, record: Mapping[str, Any]) -
     state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
     write_sealed(path.with_suffix(".json"), {**record, _HASH: _state_sha256(state)}, indent=2)
     write_bytes(path, save(state))
+
+
+def finished_record(path: Path, expected: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record of what a training has written to ``path`` before; None if there is nothing.
+
+    Args:
+        path: The checkpoint.
+        expected: What the record of this training says.
+
+    Raises:
+        BitcertError: If another training wrote it.
+    """
+    if not path.exists():
+        return None
+    record = read_sealed(path.with_suffix(".json"), "the record of a checkpoint")
+    wanted = json.loads(json.dumps(expected))
+    differing = [name for name, value in wanted.items() if record.get(name) != value]
+    if differing:
+        raise BitcertError(
+            f"{path} exists and is another training's (other {', '.join(differing)}); choose another --out, or remove it"
+        )
+    return record
 
 
 def load_checkpoint(network: nn.Module, path: Path) -> dict[str, Any]:

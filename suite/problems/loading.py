@@ -21,6 +21,9 @@ class DataWarning(UserWarning):
     """The images' classes may not be the network's."""
 
 
+_BUSY_PIXELS, _MOST_ROWS = 4_096_000, 16_000
+
+
 def load_images(definition: Definition, folder: str | Path | None, *, download: bool) -> ImageDataset:
     """Load a definition's images; raises BitcertError if they do not fit it, warns of fewer classes than outputs."""
     dataset = load_dataset(definition.dataset, folder, download=download, size=definition.shape[-1])
@@ -88,3 +91,16 @@ def usable_device(device: str | torch.device) -> torch.device:
             f"device {str(device)!r} cannot be used here ({reason}); give cpu, cuda or cuda:1"
         ) from error
     return torch.device(device)
+
+
+def batch_on(device: torch.device, batch: int, shape: tuple[int, int, int]) -> int:
+    """Rows per batch of a problem on a device.
+
+    A GPU needs more to be busy: as many as have 4 million pixels, such as 4,000 of 32 x 32.
+
+    Args:
+        device: Where evaluations run.
+        batch: Rows on a CPU.
+        shape: Channels, height and width of an image.
+    """
+    return batch if device.type == "cpu" else max(batch, min(_MOST_ROWS, _BUSY_PIXELS // (shape[1] * shape[2])))

@@ -25,7 +25,7 @@ from suite.measure import measure, measure_constant
 from suite.networks import network_layers, network_sha256, shortcut_ties
 from suite.plugins import CERTIFIERS
 from suite.problems.definition import Definition
-from suite.problems.loading import check_execution, load_images, load_network, usable_device
+from suite.problems.loading import batch_on, check_execution, load_images, load_network, usable_device
 from suite.problems.network_probes import NetworkProbes
 from suite.problems.setup import SearchSetup, calibration_split, draw_images, replicated, select_samples
 from suite.protocols import Prepared, Protocol, Request, protocol_for
@@ -106,6 +106,7 @@ class VisionProblem(BenchProblem):
         self.protocol = protocol
         self.finetuning = finetuning or FinetuneSettings()
         self.device = usable_device(device)
+        self.batch = batch_on(self.device, definition.batch, definition.shape)
         self.engine = check_engine(engine, self.device)
         self._data, self._download = data, download
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
@@ -132,7 +133,7 @@ class VisionProblem(BenchProblem):
         stream = NoiseStream(derive_seed(self.seed, "calibration"), "calibration")
         with torch_threads(definition.threads):
             images = split.images().to(self.device)
-            noisy = noisy_batches(images, split.ids, sigma=self.sigma, stop=1, stream=stream, batch=definition.batch)
+            noisy = noisy_batches(images, split.ids, sigma=self.sigma, stop=1, stream=stream, batch=self.batch)
             batches = [chunk.inputs.clone() for chunk in noisy]
             calibration = calibrate(
                 network,
@@ -155,7 +156,7 @@ class VisionProblem(BenchProblem):
             sigma=self.sigma,
             radii=self.radii,
             seed=self.seed,
-            batch=definition.batch,
+            batch=self.batch,
             threads=definition.threads,
             device=self.device,
             finetuning=self.finetuning,
@@ -267,7 +268,7 @@ class VisionProblem(BenchProblem):
             "pins": {name: list(precision) for name, precision in space.pinned.items()},
             "ties": [list(group) for group in space.ties],
             "tie_weight_activation": space.tie_weight_activation,
-            "batch": definition.batch,
+            "batch": self.batch,
             "threads": definition.threads,
             "calibration_images": definition.calibration_images,
             "statistics_images": definition.statistics_images,

@@ -174,7 +174,8 @@ def print_plan(runs: list[Experiment], *, as_json: bool) -> int:
     plans = {}
     for run in runs:
         with run.located():
-            plans[run.label or plugins.STUDIES.name_of(type(run.study))] = run.study.plan()
+            for part, plan in run.study.plans().items():
+                plans["-".join(filter(None, (run.label, part))) or plugins.STUDIES.name_of(type(run.study))] = plan
     summary = summarize_plans(plans)
     if as_json:
         print(json.dumps(summary, indent=2))

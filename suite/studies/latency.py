@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from suite.contract.problem import Problem
 from suite.contract.space import Precision, SearchSpace
 from suite.errors import BitcertError
+from suite.run.provenance import processor, processor_name
 from suite.studies.model import Group, keyed, setting
 from suite.studies.settings import ProblemSettings
 from suite.studies.study import Study, print_table, with_network
@@ -225,15 +226,10 @@ def describe_machine() -> dict[str, Any]:
     """Processor, what it multiplies bytes with, and versions."""
     from importlib import metadata
 
-    found: dict[str, str] = {}
-    source = Path("/proc/cpuinfo")
-    if source.exists():
-        for line in source.read_text(encoding="utf-8").splitlines():
-            key, _, value = line.partition(":")
-            found.setdefault(key.strip(), value.strip())
+    found = processor()
     present = found.get("flags", found.get("Features", "")).split()
     return {
-        "cpu": found.get("model name") or platform.processor() or platform.machine(),
+        "cpu": processor_name(found),
         "flags": [flag for flag in _FLAGS if flag in present],
         "system": platform.platform(),
         "onnxruntime": metadata.version("onnxruntime"),

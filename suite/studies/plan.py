@@ -189,7 +189,7 @@ def passes_per_second(problem: VisionProblem) -> float:
     """
     definition, layers = problem.definition, problem.space.layers
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand((definition.batch, *definition.shape), generator=generator).to(problem.device)
+    images = torch.rand((problem.batch, *definition.shape), generator=generator).to(problem.device)
     network = build_network(definition.network, definition.classes, definition.shape[0]).to(problem.device)
     network = network.eval().requires_grad_(False)
     with torch_threads(definition.threads), torch.no_grad():

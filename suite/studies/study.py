@@ -82,6 +82,10 @@ class Study(ABC, Generic[SettingsT, ResultT]):
 
         return Plan()
 
+    def plans(self) -> Mapping[str, Plan]:
+        """The same by part; one without a name unless the study consists of several."""
+        return {"": self.plan()}
+
 
 class KeptSettings(Group):
     """Settings of a study of a problem that keeps a directory."""

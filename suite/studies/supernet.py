@@ -91,8 +91,6 @@ class TrainSupernet(Study[SupernetTraining, "dict[str, Any]"]):
         if self.out.suffix != ".safetensors":
             with keyed("out"):
                 raise BitcertError(f"a supernet is written as .safetensors, not as {self.out.name}")
-        if self.out.exists():
-            raise BitcertError(f"{self.out} exists; choose another --out, or remove it to train again")
         with Progress(quiet=quiet) as progress:
             progress.add("training", training.steps)
             progress.show()
@@ -123,7 +121,7 @@ class TrainSupernet(Study[SupernetTraining, "dict[str, Any]"]):
 
     def show(self, result: dict[str, Any]) -> None:
         """Say where the supernet is."""
-        print(f"wrote {self.out}; use it with --protocol supernet:file={self.out}")
+        print(f"trained {self.out}; use it with --protocol supernet:file={self.out}")
 
     def plan(self) -> Plan:
         """Three passes for every image and policy of a step."""

@@ -34,8 +34,13 @@ def test_a_supernet_is_written_with_its_record_and_read_by_the_protocol(
     bench = workbench_of(load_problem("digits", choices=(2, 4), protocol=f"supernet:file={out}"), "a test")
     assert record["float_sha256"] == network_sha256(bench.network)
     assert inherited(bench, str(out)).origin["supernet_sha256"] == record["network_sha256"]
-    assert main([*_SHORT, "--out", str(out)]) == 2
-    assert "exists; choose another --out" in capsys.readouterr().err
+
+    before = out.stat().st_mtime_ns
+    assert main([*_SHORT, "--out", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == told
+    assert out.stat().st_mtime_ns == before, "the same training is not repeated"
+    assert main([*_SHORT, "--seed", "1", "--out", str(out)]) == 2
+    assert "exists and is another training's (other seed)" in capsys.readouterr().err
 
 
 def test_the_plan_counts_three_passes_for_each_image_and_policy() -> None:

@@ -1,0 +1,179 @@
+"""The verb ``campaign``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from suite import plugins
+from suite.errors import BitcertError
+from suite.files import read_sealed, write_sealed
+from suite.run.provenance import hardware
+from suite.studies.model import Group, keyed, setting
+from suite.studies.study import Study, print_table
+
+if TYPE_CHECKING:
+    from suite.report.table import Table
+    from suite.studies.experiment import Experiment
+    from suite.studies.plan import Plan
+
+
+class CampaignSettings(Group):
+    """Settings of a campaign."""
+
+    files: tuple[str, ...] = setting(
+        ...,
+        "experiment files, run one after the other; each may use what those before it wrote",
+        metavar="FILE",
+        min_length=1,
+    )
+    directory: str = setting("runs/campaign", "where it is recorded which of them are done", metavar="DIR")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One run of one of the files.
+
+    Attributes:
+        name: The file's, and the values of its matrix if it has one.
+        experiment: What is run.
+        path: Its record.
+    """
+
+    name: str
+    experiment: Experiment
+    path: Path
+
+    @property
+    def study(self) -> str:
+        """Name of the verb."""
+        return plugins.STUDIES.name_of(type(self.experiment.study))
+
+    def read(self) -> dict[str, Any]:
+        """Its record; of a stage that was never started if there is none, or it was made with other settings."""
+        settings = self.experiment.study.settings.model_dump(mode="json")
+        fresh = {"study": self.study, "settings": settings, "done": False, "slices": []}
+        if not self.path.exists():
+            return fresh
+        found = read_sealed(self.path, "the record of a stage")
+        return found if (found["study"], found["settings"]) == (self.study, settings) else fresh
+
+
+class Campaign(Study[CampaignSettings, "list[dict[str, Any]]"]):
+    """Run experiment files one after the other.
+
+    Run several experiments in order: networks are trained, searched, finetuned and examined by one command. A stage that is done
+    is not run again; one that was interrupted is resumed. `bitcert run FILE --slice 10m` stops after ten minutes and goes on when
+    it is run again, on another machine too if the folders that the stages write are taken there.
+    """
+
+    Settings = CampaignSettings
+    positional = ("files",)
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """All stages, their settings validated."""
+        from suite.studies.experiment import Document, read_experiments
+
+        stages = []
+        for number, file in enumerate(self.settings.files, 1):
+            with keyed("files"):
+                runs = read_experiments(file, Document({}, {}))
+            for run in runs:
+                if isinstance(run.study, Campaign):
+                    raise BitcertError(f"{file} is a campaign itself; list its files instead")
+                name = "-".join(filter(None, (Path(file).stem, run.label)))
+                path = Path(self.settings.directory) / f"{number:02d}-{name}.json"
+                stages.append(Stage(name, run, path))
+        return stages
+
+    def run(self, *, quiet: bool = True) -> list[dict[str, Any]]:
+        """Run what is not done; returns the record of every stage, its results included."""
+        records = []
+        for number, stage in enumerate(self.stages, 1):
+            record = stage.read()
+            if not record["done"]:
+                if not quiet:
+                    print(f"stage {number} of {len(self.stages)}: {stage.name} ({stage.study})", file=sys.stderr)
+                record = self._run(stage, record, quiet)
+            records.append({"stage": stage.name, **record})
+        return records
+
+    def _run(self, stage: Stage, record: dict[str, Any], quiet: bool) -> dict[str, Any]:
+        """Run one stage, or resume it."""
+        study = stage.experiment.study
+        with _timed(stage.path, record), stage.experiment.located():
+            result = study.run(quiet=quiet)
+            if reason := study.failure(result):
+                raise BitcertError(f"stage {stage.name}: {reason}")
+            record |= {"result": json.loads(study.to_json(result)), "done": True}
+        return record
+
+    def to_json(self, result: list[dict[str, Any]]) -> str:
+        """The records."""
+        return json.dumps(result, indent=2)
+
+    def show(self, result: list[dict[str, Any]]) -> None:
+        """Print what took how long, and where."""
+        print_table(stage_table(result))
+        print(f"results of every stage in {self.settings.directory}")
+
+    def plans(self) -> Mapping[str, Plan]:
+        """One for every stage that is not done."""
+        from suite.studies.plan import Plan
+
+        plans = {}
+        for stage in self.stages:
+            if stage.read()["done"]:
+                plans[stage.name] = Plan(notes=("done",))
+                continue
+            try:
+                plans[stage.name] = stage.experiment.study.plan()
+            except BitcertError as error:
+                plans[stage.name] = Plan(notes=(f"cannot be planned before the stages above have run: {error}",))
+        return plans
+
+
+def stage_table(records: list[dict[str, Any]]) -> Table:
+    """One row per stage: its study, its seconds, in how many slices, on which hardware."""
+    import pandas as pd
+
+    from suite.report.table import Column, Table
+
+    rows = [
+        {
+            "stage": record["stage"],
+            "study": record["study"],
+            "seconds": sum(one["seconds"] for one in record["slices"]),
+            "slices": len(record["slices"]),
+            "hardware": " / ".join(dict.fromkeys(one["hardware"] for one in record["slices"])),
+        }
+        for record in records
+    ]
+    columns = [
+        Column("stage", lambda row: str(row["stage"]), "left"),
+        Column("study", lambda row: str(row["study"]), "left"),
+        Column("seconds", lambda row: f"{row['seconds']:,.1f}"),
+        Column("slices", lambda row: str(row["slices"])),
+        Column("hardware", lambda row: str(row["hardware"]), "left"),
+    ]
+    return Table(pd.DataFrame(rows), columns)
+
+
+@contextmanager
+def _timed(path: Path, record: dict[str, Any]) -> Iterator[None]:
+    """Write the record after the block, however it ends, with a slice more."""
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        used = {"seconds": time.monotonic() - started, "hardware": hardware()}
+        record["slices"] = [*record["slices"], used]
+        write_sealed(path, record)
