@@ -300,6 +300,7 @@ STUDIES = Kind(
         "plane": "suite.studies.plane:Plane",
         "report": "suite.studies.report:Report",
         "table": "suite.studies.table:Table",
+        "noninferiority": "suite.studies.noninferiority:Noninferiority",
         "landscape": "suite.studies.landscape:LandscapeStudy",
         "replay": "suite.studies.replay:ReplayStudy",
         "benchmark": "suite.studies.benchmark:BenchmarkStudy",

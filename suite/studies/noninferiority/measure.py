@@ -1,0 +1,224 @@
+"""Whether quantized networks certify as many images as the float network, up to a margin."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from suite.contract.objective import Objective, parse_objective
+from suite.contract.trial import radius_text
+from suite.errors import BitcertError, unknown_name
+from suite.report.exams import check_same_exam, image_scores
+from suite.report.intervals import CONFIDENCE, Interval, crossed_interval, mean_interval
+from suite.report.power import POWER
+from suite.run.outcomes import read_outcome
+from suite.run.records import Entry, Outcome
+from suite.studies.compare.run import load_comparison
+
+_BEFORE = "before"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Point:
+    """Networks at one cost: one network, or the winners of all seeds of a searcher.
+
+    Attributes:
+        series: What they are compared with at other costs.
+        name: What they are called within the series.
+        outcomes: Their exams.
+        references: The exam of the float network of each.
+    """
+
+    series: str
+    name: str
+    outcomes: tuple[Outcome, ...]
+    references: tuple[Outcome, ...]
+
+    @property
+    def bops(self) -> float:
+        """Mean BOPs."""
+        return float(np.mean([outcome.metrics.bops for outcome in self.outcomes]))
+
+    @property
+    def share(self) -> float:
+        """BOPs as a share of the float network's."""
+        return self.bops / self.references[0].metrics.bops
+
+    def scores(self, radius: float) -> NDArray[np.float64]:
+        """Whether each image is certified at a radius, shape ``(networks, images)``."""
+        return np.array([image_scores(outcome, _certified(radius)) for outcome in self.outcomes])
+
+    def float_scores(self, radius: float) -> NDArray[np.float64]:
+        """The same of the float network of each."""
+        return np.array([image_scores(outcome, _certified(radius)) for outcome in self.references])
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Certified accuracy of networks less that of the float network, at one radius.
+
+    Attributes:
+        accuracy: Of the networks, on average.
+        reference: Of the float network.
+        interval: 95 % interval of the difference over images, and over seeds if there are several.
+        needed: Images with which networks as good as float would be shown not to be worse with a chance of 80 %, if differences
+            vary as these do; for networks of several seeds, of their mean.
+    """
+
+    accuracy: float
+    reference: float
+    interval: Interval
+    needed: int
+
+    @property
+    def mean(self) -> float:
+        """The difference."""
+        return self.accuracy - self.reference
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A point with its differences by radius.
+
+    Attributes:
+        point: The networks.
+        differences: By radius.
+        verdict: ``"not worse"``, ``"worse"`` or ``"undecided"``.
+        claimed: Whether all points of the series with more BOPs are not worse, either.
+    """
+
+    point: Point
+    differences: Mapping[float, Difference]
+    verdict: str
+    claimed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What was tested.
+
+    Attributes:
+        margin: Loss that counts as not worse.
+        radii: At all of which networks must not be worse.
+        judged: Series by series, from the most BOPs to the fewest.
+    """
+
+    margin: float
+    radii: tuple[float, ...]
+    judged: tuple[Judged, ...]
+
+    @property
+    def series(self) -> list[str]:
+        """Names of the series, in the order given."""
+        return list(dict.fromkeys(one.point.series for one in self.judged))
+
+    def smallest(self, series: str) -> Judged | None:
+        """What a series may claim: its point of the fewest BOPs that is not worse, nor is any above it."""
+        claimed = [one for one in self.judged if one.point.series == series and one.claimed]
+        return claimed[-1] if claimed else None
+
+
+def read_point(given: str, reference: Outcome | None) -> Point:
+    """Read ``SERIES=FILE``, ``SERIES=DIR@SEARCHER`` or ``SERIES=DIR@SEARCHER@STEP``.
+
+    Args:
+        given: Where exams are.
+        reference: Exam of the float network, for single exams.
+
+    Raises:
+        BitcertError: If there are none, or no exam of the float network.
+    """
+    series, equals, source = given.partition("=")
+    if not (series and equals and source):
+        raise BitcertError(f"networks are given as SERIES=FILE or SERIES=DIR@SEARCHER, got {given!r}")
+    folder, at, searcher = source.partition("@")
+    if at:
+        return _winners(series, Path(folder), *searcher.split("@", 1))
+    outcome = read_outcome(Path(source))
+    if outcome.policy is None:
+        raise BitcertError(f"{source} is the exam of a float network; give it with --float")
+    if reference is None:
+        raise BitcertError(f"{source} is tested against the float network; give its exam with --float")
+    return Point(series, Path(source).stem, (outcome,), (reference,))
+
+
+def judge(points: Sequence[Point], radii: Sequence[float], margin: float) -> Claims:
+    """Test all points of all series.
+
+    Raises:
+        BitcertError: If two exams are not on the same images with the same noise, or a radius was not examined, or the margin is no
+            share of the images.
+    """
+    if not 0 < margin < 1:
+        raise BitcertError(f"the margin is a share of the images between 0 and 1, got {margin:g}")
+    judged: list[Judged] = []
+    for series in dict.fromkeys(point.series for point in points):
+        claimed = True
+        for point in sorted((one for one in points if one.series == series), key=lambda one: -one.bops):
+            _check(point, radii)
+            differences = {radius: compare(point, radius, margin) for radius in radii}
+            verdict = _verdict([found.interval for found in differences.values()], margin)
+            claimed = claimed and verdict == "not worse"
+            judged.append(Judged(point, differences, verdict, claimed))
+    return Claims(margin, tuple(radii), tuple(judged))
+
+
+def compare(point: Point, radius: float, margin: float) -> Difference:
+    """Compare networks with their float networks at one radius, image by image."""
+    scores, floats = point.scores(radius), point.float_scores(radius)
+    differences = scores - floats
+    mean = differences.mean(axis=0)
+    interval = mean_interval(mean, paired=True) if len(scores) == 1 else crossed_interval(differences, paired=True)
+    return Difference(float(scores.mean()), float(floats.mean()), interval, images_needed(mean, margin))
+
+
+def images_needed(differences: NDArray[np.float64], margin: float) -> int:
+    """Images with which a difference of 0 is shown to be above minus the margin with a chance of 80 %.
+
+    The normal approximation: the sum of the two quantiles, times the standard deviation over the margin, squared.
+    """
+    quantiles = float(stats.norm.ppf((1 + CONFIDENCE) / 2) + stats.norm.ppf(POWER))
+    return math.ceil((quantiles * float(differences.std(ddof=1)) / margin) ** 2)
+
+
+def _verdict(intervals: Sequence[Interval], margin: float) -> str:
+    if all(interval.low > -margin for interval in intervals):
+        return "not worse"
+    return "worse" if any(interval.high < -margin for interval in intervals) else "undecided"
+
+
+def _winners(series: str, folder: Path, searcher: str, step: str = "") -> Point:
+    comparison = load_comparison(folder)
+    entries = [entry for entry in comparison.entries if entry.run.searcher == searcher]
+    if not entries:
+        raise unknown_name("searcher", searcher, sorted({entry.run.searcher for entry in comparison.entries}))
+    references = tuple(comparison.reference_of(entry.run.seed) for entry in entries)
+    budget = comparison.recorded("budget")
+    return Point(series, f"{searcher}, {budget}", tuple(_exam(entry, step) for entry in entries), references)
+
+
+def _exam(entry: Entry, step: str) -> Outcome:
+    if not step:
+        return entry.outcome
+    known = {**entry.controls, **({} if entry.before is None else {_BEFORE: entry.before})}
+    if step not in known:
+        raise unknown_name("exam of this comparison", step, known)
+    return known[step]
+
+
+def _check(point: Point, radii: Sequence[float]) -> None:
+    for outcome, reference in zip(point.outcomes, point.references, strict=True):
+        check_same_exam(outcome, reference)
+        if outcome.metrics.method == "sequential" and not set(radii) <= set(map(float, outcome.metrics.certified)):
+            tried = ", ".join(map(radius_text, sorted(map(float, outcome.metrics.certified))))
+            raise BitcertError(f"{point.series}, {point.name}: the exam tried the radii {tried} only")
+
+
+def _certified(radius: float) -> Objective:
+    return parse_objective(f"certified@{radius:g}")
