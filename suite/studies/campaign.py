@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from suite import plugins
 from suite.errors import BitcertError
 from suite.files import read_sealed, write_sealed
 from suite.run.provenance import hardware
-from suite.studies.model import Group, keyed, setting
+from suite.studies.model import Group, keyed, setting, validate
 from suite.studies.study import Study, print_table
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class CampaignSettings(Group):
         metavar="FILE",
         min_length=1,
     )
+    device: str | None = setting(None, "where everything runs, such as cuda (default: as the files say)")
     directory: str = setting("runs/campaign", "where it is recorded which of them are done", metavar="DIR")
 
 
@@ -80,12 +81,15 @@ class Campaign(Study[CampaignSettings, "list[dict[str, Any]]"]):
     @cached_property
     def stages(self) -> list[Stage]:
         """All stages, their settings validated."""
-        from suite.studies.experiment import Document, read_experiments
+        from suite.studies.experiment import Document, read_document, read_experiments, study_of
 
         stages = []
         for number, file in enumerate(self.settings.files, 1):
             with keyed("files"):
-                runs = read_experiments(file, Document({}, {}))
+                kind = plugins.STUDIES.load(study_of(read_document(file)))
+                moved = "problem" in kind.Settings.model_fields and self.settings.device is not None
+                override = Document.at(("problem", "device"), self.settings.device, "") if moved else Document({}, {})
+                runs = read_experiments(file, override)
             for run in runs:
                 if isinstance(run.study, Campaign):
                     raise BitcertError(f"{file} is a campaign itself; list its files instead")
@@ -126,19 +130,28 @@ class Campaign(Study[CampaignSettings, "list[dict[str, Any]]"]):
         print(f"results of every stage in {self.settings.directory}")
 
     def plans(self) -> Mapping[str, Plan]:
-        """One for every stage that is not done."""
-        from suite.studies.plan import Plan
+        """One for every stage; of those that are done, one with nothing in it."""
+        return {stage.name: _plan(stage) for stage in self.stages}
 
-        plans = {}
-        for stage in self.stages:
-            if stage.read()["done"]:
-                plans[stage.name] = Plan(notes=("done",))
-                continue
-            try:
-                plans[stage.name] = stage.experiment.study.plan()
-            except BitcertError as error:
-                plans[stage.name] = Plan(notes=(f"cannot be planned before the stages above have run: {error}",))
-        return plans
+
+def _plan(stage: Stage) -> Plan:
+    """What a stage will cost; where earlier stages still have to make its network, with the one that comes with bitcert."""
+    from suite.studies.plan import Plan
+
+    if stage.read()["done"]:
+        return Plan(notes=("done",))
+    study, notes = stage.experiment.study, list[str]()
+    settings = study.settings.model_dump(mode="json")
+    checkpoint = settings.get("problem", {}).get("checkpoint")
+    if checkpoint is not None and not Path(checkpoint).exists():
+        settings["problem"] |= dict.fromkeys(settings["problem"].keys() & {"checkpoint", "protocol"})
+        study = type(study)(validate(type(study.settings), settings))
+        notes.append(f"counted with the network that comes with bitcert, while there is no {checkpoint}")
+    try:
+        plan = study.plan()
+    except BitcertError as error:
+        return Plan(notes=(f"cannot be planned before the stages above have run: {error}",))
+    return replace(plan, notes=(*plan.notes, *notes))
 
 
 def stage_table(records: list[dict[str, Any]]) -> Table:

@@ -208,7 +208,7 @@ def _cells(document: Document, overrides: Document) -> Iterator[tuple[str, Docum
             cell = _name_groups(Document.at(key, value, place)).over(cell)
         for name in _PATHS if label else ():
             if isinstance(path := document.content.get(name), str):
-                stem, suffix = (path.removesuffix(".json"), ".json") if path.endswith(".json") else (path, "")
+                stem, suffix = re.fullmatch(r"(.*?)(\.[a-z]+)?", path, re.DOTALL).groups("")  # type: ignore[union-attr]
                 cell = Document({name: f"{stem}-{label}{suffix}"}, {}).over(cell)
         yield label, cell
 

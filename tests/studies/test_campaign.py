@@ -134,8 +134,25 @@ def test_a_dry_run_plans_what_is_left(campaign: Path, capsys: pytest.CaptureFixt
     runs = json.loads(capsys.readouterr().out)["runs"]
     assert list(runs) == list(_STAGES)
     assert runs["base"]["forward_passes"] == {"training": 3 * 3 * 997}
-    assert any("cannot be planned before" in note for note in runs["supernet"]["notes"])
+    assert runs["supernet"]["forward_passes"]["training"] > 0
+    counted = "counted with the network that comes with bitcert, while there is no runs/mini/base.safetensors"
+    assert counted in runs["supernet"]["notes"]
+    assert runs["search"]["forward_passes"]["search"] > 0
     assert not Path("runs").exists()
+
+
+def test_a_stage_without_a_network_to_count_with_says_so(campaign: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stage = {**_STAGES["supernet"], "problem": {**_PROBLEM, "sigma": 0.3}}  # for which no network comes with bitcert
+    Path("supernet.yaml").write_text(yaml.safe_dump(stage))
+    assert main(["run", str(campaign), "--dry-run", "--json"]) == 0
+    notes = json.loads(capsys.readouterr().out)["runs"]["supernet"]["notes"]
+    assert notes[0].startswith("cannot be planned before the stages above have run: ")
+
+
+def test_a_device_is_that_of_all_stages_with_a_network(campaign: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(campaign), "--device", "nowhere"]) == 2
+    assert "device 'nowhere' cannot be used here" in capsys.readouterr().err
+    assert not Path("runs/mini/base.resume").exists()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from suite.errors import BitcertError
 from suite.run.outcomes import write_outcome
 from suite.run.records import Outcome
 from suite.studies.noninferiority import measure
-from suite.studies.noninferiority.measure import Point, images_needed, judge, read_point
+from suite.studies.noninferiority.measure import Point, images_needed, judge, read_points
 from suite.studies.noninferiority.report import claim_table, plot_claims
 from tests.report.fabricated import fabricate, make_outcome
 
@@ -113,19 +113,19 @@ def test_winners_of_all_seeds_are_one_point_with_an_interval_over_seeds_and_imag
     made = fabricate()
     comparison = replace(made, entries=tuple(replace(entry, before=made.reference) for entry in made.entries))
     monkeypatch.setattr(measure, "load_comparison", lambda folder: comparison)
-    point = read_point("searched=runs/made-up@random", None)
+    (point,) = read_points("searched=runs/made-up@random", None)
     entries = [entry for entry in comparison.entries if entry.run.searcher == "random"]
     assert (point.series, len(point.outcomes)) == ("searched", len(entries))
     found = judge([point], (0.25,), 0.01).judged[0].differences[0.25]
     assert found.accuracy == pytest.approx(np.mean([entry.outcome.metrics.certified[0.25] for entry in entries]))
     alone = judge([Point("s", "n", point.outcomes[:1], point.references[:1])], (0.25,), 0.01)
     assert found.interval != alone.judged[0].differences[0.25].interval
-    before = read_point("searched=runs/made-up@random@before", None)
+    (before,) = read_points("searched=runs/made-up@random@before", None)
     assert [outcome.metrics.acr for outcome in before.outcomes] == [made.reference.metrics.acr] * len(entries)
     with pytest.raises(BitcertError, match="unknown searcher 'nobody'"):
-        read_point("searched=runs/made-up@nobody", None)
+        read_points("searched=runs/made-up@nobody", None)
     with pytest.raises(BitcertError, match="unknown exam of this comparison 'nothing'; known: before"):
-        read_point("searched=runs/made-up@random@nothing", None)
+        read_points("searched=runs/made-up@random@nothing", None)
 
 
 def test_the_command_writes_table_and_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ from suite.report.exams import exam_score
 from suite.run import exam
 from suite.run.exam import examine
 from suite.run.records import Outcome
+from suite.studies.noninferiority.measure import judge, read_points
 from suite.studies.post_steps.policies import plot_policies, policy_table
 from suite.studies.post_steps.report import differences, training_interval
 from suite.studies.post_steps.run import (
@@ -267,3 +268,12 @@ def test_policies_are_drawn_at_their_bops_with_the_range_over_seeds(comparison: 
     frame = policy_table(comparison).frame.query("post_step == 'qat'")
     assert sorted(line.get_ydata()) == pytest.approx(sorted(frame["score"]))
     assert sorted(line.get_xdata()) == pytest.approx(sorted(100 * frame["of_float"]))
+
+
+def test_every_policy_is_a_point_of_a_test_for_non_inferiority(folder: Path, comparison: PostStepComparison) -> None:
+    points = read_points(f"finetuned={folder}@qat", None)
+    assert [(point.name, len(point.outcomes)) for point in points] == [("w2a2", 2), ("policy 2", 2)]
+    assert [point.outcomes[0].policy for point in points] == list(comparison.policies)
+    assert judge(points, (0.0, 0.25), 0.01).judged[0].point.references[0].policy is None
+    with pytest.raises(BitcertError, match=r"unknown post-step of this comparison 'swa'; known: .*qat"):
+        read_points(f"finetuned={folder}@swa", None)

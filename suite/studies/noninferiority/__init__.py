@@ -18,8 +18,9 @@ class NoninferioritySettings(Group):
 
     networks: tuple[str, ...] = setting(
         ...,
-        "what is tested: SERIES=FILE, an exam (JSON), or SERIES=DIR@SEARCHER, the winners of a searcher in a comparison, "
-        "all its seeds; DIR@SEARCHER@before are those before the post-step, DIR@SEARCHER@NAME those after a control",
+        "what is tested: SERIES=FILE, an exam (JSON); SERIES=DIR@SEARCHER, the winners of a searcher in a comparison, all seeds "
+        "(DIR@SEARCHER@before: before the post-step, DIR@SEARCHER@NAME: after a control); or SERIES=DIR@STEP, the policies of a "
+        "comparison of post-steps",
         metavar="SERIES=SOURCE",
         min_length=1,
     )
@@ -60,7 +61,7 @@ class Noninferiority(Study[NoninferioritySettings, "Claims"]):
     def run(self, *, quiet: bool = True) -> Claims:
         """Read the exams and test; write table and figure if asked to."""
         from suite.run.outcomes import read_outcome
-        from suite.studies.noninferiority.measure import judge, read_point
+        from suite.studies.noninferiority.measure import judge, read_points
         from suite.studies.noninferiority.report import write_claims
         from suite.studies.table.report import read_named
 
@@ -68,7 +69,7 @@ class Noninferiority(Study[NoninferioritySettings, "Claims"]):
         with keyed("reference"):
             reference = None if settings.reference is None else read_outcome(Path(settings.reference))
         with keyed("networks"):
-            points = [read_point(given, reference) for given in settings.networks]
+            points = [point for given in settings.networks for point in read_points(given, reference)]
         with keyed("margin"):
             claims = judge(points, self.radii, settings.margin)
         with keyed("beside"):

@@ -20,6 +20,8 @@ from suite.report.power import POWER
 from suite.run.outcomes import read_outcome
 from suite.run.records import Entry, Outcome
 from suite.studies.compare.run import load_comparison
+from suite.studies.post_steps.run import CONTENTS as POST_STEPS
+from suite.studies.post_steps.run import load_post_steps
 
 _BEFORE = "before"
 
@@ -124,11 +126,11 @@ class Claims:
         return claimed[-1] if claimed else None
 
 
-def read_point(given: str, reference: Outcome | None) -> Point:
-    """Read ``SERIES=FILE``, ``SERIES=DIR@SEARCHER`` or ``SERIES=DIR@SEARCHER@STEP``.
+def read_points(given: str, reference: Outcome | None) -> list[Point]:
+    """Read ``SERIES=FILE``, ``SERIES=DIR@SEARCHER``, ``SERIES=DIR@SEARCHER@STEP`` or ``SERIES=DIR@STEP``.
 
     Args:
-        given: Where exams are.
+        given: Where exams are: a file, a comparison, or a comparison of post-steps, of which every policy is a point.
         reference: Exam of the float network, for single exams.
 
     Raises:
@@ -137,15 +139,17 @@ def read_point(given: str, reference: Outcome | None) -> Point:
     series, equals, source = given.partition("=")
     if not (series and equals and source):
         raise BitcertError(f"networks are given as SERIES=FILE or SERIES=DIR@SEARCHER, got {given!r}")
-    folder, at, searcher = source.partition("@")
+    folder, at, name = source.partition("@")
+    if at and (Path(folder) / POST_STEPS.name).exists():
+        return _policies(series, Path(folder), name)
     if at:
-        return _winners(series, Path(folder), *searcher.split("@", 1))
+        return [_winners(series, Path(folder), *name.split("@", 1))]
     outcome = read_outcome(Path(source))
     if outcome.policy is None:
         raise BitcertError(f"{source} is the exam of a float network; give it with --float")
     if reference is None:
         raise BitcertError(f"{source} is tested against the float network; give its exam with --float")
-    return Point(series, Path(source).stem, (outcome,), (reference,))
+    return [Point(series, Path(source).stem, (outcome,), (reference,))]
 
 
 def judge(points: Sequence[Point], radii: Sequence[float], margin: float) -> Claims:
@@ -191,6 +195,14 @@ def _verdict(intervals: Sequence[Interval], margin: float) -> str:
     if all(interval.low > -margin for interval in intervals):
         return "not worse"
     return "worse" if any(interval.high < -margin for interval in intervals) else "undecided"
+
+
+def _policies(series: str, folder: Path, step: str) -> list[Point]:
+    compared = load_post_steps(folder)
+    if step not in compared.exams:
+        raise unknown_name("post-step of this comparison", step, compared.exams)
+    rows = zip(compared.names, compared.exams[step], strict=True)
+    return [Point(series, name, tuple(row), (compared.reference,) * len(row)) for name, row in rows]
 
 
 def _winners(series: str, folder: Path, searcher: str, step: str = "") -> Point:

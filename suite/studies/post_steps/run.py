@@ -129,13 +129,39 @@ def compare_post_steps(
         problem.check_feasible(policy)
     check_exam(problem, settings.exam)
     policies = [policy.to_dict() for policy in settings.policies]
-    described = asdict(settings) | {"policies": policies, "exam": settings.exam.to_dict()}
+    names = name_policies(problem.space, settings.policies)
+    described = asdict(settings) | {"policies": policies, "names": names, "exam": settings.exam.to_dict()}
     wanted = {"problem": problem.provenance(), "settings": described}
     CONTENTS.claim(folder, wanted, but=("seeds", "post_steps"))  # more may be asked for
     missing = {path: case for path, case in _cases(folder, settings).items() if not path.exists()}
     on_start(len(missing))
     hold_exams(runner, problem, settings.exam, missing, on_exam)
-    return _load(folder, settings, problem.space)
+    return load_post_steps(folder)
+
+
+def load_post_steps(directory: str | Path) -> PostStepComparison:
+    """Read a finished comparison back.
+
+    Raises:
+        BitcertError: If the directory holds none, or an exam is missing.
+    """
+    folder = Path(directory)
+    content = CONTENTS.read(folder)
+    described = content["settings"]
+    policies = tuple(map(Policy.from_dict, described["policies"]))
+    exams: dict[str, list[list[Outcome]]] = {}
+    for name in described["post_steps"]:
+        seeds = described["seeds"] if parse_post_step(name).trains else described["seeds"][:1]
+        files = [[_exam_file(folder, name, policy, seed) for seed in seeds] for policy in policies]
+        exams[name] = [list(map(read_outcome, row)) for row in files]
+    return PostStepComparison(
+        exams=exams,
+        reference=read_outcome(_exam_file(folder)),
+        objective=parse_objective(content["problem"]["objective"]),
+        policies=policies,
+        names=tuple(described["names"]),
+        provenance={**content["problem"], **described, **content["software"]},
+    )
 
 
 def name_policies(space: SearchSpace, policies: Sequence[Policy]) -> tuple[str, ...]:
@@ -163,20 +189,3 @@ def _exam_file(folder: Path, name: str = "", policy: Policy | None = None, seed:
     """Where the exam of a policy after a post-step is; that of the float network has neither."""
     seeded = f"-{seed}" if name and parse_post_step(name).trains else ""
     return folder / "exams" / searcher_slug(name) / f"{policy_slug(policy)}{seeded}.json"
-
-
-def _load(folder: Path, settings: PostStepSettings, space: SearchSpace) -> PostStepComparison:
-    content = CONTENTS.read(folder)
-    exams: dict[str, list[list[Outcome]]] = {}
-    for name in settings.post_steps:
-        seeds = settings.seeds if parse_post_step(name).trains else settings.seeds[:1]
-        files = [[_exam_file(folder, name, policy, seed) for seed in seeds] for policy in settings.policies]
-        exams[name] = [list(map(read_outcome, row)) for row in files]
-    return PostStepComparison(
-        exams=exams,
-        reference=read_outcome(_exam_file(folder)),
-        objective=parse_objective(content["problem"]["objective"]),
-        policies=settings.policies,
-        names=name_policies(space, settings.policies),
-        provenance={**content["problem"], **content["settings"], **content["software"]},
-    )
