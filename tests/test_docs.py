@@ -131,7 +131,7 @@ def test_documented_commands_name_verbs_and_options_that_exist() -> None:
         if verb == "run":
             assert words[0].endswith(".yaml"), page
             assert (ROOT / words[0]).is_file(), page
-            assert given <= {"--dry-run"}, page
+            assert given <= {"--dry-run", "--slice"}, page
         else:
             assert given <= known_options(verb), (page, verb)
 

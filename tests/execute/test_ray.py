@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from suite.cli import main
+from suite.cli import EXIT_INTERRUPTED, EXIT_SLICE_OVER, main
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Metrics
 from suite.execute.executor import Resources, make_executor
@@ -219,12 +219,26 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_an_interrupt_ends_the_command_and_the_run_goes_on(tmp_path: Path, stopped_ray: None) -> None:
+@pytest.mark.parametrize(
+    ("options", "sent", "status", "told"),
+    [
+        ([], signal.SIGINT, EXIT_INTERRUPTED, "run the same command again to resume"),
+        (["--slice", "10h"], signal.SIGALRM, EXIT_SLICE_OVER, "the slice of 10h is over; run the same command again"),
+    ],
+    ids=["interrupt", "slice"],
+)
+def test_an_interrupt_ends_the_command_and_the_run_goes_on(
+    tmp_path: Path, stopped_ray: None, options: list[str], sent: signal.Signals, status: int, told: str
+) -> None:
     journal, evaluations = tmp_path / "run" / "journal.jsonl", 100_000
-    command = [sys.executable, "-m", "suite.cli", "search", "--problem", "separable", "--searcher", "random"]
-    command += ["--directory", str(tmp_path / "run"), "--evaluations", str(evaluations), "--executor", "ray"]
+    file = tmp_path / "search.yaml"
+    file.write_text(
+        f"study: search\nproblem: separable\nsearcher: random\nspend: {{evaluations: {evaluations}}}\n"
+        f"executor: {{name: ray, workers: 1}}\ndirectory: {tmp_path / 'run'}\n"
+    )
+    command = [sys.executable, "-m", "suite.cli", "run", str(file), *options]
     process = subprocess.Popen(
-        [*command, "--workers", "1"],
+        command,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -233,12 +247,12 @@ def test_an_interrupt_ends_the_command_and_the_run_goes_on(tmp_path: Path, stopp
     try:
         while process.poll() is None and not (journal.exists() and journal.read_text().count('"tell"') >= 5):
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, shown = process.communicate()
     finally:
         process.kill()
-    assert process.returncode == 130
-    assert "run the same command again to resume" in shown
+    assert process.returncode == status
+    assert told in shown
     assert journal.read_text().endswith("\n")
     recorded = len(load_run(tmp_path / "run").trials)
     assert 5 <= recorded < evaluations
