@@ -71,7 +71,9 @@ class _Program(nn.Module):
         self.stem = nn.Conv2d(1, 4, 3, padding=1)
         self.convs = nn.ModuleList(nn.Conv2d(4, 4, 3, padding=1) for _ in range(3))
         self.norms = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(2))
-        self.relus = nn.ModuleList([nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6(inplace=True), nn.Identity()])
+        self.relus = nn.ModuleList(
+            [nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6(), nn.ReLU6(inplace=True), nn.Identity()]
+        )
         self.head = nn.Conv2d(4, 4, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -83,7 +85,7 @@ class _Program(nn.Module):
             elif kind == "norm":
                 results.append(self.norms[other % 2](first))
             elif kind == "relu":
-                results.append(self.relus[other % 4](first))
+                results.append(self.relus[other % 5](first))
             elif kind == "add":
                 results.append(first + second)
             elif kind == "add in place":
@@ -101,7 +103,7 @@ _steps = st.lists(
     st.tuples(
         st.sampled_from(["conv", "conv", "relu", "relu", "norm", "add", "add in place", "alias", "view"]),
         st.sampled_from([0, 0, 0, 1, 2]),
-        st.integers(0, 3),
+        st.integers(0, 4),
     ),
     min_size=1,
     max_size=8,
