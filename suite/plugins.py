@@ -261,6 +261,7 @@ PROBLEMS = Kind(
         "cifar10-resnet20-wide2": "suite.problems.catalog:CIFAR10_RESNET20_WIDE2",
         "cifar10-resnet32": "suite.problems.catalog:CIFAR10_RESNET32",
         "cifar10-resnet56": "suite.problems.catalog:CIFAR10_RESNET56",
+        "cifar10-mobilenetv2": "suite.problems.catalog:CIFAR10_MOBILENETV2",
         "imagenet-resnet18": "suite.problems.catalog:IMAGENET_RESNET18",
         "imagenet-resnet50": "suite.problems.catalog:IMAGENET_RESNET50",
         "imagenet-mobilenetv2": "suite.problems.catalog:IMAGENET_MOBILENETV2",

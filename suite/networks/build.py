@@ -32,7 +32,7 @@ _SMALL: Mapping[str, tuple[int, Shortcut, int]] = {
 """Blocks per stage, the shortcut, and the width of the blocks."""
 
 _LARGE = ("resnet18", "resnet50", "mobilenet_v2")
-NETWORKS = (*_SMALL, *_LARGE)
+NETWORKS = (*_SMALL, "mobilenet_v2-half", *_LARGE)
 
 
 def build_network(
@@ -51,11 +51,11 @@ def build_network(
 
     Args:
         name: ``"resnet8"`` (the digits network: 1x1 shortcuts), ``"resnet20"``, ``"resnet32"``, ``"resnet56"`` (CIFAR,
-            padding shortcuts), ``"resnet8-wide2"`` and ``"resnet20-wide2"`` (twice the channels in all blocks), torchvision's
-            ``"resnet18"``, ``"resnet50"``, ``"mobilenet_v2"``, or your own function, ``"my_module:build"``, for which the
-            other arguments are ignored.
+            padding shortcuts), ``"resnet8-wide2"`` and ``"resnet20-wide2"`` (twice the channels in all blocks),
+            ``"mobilenet_v2-half"`` (CIFAR, width 0.5), torchvision's ``"resnet18"``, ``"resnet50"``, ``"mobilenet_v2"``, or
+            your own function, ``"my_module:build"``, for which the other arguments are ignored.
         classes: Number of classes.
-        channels: Channels of an image, 1 or 3; torchvision's networks take 3.
+        channels: Channels of an image, 1 or 3; MobileNetV2 and torchvision's networks take 3.
         mean: Normalization, one number per channel. The default is ImageNet's statistics for torchvision's networks,
             CIFAR-10's for the others, and 0.5 for grayscale images.
         std: Standard deviations, likewise.
@@ -82,9 +82,9 @@ def build_network(
             blocks, shortcut, width = _SMALL[name]
             network: nn.Module = ResidualNetwork(blocks, classes, mean, std, shortcut, width)
         else:
-            from suite.networks.imagenet import build_imagenet
+            from suite.networks.from_torchvision import build_from_torchvision
 
-            network = build_imagenet(name, classes, mean, std)
+            network = build_from_torchvision(name, classes, mean, std)
     for module in network.modules():
         if isinstance(module, nn.ReLU | nn.ReLU6):
             module.inplace = False

@@ -116,7 +116,7 @@ def shipped_checkpoints(dataset: str, sigma: float) -> list[Path]:
         sigmas = ", ".join(f"{found:g}" for found in shipped_sigmas(dataset)) or "none"
         raise BitcertError(
             f"no trained {dataset} at sigma {sigma:g} comes with bitcert (sigmas that do: {sigmas}); give one with --checkpoint "
-            "FILE; networks for digits, MNIST and CIFAR-10 are made by `bitcert train`"
+            f"FILE; `bitcert train {dataset} --sigma {sigma:g}` makes one, except for ImageNet"
         )
     return [first, *sorted(_SHIPPED.glob(f"{dataset}-sigma{sigma:g}-seed*.safetensors"))]
 

@@ -95,6 +95,12 @@ CIFAR10_RESNET20_WIDE2 = replace(
     choices=(1, 2, 3, 4),
     fidelity=Fidelity(finetune_steps=400),
 )
+CIFAR10_MOBILENETV2 = replace(
+    CIFAR10_RESNET20,
+    name="cifar10-mobilenetv2",
+    summary="CIFAR-10, 32x32; MobileNetV2 of half the width, with depthwise convolutions",
+    network="mobilenet_v2-half",
+)
 
 IMAGENET_RESNET18 = Definition(
     name="imagenet-resnet18",

@@ -77,7 +77,7 @@ def test_the_padding_shortcut_subsamples_and_pads_with_zeros() -> None:
     assert not passed[:, 6:].any()
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet20", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["resnet8", "resnet20", "mobilenet_v2-half", "mobilenet_v2"])
 def test_weights_depend_on_the_seed_alone(name: str) -> None:
     torch.rand(3)
     before = torch.random.get_rng_state()
@@ -114,7 +114,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         build_network("resnet19", 10)
 
 
-@pytest.mark.parametrize(("name", "channels"), [("resnet20", 2), ("resnet50", 1)])
+@pytest.mark.parametrize(("name", "channels"), [("resnet20", 2), ("resnet50", 1), ("mobilenet_v2-half", 1)])
 def test_channels_that_do_not_fit_are_refused(name: str, channels: int) -> None:
     with pytest.raises(BitcertError, match=f"got {channels}"):
         build_network(name, 10, channels)
