@@ -182,11 +182,15 @@ def stage_table(records: list[dict[str, Any]]) -> Table:
 
 @contextmanager
 def _timed(path: Path, record: dict[str, Any]) -> Iterator[None]:
-    """Write the record after the block, however it ends, with a slice more."""
-    started = time.monotonic()
+    """Write the record with a slice more after the block, unless a mistake ended it."""
+    started, mistaken = time.monotonic(), False
     try:
         yield
+    except BitcertError:
+        mistaken = True
+        raise
     finally:
-        used = {"seconds": time.monotonic() - started, "hardware": hardware()}
-        record["slices"] = [*record["slices"], used]
-        write_sealed(path, record)
+        if not mistaken:
+            used = {"seconds": time.monotonic() - started, "hardware": hardware()}
+            record["slices"] = [*record["slices"], used]
+            write_sealed(path, record)
