@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from suite.cli import main
+from suite.errors import BitcertError
 from suite.report.curves import certified_shares
 from suite.run.outcomes import write_outcome
 from suite.studies.table.report import read_table, summary
@@ -32,6 +33,13 @@ def test_a_published_table_is_counted(published: Path) -> None:
     np.testing.assert_array_equal(shares, [0.5, 0.5, 0.25, 0.25, 0])
 
 
+def test_a_published_table_is_cut_to_the_first_images(published: Path) -> None:
+    table = read_table(published, first=40)
+    assert table.radius.tolist() == [0.635, 0.25]
+    with pytest.raises(BitcertError, match=r"gaussian\.tsv has no images whose idx is below 0"):
+        read_table(published, first=0)
+
+
 def test_an_exam_has_the_numbers_that_it_recorded(tmp_path: Path) -> None:
     outcome = fabricate().reference
     write_outcome(outcome, tmp_path / "exam.json")
@@ -52,7 +60,7 @@ def test_the_command_writes_table_and_figure(
     files = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert set(files) == {f"certificates.{kind}" for kind in ("csv", "html", "json", "md", "png", "svg", "tex")}
     assert [row["name"] for row in json.loads(files["certificates.json"])["tables"]] == ["ResNet-20, Gaussian", "ours"]
-    assert main(["table", *given, "--radii", "0,0.3", "--json"]) == 0
+    assert main(["table", *given, "--radii", "0,0.3", "--first", "61", "--json"]) == 0
     first = json.loads(capsys.readouterr().out)[0]
     assert (first["certified@0"], first["certified@0.3"]) == (0.5, 0.25)
     assert files["certificates.png"] == (tmp_path / "out" / "certificates.png").read_bytes()

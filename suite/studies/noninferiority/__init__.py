@@ -35,6 +35,12 @@ class NoninferioritySettings(Group):
         metavar="NAME=FILE",
         repeat=True,
     )
+    first: int | None = setting(
+        None,
+        "of published tables, keep the images whose idx is below this, such as 1000 for those that exams have",
+        metavar="N",
+        ge=1,
+    )
     out: str | None = setting(None, "also write noninferiority.csv, .json, .md, .png and .svg there", metavar="DIR")
 
 
@@ -73,7 +79,7 @@ class Noninferiority(Study[NoninferioritySettings, "Claims"]):
         with keyed("margin"):
             claims = judge(points, self.radii, settings.margin)
         with keyed("beside"):
-            beside = [read_named(given) for given in settings.beside]
+            beside = [read_named(given, settings.first) for given in settings.beside]
         if settings.out is not None:
             write_claims(claims, beside, Path(settings.out))
         return claims

@@ -24,6 +24,12 @@ class TableSettings(Group):
         min_length=1,
     )
     radii: str | None = setting(None, "radii of the columns (default: 0,0.25,0.5,0.75,1,1.5)", metavar="A,B,...")
+    first: int | None = setting(
+        None,
+        "of published tables, keep the images whose idx is below this, such as 1000 for those that exams have",
+        metavar="N",
+        ge=1,
+    )
     out: str | None = setting(None, "also write certificates.csv, .json, .md, .png and .svg there", metavar="DIR")
 
 
@@ -49,7 +55,7 @@ class Table(Study[TableSettings, "pd.DataFrame"]):
             if settings.out is not None and Path(settings.out).exists() and not Path(settings.out).is_dir():
                 raise BitcertError(f"--out {settings.out} is a file; give a folder")
         with keyed("files"):
-            tables = [read_named(given) for given in settings.files]
+            tables = [read_named(given, settings.first) for given in settings.files]
             names = [table.name for table in tables]
             if len(set(names)) < len(names):
                 raise BitcertError(f"every table needs a name of its own, given as NAME=FILE; got {', '.join(names)}")

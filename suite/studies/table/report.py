@@ -62,7 +62,7 @@ class CertificateTable:
         return shares if self.tried is None else np.where(np.asarray(radii) <= self.tried[-1], shares, np.nan)
 
 
-def read_table(path: Path, name: str | None = None) -> CertificateTable:
+def read_table(path: Path, name: str | None = None, first: int | None = None) -> CertificateTable:
     """Read an exam of bitcert, or a published table of certificates.
 
     Exams are JSON as ``bitcert examine --out`` and ``bitcert compare`` write it; tables are as Cohen's ``certify.py`` writes
@@ -71,9 +71,10 @@ def read_table(path: Path, name: str | None = None) -> CertificateTable:
     Args:
         path: The file.
         name: What to call it; the name of the file if None.
+        first: Of a published table, keep the images whose ``idx`` is below this.
 
     Raises:
-        BitcertError: If the file is missing, damaged or of neither kind.
+        BitcertError: If the file is missing, damaged or of neither kind, or no image is left.
     """
     called = name or path.stem
     if not path.is_file():
@@ -95,6 +96,10 @@ def read_table(path: Path, name: str | None = None) -> CertificateTable:
         raise BitcertError(
             f"{path} is no table of certificates: it needs tab-separated columns {', '.join(sorted(_COLUMNS))}"
         )
+    if first is not None:
+        if "idx" not in rows or not (rows["idx"] < first).any():
+            raise BitcertError(f"{path} has no images whose idx is below {first}")
+        rows = rows[rows["idx"] < first]
     numbers = rows[sorted(_COLUMNS)].apply(pd.to_numeric, errors="coerce")
     if not np.isfinite(numbers.to_numpy(dtype=np.float64)).all() or (numbers["radius"] < 0).any():
         raise BitcertError(f"{path} holds values that are no numbers, or radii below 0")
@@ -104,13 +109,13 @@ def read_table(path: Path, name: str | None = None) -> CertificateTable:
     return CertificateTable(called, path, numbers["radius"].to_numpy(dtype=np.float64), right)
 
 
-def read_named(given: str) -> CertificateTable:
-    """Read ``FILE`` or ``NAME=FILE``; names of files may hold equals signs, too."""
+def read_named(given: str, first: int | None = None) -> CertificateTable:
+    """Read ``FILE`` or ``NAME=FILE`` as :func:`read_table` does; names of files may hold equals signs, too."""
     if Path(given).exists() or "=" not in given:
-        return read_table(Path(given))
+        return read_table(Path(given), first=first)
     cuts = [place for place, character in enumerate(given) if character == "="]
     cut = next((place for place in cuts if Path(given[place + 1 :]).exists()), cuts[0])
-    return read_table(Path(given[cut + 1 :]), given[:cut] or None)
+    return read_table(Path(given[cut + 1 :]), given[:cut] or None, first)
 
 
 def summary(tables: Sequence[CertificateTable], radii: Sequence[float] = RADII) -> pd.DataFrame:
