@@ -83,8 +83,8 @@ class Campaign(Study[CampaignSettings, "list[dict[str, Any]]"]):
         """All stages, their settings validated."""
         from suite.studies.experiment import Document, read_document, read_experiments, study_of
 
-        stages = []
-        for number, file in enumerate(self.settings.files, 1):
+        stages: list[Stage] = []
+        for file in self.settings.files:
             with keyed("files"):
                 kind = plugins.STUDIES.load(study_of(read_document(file)))
                 moved = "problem" in kind.Settings.model_fields and self.settings.device is not None
@@ -94,8 +94,9 @@ class Campaign(Study[CampaignSettings, "list[dict[str, Any]]"]):
                 if isinstance(run.study, Campaign):
                     raise BitcertError(f"{file} is a campaign itself; list its files instead")
                 name = "-".join(filter(None, (Path(file).stem, run.label)))
-                path = Path(self.settings.directory) / f"{number:02d}-{name}.json"
-                stages.append(Stage(name, run, path))
+                if name in [stage.name for stage in stages]:
+                    raise BitcertError(f"two stages are called {name}; rename one of the files")
+                stages.append(Stage(name, run, Path(self.settings.directory) / f"{name}.json"))
         return stages
 
     def run(self, *, quiet: bool = True) -> list[dict[str, Any]]:

@@ -82,7 +82,7 @@ def test_a_campaign_in_slices_ends_as_one_in_one_go(
         _interrupt_after(1, patched)
         assert main(["run", str(campaign), "--slice", "10h", "--json"]) == EXIT_SLICE_OVER
     assert "the slice of 10h is over; run the same command again" in capsys.readouterr().err
-    first = json.loads(Path("runs/mini/stages/01-base.json").read_text())
+    first = json.loads(Path("runs/mini/stages/base.json").read_text())
     assert (first["done"], len(first["slices"])) == (False, 1)
     assert Path("runs/mini/base.resume").exists()
 
@@ -160,6 +160,7 @@ def test_a_device_is_that_of_all_stages_with_a_network(campaign: Path, capsys: p
     [
         ({"files": ["base.yaml", "missing.yaml"]}, r"campaign.yaml:\d+: files: missing.yaml cannot be read"),
         ({"files": ["campaign.yaml"]}, "is a campaign itself"),
+        ({"files": ["base.yaml", "base.yaml"]}, "two stages are called base"),
         ({"files": []}, "files"),
     ],
 )

@@ -21,7 +21,7 @@ from suite.studies.settings import HeldOutSettings, SpendSettings, validate
 from suite.studies.study import EXPERIMENT_FILE
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted((ROOT / "experiments").glob("*.yaml"))
+FILES = sorted(file for file in (ROOT / "experiments").rglob("*.yaml") if file.parent.name != "shared")
 NOTHING = Document({}, {})
 
 TINY = """\
