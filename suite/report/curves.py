@@ -55,9 +55,9 @@ def certified_curve(outcome: Outcome, radii: NDArray[np.float64]) -> NDArray[np.
 
 
 def certified_shares(radius: NDArray[np.float64], correct: NDArray[np.bool_], radii: ArrayLike) -> NDArray[np.float64]:
-    """Share of images that are correct with a certified ``radius`` >= r, for each r in ``radii``."""
+    """Share of images, of all rows if there are several, that are correct with a certified ``radius`` >= r, for each r."""
     right = np.sort(radius[correct])
-    shares: NDArray[np.float64] = (len(right) - np.searchsorted(right, radii, side="left")) / len(correct)
+    shares: NDArray[np.float64] = (len(right) - np.searchsorted(right, radii, side="left")) / correct.size
     return shares
 
 

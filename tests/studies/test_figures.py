@@ -73,8 +73,8 @@ def make_post_steps() -> PostStepComparison:
 
 
 def make_tables() -> list[CertificateTable]:
-    radius = np.array([0.1, 0.3, 0.0, 0.6])
-    table = CertificateTable("published", Path("a.tsv"), radius, radius > 0)
+    radius = np.array([[0.1, 0.3, 0.0, 0.6]])
+    table = CertificateTable("published", Path("a.tsv"), np.arange(4), radius, radius > 0)
     return [
         table,
         replace(table, name="exam", tried=(0.0, 0.25, 0.5), settings={"method": "sequential", "sigma": 0.25}),

@@ -10,9 +10,10 @@ import pytest
 from suite.cli import main
 from suite.errors import BitcertError
 from suite.report.curves import certified_shares
+from suite.report.intervals import crossed_interval
 from suite.run.outcomes import write_outcome
-from suite.studies.table.report import read_table, summary
-from tests.report.fabricated import fabricate
+from suite.studies.table.report import read_table, summary, together
+from tests.report.fabricated import fabricate, make_outcome
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
 ROWS = "0\t3\t3\t0.635\t1\t0:00:03.003228\n20\t8\t8\t0.25\t1\t0:00:02\n40\t1\t2\t1.9\t0\t0:00:02\n60\t5\t-1\t0.0\t0\t0:00:02\n"
@@ -35,7 +36,8 @@ def test_a_published_table_is_counted(published: Path) -> None:
 
 def test_a_published_table_is_cut_to_the_first_images(published: Path) -> None:
     table = read_table(published, first=40)
-    assert table.radius.tolist() == [0.635, 0.25]
+    assert table.radius.tolist() == [[0.635, 0.25]]
+    assert table.ids.tolist() == [0, 20]
     with pytest.raises(BitcertError, match=r"gaussian\.tsv has no images whose idx is below 0"):
         read_table(published, first=0)
 
@@ -99,7 +101,7 @@ def test_mistakes_in_what_is_asked_for(published: Path, capsys: pytest.CaptureFi
         (["absent.tsv"], "there is no file"),
         (["."], "there is no file"),
         ([str(published), "--out", str(published)], "is a file"),
-        ([str(published), str(published)], "name of its own"),
+        ([str(published), str(published)], "a file is given twice"),
         ([str(published), "--radii", "x"], "numbers separated by commas"),
         ([str(published), "--radii", "1,0"], "ascending"),
     ):
@@ -132,3 +134,42 @@ def test_beside_a_sequential_exam_all_radii_are_rounded_down_alike(
     written = (out / "certificates.md").read_text()
     assert "—" in written
     assert "method sequential" in written
+
+
+def _trained(folder: Path, name: str, gained: float, seeds: int = 3) -> list[str]:
+    """Exams of some trainings, each a little better than the last; files are given under one name."""
+    reference, files = fabricate().reference, []
+    for seed in range(seeds):
+        certificates = reference.certificates
+        radius = np.where(certificates.radius > 0, certificates.radius + gained + 0.001 * seed, 0.0)
+        path, known = folder / f"{name}-{seed}.json", reference.provenance
+        write_outcome(make_outcome(reference.labels, certificates.prediction, radius, provenance=known), path)
+        files.append(f"{name}={path}")
+    return files
+
+
+def test_tables_of_one_name_are_averaged_and_compared_image_by_image(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [*_trained(tmp_path, "plain", 0.0), *_trained(tmp_path, "better", 0.01), f"public={published}"]
+    assert main(["table", *given, "--against", "plain", "--json", "--out", str(tmp_path / "out")]) == 0
+    plain, better, public = json.loads(capsys.readouterr().out)
+    tables = [read_table(Path(text.partition("=")[2]), "plain") for text in given[:3]]
+    scores = np.concatenate([table.scores() for table in tables])
+    assert plain["classifiers"] == 3
+    assert plain["acr"] == pytest.approx(scores.mean())
+    expected = crossed_interval(scores)
+    assert (plain["acr_low"], plain["acr_high"]) == (pytest.approx(expected.low), pytest.approx(expected.high))
+    right = float((scores > 0).mean())
+    assert better["difference"] == pytest.approx(0.01 * right)
+    assert better["difference_low"] < better["difference"] < better["difference_high"]
+    assert (plain["difference"], public["difference"]) == (None, None)
+    assert main(["table", *given, "--against", "nobody"]) == 2
+    assert "unknown table 'nobody'; known: " in capsys.readouterr().err
+
+
+def test_tables_of_one_name_have_the_same_images(published: Path, tmp_path: Path) -> None:
+    write_outcome(fabricate().reference, tmp_path / "exam.json")
+    tables = [read_table(published, "same"), read_table(tmp_path / "exam.json", "same")]
+    with pytest.raises(BitcertError, match="tables of the name 'same' are averaged"):
+        together(tables)

@@ -19,11 +19,14 @@ class TableSettings(Group):
     files: tuple[str, ...] = setting(
         ...,
         "an exam (JSON, from 'bitcert examine --out' or exams/ of a comparison), or a table of Cohen's certify.py (TSV); "
-        "NAME=FILE gives it a name",
+        "NAME=FILE gives it a name, and those of one name are averaged",
         metavar="FILE",
         min_length=1,
     )
     radii: str | None = setting(None, "radii of the columns (default: 0,0.25,0.5,0.75,1,1.5)", metavar="A,B,...")
+    against: str | None = setting(
+        None, "name whose ACR is subtracted from that of the others, image by image", metavar="NAME"
+    )
     first: int | None = setting(
         None,
         "of published tables, keep the images whose idx is below this, such as 1000 for those that exams have",
@@ -46,7 +49,7 @@ class Table(Study[TableSettings, "pd.DataFrame"]):
     def run(self, *, quiet: bool = True) -> pd.DataFrame:
         """Read the files; write table and figure if asked to."""
         from suite.contract.objective import parse_radii
-        from suite.studies.table.report import RADII, read_named, summary, write_tables
+        from suite.studies.table.report import RADII, read_named, summary, together, write_tables
 
         settings = self.settings
         with keyed("radii"):
@@ -55,13 +58,12 @@ class Table(Study[TableSettings, "pd.DataFrame"]):
             if settings.out is not None and Path(settings.out).exists() and not Path(settings.out).is_dir():
                 raise BitcertError(f"--out {settings.out} is a file; give a folder")
         with keyed("files"):
-            tables = [read_named(given, settings.first) for given in settings.files]
-            names = [table.name for table in tables]
-            if len(set(names)) < len(names):
-                raise BitcertError(f"every table needs a name of its own, given as NAME=FILE; got {', '.join(names)}")
+            tables = together([read_named(given, settings.first) for given in settings.files])
+        with keyed("against"):
+            frame = summary(tables, radii, settings.against)
         if settings.out is not None:
-            write_tables(tables, Path(settings.out), radii)
-        return summary(tables, radii)
+            write_tables(tables, Path(settings.out), radii, settings.against)
+        return frame
 
     def to_json(self, result: pd.DataFrame) -> str:
         """One record per table."""

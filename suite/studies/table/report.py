@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy import stats
 
-from suite.errors import BitcertError
+from suite.errors import BitcertError, unknown_name
 from suite.report.curves import certified_shares
 from suite.report.exams import find
 from suite.report.figures import Sheet, assign_looks, figure_style
-from suite.report.intervals import mean_interval
+from suite.report.intervals import Interval, crossed_interval, mean_interval
 from suite.report.table import Column, Row, Table, number, span
 from suite.report.write import write_files
 from suite.run.outcomes import read_outcome
@@ -30,23 +30,34 @@ _APART = 0.012
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CertificateTable:
-    """What one classifier certifies, image by image.
+    """What a classifier certifies, image by image; or several classifiers, such as trainings of one network.
 
     Attributes:
         name: Shown in table and figure.
-        source: The file it was read from.
-        radius: Certified radius, 0 where the classifier abstains, shape ``(images,)``.
-        correct: Whether the prediction is right, shape ``(images,)``.
+        source: The file it was read from; the first of several.
+        ids: What the images are called, shape ``(images,)``.
+        radius: Certified radius, 0 where a classifier abstains, shape ``(classifiers, images)``.
+        correct: Whether the prediction is right, shape ``(classifiers, images)``.
         settings: method, sigma, n0, n, alpha and data_sha256 of an exam; empty for published tables, which do not say.
         tried: The radii, ascending, that images were certified at, where an exam tried no others (``sequential``); else None.
     """
 
     name: str
     source: Path
+    ids: NDArray[np.int64]
     radius: NDArray[np.float64]
     correct: NDArray[np.bool_]
     settings: Mapping[str, Any] = field(default_factory=dict)
     tried: tuple[float, ...] | None = None
+
+    @property
+    def images(self) -> int:
+        """How many there are."""
+        return len(self.ids)
+
+    def interval(self, scores: NDArray[np.float64], paired: bool = False) -> Interval:
+        """95 % interval of a mean over images, and over classifiers if there are several."""
+        return mean_interval(scores[0], paired) if len(scores) == 1 else crossed_interval(scores, paired)
 
     def scores(self, grid: Sequence[float] | None = None) -> NDArray[np.float64]:
         """Certified radius where the prediction is right, else 0; rounded down to the radii of a grid if one is given."""
@@ -87,7 +98,9 @@ def read_table(path: Path, name: str | None = None, first: int | None = None) ->
         method, correct = outcome.metrics.method, certificates.prediction == outcome.labels
         tried = tuple(sorted(outcome.metrics.certified)) if method == "sequential" else None
         settings = {"method": method, **exam, **shared}
-        return CertificateTable(called, path, certificates.radius, correct, settings, tried)
+        return CertificateTable(
+            called, path, outcome.image_ids, certificates.radius[None], correct[None], settings, tried
+        )
     try:
         rows = pd.read_csv(path, sep="\t")
     except (OSError, ValueError) as error:
@@ -106,7 +119,8 @@ def read_table(path: Path, name: str | None = None, first: int | None = None) ->
     right = (numbers["predict"] == numbers["label"]).to_numpy()
     if (right != (numbers["correct"] == 1)).any():
         raise BitcertError(f"{path}: the column 'correct' contradicts 'predict' and 'label'")
-    return CertificateTable(called, path, numbers["radius"].to_numpy(dtype=np.float64), right)
+    ids = rows.get("idx", rows.index).to_numpy(dtype=np.int64)
+    return CertificateTable(called, path, ids, numbers["radius"].to_numpy(dtype=np.float64)[None], right[None])
 
 
 def read_named(given: str, first: int | None = None) -> CertificateTable:
@@ -118,36 +132,87 @@ def read_named(given: str, first: int | None = None) -> CertificateTable:
     return read_table(Path(given[cut + 1 :]), given[:cut] or None, first)
 
 
-def summary(tables: Sequence[CertificateTable], radii: Sequence[float] = RADII) -> pd.DataFrame:
+def together(tables: Sequence[CertificateTable]) -> list[CertificateTable]:
+    """Put tables of one name into one, in the order of the first of each.
+
+    Raises:
+        BitcertError: If a file comes twice under a name, or tables of one name are of other images or were made otherwise, or their
+            images were tried at some radii only.
+    """
+    made = []
+    for name in dict.fromkeys(table.name for table in tables):
+        first, *others = [table for table in tables if table.name == name]
+        if len({table.source for table in (first, *others)}) <= len(others):
+            raise BitcertError(f"a file is given twice under the name {name!r}")
+        for other in others:
+            if not np.array_equal(first.ids, other.ids) or first.settings != other.settings or first.tried is not None:
+                raise BitcertError(
+                    f"tables of the name {name!r} are averaged, so they have the same images and settings, and radii that are not "
+                    "those of sequential exams; give other tables a name of their own, NAME=FILE"
+                )
+        radius, correct = (
+            np.concatenate([getattr(table, part) for table in (first, *others)]) for part in ("radius", "correct")
+        )
+        made.append(replace(first, radius=radius, correct=correct))
+    return made
+
+
+def summary(
+    tables: Sequence[CertificateTable], radii: Sequence[float] = RADII, against: str | None = None
+) -> pd.DataFrame:
     """One row per table.
 
+    Args:
+        tables: With names of their own.
+        radii: Of the columns.
+        against: Name of the table whose ACR is subtracted from that of the others, image by image.
+
     Columns:
-        name, images: What it is called; how many images it has.
+        name, images, classifiers: What it is called; how many images it has, and how many classifiers were averaged.
         acr: Average certified radius; missing where images were certified at some radii only.
         acr_down: The same with all radii rounded down to those that every such table tried, so that all can be compared; if
             there is such a table.
-        acr_low, acr_high: 95 % interval over images, of ``acr_down`` if there is one.
+        acr_low, acr_high: 95 % interval over images, and over classifiers if there are several, of ``acr_down`` if there is one.
+        difference, difference_low, difference_high: From ``against``, where the images are the same, with its interval.
         ``certified@r``: Certified accuracy; missing above the largest radius tried.
         source, method, sigma, n0, n, alpha, data_sha256: Where it comes from.
     """
     grid = common_grid(tables)
+    baseline = next((table for table in tables if table.name == against), None)
+    if against is not None and baseline is None:
+        raise unknown_name("table", against, [table.name for table in tables])
     rows = []
     for table in tables:
-        interval = mean_interval(table.scores(grid))
+        interval = table.interval(table.scores(grid))
         rows.append(
             {
                 "name": table.name,
-                "images": len(table.correct),
+                "images": table.images,
+                "classifiers": len(table.correct),
                 "acr": float(table.scores().mean()) if table.tried is None else None,
                 **({} if grid is None else {"acr_down": float(table.scores(grid).mean())}),
                 "acr_low": interval.low,
                 "acr_high": interval.high,
+                **_difference(table, baseline, grid),
                 **{f"certified@{r:g}": share for r, share in zip(radii, table.certified(radii), strict=True)},
                 "source": table.source.name,
                 **table.settings,
             }
         )
     return pd.DataFrame(rows)
+
+
+def _difference(
+    table: CertificateTable, baseline: CertificateTable | None, grid: Sequence[float] | None
+) -> dict[str, float]:
+    """Mean difference from the baseline, classifier by classifier if there are as many, else from its mean."""
+    if baseline is None or baseline is table or not np.array_equal(table.ids, baseline.ids):
+        return {}
+    ours, theirs = table.scores(grid), baseline.scores(grid)
+    differences = ours - (theirs if len(theirs) == len(ours) else theirs.mean(axis=0))
+    interval = table.interval(differences, paired=True)
+    means = {"difference": float(differences.mean())}
+    return means | {"difference_low": interval.low, "difference_high": interval.high}
 
 
 def common_grid(tables: Sequence[CertificateTable]) -> list[float] | None:
@@ -168,10 +233,10 @@ def plot_tables(tables: Sequence[CertificateTable], ax: Axes | None = None) -> A
     radii, looks = np.linspace(0.0, 1.02 * largest, _POINTS), assign_looks(table.name for table in tables)
     step = _POINTS // _MARKS
     pointed = [table for table in tables if table.tried is not None]
-    counts = {len(table.correct) for table in tables}
+    counts = {table.images for table in tables}
     for place, table in enumerate(tables):
         look = looks[table.name]
-        label = table.name if len(counts) == 1 else f"{table.name} ({len(table.correct):,} images)"
+        label = table.name if len(counts) == 1 else f"{table.name} ({table.images:,} images)"
         if table.tried is None:
             shares = table.certified(radii)
             axes.plot(
@@ -186,7 +251,7 @@ def plot_tables(tables: Sequence[CertificateTable], ax: Axes | None = None) -> A
             )
             continue
         shares = table.certified(table.tried)
-        low, high = np.transpose([_share_interval(share, len(table.correct)) for share in shares])
+        low, high = np.transpose([_share_interval(share, table.images) for share in shares])
         axes.errorbar(
             np.add(table.tried, (pointed.index(table) - (len(pointed) - 1) / 2) * _APART * largest),
             shares,
@@ -213,17 +278,21 @@ def certificate_table(frame: pd.DataFrame) -> Table:
     columns = [
         Column("classifier", lambda row: str(row["name"]), "left"),
         Column("images", lambda row: f"{row['images']:,}"),
+        *([Column("classifiers", lambda row: str(row["classifiers"]))] if (frame["classifiers"] > 1).any() else []),
         Column("ACR", _three_digits("acr")),
         *([Column("ACR↓", _three_digits("acr_down"))] if "acr_down" in frame else []),
         Column("95 %", lambda row: span(row["acr_low"], row["acr_high"], ".3f")),
+        *([Column("difference", _signed)] if "difference" in frame else []),
         *(Column(f"r={name.removeprefix('certified@')}", _three_digits(name)) for name in shares),
     ]
     return Table(frame, columns, notes=_notes(frame))
 
 
-def write_tables(tables: Sequence[CertificateTable], directory: Path, radii: Sequence[float] = RADII) -> list[Path]:
+def write_tables(
+    tables: Sequence[CertificateTable], directory: Path, radii: Sequence[float] = RADII, against: str | None = None
+) -> list[Path]:
     """Write table, JSON and figure, all called ``certificates``."""
-    frame = summary(tables, radii)
+    frame = summary(tables, radii, against)
     return write_files(
         directory,
         ("certificates", certificate_table(frame)),
@@ -254,6 +323,14 @@ def _notes(frame: pd.DataFrame) -> list[str]:
 def _share_interval(share: float, count: int) -> tuple[float, float]:
     found = stats.binomtest(round(share * count), count).proportion_ci(0.95, "exact")
     return float(found.low), float(found.high)
+
+
+def _signed(row: Row) -> str:
+    return (
+        "—"
+        if pd.isna(row["difference"])
+        else f"{row['difference']:+.4f} {span(row['difference_low'], row['difference_high'], '+.4f')}"
+    )
 
 
 def _three_digits(column: str) -> Callable[[Row], str]:
