@@ -28,6 +28,17 @@ EXACT_IN_FLOAT32 = 2**24
 _EXACT_IN_INT32 = 2**31
 
 
+def accumulator_bounds(weight: Tensor, bias: Tensor, largest: int) -> Tensor:
+    """Largest magnitude that the accumulator of each filter can have, float64, shape ``(filters,)``.
+
+    Args:
+        weight: Integers, filters first.
+        bias: Integers, shape ``(filters,)``.
+        largest: Largest magnitude of an input.
+    """
+    return weight.double().abs().flatten(1).sum(dim=1) * largest + bias.double().abs()
+
+
 class Operation(nn.Module):
     """One operation; ``coding`` is that of its result, None where the result is real numbers."""
 
@@ -148,7 +159,7 @@ class Accumulate(Operation):
         super().__init__()
         self._layer, self.given, self.coding, self.name = [layer], given, coding, name
         largest = max(-given.low, given.high)
-        bound = int((weight.double().abs().flatten(1).sum(dim=1) * largest + bias.double().abs()).max())
+        bound = int(accumulator_bounds(weight, bias, largest).max())
         if bound >= _EXACT_IN_INT32:
             raise BitcertError(f"layer {name!r} may add up to {bound}, which does not fit 32 bits; give it fewer bits")
         self.accumulator_bound = bound
