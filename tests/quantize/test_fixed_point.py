@@ -127,7 +127,7 @@ def test_a_filter_whose_sums_may_reach_two_to_the_24_is_refused_in_32_bits_by_na
     assert above.steps[0].exact == torch.float64
     assert above.outputs(full).tolist() == [[0, 2**24 + 1]]
     huge = FixedPointLayer("huge", np.array([[1]]), np.array([2**53 - 2]), 2, 0, 0)
-    with pytest.raises(BitcertError, match=r"below 2\^53"):
+    with pytest.raises(BitcertError, match=r"below 2\^52"):
         FixedPointNetwork([huge], (1, 1, 1), input_fraction=0)
 
 

@@ -2,7 +2,7 @@
 
 A layer is ``acc = W x + B`` over integers, then ``clamp(floor((acc + 2^(s-1)) / 2^s), low, high)``; the last one may give ``acc``
 itself. Sums are computed in floating point, where they are exact: in 32 bits if no accumulator can reach 2^24, which is
-proven for each filter when the network is built, else in 64 bits, where 2^53 is the limit.
+proven for each filter when the network is built, else in 64 bits, where 2^52 is the limit.
 
 **No ties.** Libraries disagree on how to round a number half way between two integers. With ``rounding="odd"``, biases are odd
 multiples of half a unit of the accumulator: then no sum is half way, rounding half up, half to even and half away from zero
@@ -26,8 +26,8 @@ from suite.errors import BitcertError
 from suite.quantize.fixed_point.layer import FixedPointLayer, Rounding
 from suite.quantize.integer.operations import EXACT_IN_FLOAT32, accumulator_bounds
 
-EXACT_IN_FLOAT64 = 2**53
-"""Integers up to here are exact in 64-bit floating point."""
+EXACT_IN_FLOAT64 = 2**52
+"""Sums up to here, and differences of two of them, are exact in 64-bit floating point."""
 
 Integers = NDArray[np.int64]
 
