@@ -1,0 +1,65 @@
+"""The question that solvers answer: is there an image near this one on which another class wins?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suite.certify.interval import ball, excluded, margins_between
+from suite.quantize.fixed_point import FixedPointNetwork
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """An image, a radius, and the classes that bounds do not exclude.
+
+    Attributes:
+        network: The network.
+        label: Class that must win.
+        low: Least code of every pixel, shape ``(pixels,)``.
+        high: Largest code of every pixel, shape ``(pixels,)``.
+        targets: Classes that may win.
+    """
+
+    network: FixedPointNetwork
+    label: int
+    low: Integers
+    high: Integers
+    targets: tuple[int, ...]
+
+    @classmethod
+    def around(cls, network: FixedPointNetwork, image: Integers, label: int, radius: int) -> Query:
+        """The query of an integer image, with the targets that interval bounds leave."""
+        low, high = ball(network, image.reshape(1, -1), radius)
+        labels = np.array([label])
+        open_ = ~excluded(margins_between(network, low, high, labels), labels)[0]
+        return cls(network, label, low[0], high[0], tuple(np.flatnonzero(open_).tolist()))
+
+    def breaks(self, point: Integers) -> bool:
+        """Whether this is an image within the radius that the network, executed, gives another class than the label."""
+        inside = point.shape == self.low.shape and bool(((self.low <= point) & (point <= self.high)).all())
+        return inside and int(self.network.predict(point[None])[0]) != self.label
+
+
+class Answer(NamedTuple):
+    """What a solver found: an image, proof that there is none, or neither in the time it had."""
+
+    point: Integers | None
+    complete: bool
+
+    @classmethod
+    def unknown(cls) -> Answer:
+        """Neither."""
+        return cls(None, complete=False)
+
+
+class Solver(Protocol):
+    """Answers a query; ``complete`` without a point is a proof that there is none."""
+
+    def __call__(self, query: Query, seconds: float, workers: int) -> Answer:
+        """Search for at most so many seconds on so many threads."""
