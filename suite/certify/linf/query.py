@@ -23,7 +23,7 @@ class Query:
         label: Class that must win.
         low: Least code of every pixel, shape ``(pixels,)``.
         high: Largest code of every pixel, shape ``(pixels,)``.
-        targets: Classes that may win.
+        targets: Classes that may win, those that bounds come closest to excluding first.
     """
 
     network: FixedPointNetwork
@@ -37,8 +37,10 @@ class Query:
         """The query of an integer image, with the targets that interval bounds leave."""
         low, high = ball(network, image.reshape(1, -1), radius)
         labels = np.array([label])
-        open_ = ~excluded(margins_between(network, low, high, labels), labels)[0]
-        return cls(network, label, low[0], high[0], tuple(np.flatnonzero(open_).tolist()))
+        margins = margins_between(network, low, high, labels)
+        open_ = np.flatnonzero(~excluded(margins, labels)[0])
+        ordered = open_[np.argsort(-margins[0, open_], kind="stable")]
+        return cls(network, label, low[0], high[0], tuple(ordered.tolist()))
 
     def breaks(self, point: Integers) -> bool:
         """Whether this is an image within the radius that the network, executed, gives another class than the label."""

@@ -8,9 +8,9 @@ make a feasible point infeasible; still it is no proof, so HiGHS alone never mak
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from itertools import chain
-from typing import Any
 
 import numpy as np
 
@@ -20,34 +20,48 @@ from suite.certify.linf.query import Answer, Query, Solver
 from suite.errors import BitcertError, unknown_name
 
 _SLACK = 0.5
+_NO_LIMIT = 2**60
 
 
 def solve_with_cp_sat(query: Query, seconds: float, workers: int) -> Answer:
-    """Answer a query by CP-SAT of OR-tools.
+    """Answer a query by CP-SAT of OR-tools, target by target.
 
     Raises:
         BitcertError: If OR-tools is not installed.
-        RuntimeError: If the solver does not accept the program.
+        RuntimeError: If the solver does not accept a program.
     """
     _check_installed()
+    return _target_by_target(query, seconds, lambda target, left: _cp_sat(query, target, left, workers))
+
+
+def solve_with_highs(query: Query, seconds: float, workers: int) -> Answer:
+    """Answer a query by HiGHS, target by target, on one thread; points that the network does not confirm are no answer."""
+    return _target_by_target(query, seconds, lambda target, left: _highs(query, target, left))
+
+
+def _target_by_target(query: Query, seconds: float, solve: Callable[[int, float], Answer]) -> Answer:
+    """Solve for one target after the other, easy ones first, until one is reached or the time is over."""
+    ends = time.monotonic() + seconds
+    for target in query.targets:
+        left = ends - time.monotonic()
+        answer = solve(target, left) if left > 0 else Answer.unknown()
+        if answer.point is not None or not answer.complete:
+            return answer
+    return Answer(None, complete=True)
+
+
+def _cp_sat(query: Query, target: int, seconds: float, workers: int) -> Answer:
     from ortools.sat.python import cp_model
 
-    program, model = encode(query), cp_model.CpModel()
+    program, model = encode(query, target), cp_model.CpModel()
     variables = [model.new_int_var(low, high, "") for low, high in zip(program.low, program.high, strict=True)]
-
-    def total(row: Row) -> Any:
-        return cp_model.LinearExpr.weighted_sum([variables[index] for index in row.variables], row.coefficients)
-
     for row in program.rows:
-        assert row.high is not None
-        model.add_linear_constraint(total(row), row.low, row.high)
+        used = [variables[index] for index in row.variables]
+        total = cp_model.LinearExpr.weighted_sum(used, row.coefficients)
+        model.add_linear_constraint(total, row.low, _NO_LIMIT if row.high is None else row.high)
     for clip in program.clips:
         equal = model.add_min_equality if clip.above else model.add_max_equality
         equal(variables[clip.result], [variables[clip.source], clip.limit])
-    chosen = [model.new_bool_var("") for _ in program.targets]
-    for row, choice in zip(program.targets, chosen, strict=True):
-        model.add(total(row) >= row.low).only_enforce_if(choice)
-    model.add_bool_or(chosen)
     solver = cp_model.CpSolver()
     solver.parameters.max_time_in_seconds = seconds
     solver.parameters.num_workers = workers
@@ -61,24 +75,12 @@ def solve_with_cp_sat(query: Query, seconds: float, workers: int) -> Answer:
     return Answer(None, complete=status == cp_model.INFEASIBLE)
 
 
-def solve_with_highs(query: Query, seconds: float, workers: int) -> Answer:
-    """Answer a query by HiGHS, on one thread; a point that the network does not confirm counts as no answer."""
+def _highs(query: Query, target: int, seconds: float) -> Answer:
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import csr_array
 
-    program = encode(query)
+    program = encode(query, target)
     rows = [*program.rows, *chain.from_iterable(_clip_rows(program))]
-    chosen = []
-    for row in program.targets:
-        choice = program.variable(0, 1)
-        least = sum(
-            min(factor * program.low[index], factor * program.high[index])
-            for index, factor in zip(row.variables, row.coefficients, strict=True)
-        )
-        reach = max(row.low - least, 0)
-        rows.append(Row([*row.variables, choice], [*row.coefficients, -reach], row.low - reach))
-        chosen.append(choice)
-    rows.append(Row(chosen, [1] * len(chosen), 1))
     starts = np.cumsum([0, *(len(row.variables) for row in rows)])
     indices = np.fromiter(chain.from_iterable(row.variables for row in rows), dtype=np.int64)
     factors = np.fromiter(chain.from_iterable(row.coefficients for row in rows), dtype=np.float64)
