@@ -307,6 +307,7 @@ STUDIES = Kind(
         "benchmark": "suite.studies.benchmark:BenchmarkStudy",
         "build-table": "suite.studies.build_table:BuildTable",
         "campaign": "suite.studies.campaign:Campaign",
+        "verify-network": "suite.studies.verify_network:VerifyNetwork",
     },
 )
 
