@@ -143,7 +143,7 @@ def _trained(folder: Path, name: str, gained: float, seeds: int = 3) -> list[str
         certificates = reference.certificates
         radius = np.where(certificates.radius > 0, certificates.radius + gained + 0.001 * seed, 0.0)
         path, known = folder / f"{name}-{seed}.json", reference.provenance
-        write_outcome(make_outcome(reference.labels, certificates.prediction, radius, provenance=known), path)
+        write_outcome(make_outcome(reference.labels, certificates.prediction, radius, provenance=dict(known)), path)
         files.append(f"{name}={path}")
     return files
 
