@@ -51,6 +51,7 @@ from torch import Tensor, nn
 from suite.certify.certificates import ABSTAIN, Certificates
 from suite.certify.directed import DOWN, UP, sound_lower, sound_radius
 from suite.errors import BitcertError, unknown_name
+from suite.quantize.fixed_point import FixedPointNetwork
 from suite.quantize.integer import IntegerNetwork, OnnxNetwork
 
 Arithmetic = Literal["float", "exact"]
@@ -65,8 +66,8 @@ LARGEST = 2**24
 class Reproducible(nn.Module):
     """A classifier that promises to be a function of each image alone: the same logits in every batch.
 
-    Integer networks are; subclass it for a classifier of your own whose rounding never depends on the batch, the threads or
-    the order of a sum.
+    Integer and fixed-point networks are; subclass it for a classifier of your own whose rounding never depends on the batch, the
+    threads or the order of a sum.
     """
 
 
@@ -78,7 +79,7 @@ def check_arithmetic(arithmetic: str) -> None:
 
 def check_reproducible(network: nn.Module) -> None:
     """Raise BitcertError unless a network is a function of each image alone."""
-    known = isinstance(network, IntegerNetwork | OnnxNetwork | Reproducible)
+    known = isinstance(network, IntegerNetwork | OnnxNetwork | FixedPointNetwork | Reproducible)
     if not known or (isinstance(network, OnnxNetwork) and not network.integer):
         raise BitcertError(
             "exact arithmetic certifies integer networks, whose logits depend on no batch and no thread, not a "

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from suite.certify import certify
 from suite.errors import BitcertError
 from suite.quantize.fixed_point import (
     FixedPointLayer,
@@ -100,6 +101,34 @@ def test_convolutions_equal_sums_written_out() -> None:
     assert network.outputs(image[None]).tolist() == [expected.tolist()]
 
 
+def test_convolutions_in_32_bits_are_exact_for_any_batch() -> None:
+    """Fast convolution algorithms, such as Winograd's, compute with fractions; sums here are as large as 32 bits allow."""
+    rng = np.random.default_rng(0)
+    first = FixedPointLayer(
+        "first", rng.integers(-32, 32, (64, 3, 3, 3)), 2 * rng.integers(-9, 9, 64) + 1, 6, 5, 14, Output(8, 0)
+    )
+    second = replace(
+        first, name="second", weight=rng.integers(-32, 32, (64, 64, 3, 3)), bias_fraction=6, output=Output(8, 0)
+    )
+    last = FixedPointLayer("last", rng.integers(-32, 32, (10, 64 * 64)), np.zeros(10, np.int64), 6, 5, 5)
+    layers = [replace(first, padding=(1, 1)), replace(second, padding=(1, 1)), last]
+    network = FixedPointNetwork(layers, (3, 8, 8))
+    assert [step.exact for step in network.steps] == [torch.float32, torch.float32, torch.float64]
+    wide_network = FixedPointNetwork(layers, (3, 8, 8), dtype=torch.float64)
+    images = rng.integers(0, 256, (48, 3, 8, 8))
+    expected = wide_network.outputs(images)
+    assert np.array_equal(network.outputs(images), expected)
+    for batch in (1, 2, 16):
+        assert np.array_equal(network.outputs(images[:batch]), expected[:batch])
+
+
+def test_smoothing_certifies_it_in_exact_arithmetic() -> None:
+    network = random_network(1)
+    images = np.random.default_rng(0).integers(0, 16, (3, 1, 1, network.image_shape[2])).astype(np.float32)
+    found = certify(network, images / np.float32(15), [0] * 3, sigma=0.1, n0=20, n=200, arithmetic="exact", levels=15)
+    assert (found.radius > 0).any()
+
+
 def test_predictions_are_the_first_class_with_the_largest_output() -> None:
     last = FixedPointLayer("last", np.array([[0], [1], [1]]), np.zeros(3, np.int64), 2, 0, 0)
     network = FixedPointNetwork([last], (1, 1, 1), levels=3, input_fraction=0)
@@ -172,7 +201,7 @@ CHANGES: list[tuple[tuple[str | int, ...], Any, str]] = [
     (("rounding",), "truncate", "unknown rounding 'truncate'; known: "),
     (("input", "shape"), [4], "channels, height and width"),
     (("input", "shape"), [1, 9, 9], "layer 'layer0': it takes . inputs, but there are 81"),
-    (("input", "levels"), 0, "positive shape and levels"),
+    (("input", "levels"), 0, "positive shape and 1 to 65535 levels"),
     (("version",), 2, "version: Input should be 1"),
 ]
 

@@ -29,6 +29,8 @@ from suite.quantize.integer.operations import EXACT_IN_FLOAT32, accumulator_boun
 EXACT_IN_FLOAT64 = 2**52
 """Sums up to here, and differences of two of them, are exact in 64-bit floating point."""
 
+_MOST_LEVELS = 65_535  # 16-bit images; levels stay far apart as 32-bit floats in [0, 1]
+
 Integers = NDArray[np.int64]
 
 
@@ -146,8 +148,10 @@ class FixedPointNetwork(nn.Module):
         super().__init__()
         if not layers or layers[-1].is_convolution:
             raise BitcertError("a fixed-point network ends with a linear layer, which gives one output per class")
-        if min(image_shape) < 1 or not 1 <= levels < EXACT_IN_FLOAT32 // 2:
-            raise BitcertError(f"images need a positive shape and levels, got {image_shape} and {levels}")
+        if min(image_shape) < 1 or not 1 <= levels <= _MOST_LEVELS:
+            raise BitcertError(
+                f"images need a positive shape and 1 to {_MOST_LEVELS} levels, got {image_shape} and {levels}"
+            )
         self.image_shape, self.levels = image_shape, levels
         self.input_fraction, self.rounding = input_fraction, rounding
         shape: tuple[int, ...] = image_shape
