@@ -90,7 +90,18 @@ def usable_device(device: str | torch.device) -> torch.device:
         raise BitcertError(
             f"device {str(device)!r} cannot be used here ({reason}); give cpu, cuda or cuda:1"
         ) from error
+    if torch.device(device).type == "cuda":
+        full_precision()
     return torch.device(device)
+
+
+def full_precision() -> None:
+    """Let a GPU compute in 32 bits where networks do: convolutions would be in TF32, whose numbers have 11 bits, by default.
+
+    A certificate is about the network as it was executed, and what is deployed later need not have TF32.
+    """
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
 
 
 def batch_on(device: torch.device, batch: int, shape: tuple[int, int, int]) -> int:

@@ -11,7 +11,8 @@ from scipy import stats
 from suite.certify.device_noise import DeviceNoise
 from suite.certify.noise import BLOCK, NoiseStream
 from suite.certify.sampling import noisy_batches
-from suite.problems.loading import batch_on
+from suite.problems.loading import batch_on, full_precision
+from suite.quantize.integer.operations import exact_dtype
 
 _SHAPE = (1, 4, 4)
 _CPU = torch.device("cpu")
@@ -61,6 +62,25 @@ def _draw_as_a_gpu_does(monkeypatch: pytest.MonkeyPatch) -> None:
         return DeviceNoise(stream, _CPU).block(image_id, block, shape, samples).numpy()
 
     monkeypatch.setattr(NoiseStream, "block", block)
+
+
+def test_a_gpu_computes_in_full_precision() -> None:
+    backends: list[Any] = [getattr(torch.backends.cudnn, "conv"), torch.backends.cuda.matmul]  # noqa: B009 (has no type)
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "tf32"
+        full_precision()
+        assert [backend.fp32_precision for backend in backends] == ["ieee", "ieee"]
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
+
+
+def test_sums_of_integers_have_64_bits_on_a_gpu() -> None:
+    assert exact_dtype(2**24 - 1, _CPU) == torch.float32
+    assert exact_dtype(2**24, _CPU) == torch.float64
+    assert exact_dtype(1, torch.device("cuda")) == torch.float64
 
 
 def test_a_gpu_gets_batches_that_keep_it_busy() -> None:

@@ -126,6 +126,15 @@ class Decode(Operation):
         return inputs[0] * self.scale
 
 
+def exact_dtype(bound: int, device: torch.device) -> torch.dtype:
+    """In what sums of integers of at most this magnitude are exact.
+
+    On a CPU they are exact in any order. A GPU may compute convolutions of 32 bits in TF32 or by Winograd's transform, which are
+    not; so it takes 64 bits, in which the error of any algorithm is far below half, and the sum is rounded.
+    """
+    return torch.float32 if bound < EXACT_IN_FLOAT32 and device.type == "cpu" else torch.float64
+
+
 class Accumulate(Operation):
     """A convolution or linear layer: an integer sum ``acc`` of products and a bias, then ``clip(round(acc * multiplier))``.
 
@@ -163,7 +172,7 @@ class Accumulate(Operation):
         if bound >= _EXACT_IN_INT32:
             raise BitcertError(f"layer {name!r} may add up to {bound}, which does not fit 32 bits; give it fewer bits")
         self.accumulator_bound = bound
-        exact = torch.float32 if bound < EXACT_IN_FLOAT32 else torch.float64
+        exact = exact_dtype(bound, weight.device)
         shape = (1, -1, 1, 1) if isinstance(layer, nn.Conv2d) else (-1,)
         product = torch.tensor(given.scale) * weight_scale.float().cpu()
         multiplier = product if coding is None else product / torch.tensor(coding.scale)
@@ -189,6 +198,8 @@ class Accumulate(Operation):
             accumulated: Tensor = layer._conv_forward(codes, self.weight, self.bias)
         else:
             accumulated = nn.functional.linear(codes, self.weight, self.bias)
+        if accumulated.device.type != "cpu":
+            accumulated = accumulated.round()
         scaled = accumulated.float().mul_(self.multiplier)
         return scaled if self.coding is None else _rounded(scaled, self.coding)
 
