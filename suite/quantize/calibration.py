@@ -143,7 +143,8 @@ def calibrate(
         if not torch.isfinite(inputs).all():
             raise BitcertError(f"layer {name!r} sees inputs that are not finite; check the checkpoint and the images")
         signed[name] = signed[name] or bool((inputs < 0).any())
-        values = inputs[inputs != 0]
+        flat = inputs.flatten()  # a mask of one axis: of four it would take four indices for every value
+        values = flat[flat != 0]
         collected[name].append(values[:: max(1, math.ceil(values.numel() / share))].clone())
 
     handles: list[RemovableHandle] = [
