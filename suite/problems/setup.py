@@ -32,7 +32,7 @@ from suite.workbench import Workbench
 BASE_FACTOR = 10
 """Samples of a base of incremental certificates, relative to those of the classifiers certified with its help."""
 
-_NOISE_MEMORY = 2**28
+NOISE_MEMORY = 2**28
 """Bytes of noisy images kept, so that policies share them."""
 
 
@@ -73,7 +73,7 @@ class SearchSetup(Setup):
         images, key = images.subset(np.arange(count)), (split, count, seed)
         if key not in self._images:
             noise_seed = derive_seed(bench.seed, split, seed)
-            self._images = {key: bench.noisy(images, noise_seed, _NOISE_MEMORY)}
+            self._images = {key: bench.noisy(images, noise_seed, NOISE_MEMORY)}
         return Task(
             noisy=self._images[key],
             labels=images.labels,

@@ -126,6 +126,11 @@ class PostStep(Preparation):
         return GRADIENT_PASSES
 
     @property
+    def rows_per_image(self) -> int:
+        """Rows that an optimizer step differentiates for each image of its batch."""
+        return 1
+
+    @property
     def name(self) -> str:
         """Its registered name."""
         return POST_STEPS.name_of(type(self))

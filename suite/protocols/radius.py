@@ -46,7 +46,12 @@ class Radius(HalfCosine):
     @property
     def passes_per_image(self) -> int:
         """A gradient for every sample."""
-        return GRADIENT_PASSES * self.samples
+        return GRADIENT_PASSES * self.rows_per_image
+
+    @property
+    def rows_per_image(self) -> int:
+        """Every sample."""
+        return self.samples
 
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Finetune a copy of the network."""

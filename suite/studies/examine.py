@@ -57,6 +57,7 @@ class Examine(Study[ExamineSettings, "Outcome"]):
     """
 
     Settings = ExamineSettings
+    checked = True
 
     @cached_property
     def network(self) -> tuple[Mapping[str, Any] | None, Policy | None, Problem]:

@@ -85,6 +85,7 @@ class Export(Study[ExportSettings, Exported]):
 
     Settings = ExportSettings
     positional = ("source",)
+    checked = True
 
     @cached_property
     def network(self) -> tuple[Run | None, Policy, Problem]:

@@ -1,4 +1,4 @@
-"""What a study will cost: searches, evaluations, forward passes at most, and hours on this machine."""
+"""What a study will cost: searches, evaluations, forward passes at most, and hours and memory of this machine."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ import torch
 
 from suite.contract.problem import Problem
 from suite.contract.trial import Fidelity
+from suite.errors import BitcertError
 from suite.networks import build_network
 from suite.problems.setup import select_samples
+from suite.problems.tabular import TabularProblem
 from suite.problems.vision import VisionProblem
 from suite.protocols import PostStep, protocol_for
 from suite.quantize import QuantizedNetwork, calibrate
 from suite.run.exam import exam_forward_passes
 from suite.run.limits import FINALISTS, Limits, hold_back
+from suite.studies.memory import GIB, Memory, Place, estimate_memory, find_places
 from suite.studies.settings import CertificateSettings, ExecutorSettings, ProblemSettings, SpendSettings
 from suite.train.base import torch_threads
 from suite.train.finetune import FinetuneSettings
@@ -38,8 +41,12 @@ class Plan:
         evaluations: Trials of all searches, second measurements included; None if their number is not limited.
         passes: Forward passes by part (search, post-step, exam); None where only seconds limit them.
         seconds: Wall time that each search may take, if that limits it.
-        problem: Whose network the passes go through; None if no hours can be estimated.
+        problem: Whose network the passes go through; None if neither hours nor memory can be estimated.
+        executor: Where evaluations run.
         parallel: Evaluations at the same time.
+        fidelity: Of the search; None for the problem's.
+        exam_images: Of the largest exam.
+        training: Most rows of a training step per image of its batch; 0 if nothing is trained.
         notes: What is not counted.
     """
 
@@ -48,8 +55,31 @@ class Plan:
     passes: Mapping[str, int | None] = field(default_factory=dict)
     seconds: float | None = None
     problem: VisionProblem | None = None
+    executor: ExecutorSettings = field(default_factory=ExecutorSettings)
     parallel: int = 1
+    fidelity: Fidelity | None = None
+    exam_images: int = 0
+    training: int = 0
     notes: tuple[str, ...] = ()
+
+    @property
+    def memory(self) -> Memory | None:
+        """Estimated memory of one evaluation, training included."""
+        return self._estimate(self.training)
+
+    @property
+    def places(self) -> list[Place]:
+        """Where evaluations take memory, and how much there is."""
+        if self.problem is None or self.memory is None:
+            return []
+        driver = None if self.executor.name == "inline" else self._estimate(0)
+        return find_places(self.memory, driver, self.problem.device, self.executor, self.parallel)
+
+    def _estimate(self, training: int) -> Memory | None:
+        if self.problem is None:
+            return None
+        fidelity = self.fidelity or self.problem.fidelity
+        return estimate_memory(self.problem, fidelity, exam_images=self.exam_images, training=training)
 
     def hours(self, rate: float) -> float:
         """Estimated wall time at so many forward passes a second in one process."""
@@ -60,12 +90,16 @@ class Plan:
 
 
 def plan_for(problem: Problem, executor: ExecutorSettings, at_once: int | None = None) -> Plan:
-    """A plan without anything in it yet."""
-    workers = 1
-    if executor.name != "inline":
-        workers = executor.workers or max(1, int((os.cpu_count() or 1) / max(executor.cpus_per_trial, 1e-9)))
+    """A plan without anything in it yet; ``at_once`` is the most that there is to do at a time, if that is known."""
+    workers = _workers(executor)
     parallel = workers if at_once is None else min(workers, at_once)
-    return Plan(problem=_defined(problem), parallel=parallel)
+    return Plan(problem=_defined(problem), executor=executor, parallel=parallel)
+
+
+def _workers(executor: ExecutorSettings) -> int:
+    if executor.name == "inline":
+        return 1
+    return executor.workers or max(1, int((os.cpu_count() or 1) / max(executor.cpus_per_trial, 1e-9)))
 
 
 def plan_searches(
@@ -90,7 +124,9 @@ def plan_searches(
         caps.append(limits.forward_passes + trial)
     passes = min(caps) if caps else None
     return replace(
-        plan_for(problem, executor, parallel),
+        plan_for(problem, executor, searches if parallel is None else parallel),
+        fidelity=fidelity,
+        training=int(fidelity.finetune_steps > 0),
         searches=searches,
         evaluations=None if limits.evaluations is None else searches * limits.evaluations,
         passes={"search": None if passes is None else searches * passes},
@@ -102,7 +138,8 @@ def plan_searches(
 def plan_measurements(problem: Problem, fidelity: Fidelity, count: int, executor: ExecutorSettings) -> Plan:
     """So many measurements of policies."""
     passes = count * evaluation_passes(problem, fidelity)
-    return replace(plan_for(problem, executor), evaluations=count, passes={"search": passes})
+    planned = replace(plan_for(problem, executor, count), fidelity=fidelity, training=int(fidelity.finetune_steps > 0))
+    return replace(planned, evaluations=count, passes={"search": passes})
 
 
 def add_exams(
@@ -116,7 +153,7 @@ def add_exams(
     references: int = 1,
     finetune_steps: int = 0,
 ) -> Plan:
-    """Add exams to a plan; reads the data if no number of images was given.
+    """Add exams to a plan; reads the data if no number of images was given, here or in the problem's definition.
 
     Args:
         plan: What comes before.
@@ -128,7 +165,9 @@ def add_exams(
         references: How many float networks are examined, too.
         finetune_steps: Finetuning of policies that take no post-step.
     """
-    images = settings.images
+    images, defined = settings.images, _defined(problem)
+    if images is None and defined is not None:
+        images = defined.definition.exam.images
     if images is None:
         exam = settings.build(problem, split)
         images = exam_forward_passes(problem, exam) // (exam.n0 + exam.n)
@@ -137,7 +176,11 @@ def add_exams(
     exams = plain + len(trained) + references
     passes = exams * images * (1 + settings.n0 + settings.n) + plain * _preparation(problem, finetune_steps)
     passes += len(trained) * _engine(problem)
-    planned = replace(plan, passes={**plan.passes, "exam": passes})
+    parallel = min(_workers(plan.executor), max(plan.parallel, exams))
+    planned = replace(plan, passes={**plan.passes, "exam": passes}, parallel=parallel)
+    planned = replace(
+        planned, exam_images=max(plan.exam_images, images), training=max(plan.training, int(finetune_steps > 0))
+    )
     return add_post_steps(planned, trained) if trained else planned
 
 
@@ -146,7 +189,8 @@ def add_post_steps(plan: Plan, steps: Sequence[PostStep], measured: int = 0) -> 
     rounds = sum(asdict(step).get("captures", 0) + 5 for step in steps) + 2 * measured
     trained = sum(FinetuneSettings().forward_passes(step.steps, step.passes_per_image) for step in steps)
     passes = trained + _POST_STEP_IMAGES * rounds
-    return replace(plan, passes={**plan.passes, "post-step": passes})
+    rows = max((step.rows_per_image for step in steps), default=1)
+    return replace(plan, passes={**plan.passes, "post-step": passes}, training=max(plan.training, rows))
 
 
 def evaluation_passes(problem: Problem, fidelity: Fidelity) -> int:
@@ -178,8 +222,8 @@ def _engine(problem: Problem) -> int:
 
 
 def _defined(problem: Problem) -> VisionProblem | None:
-    """The problem, if a definition says what its network is before data and checkpoint are read."""
-    return problem if isinstance(problem, VisionProblem) else None
+    """The problem, if a definition says what its network is before data and checkpoint are read, and evaluations run it."""
+    return problem if isinstance(problem, VisionProblem) and not isinstance(problem, TabularProblem) else None
 
 
 def passes_per_second(problem: VisionProblem) -> float:
@@ -203,6 +247,25 @@ def passes_per_second(problem: VisionProblem) -> float:
     return count * len(images) / (time.perf_counter() - started)
 
 
+def check_plan(plan: Plan) -> None:
+    """Check that a study fits the machine, before it starts.
+
+    Raises:
+        BitcertError: If it takes more memory than is available, or more hours than its settings allow.
+    """
+    for place in plan.places:
+        place.check("the study" if plan.problem is None else plan.problem.name)
+    most = plan.executor.hours
+    if most is None or plan.problem is None:
+        return
+    hours = plan.hours(passes_per_second(plan.problem))
+    if hours > most:
+        raise BitcertError(
+            f"this takes about {hours:.2f} hours on this machine, {plan.parallel} at a time, and --hours allows {most:g}; "
+            "lower what it spends, or allow more"
+        )
+
+
 def summarize_plans(plans: Mapping[str, Plan]) -> dict[str, Any]:
     """Plans of all runs of an experiment, JSON-ready, with the hours that they take on this machine."""
     problem = next((plan.problem for plan in plans.values() if plan.problem is not None), None)
@@ -214,6 +277,8 @@ def summarize_plans(plans: Mapping[str, Plan]) -> dict[str, Any]:
             "forward_passes": dict(plan.passes),
             "parallel": plan.parallel,
             "hours": None if rate is None or plan.problem is None else plan.hours(rate),
+            "memory": None if plan.memory is None else {**asdict(plan.memory), "total": plan.memory.total},
+            "places": [{**asdict(place), "taken": place.taken} for place in plan.places],
             "notes": list(plan.notes),
         }
         for name, plan in plans.items()
@@ -234,6 +299,13 @@ def print_plans(summary: Mapping[str, Any]) -> None:
             print(f"  {part:<10} {most}")
         if run["hours"] is not None:
             print(f"  {'time':<10} {run['hours']:>16.2f} hours, {run['parallel']} at a time")
+        if run["memory"] is not None:
+            print(f"  {'memory':<10} {run['memory']['total'] / GIB:>16.2f} GiB for one evaluation, estimated")
+        for place in run["places"]:
+            what = f"{place['count']} at a time take {place['taken'] / GIB:.2f} of {place['available'] / GIB:.2f} GiB available"
+            print(
+                f"  {'':<10} {what} on {place['name']}" + ("" if place["taken"] <= place["available"] else ": TOO MUCH")
+            )
         for note in run["notes"]:
             print(f"  {note}")
     if summary["passes_per_second"] is not None:

@@ -276,6 +276,9 @@ class ExecutorSettings(Group):
     workers: int | None = setting(None, "evaluations at the same time (default: as many as fit)")
     cpus_per_trial: float = setting(1.0, "CPUs of one evaluation, a fraction allowed", expert=True)
     gpus_per_trial: float = setting(0.0, "GPUs of one evaluation, a fraction allowed", expert=True)
+    hours: float | None = setting(
+        None, "refuse to start what is estimated to take longer than this on this machine", expert=True, gt=0
+    )
     address: str | None = setting(None, "an existing Ray cluster, such as auto (default: start one here)", expert=True)
 
     @keyed("executor")

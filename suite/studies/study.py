@@ -38,10 +38,12 @@ class Study(ABC, Generic[SettingsT, ResultT]):
     Attributes:
         Settings: Model of the settings; the command line and experiment files are read with it.
         positional: Settings given by position on the command line, as dotted keys.
+        checked: Whether its plan must fit the machine before it runs.
     """
 
     Settings: type[SettingsT]
     positional: Sequence[str] = ()
+    checked: bool = False
 
     def __init__(self, settings: SettingsT) -> None:
         self.settings = settings
@@ -76,6 +78,13 @@ class Study(ABC, Generic[SettingsT, ResultT]):
             self.show(result)
         return 0
 
+    def check(self) -> None:
+        """Raise BitcertError if its plan needs more memory than there is, or more hours than its settings allow."""
+        if self.checked:
+            from suite.studies.plan import check_plan
+
+            check_plan(self.plan())
+
     def plan(self) -> Plan:
         """What it will cost at most, by default no forward passes; reads no more than needed and writes nothing."""
         from suite.studies.plan import Plan
@@ -107,6 +116,7 @@ class KeptStudy(Study[KeptT, ResultT]):
     """
 
     needs: str = ""
+    checked = True
 
     def load(self) -> Problem:
         """Make the problem."""

@@ -57,6 +57,7 @@ class BenchmarkStudy(Study[BenchmarkSettings, "Benchmark"]):
     """
 
     Settings = BenchmarkSettings
+    checked = True
 
     @cached_property
     def directory(self) -> Path:

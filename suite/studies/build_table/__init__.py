@@ -80,6 +80,7 @@ class BuildTable(Study[TableSettings, "dict[str, Any]"]):
 
     Settings = TableSettings
     positional = ("problem.name",)
+    checked = True
 
     @cached_property
     def out(self) -> Path:
@@ -252,7 +253,7 @@ class BuildTable(Study[TableSettings, "dict[str, Any]"]):
 
         measurements = self.measurements
         return replace(
-            plan_for(measurements.problem, self.settings.executor),
+            plan_for(measurements.problem, self.settings.executor, len(measurements.vectors)),
             evaluations=len(measurements.vectors) * len(measurements.series),
             passes={"table": measurements.passes()},
             notes=("neighbouring policies share what their first layers compute: expect about a third of the time",),

@@ -102,5 +102,5 @@ class PostSteps(ReportedStudy[PostStepsSettings, "PostStepComparison"]):
             steps = [parse_post_step(name, settings.steps) for name in settings.post_steps]
         policies = len(settings.policy) or settings.policies
         held = [step for step in steps for _ in range(policies * (len(settings.seeds) if step.trains else 1))]
-        empty = plan_for(self.problem, settings.executor)
+        empty = plan_for(self.problem, settings.executor, 1)
         return add_exams(empty, self.problem, settings.exam, settings.exam.split, held, before=False)

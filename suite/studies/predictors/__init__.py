@@ -185,7 +185,7 @@ class PredictorStudy(ReportedStudy[PredictorsSettings, "Predictors"]):
         from suite.protocols import parse_post_step
         from suite.studies.plan import add_exams, plan_for
 
-        settings, empty = self.settings, plan_for(self.problem, self.settings.executor)
+        settings, planned = self.settings, plan_for(self.problem, self.settings.executor)
         passes: Counter[str] = Counter()
         cheap, deployed = self.parts
         for problem in self.problems:
@@ -196,9 +196,10 @@ class PredictorStudy(ReportedStudy[PredictorsSettings, "Predictors"]):
                     for step in steps
                     for _ in range(settings.policies * (len(settings.seeds) if step.trains else 1))
                 ]
-                passes.update(add_exams(empty, problem, settings.exam, split, held, before=False).passes)
+                planned = add_exams(replace(planned, passes={}), problem, settings.exam, split, held, before=False)
+                passes.update(planned.passes)
         notes = {
             "probes of planning methods come on top": settings.predictors,
             "recorded scores, which are not measured again, are counted": settings.recorded,
         }
-        return replace(empty, passes=passes, notes=tuple(note for note, applies in notes.items() if applies))
+        return replace(planned, passes=passes, notes=tuple(note for note, applies in notes.items() if applies))
