@@ -74,7 +74,7 @@ def make_supernet(
     record |= _formats(bench) | {"command": command}
     save_checkpoint(network, path, record)
     resume.unlink(missing_ok=True)
-    return record
+    return record | {"network_sha256": network_sha256(network)}
 
 
 def inherited(bench: Workbench, file: str = "", variant: str = "shared") -> Workbench:

@@ -110,7 +110,7 @@ def estimate_memory(problem: VisionProblem, fidelity: Fidelity, *, exam_images: 
     weights = sum(layer.parameters + layer.biases for layer in layers)
     noisy = fidelity.images * fidelity.noise * pixels * _FLOAT
     held = definition.calibration_images + 3 * definition.statistics_images + max(2 * fidelity.images, exam_images)
-    activations = definition.batch * _FLOAT * max(i + 2 * o for i, o in zip(inputs, outputs, strict=True))
+    activations = problem.batch * _FLOAT * max(i + 2 * o for i, o in zip(inputs, outputs, strict=True))
     trained = sum((2 * _FLOAT + 1) * i + 2 * _FLOAT * o for i, o in zip(inputs, outputs, strict=True))
     return Memory(
         program=_PROCESS + _DATASETS.get(definition.dataset, 0),
