@@ -63,8 +63,7 @@ def _run(arguments: list[str]) -> int:
     kind: type[Study[Any, Any]] = plugins.STUDIES.load(verb)
     document, given = _parse(verb, kind, arguments[1:])
     study = kind(validate(kind.Settings, document.content))
-    study.check()
-    return study.answer(study.run(quiet=given.json), as_json=given.json)
+    return study.answer(study.start(quiet=given.json), as_json=given.json)
 
 
 def _run_file(arguments: list[str]) -> int:

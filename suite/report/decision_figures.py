@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from suite.errors import BitcertError
 from suite.report.curves import Band, Clock
-from suite.report.figures import Sheet, figure_style
+from suite.report.figures import Sheet, figure_style, short_name
 from suite.report.fronts import QUARTILES
 from suite.report.plots import choose_looks, count_others, draw_band, figure_size
 from suite.report.ranks import Friedman, alike_groups
 
-_MARKS = 8
+_MARKS, _ALL_TICKS = 8, 15
 _SPENDS: Mapping[Clock, str] = {
     "evaluations": "evaluations",
     "forward_passes": "forward passes",
@@ -142,15 +142,18 @@ def plot_critical_difference(found: Friedman, ax: Axes | None = None) -> Axes:
     count, groups = len(ranks), alike_groups(found.mean_ranks, found.critical_difference)
     rows, first = math.ceil(count / 2), 0.45 + 0.22 * len(groups)
     depth = first + 0.5 * rows
-    sheet = Sheet.on(ax, (6.8, 0.9 + 0.42 * depth))
+    names = {searcher: short_name(str(searcher)) for searcher in ranks}
+    sheet = Sheet.on(ax, (4.8 + 0.14 * max(map(len, names.values())), 0.9 + 0.42 * depth))
     axes = sheet.panels[0]
     axes.set(xlim=(1 - 0.3 * count, count + 0.3 * count), ylim=(depth, -1.3))
     axes.axis("off")
     black: dict[str, Any] = {"color": "black", "solid_capstyle": "butt", "clip_on": False}
     axes.plot([1, count], [0, 0], linewidth=1.0, **black)
+    apart = 1 if count <= _ALL_TICKS else 5
     for tick in range(1, count + 1):
         axes.plot([tick, tick], [0, -0.12], linewidth=1.0, **black)
-        axes.text(tick, -0.2, str(tick), ha="center", va="bottom", fontsize=8)
+        if tick in (1, count) or tick % apart == 0:
+            axes.text(tick, -0.2, str(tick), ha="center", va="bottom", fontsize=8)
     axes.plot([1, 1 + limit], [-0.85, -0.85], linewidth=1.0, marker="|", **black)
     axes.text(1 + limit, -0.85, f"  critical difference {limit:.2f} ({found.blocks} blocks)", va="center", fontsize=8)
     for place, group in enumerate(groups):
@@ -161,7 +164,7 @@ def plot_critical_difference(found: Friedman, ax: Axes | None = None) -> Axes:
         y = first + 0.5 * (place if left else count - 1 - place)
         edge = 1 - 0.06 * count if left else count + 0.06 * count
         axes.plot([rank, rank, edge], [0, y, y], linewidth=0.7, color="0.35")
-        label = f"{searcher}  {rank:.2f} " if left else f" {rank:.2f}  {searcher}"
+        label = f"{names[searcher]}  {rank:.2f} " if left else f" {rank:.2f}  {names[searcher]}"
         axes.text(edge, y, label, ha="right" if left else "left", va="center", fontsize=8)
     return axes
 

@@ -20,6 +20,7 @@ DOTS_PER_INCH = 200
 MOST_NAMED_LAYERS = 30
 _SALT = "bitcert"
 _LONGEST_NAME = 24
+_LONGEST_OPTION = 16
 _LEFT_OUT = (6, 7, 8)  # of seaborn's palette: pink and yellow are lost on white paper, grey is for those not told apart
 _DARK = ("#332288", "#882255", "#117733", "#999933", "#661100")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "p", "d", "h")
@@ -149,10 +150,18 @@ def wrap_name(name: str) -> str:
     return "\n  ".join([first, *map(_shorten, options)])
 
 
-def _shorten(option: str) -> str:
+def short_name(name: str) -> str:
+    """A long name of a searcher on one line: of the values of its options the ends remain."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    first, *options = name.split(":")
+    return ":".join([first, *(_shorten(option, _LONGEST_OPTION) for option in options)])
+
+
+def _shorten(option: str, longest: int = _LONGEST_NAME) -> str:
     key, separator, value = option.partition("=")
-    room = _LONGEST_NAME - len(key) - len(separator) - 1
-    return option if len(option) <= _LONGEST_NAME else f"{key}{separator}…{value[-room:]}"
+    room = max(1, longest - len(key) - len(separator) - 1)
+    return option if len(option) <= longest else f"{key}{separator}…{value[-room:]}"
 
 
 @figure_style()

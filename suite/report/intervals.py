@@ -113,6 +113,17 @@ def crossed_interval(scores: ArrayLike, paired: bool = False) -> Interval:
     return Interval(middle - half, middle + half)
 
 
+def table_interval(scores: ArrayLike, paired: bool = False) -> Interval:
+    """:func:`mean_interval` of one row of a table, :func:`crossed_interval` of several; scores of shape ``(rows, images)``."""
+    values = np.asarray(scores, dtype=np.float64)
+    return mean_interval(values[0], paired) if len(values) == 1 else crossed_interval(values, paired)
+
+
+def subtract(scores: NDArray[np.float64], baseline: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Differences from a table of scores on the same images: row by row if there are as many, else from the mean of its rows."""
+    return scores - (baseline if baseline.shape == scores.shape else baseline.mean(axis=0))
+
+
 def average(outcomes: Sequence[Outcome], objective: Objective, baseline: Sequence[Outcome] = ()) -> Average:
     """Average the exam scores of several networks, less those of a baseline, with intervals.
 
@@ -129,7 +140,7 @@ def average(outcomes: Sequence[Outcome], objective: Objective, baseline: Sequenc
         return Average(mean - sum(less), UNKNOWN, UNKNOWN)
     scores, *other = (np.array([image_scores(outcome, objective) for outcome in group]) for group in groups)
     for table in other:
-        scores = scores - (table if table.shape == scores.shape else table.mean(axis=0))
+        scores = subtract(scores, table)
     paired = bool(other)
     return Average(mean - sum(less), mean_interval(scores.mean(axis=0), paired), crossed_interval(scores, paired))
 

@@ -115,8 +115,7 @@ class Campaign(Study[CampaignSettings, "list[dict[str, Any]]"]):
         """Run one stage, or resume it."""
         study = stage.experiment.study
         with _timed(stage.path, record), stage.experiment.located():
-            study.check()
-            result = study.run(quiet=quiet)
+            result = study.start(quiet=quiet)
             if reason := study.failure(result):
                 raise BitcertError(f"stage {stage.name}: {reason}")
             record |= {"result": json.loads(study.to_json(result)), "done": True}

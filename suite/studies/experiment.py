@@ -107,8 +107,7 @@ def run_experiment(experiment: str | Path | Mapping[str, Any], **overrides: Any)
     results = {}
     for run in read_experiments(experiment, Document(_as_json(overrides), {})):
         with run.located():
-            run.study.check()
-            results[run.label] = run.study.run()
+            results[run.label] = run.study.start()
     return results[""] if list(results) == [""] else results
 
 
@@ -154,8 +153,7 @@ def run_all(runs: list[Experiment], *, as_json: bool) -> int:
     for run in runs:
         shown = io.StringIO()
         with run.located():
-            run.study.check()
-            result = run.study.run(quiet=as_json)
+            result = run.study.start(quiet=as_json)
         if len(runs) == 1:
             return run.study.answer(result, as_json=as_json)
         with contextlib.redirect_stdout(shown):

@@ -85,6 +85,11 @@ class Study(ABC, Generic[SettingsT, ResultT]):
 
             check_plan(self.plan())
 
+    def start(self, *, quiet: bool = True) -> ResultT:
+        """Run it if it fits the machine."""
+        self.check()
+        return self.run(quiet=quiet)
+
     def plan(self) -> Plan:
         """What it will cost at most, by default no forward passes; reads no more than needed and writes nothing."""
         from suite.studies.plan import Plan

@@ -299,7 +299,7 @@ def _verify_image(
     effort: Effort,
     maximum: bool,
 ) -> ImageVerified:
-    """Verdicts of one image; what a smaller radius has refuted is not robust at any larger one."""
+    """Verdicts of one image, each radius on its own, so that its seconds are what it takes."""
     import numpy as np
 
     from suite.certify.interval import MISCLASSIFIED, certified_radius

@@ -121,3 +121,19 @@ def test_ranks_are_named_joined_and_do_not_overlap(count: int) -> None:
     boxes = [text.get_window_extent() for text in axes.texts]
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
     assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= figure.bbox.y1 for box in boxes)
+
+
+def test_long_names_leave_room_for_the_ranks() -> None:
+    names = ["random", *(f"method-{number}:sources=table-sigma0.12+table-sigma0.{number}" for number in range(19))]
+    axes = plot_critical_difference(Friedman(dict(zip(names, range(1, 21), strict=True)), 30, 1.0, 0.1, 1.0, 0.1))
+    figure = figure_of(axes)
+    render(axes)  # lays it out
+    (left, _), (right, _) = axes.transData.transform([(1, 0), (20, 0)])
+    assert right - left > 0.35 * figure.bbox.width
+    inside = figure.bbox.expanded(1.01, 1.01)
+    for text in axes.texts:
+        extent = text.get_window_extent()
+        assert inside.contains(extent.x0, extent.y0), text.get_text()
+        assert inside.contains(extent.x1, extent.y1), text.get_text()
+    shown = " ".join(text.get_text() for text in axes.texts)
+    assert "method-7:sources=…igma0.7" in shown

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from suite.studies.model import Group, keyed, setting
+from suite.studies.model import keyed, setting
 from suite.studies.study import Study, print_table
+from suite.studies.table import PublishedTables
 
 if TYPE_CHECKING:
     from suite.studies.noninferiority.measure import Claims
 
 
-class NoninferioritySettings(Group):
+class NoninferioritySettings(PublishedTables):
     """Settings of a test for non-inferiority."""
 
     networks: tuple[str, ...] = setting(
@@ -34,12 +36,6 @@ class NoninferioritySettings(Group):
         "NAME=FILE, an exam or a published table (TSV) whose certified accuracy the figure shows as a line; may be repeated",
         metavar="NAME=FILE",
         repeat=True,
-    )
-    first: int | None = setting(
-        None,
-        "of published tables, keep the images whose idx is below this, such as 1000 for those that exams have",
-        metavar="N",
-        ge=1,
     )
     out: str | None = setting(None, "also write noninferiority.csv, .json, .md, .png and .svg there", metavar="DIR")
 
@@ -86,9 +82,9 @@ class Noninferiority(Study[NoninferioritySettings, "Claims"]):
 
     def to_json(self, result: Claims) -> str:
         """Rows and claims."""
-        from suite.studies.noninferiority.report import claims_json
+        from suite.studies.noninferiority.report import claims_content
 
-        return claims_json(result)
+        return json.dumps(claims_content(result), indent=2)
 
     def show(self, result: Claims) -> None:
         """Print the table and what every series may claim."""

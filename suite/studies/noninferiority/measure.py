@@ -15,7 +15,7 @@ from suite.contract.objective import Objective, parse_objective
 from suite.contract.trial import radius_text
 from suite.errors import BitcertError, unknown_name
 from suite.report.exams import check_same_exam, image_scores
-from suite.report.intervals import CONFIDENCE, Interval, crossed_interval, mean_interval
+from suite.report.intervals import CONFIDENCE, Interval, table_interval
 from suite.report.power import POWER
 from suite.run.outcomes import read_outcome
 from suite.run.records import Entry, Outcome
@@ -177,9 +177,9 @@ def compare(point: Point, radius: float, margin: float) -> Difference:
     """Compare networks with their float networks at one radius, image by image."""
     scores, floats = point.scores(radius), point.float_scores(radius)
     differences = scores - floats
-    mean = differences.mean(axis=0)
-    interval = mean_interval(mean, paired=True) if len(scores) == 1 else crossed_interval(differences, paired=True)
-    return Difference(float(scores.mean()), float(floats.mean()), interval, images_needed(mean, margin))
+    interval = table_interval(differences, paired=True)
+    needed = images_needed(differences.mean(axis=0), margin)
+    return Difference(float(scores.mean()), float(floats.mean()), interval, needed)
 
 
 def images_needed(differences: NDArray[np.float64], margin: float) -> int:

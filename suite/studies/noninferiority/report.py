@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -82,16 +81,15 @@ def claim_table(claims: Claims) -> Table:
     return Table(claim_rows(claims), columns, title, notes=_notes(claims))
 
 
-def claims_json(claims: Claims) -> str:
+def claims_content(claims: Claims) -> dict[str, Any]:
     """Margin, radii, rows, and the smallest share of BOPs that each series may claim."""
     smallest = {name: claims.smallest(name) for name in claims.series}
-    content = {
+    return {
         "margin": claims.margin,
         "radii": list(claims.radii),
         "rows": to_records(claim_rows(claims)),
         "smallest_share": {name: None if found is None else found.point.share for name, found in smallest.items()},
     }
-    return json.dumps(content, indent=2)
 
 
 def write_claims(claims: Claims, beside: Sequence[CertificateTable], directory: Path) -> list[Path]:
@@ -99,7 +97,7 @@ def write_claims(claims: Claims, beside: Sequence[CertificateTable], directory: 
     return write_files(
         directory,
         ("noninferiority", claim_table(claims)),
-        ("noninferiority", json.loads(claims_json(claims))),
+        ("noninferiority", claims_content(claims)),
         ("noninferiority", plot_claims(claims, beside)),
     )
 

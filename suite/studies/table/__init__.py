@@ -13,7 +13,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class TableSettings(Group):
+class PublishedTables(Group):
+    """How tables that papers published are read."""
+
+    first: int | None = setting(
+        None,
+        "of published tables, keep the images whose idx is below this, such as 1000 for those that exams have",
+        metavar="N",
+        ge=1,
+    )
+
+
+class TableSettings(PublishedTables):
     """Settings of a table of certificates."""
 
     files: tuple[str, ...] = setting(
@@ -26,12 +37,6 @@ class TableSettings(Group):
     radii: str | None = setting(None, "radii of the columns (default: 0,0.25,0.5,0.75,1,1.5)", metavar="A,B,...")
     against: str | None = setting(
         None, "name whose ACR is subtracted from that of the others, image by image", metavar="NAME"
-    )
-    first: int | None = setting(
-        None,
-        "of published tables, keep the images whose idx is below this, such as 1000 for those that exams have",
-        metavar="N",
-        ge=1,
     )
     out: str | None = setting(None, "also write certificates.csv, .json, .md, .png and .svg there", metavar="DIR")
 

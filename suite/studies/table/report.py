@@ -17,7 +17,7 @@ from suite.errors import BitcertError, unknown_name
 from suite.report.curves import certified_shares
 from suite.report.exams import find
 from suite.report.figures import Sheet, assign_looks, figure_style
-from suite.report.intervals import Interval, crossed_interval, mean_interval
+from suite.report.intervals import subtract, table_interval
 from suite.report.table import Column, Row, Table, number, span
 from suite.report.write import write_files
 from suite.run.outcomes import read_outcome
@@ -54,10 +54,6 @@ class CertificateTable:
     def images(self) -> int:
         """How many there are."""
         return len(self.ids)
-
-    def interval(self, scores: NDArray[np.float64], paired: bool = False) -> Interval:
-        """95 % interval of a mean over images, and over classifiers if there are several."""
-        return mean_interval(scores[0], paired) if len(scores) == 1 else crossed_interval(scores, paired)
 
     def scores(self, grid: Sequence[float] | None = None) -> NDArray[np.float64]:
         """Certified radius where the prediction is right, else 0; rounded down to the radii of a grid if one is given."""
@@ -183,7 +179,7 @@ def summary(
         raise unknown_name("table", against, [table.name for table in tables])
     rows = []
     for table in tables:
-        interval = table.interval(table.scores(grid))
+        interval = table_interval(table.scores(grid))
         rows.append(
             {
                 "name": table.name,
@@ -208,9 +204,8 @@ def _difference(
     """Mean difference from the baseline, classifier by classifier if there are as many, else from its mean."""
     if baseline is None or baseline is table or not np.array_equal(table.ids, baseline.ids):
         return {}
-    ours, theirs = table.scores(grid), baseline.scores(grid)
-    differences = ours - (theirs if len(theirs) == len(ours) else theirs.mean(axis=0))
-    interval = table.interval(differences, paired=True)
+    differences = subtract(table.scores(grid), baseline.scores(grid))
+    interval = table_interval(differences, paired=True)
     means = {"difference": float(differences.mean())}
     return means | {"difference_low": interval.low, "difference_high": interval.high}
 
