@@ -14,7 +14,7 @@ from suite.contract.cost import cheapest, largest_uniform
 from suite.contract.probes import Probes, Quality
 from suite.contract.problem import Problem
 from suite.contract.space import FLOAT_BITS, Policy
-from suite.errors import unknown_name
+from suite.errors import BitcertError, unknown_name
 
 AROUND = ("float", "budget")
 
@@ -96,6 +96,30 @@ class CertifiedILP(MeasuredSearcher):
 
     def _plan(self, prediction: Prediction) -> Policy:
         return best_policy(self.problem, prediction)
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalOptions(MeasuredOptions):
+    """Options of :class:`IntervalILP`: those of :class:`MeasuredOptions`, without noise."""
+
+    noise: int = 0
+
+
+class IntervalILP(CertifiedILP):
+    """Least sum of measured losses of interval-certified radius within the budget, by integer programming.
+
+    For problems whose certificates are without noise; the radius is the smooth stand-in of
+    :class:`suite.problems.interval_probes.IntervalProbes`.
+    """
+
+    Options: ClassVar[type] = IntervalOptions
+
+    def _predict(self) -> Prediction:
+        if self.problem.norm != "linf":
+            raise BitcertError(
+                f"interval-ilp plans for certificates without noise, which {self.problem.name} does not have; use certified-ilp"
+            )
+        return super()._predict()
 
 
 def measure_losses(problem: Problem, probes: Probes, around: str, lost: Callable[[Quality], float]) -> Prediction:

@@ -64,7 +64,7 @@ def measure(name: str) -> dict[str, float]:
     runs: dict[str, Callable[[Tensor], Tensor]] = {
         "torch, float": network,
         f"torch, quantized to {BITS} bits": low,
-        "ONNX Runtime, float": execute_float(network, "onnx", images, 1),
+        "ONNX Runtime, float": execute_float(network, "onnx", [images], 1, None),
         f"integer network of {BITS} bits, torch": integers[BITS],
         f"integer network of {BITS} bits, ONNX Runtime": models[BITS],
         "integer network of 8 bits, ONNX Runtime": models[8],

@@ -166,6 +166,7 @@ SEARCHERS = Kind(
         "sensitivity-greedy": "baselines.sensitivity:SensitivityGreedy",
         "sensitivity-ilp": "baselines.sensitivity:SensitivityILP",
         "certified-ilp": "baselines.sensitivity:CertifiedILP",
+        "interval-ilp": "baselines.sensitivity:IntervalILP",
         "delta-loss": "baselines.delta_loss:DeltaLoss",
         "output-fisher": "baselines.output_fisher:OutputFisher",
         "fit": "baselines.fit:FIT",
@@ -210,6 +211,8 @@ CERTIFIERS = Kind(
         "incremental": "suite.certify.incremental:Incremental",
         "sequential": "suite.certify.sequential:Sequential",
         "aggregate": "suite.certify.aggregate:Aggregate",
+        "interval": "suite.certify.linf.certifiers:Interval",
+        "verify": "suite.certify.linf.certifiers:Verify",
     },
 )
 
@@ -241,6 +244,7 @@ POST_STEPS = Kind(
         "speq": "suite.protocols.speq:SPEQ",
         "soft": "suite.protocols.soft:Soft",
         "radius": "suite.protocols.radius:Radius",
+        "qa-ibp": "suite.protocols.qa_ibp:QAIBP",
     },
 )
 
@@ -255,7 +259,9 @@ PROBLEMS = Kind(
         "digits-low-four": "suite.problems.catalog:DIGITS_LOW_FOUR",
         "digits-low-ternary": "suite.problems.catalog:DIGITS_LOW_TERNARY",
         "digits-wide2": "suite.problems.catalog:DIGITS_WIDE2",
+        "digits-linf": "suite.problems.catalog:DIGITS_LINF",
         "mnist": "suite.problems.catalog:MNIST",
+        "mnist-linf": "suite.problems.catalog:MNIST_LINF",
         "cifar10-resnet20": "suite.problems.catalog:CIFAR10_RESNET20",
         "cifar10-resnet20-tied": "suite.problems.catalog:CIFAR10_RESNET20_TIED",
         "cifar10-resnet20-wide2": "suite.problems.catalog:CIFAR10_RESNET20_WIDE2",
@@ -268,6 +274,7 @@ PROBLEMS = Kind(
         "folder": "suite.problems.catalog:FOLDER",
         "digits-table": "suite.problems.tabular:DigitsTable",
         "digits-table-low": "suite.problems.tabular:DigitsTableLow",
+        "digits-linf-table": "suite.problems.tabular:DigitsLinfTable",
         "table": "suite.problems.tabular:TabularProblem",
         "surrogate": "suite.problems.surrogate:SurrogateProblem",
         "separable": "suite.problems.separable:SeparableProblem",

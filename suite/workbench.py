@@ -22,6 +22,7 @@ from suite.contract.trial import Fidelity
 from suite.data import ImageDataset, ImageSplit
 from suite.errors import BitcertError
 from suite.quantize import (
+    RANGED_ENGINES,
     Calibration,
     Engine,
     QuantizedNetwork,
@@ -124,12 +125,11 @@ class Workbench:
             return self._executed_float
         if self.engine == "torch":
             return network
-        return execute(_bare(network), self.engine, self.statistics_batches, self.threads)
+        return execute(_bare(network), self.engine, self.statistics_batches, self.threads, self.dataset.levels)
 
     @cached_property
     def _executed_float(self) -> nn.Module:
-        images = self.dataset.splits["search"].subset(np.arange(2)).images().to(self.device)
-        return execute_float(self.network, self.engine, images, self.threads)
+        return execute_float(self.network, self.engine, self.statistics_batches, self.threads, self.dataset.levels)
 
     def integer(self, network: nn.Module) -> IntegerNetwork:
         """The integer network of a quantized network."""
@@ -138,7 +138,7 @@ class Workbench:
     @property
     def engine_passes(self) -> int:
         """Forward passes in which the engine measures ranges of a network."""
-        return 0 if self.engine == "torch" else len(self.statistics_images)
+        return len(self.statistics_images) if self.engine in RANGED_ENGINES else 0
 
     def trainable(self, policy: Policy) -> TrainableNetwork:
         """A copy of the network, quantized to a policy as calibrated, for finetuning."""
@@ -222,9 +222,11 @@ class BenchProblem(Problem):
 
     Attributes:
         protocol: A protocol with its options; None chooses by the finetuning steps.
+        exam_method: The certifier of an exam unless another one is asked for.
     """
 
     protocol: str | None
+    exam_method: str = "fixed"
 
     @property
     @abstractmethod

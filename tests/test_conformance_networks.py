@@ -7,7 +7,7 @@ import pytest
 from suite.certify.certifier import Certifier
 from suite.plugins import CERTIFIERS, POST_STEPS, PROTOCOLS
 from suite.protocols.protocol import Preparation
-from suite.testing.certifiers import CertifierConformance, HalfSpace
+from suite.testing.certifiers import CertifierConformance, HalfSpace, NoiselessCertifierConformance
 from suite.testing.protocols import PreparationConformance
 
 
@@ -37,6 +37,18 @@ class TestSequential(TestRanking):
 
 class TestAggregate(TestRanking):
     name = "aggregate"
+
+
+class TestInterval(NoiselessCertifierConformance):
+    name, complete = "interval", True  # a single layer, where bounds are exact
+
+    def make(self) -> Certifier:
+        made: Certifier = CERTIFIERS.make(self.name)
+        return made
+
+
+class TestVerify(TestInterval):
+    name = "verify"
 
 
 class TestPTQ(PreparationConformance):

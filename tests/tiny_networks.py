@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 
@@ -26,7 +27,10 @@ def tiny() -> FixedPointNetwork:
 
 
 def random_network(seed: int, *, clamped: bool = False, odd: bool = True) -> FixedPointNetwork:
-    """Two or three inputs, two hidden layers of 4 to 6 bits, three classes; ``clamped``: outputs of 2 to 3 bits, often tied."""
+    """Two or three inputs, two hidden layers of 4 to 6 bits, three classes; ``clamped``: outputs of 2 to 3 bits, often tied.
+
+    Every third network has multipliers.
+    """
     rng = np.random.default_rng(seed)
     bits, inputs = int(rng.integers(4, 7)), int(rng.integers(2, 4))
     sizes, layers, fraction = [inputs, 4, 3, 3], [], 4
@@ -40,7 +44,9 @@ def random_network(seed: int, *, clamped: bool = False, odd: bool = True) -> Fix
         if odd and output is not None:
             bias = 2 * bias + 1
         bias_fraction = accumulated + (odd and output is not None)
-        layers.append(FixedPointLayer(f"layer{place}", weight, bias, bits, bits - 1, bias_fraction, output))
+        times = 2 * np.random.default_rng([seed, place]).integers(0, 4, wide) + 1 if seed % 3 == 0 else None
+        layer = FixedPointLayer(f"layer{place}", weight, bias, bits, bits - 1, bias_fraction, output)
+        layers.append(layer if times is None else replace(layer, multiplier=times, multiplier_fraction=2))
         fraction = accumulated if output is None else output.fraction
     return FixedPointNetwork(
         layers, (1, 1, inputs), levels=LEVELS, input_fraction=4, rounding="odd" if odd else "half-up"
@@ -58,12 +64,13 @@ def execute(
     values = [Fraction(int(code)) * Fraction(2) ** -network.input_fraction for code in image.ravel()]
     for layer in network.layers:
         sums = []
-        for row, bias in zip(layer.weight.tolist(), layer.bias.tolist(), strict=True):
+        multiplier = np.ones_like(layer.bias) if layer.multiplier is None else layer.multiplier
+        for row, bias, times in zip(layer.weight.tolist(), layer.bias.tolist(), multiplier.tolist(), strict=True):
             total = Fraction(bias) * Fraction(2) ** -layer.bias_fraction
             total += sum((weight * value for weight, value in zip(row, values, strict=True)), Fraction(0)) * Fraction(
                 2
             ) ** (-layer.weight_fraction)
-            sums.append(total)
+            sums.append(total * times * Fraction(2) ** -layer.multiplier_fraction)
         form = layer.output
         if form is not None:
             step = Fraction(2) ** -form.fraction

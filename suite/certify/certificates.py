@@ -15,12 +15,12 @@ ABSTAIN = -1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Certificates:
-    """Certified predictions of a smoothed classifier; all arrays have shape ``(images,)``.
+    """Certified predictions of a classifier, smoothed or, in the L-infinity norm, as it is; all arrays have shape ``(images,)``.
 
     Attributes:
         prediction: Predicted class; -1 where the method abstains.
-        radius: Certified L2 radius, in the units of the images; 0 where it abstains.
-        p_lower: Lower confidence bound of the predicted class's probability under noise.
+        radius: Certified radius, in the units of the images; 0 where it abstains.
+        p_lower: Lower confidence bound of the predicted class's probability under noise; 1 without noise.
         forward_passes: Images pushed through the network for this row.
     """
 

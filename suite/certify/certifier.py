@@ -106,12 +106,14 @@ class Certifier(ABC):
         limited_by_samples: Whether no radius can exceed what ``n`` agreeing samples certify.
         uses_scores: Whether it needs :meth:`Setup.scores`, which are then computed before evaluations go to workers.
         selects: Whether ``n0`` samples choose a class before ``n`` more are counted.
+        samples: Whether it draws noise samples at all; if not, fidelities have one.
     """
 
     estimates: ClassVar[bool] = False
     limited_by_samples: ClassVar[bool] = False
     uses_scores: ClassVar[bool] = False
     selects: ClassVar[bool] = True
+    samples: ClassVar[bool] = True
 
     __slots__ = ()
 

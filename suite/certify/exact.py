@@ -51,14 +51,12 @@ from torch import Tensor, nn
 from suite.certify.certificates import ABSTAIN, Certificates
 from suite.certify.directed import DOWN, UP, sound_lower, sound_radius
 from suite.errors import BitcertError, unknown_name
+from suite.quantize import EXACT_ENGINES
 from suite.quantize.fixed_point import FixedPointNetwork
 from suite.quantize.integer import IntegerNetwork, OnnxNetwork
 
 Arithmetic = Literal["float", "exact"]
 ARITHMETICS: tuple[Arithmetic, ...] = get_args(Arithmetic)
-ENGINES = ("integer", "onnx")
-"""Engines whose networks are functions of each image alone, to the last bit."""
-
 LARGEST = 2**24
 """Integers of float32 below it are exact."""
 
@@ -83,7 +81,7 @@ def check_reproducible(network: nn.Module) -> None:
     if not known or (isinstance(network, OnnxNetwork) and not network.integer):
         raise BitcertError(
             "exact arithmetic certifies integer networks, whose logits depend on no batch and no thread, not a "
-            f"{type(network).__name__}; choose the engine {' or '.join(ENGINES)}"
+            f"{type(network).__name__}; choose the engine {' or '.join(EXACT_ENGINES)}"
         )
 
 

@@ -187,6 +187,11 @@ def certified_radius(
     return low
 
 
+def bisections(most: int) -> int:
+    """Most boxes that :func:`certified_radius` propagates for an image."""
+    return (most + 1).bit_length()
+
+
 def certified_accuracy(radius: Integers, radii: Sequence[int]) -> dict[int, float]:
     """Radius in levels -> share of images whose certified radius is at least that."""
     return {wanted: float(np.mean(radius >= wanted)) if len(radius) else 0.0 for wanted in radii}

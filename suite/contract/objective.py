@@ -184,18 +184,23 @@ def parse_objective(text: str) -> Objective:
 
 
 def parse_radii(text: str) -> tuple[float, ...]:
-    """Read ``0,0.25,0.5`` as radii.
+    """Read ``0,0.25,0.5`` as radii, or ``1/255,2/255``.
 
     Raises:
         BitcertError: If they are not numbers >= 0 in ascending order without repetition.
     """
     try:
-        if not re.fullmatch(r"[0-9.,e+-]*", text):
+        if not re.fullmatch(r"[0-9.,e+/-]*", text):
             raise ValueError
-        radii = tuple(float(part) for part in text.split(","))
-    except ValueError:
+        radii = tuple(_number(part) for part in text.split(","))
+    except (ValueError, ZeroDivisionError):
         raise BitcertError(f"radii are numbers separated by commas, got {text[:80]!r}") from None
     return check_radii(radii)
+
+
+def _number(text: str) -> float:
+    above, *below = map(float, text.split("/"))
+    return above / below.pop() if len(below) == 1 else float(text)
 
 
 def check_radii(radii: tuple[float, ...]) -> tuple[float, ...]:

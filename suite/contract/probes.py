@@ -53,7 +53,8 @@ class Quality:
         radius: Mean over images of a smooth stand-in for the certified radius, in the units of the images:
             ``sigma * max(0, Phi^-1(p))``, with p the mean over noise of a soft vote for the label against its strongest
             rival (a logistic function of their logits' difference), at most what an exam can certify. Unlike counts, it
-            moves before a prediction flips.
+            moves before a prediction flips. Where certificates are without noise: the steps between radii, each times a logistic
+            function of the least margin that interval bounds leave there, summed.
     """
 
     loss: float

@@ -68,6 +68,7 @@ class Problem(ABC):
         radii: Radii at which certified accuracy is reported, ascending.
         seed: Root seed of noise and calibration.
         fidelity: The fidelity a search uses unless told otherwise.
+        norm: Norm of the certified radii.
         estimates: Whether evaluations are estimates only, so that a search measures its best policies again by default.
         meter: Forward passes charged so far.
         clock: Times evaluations and limits.
@@ -81,6 +82,7 @@ class Problem(ABC):
     radii: tuple[float, ...]
     seed: int
     fidelity: Fidelity
+    norm: str = "l2"
     estimates: bool = False
     meter: Meter
     clock: Clock = WallClock()

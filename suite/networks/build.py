@@ -10,6 +10,7 @@ from torch import nn
 
 from suite.contract.space import Layer
 from suite.errors import BitcertError, unknown_name
+from suite.networks.feedforward import FEEDFORWARD
 from suite.networks.layers import trace_layers
 from suite.networks.own import build_own, is_own
 from suite.networks.residual import ResidualNetwork, Shortcut
@@ -32,7 +33,7 @@ _SMALL: Mapping[str, tuple[int, Shortcut, int]] = {
 """Blocks per stage, the shortcut, and the width of the blocks."""
 
 _LARGE = ("resnet18", "resnet50", "mobilenet_v2")
-NETWORKS = (*_SMALL, "mobilenet_v2-half", *_LARGE)
+NETWORKS = (*_SMALL, *FEEDFORWARD, "mobilenet_v2-half", *_LARGE)
 
 
 def build_network(
@@ -52,10 +53,11 @@ def build_network(
     Args:
         name: ``"resnet8"`` (the digits network: 1x1 shortcuts), ``"resnet20"``, ``"resnet32"``, ``"resnet56"`` (CIFAR,
             padding shortcuts), ``"resnet8-wide2"`` and ``"resnet20-wide2"`` (twice the channels in all blocks),
+            ``"mlp-digits"`` and ``"convnet-mnist"`` (see :mod:`.feedforward`; they do not normalize),
             ``"mobilenet_v2-half"`` (CIFAR, width 0.5), torchvision's ``"resnet18"``, ``"resnet50"``, ``"mobilenet_v2"``, or
             your own function, ``"my_module:build"``, for which the other arguments are ignored.
         classes: Number of classes.
-        channels: Channels of an image, 1 or 3; MobileNetV2 and torchvision's networks take 3.
+        channels: Channels of an image, 1 or 3; MobileNetV2 and torchvision's networks take 3, feed-forward ones 1.
         mean: Normalization, one number per channel. The default is ImageNet's statistics for torchvision's networks,
             CIFAR-10's for the others, and 0.5 for grayscale images.
         std: Standard deviations, likewise.
@@ -63,14 +65,17 @@ def build_network(
         device: Device of the network; on ``"meta"`` it has shapes but no weights and takes no memory.
 
     Raises:
-        BitcertError: If the name is unknown, or the normalization does not match the channels.
+        BitcertError: If the name is unknown, the network does not take such channels, or the normalization does not match them.
     """
     if is_own(name):
         return build_own(name).to(device)
     if name not in NETWORKS:
         raise unknown_name("network", name, NETWORKS)
-    if channels not in ((1, 3) if name in _SMALL else (3,)):
-        raise BitcertError(f"{name} takes images with {'1 or 3' if name in _SMALL else '3'} channels, got {channels}")
+    taken = (1, 3) if name in _SMALL else (1,) if name in FEEDFORWARD else (3,)
+    if channels not in taken:
+        raise BitcertError(f"{name} takes images with {' or '.join(map(str, taken))} channels, got {channels}")
+    if name in FEEDFORWARD and (mean or std):
+        raise BitcertError(f"{name} does not normalize images; leave mean and std out")
     usual_mean, usual_std = _IMAGENET if name in _LARGE else _CIFAR if channels == 3 else _GRAY
     mean, std = mean or usual_mean, std or usual_std
     if len(mean) != channels:
@@ -81,6 +86,8 @@ def build_network(
         if name in _SMALL:
             blocks, shortcut, width = _SMALL[name]
             network: nn.Module = ResidualNetwork(blocks, classes, mean, std, shortcut, width)
+        elif name in FEEDFORWARD:
+            network = FEEDFORWARD[name](classes)
         else:
             from suite.networks.from_torchvision import build_from_torchvision
 
@@ -119,16 +126,20 @@ def _included_layers(name: str, classes: int, shape: tuple[int, int, int]) -> tu
 def initialize(network: nn.Module, seed: int) -> None:
     """Reinitialize all weights, as a function of the seed alone.
 
-    Convolutions are normal with variance 2 / fan-out, linear layers normal with standard deviation 0.01, biases zero (He et
-    al., ICCV 2015; torchvision's defaults); batch norms start at the identity.
+    Convolutions are normal with variance 2 / fan-out, the last linear layer normal with standard deviation 0.01, biases zero (He
+    et al., ICCV 2015; torchvision's defaults); batch norms start at the identity. Linear layers before the last one have variance
+    2 / fan-in: with 0.01, nothing would reach the end of a network without batch norm.
 
     Raises:
         BitcertError: If another kind of module has parameters, whose weights would not come from the seed.
     """
     generator = torch.Generator().manual_seed(seed)
+    last = next((module for module in reversed(list(network.modules())) if isinstance(module, nn.Linear)), None)
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif isinstance(module, nn.Linear) and module is not last:
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu", generator=generator)
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.01, generator=generator)
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):

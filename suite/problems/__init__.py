@@ -49,7 +49,7 @@ def load_problem(
     sigma: float | None = None,
     seed: int = 0,
     objective: str = "acr",
-    certify: str = "ranking",
+    certify: str | None = None,
     bases: Sequence[Policy] = (),
     alpha: float = 1e-3,
     data: str | Path | None = None,
@@ -59,7 +59,7 @@ def load_problem(
     device: str = "cpu",
     protocol: str | None = None,
     replicate: int | None = None,
-    engine: str = "torch",
+    engine: str | None = None,
 ) -> Problem:
     """Make a problem by name; images and checkpoint are read at the first evaluation.
 
@@ -77,7 +77,8 @@ def load_problem(
         objective: ``"acr"``, ``"clean"`` or ``"certified@0.25,0.5"``; with ``"+bops"``, ``"+bytes"`` or both, fewer of them are
             further objectives.
         certify: The certifier of the search: ``"ranking"`` estimates, for ordering policies, or certificates by
-            ``"fixed"``, ``"irs"``, ``"incremental"``, ``"sequential"`` or ``"aggregate"``.
+            ``"fixed"``, ``"irs"``, ``"incremental"``, ``"sequential"`` or ``"aggregate"``; without noise (in the
+            L-infinity norm, with the engine ``"fixed-point"``) ``"interval"`` or ``"verify"``; the problem's if None.
         bases: Additional policies, feasible or not, whose recorded predictions incremental certificates may reuse.
         alpha: Failure probability of each certificate of the search.
         data: Folder with the images; the environment variable BITCERT_DATA if None.
@@ -91,8 +92,8 @@ def load_problem(
         replicate: Number of a replicate: base network (of several included ones), calibration images and search images are
             those of this number; see :meth:`suite.contract.problem.Problem.replicate`. None for the plain problem.
         engine: What executes networks, and what certificates are about: ``"torch"``, ``"integer"`` (integers only, the
-            same to the last bit everywhere) or ``"onnx"`` (that, in ONNX Runtime, and the float
-            network).
+            same to the last bit everywhere), ``"onnx"`` (that, in ONNX Runtime, and the float network) or ``"fixed-point"`` (sums,
+            shifts and clamps, for certificates without noise); the problem's if None.
 
     Raises:
         BitcertError: If the name is unknown, an argument is out of range, or the problem does not take it.

@@ -64,6 +64,29 @@ MNIST = Definition(
     classes=10,
 )
 
+DIGITS_LINF = replace(
+    DIGITS,
+    name="digits-linf",
+    summary="digits, L-infinity certificates without noise; fixed-point network of five layers, trained with interval bounds",
+    network="mlp-digits",
+    radii=tuple(level / 16 for level in range(5)),
+    choices=(2, 3, 4, 5),
+    fidelity=Fidelity(images=120, noise=1),
+    exam=ExamSettings(method="verify"),
+    certify="interval",
+    engine="fixed-point",
+)
+MNIST_LINF = replace(
+    DIGITS_LINF,
+    name="mnist-linf",
+    summary="MNIST, L-infinity certificates without noise; fixed-point network of three convolutions, trained with interval bounds",
+    network="convnet-mnist",
+    dataset="mnist",
+    shape=(1, 28, 28),
+    radii=tuple(level / 255 for level in (0, 4, 8, 16, 26)),
+    fidelity=Fidelity(images=200, noise=1),
+)
+
 CIFAR10_RESNET20 = Definition(
     name="cifar10-resnet20",
     summary="CIFAR-10, 32x32; ResNet-20",

@@ -8,6 +8,7 @@ from suite.certify.exam import ExamSettings
 from suite.contract.per_mac import TERNARY, PerMac
 from suite.contract.space import DEFAULT_CHOICES
 from suite.contract.trial import Fidelity
+from suite.quantize.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Definition:
         radii: Radii at which certified accuracy is reported, ascending.
         fidelity: Default fidelity of a search.
         exam: Default exam.
+        certify: Default certifier of a search.
+        engine: Default engine.
         choices: Bit widths to choose from. Weights are binary at 1 bit and ternary at 2 bits, inputs binary at 1 bit.
         four_level_weights: Whether weights of 2 bits have the four levels -2, -1, 0, 1 rather than three.
         ternary_inputs: Whether inputs of 2 bits have three levels rather than four, so that a MAC with ternary weights takes two
@@ -52,6 +55,8 @@ class Definition:
     radii: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     fidelity: Fidelity = field(default_factory=Fidelity)
     exam: ExamSettings = field(default_factory=ExamSettings)
+    certify: str = "ranking"
+    engine: Engine = "torch"
     choices: tuple[int, ...] = DEFAULT_CHOICES
     four_level_weights: bool = False
     ternary_inputs: bool = False

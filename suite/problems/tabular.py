@@ -122,7 +122,7 @@ class TabularProblem(VisionProblem):
 
     @property
     def truth_error(self) -> float | None:
-        """Standard error of a true ACR over noise; None where it is not known, or for another objective."""
+        """Standard error of a true ACR over noise; None where it is not known, there is no noise, or for another objective."""
         own = [each for each in self._record["exactness"] if each["protocol"] == self.protocol]
         exams = [each for each in own if each["split"] == "exam"]
         size = self.fidelity.images, self.fidelity.noise
@@ -238,6 +238,18 @@ class DigitsTableLow(TabularProblem):
     def __init__(self, **settings: Any) -> None:
         super().__init__("digits-table-low", **settings)
         self.name = "digits-table-low"
+
+
+class DigitsLinfTable(TabularProblem):
+    """Every policy of ``digits-linf``, recorded: L-infinity certificates by interval bounds, without any noise.
+
+    Args:
+        budget, seed, objective, protocol, replicate: As for :class:`TabularProblem`.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__("digits-linf-table", **settings)
+        self.name = "digits-linf-table"
 
 
 def load_table(text: str, **settings: Any) -> TabularProblem:

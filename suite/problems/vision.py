@@ -25,6 +25,7 @@ from suite.measure import measure, measure_constant
 from suite.networks import network_layers, network_sha256, shortcut_ties
 from suite.plugins import CERTIFIERS
 from suite.problems.definition import Definition
+from suite.problems.interval_probes import IntervalProbes
 from suite.problems.loading import batch_on, check_execution, load_images, load_network, usable_device
 from suite.problems.network_probes import NetworkProbes
 from suite.problems.setup import SearchSetup, calibration_split, draw_images, replicated, select_samples
@@ -62,7 +63,7 @@ class VisionProblem(BenchProblem):
         sigma: float | None = None,
         seed: int = 0,
         objective: str = "acr",
-        certify: str = "ranking",
+        certify: str | None = None,
         bases: Sequence[Policy] = (),
         alpha: float = 1e-3,
         data: str | Path | None = None,
@@ -72,7 +73,7 @@ class VisionProblem(BenchProblem):
         device: str = "cpu",
         protocol: str | None = None,
         replicate: int | None = None,
-        engine: str = "torch",
+        engine: str | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self._given = given
@@ -88,9 +89,11 @@ class VisionProblem(BenchProblem):
             check_seed(replicate)
         self._replicate = replicate
         self.alpha = alpha
-        self.certify = certify
-        self.certifier: Certifier = CERTIFIERS.make(certify)
+        self.certify = definition.certify if certify is None else certify
+        self.certifier: Certifier = CERTIFIERS.make(self.certify)
         self.estimates = self.certifier.estimates
+        self.norm = "l2" if self.certifier.samples else "linf"
+        self.exam_method = definition.exam.method
         self.space = _space(definition)
         self.budget = parse_budget(definition.budget if budget is None else budget, self.space)
         for base in bases:
@@ -107,7 +110,7 @@ class VisionProblem(BenchProblem):
         self.finetuning = finetuning or FinetuneSettings()
         self.device = usable_device(device)
         self.batch = batch_on(self.device, definition.batch, definition.shape)
-        self.engine = check_engine(engine, self.device)
+        self.engine = check_engine(definition.engine if engine is None else engine, self.device)
         self._data, self._download = data, download
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
         self._evaluated: dict[tuple[Policy | None, Fidelity, int], Metrics] = {}
@@ -211,8 +214,11 @@ class VisionProblem(BenchProblem):
         return fidelity.images * (1 + samples) + prepared
 
     def probes(self, settings: ProbeSettings) -> Probes:
-        """Measurements on training images."""
-        return NetworkProbes(self._protocol.starting_point(self.bench), settings)
+        """Measurements on training images; without noise where certificates are."""
+        bench = self._protocol.starting_point(self.bench)
+        if self.certifier.samples:
+            return NetworkProbes(bench, settings)
+        return IntervalProbes(bench, settings, self.radii)
 
     def default_fidelity(self) -> Fidelity:
         """The default, limited to the search split's images: a folder may be small."""
@@ -231,6 +237,10 @@ class VisionProblem(BenchProblem):
         Scores of set bounds are designed here, once for all workers.
         """
         self.search_task(fidelity)
+        if not self.certifier.samples and fidelity.noise != 1:
+            raise BitcertError(
+                f"{self.certify} draws no noise: give 1 sample of it, not {fidelity.noise} (--search-noise 1)"
+            )
         protocol_for(self.protocol, fidelity.finetune_steps).choose_steps(fidelity.finetune_steps)
         if self.certifier.limited_by_samples:
             warn_if_unreachable(self, fidelity.noise, self.alpha)
@@ -343,8 +353,9 @@ def made_like(problem: VisionProblem, kind: type[VisionT], **changes: Any) -> Vi
 
 
 def measure_constant_on(problem: VisionProblem, task: Task) -> Metrics:
-    """The best classifier with one answer for all images; without estimates certified by ``"fixed"``, which needs no base."""
-    certifier = problem.certifier if problem.certifier.estimates else CERTIFIERS.make("fixed")
+    """The best classifier with one answer for all images; where certificates count samples, by ``"fixed"``, which needs no base."""
+    counts = problem.certifier.samples and not problem.certifier.estimates
+    certifier = CERTIFIERS.make("fixed") if counts else problem.certifier
     return measure_constant(certifier.measure, task, problem.setup, method=problem.certify, clock=problem.clock)
 
 

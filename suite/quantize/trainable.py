@@ -183,6 +183,11 @@ class TrainableLayer(nn.Module):
         self.quantize_weights = weights
         self.quantize_inputs = inputs
 
+    @property
+    def float_layer(self) -> nn.Conv2d | nn.Linear:
+        """The float layer, for its stride, padding, dilation and groups."""
+        return self._layer[0]
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Apply the layer; shapes as for the float layer."""
         return apply_layer(self._layer[0], self.quantize_inputs(inputs), self.quantize_weights(self.weight), self.bias)

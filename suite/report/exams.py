@@ -55,6 +55,15 @@ def check_same_exam(first: Outcome, second: Outcome, *, same_network: bool = Tru
             raise BitcertError(f"two exams have different {name}: {given} and {expected}; repeat one of them")
 
 
+STEPPED = ("sequential", "verify")
+"""Exam certifiers that try the problem's radii and no others."""
+
+
+def norm_text(norm: str | None) -> str:
+    """A norm as reports write it."""
+    return {"l2": "L2", "linf": "L-infinity"}.get(norm or "", str(norm))
+
+
 def flatten(provenance: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten a JSON-ready mapping; ``{"a": {"b": 1}}`` becomes ``{"a.b": 1}``, lists become JSON text."""
     flat: dict[str, Any] = {}

@@ -12,6 +12,7 @@ import pandas as pd
 from suite.contract.objective import parse_objective
 from suite.report.comparison import AFTER, CHEAPEST, COST, FLOAT, Comparison
 from suite.report.curves import milestone_frame
+from suite.report.exams import STEPPED, norm_text
 from suite.report.figures import describe_problem
 from suite.report.ranking import LIMITS, NOT_COMPARED
 from suite.report.statistics import SIGNIFICANCE, RankingReliability, seeds_needed
@@ -89,7 +90,7 @@ def _notes(frame: pd.DataFrame) -> list[str]:
     found = [
         f"{_seeds(ranked)} {_limit(ranked)}{_exam_split(ranked)} ± is the standard deviation over seeds, "
         "'95 %' the interval over seeds and exam images, '95 % images' that over exam images for these very policies, "
-        "@r the certified accuracy at L2 radius r in %; "
+        f"@r the certified accuracy at {norm_text(ranked['norm'].iloc[0])} radius r in %; "
         "clean accuracy in %; BOPs in % of the float network's; passes and time of one search, its probes and the second "
         "measurement of its best included.",
         f"Δ {against}: mean exam difference paired by seed, with its 95 % interval over seeds and exam images, row by row; "
@@ -117,7 +118,7 @@ def _notes(frame: pd.DataFrame) -> list[str]:
             "each image; mean over seeds of bounds that are each true with probability 1 - alpha. It may exceed the exam ACR, the "
             "average of one pessimistic certificate for each image, none above what n agreeing samples certify."
         )
-    if frame["exam_method"].iloc[0] == "sequential":
+    if frame["exam_method"].iloc[0].partition(":")[0] in STEPPED:
         found.append(
             "exam ACR: images are certified at the radii of the columns @r only, so it is a lower bound by steps."
         )

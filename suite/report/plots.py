@@ -12,7 +12,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 from suite.errors import BitcertError
 from suite.report.comparison import CHEAPEST, Comparison, check_comparison, without_cheapest
 from suite.report.curves import Band, best_band, certified_band, certified_curve
-from suite.report.exams import exam_score
+from suite.report.exams import exam_score, norm_text
 from suite.report.figures import Look, Sheet, assign_looks, describe_problem, figure_style, wrap_name
 from suite.report.ranking import TRIVIAL
 
@@ -65,7 +65,7 @@ def plot_certified_accuracy(comparison: Comparison, ax: Axes | None = None) -> A
         lower.axhline(0.0, color="black", linestyle="--")
         lower.set_ylabel("difference to float")
         lower.set_title("enlarged, without cheapest" if len(enlarged) < len(searchers) else "")
-    sheet.panels[-1].set_xlabel("certified L2 radius r")
+    sheet.panels[-1].set_xlabel(f"certified {norm_text(comparison.reference.metrics.norm)} radius r")
     count_others(upper, looks)
     sheet.title(_title(comparison))
     sheet.legend()

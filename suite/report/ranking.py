@@ -63,7 +63,7 @@ def leaderboard(comparison: Comparison, against: str = "random") -> pd.DataFrame
         finetune_steps: Finetuning in every evaluation.
         setup_passes, finetune_passes: Forward passes of a supernet's training, charged to no search, and of finetuning a policy for
             100 steps instead.
-        exam_split, exam_method: The images that judge, and how they are certified.
+        exam_split, exam_method, norm: The images that judge, how they are certified, and in which norm.
         to_float, to_float_low, to_float_high: Score less that of the float network, with its interval over images.
         against, difference, p_adjusted, verdict: The test against ``against``, see :class:`.statistics.Difference`.
         difference_low, difference_high: 95 % interval of ``difference`` over seeds and exam images, paired.
@@ -161,6 +161,7 @@ def _describe_setting(comparison: Comparison) -> dict[str, Any]:
         "post_step": first.outcome.post_step,
         "exam_images": len(comparison.reference.labels),
         "exam_method": comparison.reference.metrics.method,
+        "norm": comparison.reference.metrics.norm,
         "exam_split": comparison.recorded("exam.split") or "exam",
         "finetune_steps": comparison.recorded("fidelity.finetune_steps") or 0,
         "setup_passes": comparison.recorded("supernet_passes") or 0,

@@ -9,7 +9,6 @@ from pathlib import Path
 from torch import nn
 
 from suite.certify import Task
-from suite.certify.exact import ENGINES
 from suite.certify.exam import ExamSettings
 from suite.certify.sampling import Progress
 from suite.contract.cost import float_bops
@@ -21,6 +20,7 @@ from suite.execute.executor import Executor
 from suite.measure import measure, measure_constant
 from suite.problems.vision import warn_if_unreachable
 from suite.protocols import NoPostStep, PostStep, Prepared, Request, parse_post_step, protocol_for
+from suite.quantize import EXACT_ENGINES
 from suite.run.outcomes import write_outcome
 from suite.run.provenance import software
 from suite.run.records import Outcome
@@ -197,10 +197,10 @@ def _levels(bench: Workbench, exam: ExamSettings, *, engine: str) -> int | None:
     """Levels of the images in exact arithmetic, else None."""
     if not exam.exact:
         return None
-    if engine not in ENGINES:
+    if engine not in EXACT_ENGINES:
         raise BitcertError(
             f"exact arithmetic certifies integer networks, and the engine {engine} computes in floating point; choose the engine "
-            f"{' or '.join(ENGINES)}"
+            f"{' or '.join(EXACT_ENGINES)}"
         )
     if bench.dataset.levels is None:
         raise BitcertError(
@@ -211,4 +211,4 @@ def _levels(bench: Workbench, exam: ExamSettings, *, engine: str) -> int | None:
 
 def exam_forward_passes(problem: Problem, exam: ExamSettings) -> int:
     """Most forward passes under noise that an exam makes; reads the data."""
-    return len(exam_images(problem, exam)) * (exam.n0 + exam.n)
+    return len(exam_images(problem, exam)) * exam.certifier.most_samples(exam.n0, exam.n)

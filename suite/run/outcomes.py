@@ -48,11 +48,17 @@ class _Metrics(_Checked):
     bops: _Count
     forward_passes: _Count
     seconds: _Length
-    alpha: _Alpha
+    alpha: _Share
     method: str
     values: dict[str, _Finite] = {}
-    norm: str | None = None
+    norm: str | None = "l2"
     costs: dict[str, _Count] = {}
+
+    @model_validator(mode="after")
+    def _certain_without_noise_only(self) -> _Metrics:
+        if self.alpha == 0 and self.norm == "l2":
+            raise ValueError("alpha must be above 0 for certificates under noise")
+        return self
 
 
 class _Set(_Checked):

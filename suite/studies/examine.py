@@ -142,10 +142,13 @@ class Examine(Study[ExamineSettings, "Outcome"]):
 
     def show(self, result: Outcome) -> None:
         """Print the certificates' summary."""
+        from suite.report.exams import norm_text
+
         metrics, exam = result.metrics, result.provenance["exam"]
+        sampled = f"n = {exam['n']}, alpha = {exam['alpha']:g}" if metrics.alpha else f"{metrics.method}, without noise"
         print("float network" if result.policy is None else result.policy.to_json())
         print(
-            f"  exam of {len(result.labels)} images, n = {exam['n']}, alpha = {exam['alpha']:g}, post-step {result.post_step}"
+            f"  exam of {len(result.labels)} images, {sampled}, post-step {result.post_step}"
             f"{', exact arithmetic' if 'arithmetic' in exam else ''}"
         )
         scores = {"ACR": metrics.acr, "clean accuracy": metrics.clean_accuracy}
@@ -154,7 +157,9 @@ class Examine(Study[ExamineSettings, "Outcome"]):
         print(f"  {'   '.join([*shown, *costs])}")
         shares = [f"{share:.3f} at {radius:g}" for radius, share in (metrics.certified_accuracy or {}).items()]
         if shares:
-            print(f"  certified accuracy {'  '.join(shares)}")
+            print(f"  certified accuracy in {norm_text(metrics.norm)} {'  '.join(shares)}")
+        if undecided := metrics.values.get("undecided"):
+            print(f"  undecided, and not counted as certified: {undecided:.3f} of the images")
 
     def plan(self) -> Plan:
         """One exam, after its post-step."""

@@ -18,7 +18,7 @@ from suite.problems.setup import select_samples
 from suite.problems.tabular import TabularProblem
 from suite.problems.vision import VisionProblem
 from suite.protocols import PostStep, protocol_for
-from suite.quantize import QuantizedNetwork, calibrate
+from suite.quantize import RANGED_ENGINES, QuantizedNetwork, calibrate
 from suite.run.exam import exam_forward_passes
 from suite.run.limits import FINALISTS, Limits, hold_back
 from suite.studies.memory import GIB, Memory, Place, estimate_memory, find_places
@@ -218,7 +218,7 @@ def _preparation(problem: Problem, finetune_steps: int) -> int:
 def _engine(problem: Problem) -> int:
     """Most forward passes that an engine makes before it executes a network."""
     found = _defined(problem)
-    return 0 if found is None or found.engine == "torch" else found.definition.statistics_images
+    return 0 if found is None or found.engine not in RANGED_ENGINES else found.definition.statistics_images
 
 
 def _defined(problem: Problem) -> VisionProblem | None:

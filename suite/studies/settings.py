@@ -84,10 +84,11 @@ class ProblemSettings(NetworkSettings):
     objective: str = setting(
         "acr", "acr, clean, or certified@0.25,0.5; with +bops, +bytes or both, fewer of them are further objectives"
     )
-    certify: Certifier = setting(
-        "ranking",
+    certify: Certifier | None = setting(
+        None,
         "how the search measures: ranking (estimates, cheapest), or certificates that are fixed, irs, incremental, sequential "
-        "or aggregate, or MODULE:CLASS; held-out certification always certifies, see --exam-certify",
+        "or aggregate; interval or verify (L-infinity, without noise, for the engine fixed-point); or MODULE:CLASS; held-out "
+        "certification always certifies, see --exam-certify (default: the problem's, usually ranking)",
     )
     bases: tuple[PolicyText, ...] = setting(
         (),
@@ -107,10 +108,11 @@ class ProblemSettings(NetworkSettings):
         "the float network's); finetune: finetuned in every evaluation; supernet: inherited from one network trained for all "
         "policies; or MODULE:CLASS (default: the problem's, ptq)",
     )
-    engine: Literal["torch", "integer", "onnx"] = setting(
-        "torch",
+    engine: Literal["torch", "integer", "onnx", "fixed-point"] | None = setting(
+        None,
         "what executes networks: torch; integer: with integers only, the same to the last bit everywhere; onnx: that in ONNX "
-        "Runtime, the float network too, the fastest on a CPU",
+        "Runtime, the float network too, the fastest on a CPU; fixed-point: sums, shifts and clamps, for layers and ReLUs one "
+        "after the other (default: the problem's, usually torch)",
     )
 
     @keyed("problem")
@@ -222,10 +224,11 @@ class CertificateSettings(Group):
     images: int | None = setting(None, "exam images (default: as the problem says, usually all)", flag="--exam-images")
     n0: int = setting(100, "noise samples that choose a class", flag="--exam-n0")
     n: int = setting(10_000, "noise samples that enter a bound", flag="--exam-n")
-    certify: Certifier = setting(
-        "fixed",
+    certify: Certifier | None = setting(
+        None,
         "fixed; sequential: certifies at the problem's radii only, with far fewer samples, --exam-n is then the most an image may "
-        "take; or aggregate: as fixed, plus bounds on the whole set, tight even with --exam-n 100",
+        "take; aggregate: as fixed, plus bounds on the whole set, tight even with --exam-n 100; or, without noise and for the "
+        "engine fixed-point, interval or verify (default: the problem's, usually fixed)",
         flag="--exam-certify",
     )
     alpha: float = setting(1e-3, "failure probability of each certificate", flag="--exam-alpha", expert=True)
@@ -243,7 +246,8 @@ class CertificateSettings(Group):
         from suite.run.exam import default_exam
 
         arithmetic = self.arithmetic or "float"
-        exam = ExamSettings(self.images, self.n0, self.n, self.alpha, self.certify, split, arithmetic)
+        method = getattr(problem, "exam_method", "fixed") if self.certify is None else self.certify
+        exam = ExamSettings(self.images, self.n0, self.n, self.alpha, method, split, arithmetic)
         return exam if self.images is not None else replace(exam, images=default_exam(problem, split).images)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from suite.studies.plan import Plan
     from suite.train.recipe import Recipe
 
-_OF_RECIPE = ("epochs", "consistency", "precision", "threads")
+_OF_RECIPE = ("epochs", "weight_decay", "consistency", "interval_radius", "interval_weight", "precision", "threads")
 
 
 class TrainedProblem(DataSettings):
@@ -35,10 +35,19 @@ class TrainSettings(Group):
     problem: TrainedProblem = setting(..., "whose network is trained")
     seed: int = setting(0, "seed of weights, order, noise and augmentation")
     epochs: int | None = setting(None, "passes over the training images (default: the dataset's)")
+    weight_decay: float | None = setting(None, "L2 penalty on all parameters (default: the dataset's)", ge=0)
     consistency: float | None = setting(
         None,
         "weight of consistency regularization, which trains on two noise samples of each image, at twice the cost; its authors "
         "take 20 at sigma 0.25 and 10 above (default: 0, none)",
+    )
+    interval_radius: float | None = setting(
+        None,
+        "L-infinity radius, in units of the image, in which interval bounds are to prove labels: training for certificates without "
+        "noise, at three times the cost, of networks without batch norm (default: the network's, else 0, none)",
+    )
+    interval_weight: float | None = setting(
+        None, "weight of the margins that interval bounds prove, beside cross-entropy (default: 0.5)"
     )
     precision: Literal["float32", "bfloat16"] | None = setting(
         None,
@@ -95,8 +104,8 @@ class Train(Study[TrainSettings, "dict[str, Any]"]):
         """Network and training."""
         from suite.train.recipe import recipe_for
 
-        recipe = recipe_for(self.definition.dataset)
-        return replace(recipe, network=self.definition.network, settings=replace(recipe.settings, **self._changed))
+        recipe = recipe_for(self.definition.dataset, self.definition.network)
+        return replace(recipe, settings=replace(recipe.settings, **self._changed))
 
     def run(self, *, quiet: bool = True) -> dict[str, Any]:
         """Train, or resume the training; returns the checkpoint's record."""
@@ -106,12 +115,12 @@ class Train(Study[TrainSettings, "dict[str, Any]"]):
         from suite.train.recipe import make_checkpoint
 
         settings, definition, sigma, recipe = self.settings, self.definition, self.sigma, self.recipe
-        if sigma <= 0:
+        if sigma < 0 or (sigma == 0 and not recipe.settings.interval_radius):
             raise BitcertError(
                 f"sigma must be positive, got {sigma}; it is the standard deviation of the smoothing noise"
             )
         command = f"bitcert train {definition.name} --sigma {sigma:g} --seed {settings.seed}"
-        command += "".join(f" --{name} {value}" for name, value in self._changed.items())
+        command += "".join(f" --{name.replace('_', '-')} {value}" for name, value in self._changed.items())
         with keyed("problem", "device"):
             device = usable_device(settings.problem.device)
         dataset = load_dataset(definition.dataset, settings.problem.data, download=settings.problem.download)
@@ -142,13 +151,15 @@ class Train(Study[TrainSettings, "dict[str, Any]"]):
         print(f"trained {self.out}; use it with --checkpoint {self.out}")
 
     def plan(self) -> Plan:
-        """Three passes for every training image, noise sample and epoch; reads the data."""
+        """Passes of every training image and epoch: three for a noise sample, those of interval bounds; reads the data."""
         from suite.data import load_dataset
         from suite.studies.plan import Plan
         from suite.train.finetune import PASSES_PER_IMAGE
+        from suite.train.interval_loss import PENALTY_PASSES
 
         data = self.settings.problem
         dataset = load_dataset(self.definition.dataset, data.data, download=data.download)
         training = self.recipe.settings
-        passes = PASSES_PER_IMAGE * training.epochs * training.samples * len(dataset.splits["train"])
+        each = PASSES_PER_IMAGE * training.samples + (PENALTY_PASSES if training.interval else 0)
+        passes = each * training.epochs * len(dataset.splits["train"])
         return Plan(passes={"training": passes}, notes=("no hours are estimated for a training",))

@@ -32,7 +32,8 @@ class PolicyTable:
     """Policies of a space with what was measured of them.
 
     Attributes:
-        record: Where it comes from, JSON-ready: ``problem``, ``space_sha256``, ``series``, ``alpha``, ``method``, hashes, versions.
+        record: Where it comes from, JSON-ready: ``problem``, ``space_sha256``, ``series``, ``alpha``, ``method``, ``norm``,
+            hashes, versions.
         space: The policies.
         vectors: Those measured, each an index into the choices for every variable, shape ``(policies, variables)``.
         values: Metric -> shape ``(policies, series)``.
@@ -94,6 +95,7 @@ class PolicyTable:
             seconds=values["seconds"],
             alpha=self.record["alpha"],
             method=self.record["method"],
+            norm=self.record.get("norm", "l2"),
         )
 
 

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from suite.certify import BaseRecord, NoisyImages, SetScores, Setup, Task, design_scores, record_base
 from suite.certify.certifier import Certifier, ExamCertifier, Measurement
+from suite.errors import BitcertError
+from suite.quantize.fixed_point import FixedPointLayer, FixedPointNetwork
 
 FALSE_ALARM = 1e-6
 """Probability that a sound certifier fails; the seeds are fixed."""
@@ -63,6 +65,63 @@ class _HalfSpaceSetup(Setup):
 
     def scores(self, images: int, n: int, alpha: float) -> SetScores:
         return _scores(images, n, alpha)
+
+
+class NoiselessCertifierConformance(ABC):
+    """Sound on a fixed-point network whose robust radii are known, complete if it says so, and without noise.
+
+    Attributes:
+        complete: Whether it finds the largest radius there is, of those that the task asks for.
+    """
+
+    complete: bool = False
+    levels, border = 16, 6
+    """Images are integers 0..levels, and of class 1 above the border."""
+
+    @abstractmethod
+    def make(self) -> Certifier:
+        """Build the certifier under test."""
+
+    def robust(self) -> NDArray[np.int64]:
+        """The largest radius, in levels, at which an image keeps its class, shape ``(images,)``."""
+        codes = np.arange(self.levels + 1)
+        return np.where(codes > self.border, codes - self.border - 1, self.border - codes)
+
+    def measured(self, seed: int = 0) -> Measurement:
+        """A measurement of all images of one pixel, whose labels are right."""
+        weight, bias = np.array([[-1], [1]]), np.array([self.border, -self.border])
+        network = FixedPointNetwork(
+            [FixedPointLayer("line", weight, bias, 2, 0, 0)], (1, 1, 1), levels=self.levels, input_fraction=0
+        )
+        codes = torch.arange(self.levels + 1)
+        noisy = NoisyImages((codes / self.levels).reshape(-1, 1, 1, 1), sigma=SIGMA, seed=seed)
+        labels = (codes.numpy() > self.border).astype(np.int64)
+        task = Task(noisy, labels, (0.0, 1 / self.levels, 3 / self.levels), n0=N0, n=N, alpha=ALPHA)
+        return self.make().measure(network, task, _HalfSpaceSetup())
+
+    def test_certificates_are_sound_and_certain(self) -> None:
+        found = self.measured()
+        assert (found.alpha, found.norm) == (0.0, "linf")
+        assert found.certificates is not None
+        assert (found.certificates.radius * self.levels <= self.robust() + 1e-9).all()
+        assert (found.certificates.prediction == (np.arange(self.levels + 1) > self.border)).all()
+
+    def test_certificates_reach_the_radii_asked_for_if_it_is_complete(self) -> None:
+        found = self.measured()
+        assert found.certified_accuracy is not None
+        for radius, share in found.certified_accuracy.items():
+            most = float((self.robust() >= radius * self.levels).mean())
+            assert share <= most + 1e-9
+            assert not self.complete or share >= most - 1e-9
+
+    def test_noise_plays_no_part(self) -> None:
+        assert self.measured(0).certified_accuracy == self.measured(1).certified_accuracy
+
+    def test_other_networks_are_refused_by_name(self) -> None:
+        noisy = NoisyImages(torch.zeros(1, 1, 1, 1), sigma=SIGMA, seed=0)
+        task = Task(noisy, np.ones(1, dtype=np.int64), RADII, n0=N0, n=N, alpha=ALPHA)
+        with pytest.raises(BitcertError, match="HalfSpace"):
+            self.make().measure(HalfSpace(), task, _HalfSpaceSetup())
 
 
 class CertifierConformance(ABC):

@@ -22,6 +22,7 @@ from suite.errors import BitcertError, unknown_name
 from suite.networks import initialize, network_sha256
 from suite.store import Store
 from suite.train.consistency import SAMPLES, consistency_loss
+from suite.train.interval_loss import WEIGHT, IntervalPenalty, IntervalSettings
 
 Precision = Literal["float32", "bfloat16"]
 """In what convolutions and linear layers compute: bfloat16 is several times faster where the processor has instructions for it."""
@@ -49,6 +50,9 @@ class TrainSettings:
         channels_last: Whether images and weights lie in memory with their channels last; sums depend on it.
         consistency: Weight of :func:`.consistency_loss`, for which every image is trained on with two noise samples; 0 trains
             with cross-entropy alone.
+        interval_radius: L-infinity radius, in the units of the images, of the boxes in which interval bounds are to prove labels,
+            see :class:`.IntervalPenalty`; 0 trains without bounds.
+        interval_weight: Weight of the bounds.
     """
 
     epochs: int
@@ -62,6 +66,8 @@ class TrainSettings:
     precision: Precision = "float32"
     channels_last: bool = False
     consistency: float = 0.0
+    interval_radius: float = 0.0
+    interval_weight: float = WEIGHT
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch", 2), ("shift", 0), ("threads", 1)):
@@ -73,11 +79,17 @@ class TrainSettings:
             raise BitcertError(f"training setting consistency must be a number >= 0, got {self.consistency}")
         if self.precision not in get_args(Precision):
             raise unknown_name("precision", self.precision, get_args(Precision))
+        self.interval  # noqa: B018 (checks the settings)
 
     @property
     def samples(self) -> int:
         """Noise samples of an image in every epoch."""
         return SAMPLES if self.consistency else 1
+
+    @property
+    def interval(self) -> IntervalSettings | None:
+        """How interval bounds enter the loss; None if they do not."""
+        return IntervalSettings(self.interval_radius, self.interval_weight) if self.interval_radius else None
 
 
 def train_base(
@@ -115,7 +127,8 @@ def train_base(
         network's hash.
 
     Raises:
-        BitcertError: If sigma or seed is out of range, the loss stops being finite, or ``resume`` holds another training.
+        BitcertError: If sigma or seed is out of range, the loss stops being finite, ``resume`` holds another training, or the
+            network has no interval bounds and is to be trained with them.
     """
     if not 0 <= sigma < math.inf:
         raise BitcertError(f"sigma must be a number >= 0, got {sigma}")
@@ -126,6 +139,7 @@ def train_base(
     images = hashlib.sha256(split.ids.tobytes() + split.labels.tobytes()).hexdigest()
     identity = record | {"start_sha256": network_sha256(network), "split_sha256": images}
     network.to(device)
+    penalty = None if settings.interval is None else IntervalPenalty(network, settings.interval)
     optimizer = torch.optim.SGD(
         network.parameters(), settings.rate, settings.momentum, weight_decay=settings.weight_decay, nesterov=True
     )
@@ -137,7 +151,7 @@ def train_base(
         network.to(memory_format=torch.channels_last)
     with torch_threads(settings.threads):
         for epoch in range(done.epochs, settings.epochs):
-            loss, accuracy = _train_epoch(network, optimizer, shown, sigma, settings, seed, epoch)
+            loss, accuracy = _train_epoch(network, optimizer, shown, sigma, settings, seed, epoch, penalty)
             done = _Progress(epoch + 1, loss, accuracy)
             if store is not None:
                 _write_progress(store, network, optimizer, done)
@@ -201,6 +215,7 @@ def _train_epoch(
     settings: TrainSettings,
     seed: int,
     epoch: int,
+    penalty: IntervalPenalty | None,
 ) -> tuple[float, float]:
     """Run one epoch; return the mean loss and the accuracy on its noisy images."""
     device, seeds = images.device, {stream: _stream_seed(seed, epoch, stream) for stream in _Stream}
@@ -218,9 +233,12 @@ def _train_epoch(
             clean, labels = images.read(order[step * batch : (step + 1) * batch])
             clean = augment(clean, settings.flip, settings.shift, augmentation).repeat(settings.samples, 1, 1, 1)
             inputs = clean + sigma * torch.randn(clean.shape, generator=noise, device=device)
+            done, every = epoch * steps + step, settings.epochs * steps
             for group in optimizer.param_groups:
-                group["lr"] = one_cycle(epoch * steps + step, settings.epochs * steps, settings.rate)
+                group["lr"] = one_cycle(done, every, settings.rate)
             loss, right = _loss(network, inputs, labels.repeat(settings.samples), settings)
+            if penalty is not None:
+                loss = loss + penalty(clean[: len(labels)], labels, done / every)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -14,11 +14,12 @@ from suite.data import ImageDataset, ImageSplit
 from suite.errors import BitcertError
 from suite.networks import build_network, finished_record, save_checkpoint
 from suite.train.base import CPU, Report, TrainSettings, train_base
+from suite.train.interval import certified_share
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The default network for a dataset, and how it is trained."""
+    """A network for a dataset, and how it is trained."""
 
     network: str
     settings: TrainSettings
@@ -31,19 +32,38 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 
+_NETWORKS: Mapping[tuple[str, str], TrainSettings] = {
+    ("digits", "mlp-digits"): TrainSettings(epochs=240, batch=64, rate=0.05, weight_decay=2e-3, interval_radius=1 / 16),
+    ("mnist", "convnet-mnist"): TrainSettings(epochs=10, rate=0.05, interval_radius=0.1),
+}
+"""Trainings of networks that are trained otherwise than a dataset's default network, by dataset and network."""
+
+
 def augmentation_of(dataset: str) -> tuple[bool, int]:
     """Whether a dataset's recipe mirrors training images, and by how many pixels it shifts them; without a recipe neither."""
     settings = RECIPES[dataset].settings if dataset in RECIPES else TrainSettings(epochs=1)
     return settings.flip, settings.shift
 
 
-def recipe_for(dataset: str) -> Recipe:
-    """The recipe of a dataset; raises BitcertError for ImageNet, whose published checkpoints are loaded instead."""
+def recipe_for(dataset: str, network: str | None = None) -> Recipe:
+    """How a network, by default the dataset's own, is trained.
+
+    A network without a recipe of its own is trained as the dataset's default network is.
+
+    Args:
+        dataset: Name of the dataset.
+        network: Name of the network; the dataset's default network if None.
+
+    Raises:
+        BitcertError: For ImageNet, whose published checkpoints are loaded instead.
+    """
     if dataset not in RECIPES:
         raise BitcertError(
             f"networks for {dataset} are not trained here, but for {', '.join(RECIPES)}; give a trained one with --checkpoint FILE"
         )
-    return RECIPES[dataset]
+    recipe = RECIPES[dataset]
+    chosen = network or recipe.network
+    return Recipe(chosen, _NETWORKS.get((dataset, chosen), recipe.settings))
 
 
 def make_checkpoint(
@@ -74,7 +94,8 @@ def make_checkpoint(
 
     Returns:
         The record of :func:`train_base`, with the dataset and its hash, the network's name, the accuracy on search images
-        without noise, and the command if given.
+        without noise, the share of them on which interval bounds prove the label if it was trained with such bounds, and the
+        command if given.
 
     Raises:
         BitcertError: If training fails, or ``path`` or the state beside it belongs to another training.
@@ -96,6 +117,8 @@ def make_checkpoint(
         progress=progress,
     )
     record["search_accuracy"] = accuracy(network, dataset.splits["search"])
+    if recipe.settings.interval_radius:
+        record["search_proven"] = certified_share(network, dataset.splits["search"], recipe.settings.interval_radius)
     if command is not None:
         record["command"] = command
     save_checkpoint(network, path, record)

@@ -143,7 +143,14 @@ def test_what_does_not_fit_is_refused_by_name(name: str, settings: dict[str, Any
 def test_definitions_are_registered_under_their_own_names() -> None:
     found = definitions()
     assert [definition.name for definition in found.values()] == list(found)
-    assert set(problem_names()) - set(found) == {"separable", "table", "surrogate", "digits-table", "digits-table-low"}
+    assert set(problem_names()) - set(found) == {
+        "separable",
+        "table",
+        "surrogate",
+        "digits-table",
+        "digits-table-low",
+        "digits-linf-table",
+    }
 
 
 def test_only_problems_with_a_network_have_a_workbench() -> None:

@@ -52,7 +52,7 @@ def networks() -> dict[str, nn.Module]:
 @pytest.mark.parametrize("name", ["resnet8", "attention"])
 def test_it_computes_what_torch_computes_for_every_batch_size(name: str) -> None:
     network = networks()[name].requires_grad_(False)
-    executed = execute_float(network, "onnx", torch.rand(2, 1, 8, 8), 1)
+    executed = execute_float(network, "onnx", [torch.rand(2, 1, 8, 8)], 1, None)
     assert isinstance(executed, OnnxNetwork)
     for count in (1, 2, 37):
         images = torch.rand(count, 1, 8, 8) + 0.25 * torch.randn(count, 1, 8, 8)
@@ -71,7 +71,7 @@ def test_a_network_that_cannot_be_converted_is_one_error() -> None:
     with pytest.raises(
         BitcertError, match=r"cannot convert the float network to ONNX \(.*\); use the engine torch"
     ) as told:
-        execute_float(Undecided(), "onnx", torch.rand(2, 1, 8, 8), 1)
+        execute_float(Undecided(), "onnx", [torch.rand(2, 1, 8, 8)], 1, None)
     assert "\n" not in str(told.value)
 
 

@@ -402,6 +402,6 @@ def test_bytes_that_may_saturate_are_unsigned() -> None:
 
 def test_engines_agree_and_torch_changes_nothing() -> None:
     network, images = quantized("mobile", 4, 4)
-    assert execute(network, "torch", [images], 1) is network
-    logits = [execute(network, engine, [images], 1)(images) for engine in ("integer", "onnx")]
+    assert execute(network, "torch", [images], 1, None) is network
+    logits = [execute(network, engine, [images], 1, None)(images) for engine in ("integer", "onnx")]
     assert torch.equal(*logits)

@@ -60,6 +60,7 @@ def test_methods_that_predict_losses_are_told_by_their_class() -> None:
         "sensitivity-greedy",
         "sensitivity-ilp",
         "certified-ilp",
+        "interval-ilp",
         "delta-loss",
         "output-fisher",
         "fit",

@@ -71,7 +71,15 @@ def test_the_main_job_judges_all_methods_on_the_table_and_gives_every_real_searc
     (run,) = read_experiments(ROOT / "experiments" / "digits.yaml", NOTHING)
     assert isinstance(run.study, BenchmarkStudy)
     settings, table = run.study.settings, run.study.replay.settings
-    agents_and_learned = {"arq", "arq+", "haq", "adaqat", "fracbits", "nipq"}
+    agents_and_learned = {
+        "arq",
+        "arq+",
+        "haq",
+        "adaqat",
+        "fracbits",
+        "nipq",
+        "interval-ilp",
+    }  # the last needs certificates without noise
     assert set(standalone_names()) - set(table.searchers) == agents_and_learned
     assert (table.seeds, table.budgets, len(settings.seeds)) == (30, ("w2a2", "w2.5a2.5", "w3a3"), 2)
     compare = run.study.comparison(("fit", "tpe"))
@@ -295,7 +303,7 @@ directory: runs/anywhere
         (TINY.replace("n: 20", "n: 0"), 6, "exam.n: exam n must be at least 1"),
         (TINY.replace("n: 20", "post_step: magic"), 6, "unknown post-step 'magic'"),
         (TINY.replace("n: 20", "post_step: 'sqwa:captures=0'"), 6, "captures"),
-        (TINY.replace("n: 20", "certify: ranking"), 6, "known: aggregate, fixed, sequential"),
+        (TINY.replace("n: 20", "certify: ranking"), 6, "known: aggregate, fixed, interval, sequential, verify"),
     ],
 )
 def test_every_mistake_is_one_line_with_its_place(

@@ -50,8 +50,10 @@ class _Layer(_Part):
     output: _Output | None = None
     stride: list[int] = [1, 1]
     padding: list[int] = [0, 0]
+    multiplier_fraction: int | None = None
     weight: list[Any] | None = None
     bias: list[Any] | None = None
+    multiplier: list[Any] | None = None
 
 
 class _Network(_Part):
@@ -114,7 +116,7 @@ def write_fixed_point(network: FixedPointNetwork, path: Path) -> None:
     if inside:
         write_text(path, json.dumps(description) + "\n")
         return
-    arrays = {f"{layer.name}.{part}": getattr(layer, part) for layer in network.layers for part in ("weight", "bias")}
+    arrays = {f"{layer.name}.{part}": array for layer in network.layers for part, array in _arrays(layer).items()}
     narrow = {name: array.astype(np.min_scalar_type(-int(np.abs(array).max()) - 1)) for name, array in arrays.items()}
     write_bytes(path, save(narrow, {"network": json.dumps(description)}))
 
@@ -133,7 +135,14 @@ def _describe(layer: FixedPointLayer, inside: bool) -> dict[str, Any]:
     }
     if layer.is_convolution:
         described |= {"stride": list(layer.stride), "padding": list(layer.padding)}
-    return described | ({"weight": layer.weight.tolist(), "bias": layer.bias.tolist()} if inside else {})
+    if layer.multiplier is not None:
+        described["multiplier_fraction"] = layer.multiplier_fraction
+    return described | ({part: array.tolist() for part, array in _arrays(layer).items()} if inside else {})
+
+
+def _arrays(layer: FixedPointLayer) -> dict[str, NDArray[np.int64]]:
+    parts = {"weight": layer.weight, "bias": layer.bias, "multiplier": layer.multiplier}
+    return {part: array for part, array in parts.items() if array is not None}
 
 
 def _build(description: Any, tensors: dict[str, NDArray[Any]]) -> FixedPointNetwork:
@@ -176,6 +185,11 @@ def _layer(read: _Layer, tensors: dict[str, NDArray[Any]]) -> FixedPointLayer:
         _integers(given, tensors, f"{read.name}.{part}")
         for given, part in ((read.weight, "weight"), (read.bias, "bias"))
     )
+    multiplier = None
+    if read.multiplier_fraction is not None:
+        multiplier = _integers(read.multiplier, tensors, f"{read.name}.multiplier")
+    elif read.multiplier is not None:
+        raise BitcertError(f"layer {read.name!r}: the multiplier_fraction of its multiplier is missing")
     dimensions = 4 if read.operation == "convolution" else 2
     if weight.ndim != dimensions:
         raise BitcertError(f"layer {read.name!r}: the weight of a {read.operation} has {dimensions} dimensions")
@@ -191,6 +205,8 @@ def _layer(read: _Layer, tensors: dict[str, NDArray[Any]]) -> FixedPointLayer:
         None if read.output is None else Output(read.output.bits, read.output.fraction, read.output.signed),
         (read.stride[0], read.stride[1]),
         (read.padding[0], read.padding[1]),
+        multiplier,
+        read.multiplier_fraction or 0,
     )
 
 

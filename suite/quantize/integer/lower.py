@@ -60,7 +60,7 @@ def integer_network(network: nn.Module, batches: Iterable[Tensor]) -> IntegerNet
         raise BitcertError(
             "torch.fx cannot trace this network, so it has no integer form; avoid control flow that depends on data"
         )
-    ranges = _Ranges(network, graph)
+    ranges = Ranges(network, graph)
     for batch in batches:
         ranges.run(batch)
     if not ranges.seen:
@@ -71,7 +71,7 @@ def integer_network(network: nn.Module, batches: Iterable[Tensor]) -> IntegerNet
 
 
 @dataclass(slots=True)
-class _Seen:
+class Seen:
     """Smallest and largest number of a value, and its shape."""
 
     low: float
@@ -79,12 +79,12 @@ class _Seen:
     shape: tuple[int, ...]
 
 
-class _Ranges(fx.Interpreter):
+class Ranges(fx.Interpreter):
     """Runs a network and records the range of every value, and the whole numbers of the last batch, such as sizes."""
 
     def __init__(self, network: nn.Module, graph: fx.Graph) -> None:
         super().__init__(fx.GraphModule(network, graph))
-        self.seen: dict[str, _Seen] = {}
+        self.seen: dict[str, Seen] = {}
         self.numbers: dict[str, Numbers] = {}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -95,7 +95,7 @@ class _Ranges(fx.Interpreter):
             before = self.seen.get(n.name)
             if before is not None:
                 low, high = min(low, before.low), max(high, before.high)
-            self.seen[n.name] = _Seen(low, high, tuple(result.shape))
+            self.seen[n.name] = Seen(low, high, tuple(result.shape))
         elif isinstance(result, int) or (isinstance(result, tuple) and all(isinstance(part, int) for part in result)):
             self.numbers[n.name] = result
         return result
@@ -105,7 +105,7 @@ def _without_batch_sizes(
     network: nn.Module, graph: fx.Graph, numbers: dict[str, Numbers], images: Tensor
 ) -> dict[str, Numbers]:
     """The numbers that are the same for a batch of another size."""
-    others = _Ranges(network, graph)
+    others = Ranges(network, graph)
     others.run(images[:1] if len(images) > 1 else images.repeat(2, 1, 1, 1))
     return {name: number for name, number in numbers.items() if others.numbers[name] == number}
 
@@ -114,7 +114,7 @@ class _Lowering:
     """Translates the calls of a network one by one."""
 
     def __init__(
-        self, network: nn.Module, graph: fx.Graph, seen: dict[str, _Seen], numbers: dict[str, Numbers], inside: str
+        self, network: nn.Module, graph: fx.Graph, seen: dict[str, Seen], numbers: dict[str, Numbers], inside: str
     ) -> None:
         self._network, self._graph, self._seen, self._inside = network, graph, seen, inside
         shapes = {name: found.shape for name, found in seen.items()}
@@ -200,7 +200,7 @@ class _Lowering:
                 f"layer {name} is not quantized; an integer network needs a policy without 32-bit layers"
             )
         coding = _input_coding(layer)
-        weight, scale, bias = _without_dead_channels(found, coding.scale)
+        weight, scale, bias = without_dead_channels(found, coding.scale)
         wanted = None if self._reaches_output(node) else self._wanted(node)
         operation = Accumulate(layer.float_layer, weight, scale, bias, given=coding, coding=wanted, name=name)
         self._coding[node] = wanted
@@ -340,11 +340,19 @@ def _input_coding(layer: QuantizedLayer) -> Coding:
     return Coding(short(layer.step), layer.grid.low, layer.grid.high)
 
 
-def _without_dead_channels(found: Integers, unit: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights, short scales, and biases as integers; a channel whose slope vanishes beside its bias becomes that bias."""
+def without_dead_channels(
+    found: Integers, unit: float, largest: float = _LARGEST_BIAS
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights, short scales, and biases as integers; a channel whose slope vanishes beside its bias becomes that bias.
+
+    Args:
+        found: A layer.
+        unit: Worth of one unit of its inputs.
+        largest: Bias of a channel that does not vanish, in units of the accumulators.
+    """
     scale = short_tensor(found.scale.clamp(min=_LEAST_SCALE))
-    dead = found.bias.double().abs() > _LARGEST_BIAS * unit * scale.double()
-    scale = torch.where(dead, short_tensor(found.bias.abs() / (_LARGEST_BIAS * unit)).clamp(min=_LEAST_SCALE), scale)
+    dead = found.bias.double().abs() > largest * unit * scale.double()
+    scale = torch.where(dead, short_tensor(found.bias.abs() / (largest * unit)).clamp(min=_LEAST_SCALE), scale)
     weight = torch.where(dead.reshape(-1, *[1] * (found.weight.dim() - 1)), 0.0, found.weight)
     return weight, scale, (found.bias.double() / (unit * scale.double())).round()
 

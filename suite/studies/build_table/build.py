@@ -92,7 +92,8 @@ def measure_part(measurements: Measurements, part: tuple[int, int]) -> None:
     number, start = part
     series = measurements.series[number]
     problem = measurements.problems[series.protocol]
-    share_prefixes(problem)
+    if problem.engine == "torch":
+        share_prefixes(problem)
     task = problem.setup.task(series.fidelity, series.seed, series.split)
     rows = []
     for vector in measurements.vectors[start : start + PART]:
@@ -147,8 +148,9 @@ def assemble(
         "series": [series.to_dict() for series in measurements.series],
         "float": [_reference(measurements, series, _measure_float) for series in measurements.series],
         "constant": [_reference(measurements, series, measure_constant_on) for series in measurements.series],
-        "alpha": 1.0 if problem.estimates else problem.alpha,
+        "alpha": 1.0 if problem.estimates else problem.alpha if problem.certifier.samples else 0.0,
         "method": problem.certify,
+        "norm": problem.norm,
         "exactness": exactness(frame, measurements.series),
         "network_sha256": provenance["network_sha256"],
         "data_sha256": provenance["data_sha256"],

@@ -107,6 +107,11 @@ def task_table(judged: Judged) -> Table:
         "the recorded noises and probes alone.",
     ]
     errors = [error for task in found.tasks if (error := task.problem.truth_error) is not None]
+    if any(task.problem.norm == "linf" for task in found.tasks):
+        notes.append(
+            "Scores are L-infinity certificates without noise: optimum and differences are exact on the table's images, and "
+            "verdicts are about these; other images would move them."
+        )
     if errors:
         notes.append(
             f"True scores have a standard error of {max(errors):.4f} over noise, and the optimum is the highest of them: smaller "

@@ -130,7 +130,9 @@ class Search(KeptStudy[SearchSettings, "Run"]):
             print(
                 f"which is NOT above the {blind:.4f} of a classifier that gives one answer for all images: it means nothing"
             )
-        print("a search score is an estimate on search images; certify the winner on held-out images with:")
+        print(
+            "a search score is about search images, on which the winner was chosen; certify it on held-out images with:"
+        )
         given = {"checkpoint": self.settings.problem.checkpoint, "data": self.settings.problem.data}
         again = "".join(f" --{name} {value}" for name, value in given.items() if value)
         print(f"  bitcert examine --run {self.directory}{again}")

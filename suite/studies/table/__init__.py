@@ -41,43 +41,47 @@ class TableSettings(PublishedTables):
     out: str | None = setting(None, "also write certificates.csv, .json, .md, .png and .svg there", metavar="DIR")
 
 
-class Table(Study[TableSettings, "pd.DataFrame"]):
+class Table(Study[TableSettings, "dict[str, pd.DataFrame]"]):
     """Put certificates of several classifiers side by side.
 
     Put exams, and the per-image tables of certificates that papers publish, into one table and one figure of certified
-    accuracy by radius.
+    accuracy by radius. Certificates in different norms get a table and a panel each: they answer different questions.
     """
 
     Settings = TableSettings
     positional = ("files",)
 
-    def run(self, *, quiet: bool = True) -> pd.DataFrame:
-        """Read the files; write table and figure if asked to."""
+    def run(self, *, quiet: bool = True) -> dict[str, pd.DataFrame]:
+        """Read the files, and write table and figure if asked to; returns the rows by norm."""
         from suite.contract.objective import parse_radii
-        from suite.studies.table.report import RADII, read_named, summary, together, write_tables
+        from suite.studies.table.report import by_norm, read_named, summary, together, write_tables
 
         settings = self.settings
         with keyed("radii"):
-            radii = RADII if settings.radii is None else parse_radii(settings.radii)
+            radii = None if settings.radii is None else parse_radii(settings.radii)
         with keyed("out"):
             if settings.out is not None and Path(settings.out).exists() and not Path(settings.out).is_dir():
                 raise BitcertError(f"--out {settings.out} is a file; give a folder")
         with keyed("files"):
             tables = together([read_named(given, settings.first) for given in settings.files])
         with keyed("against"):
-            frame = summary(tables, radii, settings.against)
+            frames = {norm: summary(group, radii, settings.against) for norm, group in by_norm(tables).items()}
         if settings.out is not None:
             write_tables(tables, Path(settings.out), radii, settings.against)
-        return frame
+        return frames
 
-    def to_json(self, result: pd.DataFrame) -> str:
-        """One record per table."""
-        return str(result.to_json(orient="records", indent=2, double_precision=15))
+    def to_json(self, result: dict[str, pd.DataFrame]) -> str:
+        """One record per table and norm."""
+        import pandas as pd
 
-    def show(self, result: pd.DataFrame) -> None:
-        """Print the table."""
+        rows = pd.concat(result.values(), ignore_index=True)
+        return str(rows.to_json(orient="records", indent=2, double_precision=15))
+
+    def show(self, result: dict[str, pd.DataFrame]) -> None:
+        """Print a table for each norm."""
         from suite.studies.table.report import certificate_table
 
-        print_table(certificate_table(result))
+        for frame in result.values():
+            print_table(certificate_table(frame))
         if self.settings.out is not None:
             print(f"table and figure in {self.settings.out}")

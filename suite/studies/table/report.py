@@ -15,8 +15,8 @@ from scipy import stats
 
 from suite.errors import BitcertError, unknown_name
 from suite.report.curves import certified_shares
-from suite.report.exams import find
-from suite.report.figures import Sheet, assign_looks, figure_style
+from suite.report.exams import STEPPED, find, norm_text
+from suite.report.figures import Look, Sheet, assign_looks, figure_style
 from suite.report.intervals import subtract, table_interval
 from suite.report.table import Column, Row, Table, number, span
 from suite.report.write import write_files
@@ -38,7 +38,8 @@ class CertificateTable:
         ids: What the images are called, shape ``(images,)``.
         radius: Certified radius, 0 where a classifier abstains, shape ``(classifiers, images)``.
         correct: Whether the prediction is right, shape ``(classifiers, images)``.
-        settings: method, sigma, n0, n, alpha and data_sha256 of an exam; empty for published tables, which do not say.
+        settings: method, norm, sigma, n0, n, alpha and data_sha256 of an exam; empty for published tables, which do not say and are
+            taken as certificates in the L2 norm.
         tried: The radii, ascending, that images were certified at, where an exam tried no others (``sequential``); else None.
     """
 
@@ -92,8 +93,8 @@ def read_table(path: Path, name: str | None = None, first: int | None = None) ->
         exam = {name: find(outcome.provenance, f"exam.{name}") for name in ("n0", "n", "alpha")}
         shared = {name: find(outcome.provenance, name) for name in ("sigma", "data_sha256")}
         method, correct = outcome.metrics.method, certificates.prediction == outcome.labels
-        tried = tuple(sorted(outcome.metrics.certified)) if method == "sequential" else None
-        settings = {"method": method, **exam, **shared}
+        tried = tuple(sorted(outcome.metrics.certified)) if method.partition(":")[0] in STEPPED else None
+        settings = {"method": method, "norm": outcome.metrics.norm, **exam, **shared}
         return CertificateTable(
             called, path, outcome.image_ids, certificates.radius[None], correct[None], settings, tried
         )
@@ -129,15 +130,15 @@ def read_named(given: str, first: int | None = None) -> CertificateTable:
 
 
 def together(tables: Sequence[CertificateTable]) -> list[CertificateTable]:
-    """Put tables of one name into one, in the order of the first of each.
+    """Put tables of one name and norm into one, in the order of the first of each.
 
     Raises:
-        BitcertError: If a file comes twice under a name, or tables of one name are of other images or were made otherwise, or their
-            images were tried at some radii only.
+        BitcertError: If a file comes twice under a name, or tables of one name are of other images or were made
+            otherwise, or their images were tried at some radii only.
     """
     made = []
-    for name in dict.fromkeys(table.name for table in tables):
-        first, *others = [table for table in tables if table.name == name]
+    for name, norm in dict.fromkeys((table.name, norm_of(table)) for table in tables):
+        first, *others = [table for table in tables if (table.name, norm_of(table)) == (name, norm)]
         if len({table.source for table in (first, *others)}) <= len(others):
             raise BitcertError(f"a file is given twice under the name {name!r}")
         for other in others:
@@ -153,14 +154,25 @@ def together(tables: Sequence[CertificateTable]) -> list[CertificateTable]:
     return made
 
 
+def by_norm(tables: Sequence[CertificateTable]) -> dict[str, list[CertificateTable]]:
+    """The tables of each norm: radii in different norms answer different questions, and share no column."""
+    norms = dict.fromkeys(norm_of(table) for table in tables)
+    return {norm: [table for table in tables if norm_of(table) == norm] for norm in norms}
+
+
+def norm_of(table: CertificateTable) -> str:
+    """The norm of a table's radii."""
+    return str(table.settings.get("norm", "l2"))
+
+
 def summary(
-    tables: Sequence[CertificateTable], radii: Sequence[float] = RADII, against: str | None = None
+    tables: Sequence[CertificateTable], radii: Sequence[float] | None = None, against: str | None = None
 ) -> pd.DataFrame:
     """One row per table.
 
     Args:
-        tables: With names of their own.
-        radii: Of the columns.
+        tables: With names of their own, in one norm.
+        radii: Of the columns; by default those that the tables tried, else :data:`RADII`.
         against: Name of the table whose ACR is subtracted from that of the others, image by image.
 
     Columns:
@@ -171,9 +183,10 @@ def summary(
         acr_low, acr_high: 95 % interval over images, and over classifiers if there are several, of ``acr_down`` if there is one.
         difference, difference_low, difference_high: From ``against``, where the images are the same, with its interval.
         ``certified@r``: Certified accuracy; missing above the largest radius tried.
-        source, method, sigma, n0, n, alpha, data_sha256: Where it comes from.
+        source, method, norm, sigma, n0, n, alpha, data_sha256: Where it comes from.
     """
     grid = common_grid(tables)
+    radii = _columns(tables) if radii is None else radii
     baseline = next((table for table in tables if table.name == against), None)
     if against is not None and baseline is None:
         raise unknown_name("table", against, [table.name for table in tables])
@@ -216,16 +229,34 @@ def common_grid(tables: Sequence[CertificateTable]) -> list[float] | None:
     return sorted(set.intersection(*tried) - {0.0}) if tried else None
 
 
+def _columns(tables: Sequence[CertificateTable]) -> Sequence[float]:
+    """Radii to show: in the L2 norm the usual ones, else those that were tried by all."""
+    grid = common_grid(tables)
+    return RADII if norm_of(tables[0]) == "l2" or grid is None else [0.0, *grid]
+
+
 @figure_style()
 def plot_tables(tables: Sequence[CertificateTable], ax: Axes | None = None) -> Axes:
-    """Certified accuracy against radius: one step curve per table.
+    """Certified accuracy against radius: one step curve per table, and a panel for each norm.
 
     Where only some radii were certified, points with their 95 % Clopper-Pearson intervals over images, a little apart.
+
+    Args:
+        tables: With names of their own, in each norm.
+        ax: Where to draw, for tables of one norm.
     """
-    sheet = Sheet.on(ax, (7.2, 3.8))
-    axes = sheet.panels[0]
+    norms, looks = by_norm(tables), assign_looks(dict.fromkeys(table.name for table in tables))
+    sheet = Sheet.on(ax, (7.2, 3.8), 1, len(norms), sharey=True) if len(norms) > 1 else Sheet.on(ax, (7.2, 3.8))
+    for axes, group in zip(sheet.panels, norms.values(), strict=True):
+        _draw(axes, group, looks)
+    sheet.legend()
+    return sheet.panels[0]
+
+
+def _draw(axes: Axes, tables: Sequence[CertificateTable], looks: Mapping[str, Look]) -> None:
+    """Tables of one norm."""
     largest = max(float(table.radius[table.correct].max(initial=0.0)) for table in tables) or 1.0
-    radii, looks = np.linspace(0.0, 1.02 * largest, _POINTS), assign_looks(table.name for table in tables)
+    radii = np.linspace(0.0, 1.02 * largest, _POINTS)
     step = _POINTS // _MARKS
     pointed = [table for table in tables if table.tried is not None]
     counts = {table.images for table in tables}
@@ -260,11 +291,14 @@ def plot_tables(tables: Sequence[CertificateTable], ax: Axes | None = None) -> A
             label=label,
         )
     sigmas = {table.settings.get("sigma") for table in tables} - {None}
-    said = [f"$\\sigma$ = {sigma:g}" for sigma in sigmas if len(sigmas) == 1]
+    said = [f"$\\sigma$ = {sigma:g}" for sigma in sigmas if len(sigmas) == 1 and norm_of(tables[0]) == "l2"]
     axes.set_title(", ".join([*said, *(f"{images:,} images" for images in counts if len(counts) == 1)]))
-    axes.set(xlabel="certified L2 radius r", ylabel="certified accuracy", ylim=(0, None), xlim=(0, radii[-1]))
-    sheet.legend()
-    return axes
+    axes.set(
+        xlabel=f"certified {norm_text(norm_of(tables[0]))} radius r",
+        ylabel="certified accuracy",
+        ylim=(0, None),
+        xlim=(0, radii[-1]),
+    )
 
 
 def certificate_table(frame: pd.DataFrame) -> Table:
@@ -284,21 +318,24 @@ def certificate_table(frame: pd.DataFrame) -> Table:
 
 
 def write_tables(
-    tables: Sequence[CertificateTable], directory: Path, radii: Sequence[float] = RADII, against: str | None = None
+    tables: Sequence[CertificateTable],
+    directory: Path,
+    radii: Sequence[float] | None = None,
+    against: str | None = None,
 ) -> list[Path]:
-    """Write table, JSON and figure, all called ``certificates``."""
-    frame = summary(tables, radii, against)
-    return write_files(
-        directory,
-        ("certificates", certificate_table(frame)),
-        ("certificates", {"radii": list(radii), "tables": frame}),
-        ("certificates", plot_tables(tables)),
-    )
+    """Write table, JSON and figure, all called ``certificates``; of several norms a table each, with the norm in its name."""
+    norms, written = by_norm(tables), write_files(directory, ("certificates", plot_tables(tables)))
+    for norm, group in norms.items():
+        name = "certificates" if len(norms) == 1 else f"certificates-{norm}"
+        frame = summary(group, radii, against)
+        shown = list(_columns(group) if radii is None else radii)
+        written += write_files(directory, (name, certificate_table(frame)), (name, {"radii": shown, "tables": frame}))
+    return written
 
 
 def _notes(frame: pd.DataFrame) -> list[str]:
     """What a reader has to know, a line each."""
-    notes = []
+    notes = [f"Radii are in the {norm_text(norm)} norm." for norm in frame.get("norm", pd.Series()).dropna().unique()]
     if "acr_down" in frame:
         notes.append(
             "ACR↓: radii rounded down to those that the sequential exams tried, for all classifiers alike; 95 %: its interval over "
@@ -307,7 +344,7 @@ def _notes(frame: pd.DataFrame) -> list[str]:
     for row in frame.to_dict("records"):
         said = [
             f"{name} {row[name] if name == 'method' else format(row[name], 'g')}"
-            for name in ("method", "n0", "n", "alpha", "sigma")
+            for name in ("method", *(("n0", "n", "alpha", "sigma") if row.get("norm") != "linf" else ()))
             if pd.notna(row.get(name))
         ]
         if said:
