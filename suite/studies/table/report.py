@@ -249,13 +249,16 @@ def plot_tables(tables: Sequence[CertificateTable], ax: Axes | None = None) -> A
     sheet = Sheet.on(ax, (7.2, 3.8), 1, len(norms), sharey=True) if len(norms) > 1 else Sheet.on(ax, (7.2, 3.8))
     for axes, group in zip(sheet.panels, norms.values(), strict=True):
         _draw(axes, group, looks)
+    for axes in sheet.panels[1:]:
+        axes.set_ylabel("")
     sheet.legend()
     return sheet.panels[0]
 
 
 def _draw(axes: Axes, tables: Sequence[CertificateTable], looks: Mapping[str, Look]) -> None:
     """Tables of one norm."""
-    largest = max(float(table.radius[table.correct].max(initial=0.0)) for table in tables) or 1.0
+    found = [float(table.radius[table.correct].max(initial=0.0)) for table in tables]
+    largest = max(*found, *(table.tried[-1] for table in tables if table.tried is not None), 0.0) or 1.0
     radii = np.linspace(0.0, 1.02 * largest, _POINTS)
     step = _POINTS // _MARKS
     pointed = [table for table in tables if table.tried is not None]
@@ -338,7 +341,7 @@ def _notes(frame: pd.DataFrame) -> list[str]:
     notes = [f"Radii are in the {norm_text(norm)} norm." for norm in frame.get("norm", pd.Series()).dropna().unique()]
     if "acr_down" in frame:
         notes.append(
-            "ACR↓: radii rounded down to those that the sequential exams tried, for all classifiers alike; 95 %: its interval over "
+            "ACR↓: radii rounded down to those that the exams tried, for all classifiers alike; 95 %: its interval over "
             "images. Where a radius above was not tried, nothing is known (—)."
         )
     for row in frame.to_dict("records"):
