@@ -408,3 +408,19 @@ def test_the_usual_protocols_leave_the_problem_as_it_is(
     command = ["search", "--problem", "digits", "--searcher", "uniform", *SMALL[:4], "--finalists", "0", "--json"]
     assert main([*command, "--protocol", protocol, *more, "--directory", str(tmp_path)]) == 0
     assert "protocol" not in load_run(tmp_path).provenance
+
+
+def test_a_precision_that_is_slow_on_this_processor_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for present, said in ((False, True), (True, False)):
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda present=present: {"avx2": True, "avx512_bf16": present}
+        )
+        out = tmp_path / f"{present}.safetensors"
+        command = ["train", "digits", "--epochs", "1", "--weight-decay", "0.001", "--precision", "bfloat16"]
+        assert main([*command, "--out", str(out), "--json"]) == 0
+        told = capsys.readouterr()
+        assert ("no instructions for bfloat16" in told.err) == said
+        assert json.loads(told.out)["settings"]["weight_decay"] == 0.001
+        assert json.loads(told.out)["command"].endswith("--epochs 1 --weight-decay 0.001 --precision bfloat16")

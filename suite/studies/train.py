@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
     from suite.train.recipe import Recipe
 
 _OF_RECIPE = ("epochs", "weight_decay", "consistency", "interval_radius", "interval_weight", "precision", "threads")
+
+
+class PrecisionWarning(UserWarning):
+    """A precision that is slow on this processor."""
+
+
+def computes_bfloat16() -> bool:
+    """Whether the processor has instructions for products of bfloat16."""
+    import torch
+
+    return any(present for name, present in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 
 class TrainedProblem(DataSettings):
@@ -123,6 +135,12 @@ class Train(Study[TrainSettings, "dict[str, Any]"]):
         command += "".join(f" --{name.replace('_', '-')} {value}" for name, value in self._changed.items())
         with keyed("problem", "device"):
             device = usable_device(settings.problem.device)
+        if recipe.settings.precision == "bfloat16" and device.type == "cpu" and not computes_bfloat16():
+            warnings.warn(
+                "this processor has no instructions for bfloat16, so it is slower than float32 here; leave --precision out",
+                PrecisionWarning,
+                stacklevel=2,
+            )
         dataset = load_dataset(definition.dataset, settings.problem.data, download=settings.problem.download)
         with Progress(quiet=quiet) as progress:
             progress.add("training", recipe.settings.epochs)

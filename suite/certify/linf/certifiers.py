@@ -48,7 +48,7 @@ class Interval(ExamCertifier):
         passes = np.full(len(codes), 1 + _PASSES * bisections(most))
         if task.progress is not None:
             task.progress(int(passes.sum()))
-        return _measurement(predicted, radius / exact.levels, passes, task)
+        return _measurement(exact, predicted, radius, passes, task)
 
     def most_samples(self, n0: int, n: int) -> int:
         """Passes for one image of 8 bits."""
@@ -104,7 +104,7 @@ class Verify(ExamCertifier):
                 proven[image] = radius
             if task.progress is not None:
                 task.progress(1)
-        return _measurement(predicted, proven / exact.levels, passes, task, undecided=float(undecided.mean()))
+        return _measurement(exact, predicted, proven, passes, task, undecided=float(undecided.mean()))
 
     def most_samples(self, n0: int, n: int) -> int:
         """One, where an image counts as one: what solvers do is no forward pass."""
@@ -112,8 +112,12 @@ class Verify(ExamCertifier):
 
 
 def _measurement(
-    predicted: Integers, radius: NDArray[np.float64], passes: Integers, task: Task, **values: float
+    network: FixedPointNetwork, predicted: Integers, proven: Integers, passes: Integers, task: Task, **values: float
 ) -> Measurement:
+    """Certificates of radii that are proven in levels; a radius between two levels holds no more images than the lower one."""
+    asked = np.array([0.0, *task.radii])
+    reached = np.searchsorted([_level(network, radius) for radius in asked], proven, side="right") - 1
+    radius = np.maximum(proven / network.levels, asked[reached])
     found = Certificates(predicted, radius, np.ones(len(predicted)), passes)
     return Measurement(
         acr=found.acr(task.labels),
@@ -139,7 +143,11 @@ def _fixed_point(network: nn.Module) -> FixedPointNetwork:
 
 def _levels(network: FixedPointNetwork, task: Task) -> list[int]:
     """The radii of a task in levels, ascending, 0 the first."""
-    return sorted({0, *(min(network.levels, int(radius * network.levels + _ON_THE_GRID)) for radius in task.radii)})
+    return sorted({0, *(_level(network, radius) for radius in task.radii)})
+
+
+def _level(network: FixedPointNetwork, radius: float) -> int:
+    return min(network.levels, int(radius * network.levels + _ON_THE_GRID))
 
 
 def _codes(network: FixedPointNetwork, task: Task) -> Integers:
