@@ -236,7 +236,7 @@ def test_ablate_tests_variants_against_the_searcher_as_it_stands(
         ([*SEARCH, "--rungs", "\uff11x1"], "a rung is written as"),
         ([*COMPARE, "--post-step", "magic"], "known: "),
         ([*COMPARE, "--certify", "magic"], "known: aggregate, fixed, incremental"),
-        ([*COMPARE, "--exam-certify", "ranking"], "known: aggregate, fixed, sequential"),
+        ([*COMPARE, "--exam-certify", "ranking"], "known: aggregate, fixed, interval, sequential, verify"),
         ([*COMPARE, "--finalists", "-1"], "finalists must not be negative"),
         ([*SEARCH, "--finalists", "-1"], "finalists must not be negative"),
         ([*COMPARE, "--certify", "incremental", "--base", "{}"], "policy"),
@@ -410,6 +410,7 @@ def test_the_usual_protocols_leave_the_problem_as_it_is(
     assert "protocol" not in load_run(tmp_path).provenance
 
 
+@pytest.mark.filterwarnings("always::suite.studies.train.PrecisionWarning")
 def test_a_precision_that_is_slow_on_this_processor_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -421,6 +422,6 @@ def test_a_precision_that_is_slow_on_this_processor_is_said(
         command = ["train", "digits", "--epochs", "1", "--weight-decay", "0.001", "--precision", "bfloat16"]
         assert main([*command, "--out", str(out), "--json"]) == 0
         told = capsys.readouterr()
-        assert ("no instructions for bfloat16" in told.err) == said
+        assert ("bitcert: warning: this processor has no instructions for bfloat16" in told.err) == said
         assert json.loads(told.out)["settings"]["weight_decay"] == 0.001
         assert json.loads(told.out)["command"].endswith("--epochs 1 --weight-decay 0.001 --precision bfloat16")
