@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from suite.contract.problem import Problem
 from suite.contract.space import Policy
@@ -18,12 +19,14 @@ from suite.studies.study import Study, check_same_network, load_recorded, with_n
 if TYPE_CHECKING:
     from torch import nn
 
+    from suite.quantize.fixed_point import FixedPointNetwork
     from suite.report.progress import Progress
     from suite.run.deployed import Sizes
     from suite.run.records import Outcome, Run
     from suite.studies.plan import Plan
 
 _PURPOSE = "network to export"
+_FIXED_POINT = "fixed-point"
 
 
 class ExportSettings(Group):
@@ -37,7 +40,8 @@ class ExportSettings(Group):
     out: str = setting("model.onnx", "model to write; packed weights and a description go beside it", metavar="FILE")
     form: str = setting(
         "integer",
-        "integer: ONNX with integer operators; qonnx: QONNX, which states every bit width, for hardware compilers",
+        "integer: ONNX with integer operators; qonnx: QONNX, which states every bit width, for hardware compilers; fixed-point: "
+        "JSON or safetensors, for 'bitcert verify-network'",
         flag="--format",
         metavar="FORMAT",
     )
@@ -77,7 +81,7 @@ class Exported:
 
 
 class Export(Study[ExportSettings, Exported]):
-    """Write a policy's network as an ONNX model that computes with integers, or states its bit widths for hardware compilers.
+    """Write a policy's network as an ONNX model that computes with integers, or states its bit widths, or as a fixed-point network.
 
     The network of a run's best policy, or of a given one, goes through the post-step and becomes an integer network, which every
     conforming runtime executes to the same logits, bit for bit. Certificates of the engine onnx are about this file.
@@ -128,7 +132,10 @@ class Export(Study[ExportSettings, Exported]):
             with bench.fixed_threads():
                 protocol = protocol_for(bench_problem(problem, _PURPOSE).protocol, steps)
                 request = Request(protocol, steps, progress=lambda done: progress.update("post-step", done))
-                network = bench.integer(step.prepare(bench, policy, request).network)
+                prepared = step.prepare(bench, policy, request).network
+                network = None if settings.form == _FIXED_POINT else bench.integer(prepared)
+            if network is None:
+                return self._write_fixed_point(problem, policy, bench.fixed_point(prepared), description, progress)
             if settings.samples:
                 write_samples(Path(settings.out), bench.dataset.splits["exam"], settings.samples)
             outcome = None
@@ -142,6 +149,30 @@ class Export(Study[ExportSettings, Exported]):
                 sizes = write({**description, "exam": exam})
         rule = ModelSize()
         return Exported(Path(settings.out), policy, sizes, rule.units(rule.total(problem.space, policy)), outcome)
+
+    def _write_fixed_point(
+        self,
+        problem: Problem,
+        policy: Policy,
+        network: FixedPointNetwork,
+        description: dict[str, Any],
+        progress: Progress,
+    ) -> Exported:
+        """Write the file that ``bitcert verify-network`` reads, and what it is beside it."""
+        from suite.contract.cost import ModelSize
+        from suite.files import write_sealed
+        from suite.quantize.fixed_point import write_fixed_point
+        from suite.run.deployed import Sizes
+
+        out, rule = Path(self.settings.out), ModelSize()
+        outcome = self._certify(problem, policy, network, progress) if self.settings.certified else None
+        if outcome is not None:
+            description["exam"] = {"settings": outcome.provenance["exam"], "metrics": outcome.metrics.to_dict()}
+        write_fixed_point(network, out)
+        write_sealed(record_path(out), {**description, "file_sha256": hashlib.sha256(out.read_bytes()).hexdigest()})
+        weights = sum(-(-layer.weight.size * layer.weight_bits // 8) for layer in network.layers)
+        sizes = Sizes(model=out.stat().st_size, packed=0, weights=weights)
+        return Exported(out, policy, sizes, rule.units(rule.total(problem.space, policy)), outcome)
 
     def _certify(self, problem: Problem, policy: Policy, network: nn.Module, progress: Progress) -> Outcome:
         """Certify the file that was written, or the integer network that a form without a runtime here states."""
@@ -168,6 +199,15 @@ class Export(Study[ExportSettings, Exported]):
     def show(self, result: Exported) -> None:
         """Print what was written."""
         sizes = result.sizes
+        if self.settings.form == _FIXED_POINT:
+            print(
+                f"{result.path}: {sizes.model:,} bytes, a fixed-point network; {record_path(result.path)}: what it is"
+            )
+            if result.outcome is not None:
+                metrics = result.outcome.metrics
+                print(f"certified as written: ACR {metrics.acr:.4f}, clean accuracy {metrics.clean_accuracy:.4f}")
+            print(f"verify it: bitcert verify-network {result.path}")
+            return
         kind = "computes with integers" if self.settings.form == "integer" else "states every bit width (QONNX)"
         print(f"{result.path}: {sizes.model:,} bytes, {kind}")
         packed = result.path.with_suffix(".safetensors")
@@ -194,6 +234,11 @@ class Export(Study[ExportSettings, Exported]):
         return add_post_steps(empty, [step]) if step.trains else empty
 
 
+def record_path(out: Path) -> Path:
+    """The file beside a fixed-point network that says what it is."""
+    return out.with_name(f"{out.stem}.record.json")
+
+
 def check_export(out: Path, form: str, opset: int | None) -> None:
     """Check what can be checked before anything is prepared.
 
@@ -203,11 +248,19 @@ def check_export(out: Path, form: str, opset: int | None) -> None:
     from suite.quantize import missing_packages
     from suite.run.deployed import FORMS
 
+    if form == _FIXED_POINT:
+        with keyed("opset"):
+            if opset is not None:
+                raise BitcertError("a fixed-point network has no operator set; leave --opset out")
+        with keyed("out"):
+            if out.suffix not in (".json", ".safetensors"):
+                raise BitcertError(f"a fixed-point network is written as .json or .safetensors, got {out.name!r}")
+        return
     if missing_packages():
         raise BitcertError(f"an export needs {' and '.join(missing_packages())}: pip install 'bitcert[onnx]'")
     with keyed("form"):
         if form not in FORMS:
-            raise unknown_name("format", form, FORMS)
+            raise unknown_name("format", form, (*FORMS, _FIXED_POINT))
     with keyed("opset"):
         if opset is not None and opset not in FORMS[form]:
             raise BitcertError(f"unknown operator set {opset}; known: {', '.join(map(str, FORMS[form]))}")
