@@ -32,7 +32,6 @@ from suite.quantize import (
     execute_float,
     has_batch_norm,
 )
-from suite.quantize.fixed_point import FixedPointNetwork
 from suite.quantize.integer import IntegerNetwork, integer_network
 from suite.seeds import derive_seed
 from suite.train.base import augment, torch_threads
@@ -135,12 +134,6 @@ class Workbench:
     def integer(self, network: nn.Module) -> IntegerNetwork:
         """The integer network of a quantized network."""
         return integer_network(_bare(network), self.statistics_batches)
-
-    def fixed_point(self, network: nn.Module) -> FixedPointNetwork:
-        """The fixed-point network of a quantized network; raises BitcertError if there is none."""
-        made = execute(_bare(network), "fixed-point", self.statistics_batches, self.threads, self.dataset.levels)
-        assert isinstance(made, FixedPointNetwork)
-        return made
 
     @property
     def engine_passes(self) -> int:

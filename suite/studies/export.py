@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from suite.contract.problem import Problem
 from suite.contract.space import Policy
@@ -19,14 +19,13 @@ from suite.studies.study import Study, check_same_network, load_recorded, with_n
 if TYPE_CHECKING:
     from torch import nn
 
-    from suite.quantize.fixed_point import FixedPointNetwork
     from suite.report.progress import Progress
     from suite.run.deployed import Sizes
     from suite.run.records import Outcome, Run
     from suite.studies.plan import Plan
 
 _PURPOSE = "network to export"
-_FIXED_POINT = "fixed-point"
+_FIXED_POINT: Literal["fixed-point"] = "fixed-point"
 
 
 class ExportSettings(Group):
@@ -135,7 +134,8 @@ class Export(Study[ExportSettings, Exported]):
                 prepared = step.prepare(bench, policy, request).network
                 network = None if settings.form == _FIXED_POINT else bench.integer(prepared)
             if network is None:
-                return self._write_fixed_point(problem, policy, bench.fixed_point(prepared), description, progress)
+                made = replace(bench, engine=_FIXED_POINT).executed_by_engine(prepared)
+                return self._write_fixed_point(problem, policy, made, description, progress)
             if settings.samples:
                 write_samples(Path(settings.out), bench.dataset.splits["exam"], settings.samples)
             outcome = None
@@ -154,16 +154,17 @@ class Export(Study[ExportSettings, Exported]):
         self,
         problem: Problem,
         policy: Policy,
-        network: FixedPointNetwork,
+        network: nn.Module,
         description: dict[str, Any],
         progress: Progress,
     ) -> Exported:
         """Write the file that ``bitcert verify-network`` reads, and what it is beside it."""
         from suite.contract.cost import ModelSize
         from suite.files import write_sealed
-        from suite.quantize.fixed_point import write_fixed_point
+        from suite.quantize.fixed_point import FixedPointNetwork, write_fixed_point
         from suite.run.deployed import Sizes
 
+        assert isinstance(network, FixedPointNetwork)
         out, rule = Path(self.settings.out), ModelSize()
         outcome = self._certify(problem, policy, network, progress) if self.settings.certified else None
         if outcome is not None:
