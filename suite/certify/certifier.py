@@ -143,6 +143,10 @@ class ExamCertifier(Certifier):
         """Certify image by image; the result has ``certificates``. The same as :meth:`measure` by default."""
         return self.measure(network, task, setup)
 
+    def most_exam_samples(self, n0: int, n: int) -> int:
+        """Most noise samples that :meth:`examine` takes of one image, or passes where it takes none."""
+        return n0 + n if self.samples else self.most_samples(n0, n)
+
 
 def exam_certifier(text: str) -> ExamCertifier:
     """Make an exam certifier from its name and options; raises BitcertError on other certifiers and unknown names."""

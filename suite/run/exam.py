@@ -211,4 +211,4 @@ def _levels(bench: Workbench, exam: ExamSettings, *, engine: str) -> int | None:
 
 def exam_forward_passes(problem: Problem, exam: ExamSettings) -> int:
     """Most forward passes under noise that an exam makes; reads the data."""
-    return len(exam_images(problem, exam)) * exam.certifier.most_samples(exam.n0, exam.n)
+    return len(exam_images(problem, exam)) * exam.certifier.most_exam_samples(exam.n0, exam.n)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from suite.certify.certifier import exam_certifier
 from suite.contract.problem import Problem
 from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
@@ -19,7 +20,7 @@ from suite.problems.tabular import TabularProblem
 from suite.problems.vision import VisionProblem
 from suite.protocols import PostStep, protocol_for
 from suite.quantize import RANGED_ENGINES, QuantizedNetwork, calibrate
-from suite.run.exam import exam_forward_passes
+from suite.run.exam import exam_images
 from suite.run.limits import FINALISTS, Limits, hold_back
 from suite.studies.memory import GIB, Memory, Place, estimate_memory, find_places
 from suite.studies.settings import CertificateSettings, ExecutorSettings, ProblemSettings, SpendSettings
@@ -169,15 +170,18 @@ def add_exams(
     if images is None and defined is not None:
         images = defined.definition.exam.images
     if images is None:
-        exam = settings.build(problem, split)
-        images = exam_forward_passes(problem, exam) // (exam.n0 + exam.n)
+        images = len(exam_images(problem, settings.build(problem, split)))
     trained = [step for step in steps if step.trains]
     plain = len(steps) if before else len(steps) - len(trained)
     exams = plain + len(trained) + references
-    passes = exams * images * (1 + settings.n0 + settings.n) + plain * _preparation(problem, finetune_steps)
+    certifier = exam_certifier(settings.method_for(problem))
+    passes = exams * images * (1 + certifier.most_exam_samples(settings.n0, settings.n))
+    passes += plain * _preparation(problem, finetune_steps)
     passes += len(trained) * _engine(problem)
     parallel = min(_workers(plan.executor), max(plan.parallel, exams))
     planned = replace(plan, passes={**plan.passes, "exam": passes}, parallel=parallel)
+    if not certifier.samples:
+        planned = replace(planned, notes=(*plan.notes, "what solvers and attacks of exams take is not estimated"))
     planned = replace(
         planned, exam_images=max(plan.exam_images, images), training=max(plan.training, int(finetune_steps > 0))
     )

@@ -239,6 +239,10 @@ class CertificateSettings(Group):
         flag="--exam-arithmetic",
     )
 
+    def method_for(self, problem: Problem) -> str:
+        """The certifier: the one given, else the problem's."""
+        return getattr(problem, "exam_method", "fixed") if self.certify is None else self.certify
+
     @keyed("exam")
     def build(self, problem: Problem, split: str = "exam") -> ExamSettings:
         """The exam; reads the data if no number of images was given."""
@@ -246,7 +250,7 @@ class CertificateSettings(Group):
         from suite.run.exam import default_exam
 
         arithmetic = self.arithmetic or "float"
-        method = getattr(problem, "exam_method", "fixed") if self.certify is None else self.certify
+        method = self.method_for(problem)
         exam = ExamSettings(self.images, self.n0, self.n, self.alpha, method, split, arithmetic)
         return exam if self.images is not None else replace(exam, images=default_exam(problem, split).images)
 
