@@ -6,9 +6,11 @@ import pytest
 
 from suite.certify.certifier import Certifier
 from suite.plugins import CERTIFIERS, POST_STEPS, PROTOCOLS
+from suite.problems import load_problem
 from suite.protocols.protocol import Preparation
 from suite.testing.certifiers import CertifierConformance, HalfSpace, NoiselessCertifierConformance
 from suite.testing.protocols import PreparationConformance
+from suite.workbench import Workbench, workbench_of
 
 
 class TestRanking(CertifierConformance):
@@ -101,6 +103,13 @@ class TestSoft(TestNoPostStep):
 
 class TestRadius(TestNoPostStep):
     text = "radius:steps=4:samples=2"
+
+
+class TestQAIBP(TestNoPostStep):
+    text = "qa-ibp:steps=4"
+
+    def bench(self) -> Workbench:
+        return workbench_of(load_problem("digits-linf", budget="w3a3"), "a conformance test")
 
 
 class TestSWAMasked(TestNoPostStep):

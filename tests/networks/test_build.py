@@ -6,9 +6,12 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v2, resnet18
 
+from suite.contract.space import Policy
 from suite.errors import BitcertError
-from suite.networks import NETWORKS, Normalization, build_network, initialize, network_sha256
+from suite.networks import NETWORKS, Normalization, build_network, initialize, network_sha256, trace_layers
+from suite.networks.feedforward import FEEDFORWARD
 from suite.networks.residual import PaddingShortcut
+from suite.quantize import QuantizedNetwork, calibrate
 
 
 @pytest.mark.parametrize("name", ["resnet8", "resnet20", "resnet32", "resnet56"])
@@ -105,8 +108,46 @@ def test_weights_that_no_seed_would_set_are_refused() -> None:
 
 def test_no_module_works_in_place() -> None:
     for name in NETWORKS:
-        network = build_network(name, 10, device="meta")
+        network = build_network(name, 10, 1 if name in FEEDFORWARD else 3, device="meta")
         assert not any(getattr(module, "inplace", False) for module in network.modules()), name
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "macs"),
+    [
+        ("mlp-digits", 8, [64 * 32, 32 * 128, 128 * 64, 64 * 32, 32 * 10]),
+        ("convnet-mnist", 28, [12**2 * 25 * 8, 10**2 * 72 * 16, 4**2 * 144 * 32, 512 * 64, 64 * 10]),
+    ],
+)
+def test_feedforward_networks_clamp_images_and_are_quantized_layer_by_layer(
+    name: str, side: int, macs: list[int]
+) -> None:
+    network, shape = build_network(name, 10, 1, seed=1), (1, side, side)
+    images = 3 * torch.randn((4, *shape), generator=torch.Generator().manual_seed(0))
+    logits = network(images).detach()
+    torch.testing.assert_close(network(images.clamp(0, 1)), logits, rtol=0, atol=0)
+    layers = trace_layers(network, shape)
+    assert [layer.macs for layer in layers] == macs
+    calibration = calibrate(network, [layer.name for layer in layers], [images])
+    assert not any(seen.signed for seen in calibration.inputs.values())
+    executed, bits = QuantizedNetwork(network, layers, calibration), [8] * len(layers)
+    executed.set_policy(Policy.from_bits(bits, bits))
+    torch.testing.assert_close(executed(images), logits, rtol=0, atol=0.03 * float(logits.abs().max()))
+
+
+def test_feedforward_networks_take_no_normalization_and_one_channel() -> None:
+    with pytest.raises(BitcertError, match="mlp-digits does not normalize"):
+        build_network("mlp-digits", 10, 1, mean=(0.5,), std=(0.5,))
+    with pytest.raises(BitcertError, match="images with 1 channels, got 3"):
+        build_network("convnet-mnist", 10, 3)
+
+
+def test_only_linear_layers_before_the_last_one_start_large() -> None:
+    network = build_network("mlp-digits", 10, 1)
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    deviations, inputs = [float(module.weight.detach().std()) for module in linear], [one.in_features for one in linear]
+    assert deviations[:-1] == pytest.approx([(2 / size) ** 0.5 for size in inputs[:-1]], rel=0.05)
+    assert deviations[-1] == pytest.approx(0.01, rel=0.1)
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,14 @@ from suite.workbench import Workbench, workbench_of
 KINDS = tuple(name for name in POST_STEPS.names() if parse_post_step(name).trains)
 
 
-def digits() -> Workbench:
-    return workbench_of(load_problem("digits", budget="w2a2", finetuning=FinetuneSettings(batch=16)), "network")
+def digits(name: str = "digits") -> Workbench:
+    return workbench_of(load_problem(name, budget="w2a2", finetuning=FinetuneSettings(batch=16)), "network")
+
+
+@cache
+def bench_for(kind: str) -> Workbench:
+    """Where a kind of post-step is tried: bounds need a network without batch norm."""
+    return digits("digits-linf" if kind == "qa-ibp" else "digits")
 
 
 def apply(bench: Workbench, step: PostStep, **settings: Any) -> Prepared:
@@ -39,7 +46,7 @@ def apply(bench: Workbench, step: PostStep, **settings: Any) -> Prepared:
 
 @pytest.fixture(scope="module")
 def bench() -> Workbench:
-    return digits()
+    return bench_for("any")
 
 
 @given(st.integers(2, 2000), st.integers(1, 9), st.floats(0.01, 0.99))
@@ -55,15 +62,16 @@ def test_cycles_and_finish_make_up_the_steps(steps: int, captures: int, finish: 
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_kind_takes_equally_many_steps_and_is_reproduced(bench: Workbench, name: str) -> None:
+def test_every_kind_takes_equally_many_steps_and_is_reproduced(name: str) -> None:
     steps: list[int] = []
+    bench = bench_for(name)
     step = POST_STEPS.make(name, steps=12, captures=2, samples=2)
     finished = apply(bench, step, progress=steps.append)
     assert steps == list(range(1, 13))
     least, most = (passes * 16 * 12 for passes in (3, step.passes_per_image))
     assert least <= finished.forward_passes <= most + 997 * 7
     images = bench.dataset.splits["search"].images(0, 8)
-    again = apply(digits(), step)
+    again = apply(bench_for.__wrapped__(name), step)
     other = apply(bench, step, seed=1)
     with torch.inference_mode():
         logits = [found.network(images.clone()) for found in (finished, again, other)]
@@ -72,7 +80,8 @@ def test_every_kind_takes_equally_many_steps_and_is_reproduced(bench: Workbench,
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_weights_have_as_many_levels_as_the_policy_allows(bench: Workbench, name: str) -> None:
+def test_weights_have_as_many_levels_as_the_policy_allows(name: str) -> None:
+    bench = bench_for(name)
     finished = apply(bench, POST_STEPS.make(name, steps=6, captures=2, samples=2))
     layers = {name: module for name, module in finished.network.named_modules() if isinstance(module, QuantizedLayer)}
     assert len(layers) == len(bench.space.layers)
@@ -122,6 +131,22 @@ def test_losses_that_add_nothing_are_plain_training_bit_for_bit(
 @pytest.mark.parametrize("text", ["speq", "speq:noise=fresh", "speq:u=1:noise=fresh", "soft", "radius:samples=2"])
 def test_losses_that_add_something_are_not(bench: Workbench, plain: torch.Tensor, text: str) -> None:
     assert not torch.equal(logits_after(bench, text), plain)
+
+
+def test_bounds_without_weight_are_plain_training_bit_for_bit() -> None:
+    plain, weightless, proving = (
+        logits_after(bench_for("qa-ibp"), text) for text in ("qat", "qa-ibp:weight=0:width=0", "qa-ibp")
+    )
+    assert torch.equal(weightless, plain)
+    assert not torch.equal(proving, plain)
+
+
+def test_bounds_cost_ten_passes_and_refuse_batch_norm_by_name(bench: Workbench) -> None:
+    assert apply(bench_for("qa-ibp"), parse_post_step("qa-ibp", 3)).forward_passes == 10 * 16 * 3
+    with pytest.raises(BitcertError, match=r"cannot pass network\.bn1 \(BatchNorm2d in training mode\)"):
+        apply(bench, parse_post_step("qa-ibp", 3))
+    with pytest.raises(BitcertError, match=r"radius within \(0, 1\]"):
+        parse_post_step("qa-ibp:radius=2", 3)
 
 
 def test_a_masked_average_that_prunes_nothing_is_swa_bit_for_bit(bench: Workbench) -> None:
