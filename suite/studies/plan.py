@@ -23,6 +23,7 @@ from suite.quantize import RANGED_ENGINES, QuantizedNetwork, calibrate
 from suite.run.exam import exam_images
 from suite.run.limits import FINALISTS, Limits, hold_back
 from suite.studies.memory import GIB, Memory, Place, estimate_memory, find_places
+from suite.studies.model import keyed
 from suite.studies.settings import CertificateSettings, ExecutorSettings, ProblemSettings, SpendSettings
 from suite.train.base import torch_threads
 from suite.train.finetune import FinetuneSettings
@@ -174,7 +175,8 @@ def add_exams(
     trained = [step for step in steps if step.trains]
     plain = len(steps) if before else len(steps) - len(trained)
     exams = plain + len(trained) + references
-    certifier = exam_certifier(settings.method_for(problem))
+    with keyed("exam"):
+        certifier = exam_certifier(settings.method_for(problem))
     passes = exams * images * (1 + certifier.most_exam_samples(settings.n0, settings.n))
     passes += plain * _preparation(problem, finetune_steps)
     passes += len(trained) * _engine(problem)

@@ -167,7 +167,7 @@ def test_an_exam_by_sequential_certificates_says_the_same_with_fewer_samples() -
     assert set(sequential.certificates.radius) <= set(problem.radii)
     for radius, share in shares(fixed.metrics).items():
         assert share - 6 / images <= shares(sequential.metrics)[radius] <= share + 1.5 / images
-    with pytest.raises(BitcertError, match="known: aggregate, fixed, sequential"):
+    with pytest.raises(BitcertError, match="known: aggregate, fixed, interval, sequential, verify"):
         ExamSettings(method="ranking")
 
 

@@ -197,7 +197,7 @@ def test_a_qonnx_file_says_what_it_is_and_is_certified_as_the_integer_network(
         (["nowhere.json"], "no policy can be read"),
         ([POLICY.to_json(), "--opset", "9"], "unknown operator set 9; known: 21, 25"),
         ([POLICY.to_json(), "--format", "qonnx", "--opset", "25"], "unknown operator set 25; known: 13"),
-        ([POLICY.to_json(), "--format", "qon"], "unknown format 'qon'; known: qonnx, integer"),
+        ([POLICY.to_json(), "--format", "qon"], "unknown format 'qon'; known: qonnx, fixed-point, integer"),
         ([POLICY.to_json(), "--out", "model.pt"], "ends in .onnx"),
         ([Policy.from_bits([8] * 10, [8] * 10).to_json()], "budget"),
         ([Policy.from_bits([32] * 10, [32] * 10).to_json()], "space"),
