@@ -222,11 +222,9 @@ class BenchProblem(Problem):
 
     Attributes:
         protocol: A protocol with its options; None chooses by the finetuning steps.
-        exam_method: The certifier of an exam unless another one is asked for.
     """
 
     protocol: str | None
-    exam_method: str = "fixed"
 
     @property
     @abstractmethod

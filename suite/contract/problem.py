@@ -69,6 +69,7 @@ class Problem(ABC):
         seed: Root seed of noise and calibration.
         fidelity: The fidelity a search uses unless told otherwise.
         norm: Norm of the certified radii.
+        exam_method: The certifier of an exam unless another one is asked for.
         estimates: Whether evaluations are estimates only, so that a search measures its best policies again by default.
         meter: Forward passes charged so far.
         clock: Times evaluations and limits.
@@ -83,6 +84,7 @@ class Problem(ABC):
     seed: int
     fidelity: Fidelity
     norm: str = "l2"
+    exam_method: str = "fixed"
     estimates: bool = False
     meter: Meter
     clock: Clock = WallClock()

@@ -228,28 +228,31 @@ class DigitsTable(TabularProblem):
         self.name = "digits-table"
 
 
-class DigitsTableLow(TabularProblem):
-    """Every policy of ``digits-blocks`` at 1 to 3 bits, recorded under three protocols: the table that comes with bitcert.
+class ShippedTable(TabularProblem):
+    """A table that comes with bitcert, as a problem of its own.
 
     Args:
         budget, seed, objective, protocol, replicate: As for :class:`TabularProblem`.
     """
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__("digits-table-low", **settings)
-        self.name = "digits-table-low"
-
-
-class DigitsLinfTable(TabularProblem):
-    """Every policy of ``digits-linf``, recorded: L-infinity certificates by interval bounds, without any noise.
-
-    Args:
-        budget, seed, objective, protocol, replicate: As for :class:`TabularProblem`.
-    """
+    stem: ClassVar[str]
+    """Name of the table and of the problem."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__("digits-linf-table", **settings)
-        self.name = "digits-linf-table"
+        super().__init__(self.stem, **settings)
+        self.name = self.stem
+
+
+class DigitsTableLow(ShippedTable):
+    """Every policy of ``digits-blocks`` at 1 to 3 bits, recorded under three protocols: the table that comes with bitcert."""
+
+    stem = "digits-table-low"
+
+
+class DigitsLinfTable(ShippedTable):
+    """Every policy of ``digits-linf``, recorded: L-infinity certificates by interval bounds, without any noise."""
+
+    stem = "digits-linf-table"
 
 
 def load_table(text: str, **settings: Any) -> TabularProblem:

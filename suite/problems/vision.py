@@ -102,7 +102,7 @@ class VisionProblem(BenchProblem):
         self.bases = tuple(bases)
         self.objective = parse_objective(objective)
         self.radii = check_radii(tuple(sorted({*definition.radii, *self.objective.radii})))
-        self.fidelity = definition.fidelity
+        self.fidelity = replace(definition.fidelity, noise=self._noise(definition))
         if protocol is not None:
             self.fidelity = replace(self.fidelity, finetune_steps=protocol_for(protocol, 0).choose_steps(None))
         self.meter = Meter()
@@ -114,6 +114,13 @@ class VisionProblem(BenchProblem):
         self._data, self._download = data, download
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
         self._evaluated: dict[tuple[Policy | None, Fidelity, int], Metrics] = {}
+
+    def _noise(self, definition: Definition) -> int:
+        """Noise samples by default: the definition's, unless this certifier, or the one that it was written for, draws none."""
+        if not self.certifier.samples:
+            return 1
+        own: Certifier = CERTIFIERS.make(definition.certify)
+        return definition.fidelity.noise if own.samples else Fidelity().noise
 
     @property
     def network(self) -> nn.Module:
@@ -238,9 +245,7 @@ class VisionProblem(BenchProblem):
         """
         self.search_task(fidelity)
         if not self.certifier.samples and fidelity.noise != 1:
-            raise BitcertError(
-                f"{self.certify} draws no noise: give 1 sample of it, not {fidelity.noise} (--search-noise 1)"
-            )
+            raise BitcertError(f"{self.certify} draws no noise: give 1 sample of it, not {fidelity.noise} (--noise 1)")
         protocol_for(self.protocol, fidelity.finetune_steps).choose_steps(fidelity.finetune_steps)
         if self.certifier.limited_by_samples:
             warn_if_unreachable(self, fidelity.noise, self.alpha)

@@ -241,7 +241,7 @@ class CertificateSettings(Group):
 
     def method_for(self, problem: Problem) -> str:
         """The certifier: the one given, else the problem's."""
-        return getattr(problem, "exam_method", "fixed") if self.certify is None else self.certify
+        return problem.exam_method if self.certify is None else self.certify
 
     @keyed("exam")
     def build(self, problem: Problem, split: str = "exam") -> ExamSettings:

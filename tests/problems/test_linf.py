@@ -61,6 +61,14 @@ def test_seeds_change_nothing_and_noise_is_refused() -> None:
         problem.check_fidelity(Fidelity(images=60, noise=64))
 
 
+def test_the_default_noise_is_that_of_the_certifier() -> None:
+    """One sample would be a coin toss for a certifier that estimates from it."""
+    assert digits().fidelity.noise == digits(certify="verify").fidelity.noise == 1
+    assert digits(certify="ranking").fidelity.noise == Fidelity().noise
+    assert load_problem("digits").fidelity.noise == 64
+    assert load_problem("digits", certify="interval").fidelity.noise == 1
+
+
 def test_a_constant_classifier_does_not_win_by_being_robust_everywhere() -> None:
     problem = digits(budget="w4a4")
     constant = problem.constant_score(FEW)
