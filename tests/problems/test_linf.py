@@ -144,3 +144,15 @@ def test_noisy_images_are_clamped_to_the_levels() -> None:
     network = deployed(digits(budget="w4a4"), 4)
     images = torch.randn(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(network(images), network(images.clamp(0, 1)))
+
+
+def test_what_a_solver_leaves_open_is_not_certified_and_is_said() -> None:
+    """A branching solver that has no time, and no attack: nothing is decided but by bounds."""
+    problem = digits(budget="w4a4")
+    policy = problem.space.uniform(4)
+    hasty = "verify:solver=branch:seconds=1e-9:restarts=0"
+    bounds, left = (
+        examine(problem, policy, exam=ExamSettings(images=40, method=method)) for method in ("interval", hasty)
+    )
+    assert left.metrics.certified == bounds.metrics.certified
+    assert left.metrics.values["undecided"] > 0.5
