@@ -18,7 +18,7 @@ from suite.contract.cost import Cost, cheapest, random_feasible, take_table
 from suite.contract.probes import ProbeSettings
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
-from suite.contract.space import Policy, Precision, SearchSpace
+from suite.contract.space import Policy, SearchSpace
 from suite.contract.trial import Trial
 from suite.options import check_counts, check_positive, check_probabilities
 
@@ -187,10 +187,11 @@ def added_losses(problem: Problem, settings: ProbeSettings) -> dict[tuple[str, .
     space, probes = problem.space, problem.probes(settings)
     tied = {name: group for group in space.ties for name in group}
     names = [layer.name for layer in space.layers]
+    free = [names[layer] for layer in space.free_layers]
     most, fewest = space.uniform(space.choices[-1]).precisions, cheapest(space).precisions
     least = probes.measure(Policy(most)).loss
     found = {}
-    for group in dict.fromkeys(tied.get(name, (name,)) for name in names if name not in space.pinned):
+    for group in dict.fromkeys(tied.get(name, (name,)) for name in free):
         mixed = [few if name in group else many for name, few, many in zip(names, fewest, most, strict=True)]
         found[group] = max(0.0, probes.measure(Policy(tuple(mixed))).loss - least)
     return found
@@ -203,14 +204,15 @@ def pin_sensitive(problem: Problem, losses: Mapping[tuple[str, ...], float], thr
     now stays free.
     """
     space, lowest = problem.space, cheapest(problem.space)
-    most = Precision(space.choices[-1], space.choices[-1])
+    highest = space.uniform(space.choices[-1]).precisions
+    most = {layer.name: precision for layer, precision in zip(space.layers, highest, strict=True)}
     if not losses or len(space.choices) == 1:
         return space
     bound = threshold * float(np.median(list(losses.values())))
     halves = [(limit.cost.total(space, lowest) + limit.most, limit.cost) for limit in problem.budget.limits]
     pinned = space
     for group in sorted((group for group in losses if losses[group] > bound), key=lambda group: -losses[group]):
-        pins = dict(pinned.pinned) | dict.fromkeys(group, most)
+        pins = dict(pinned.pinned) | {name: most[name] for name in group}
         narrower = replace(pinned, pins=pins, ties=tuple(tie for tie in pinned.ties if tie != group))
         if all(2 * cost.total(space, cheapest(narrower)) <= both for both, cost in halves):
             pinned = narrower

@@ -139,13 +139,14 @@ class CLADO(ProbedSearcher[CLADOOptions]):
 
     def _interactions(self, groups: tuple[tuple[int, ...], ...], choices: tuple[Precision, ...]) -> NDArray[np.float64]:
         """Measure; twice the single losses on the diagonal, what pairs lose beyond theirs elsewhere."""
-        nothing = [Precision(FLOAT_BITS, FLOAT_BITS)] * len(self.problem.space.layers)
+        space = self.problem.space
+        nothing = [Precision(FLOAT_BITS, FLOAT_BITS)] * len(space.layers)
 
         def measure(*changes: tuple[int, int]) -> float:
             precisions = list(nothing)
             for group, choice in changes:
                 for layer in groups[group]:
-                    precisions[layer] = choices[choice]
+                    precisions[layer] = space.fill(layer, choices[choice])
             return self.probes.measure(Policy(tuple(precisions))).loss
 
         least, rows = measure(), list(np.ndindex(len(groups), len(choices)))
@@ -159,10 +160,10 @@ class CLADO(ProbedSearcher[CLADOOptions]):
 
 
 def free_groups(space: SearchSpace) -> tuple[tuple[int, ...], ...]:
-    """Positions of the layers that are not pinned, tied ones together."""
+    """Positions of the layers that have a choice, tied ones together."""
     tied = {name: group for group in space.ties for name in group}
-    position = {layer.name: index for index, layer in enumerate(space.layers)}
-    groups = dict.fromkeys(tied.get(name, (name,)) for name in position if name not in space.pinned)
+    position = {space.layers[index].name: index for index in space.free_layers}
+    groups = dict.fromkeys(tied.get(name, (name,)) for name in position)
     return tuple(tuple(position[name] for name in group) for group in groups)
 
 
@@ -240,7 +241,8 @@ def _extra_costs(space: SearchSpace, prediction: QuadraticPrediction, cost: Cost
     lowest = cheapest(space).precisions
     extra = [
         sum(
-            cost.of_layer(space.layers[layer], choice) - cost.of_layer(space.layers[layer], lowest[layer])
+            cost.of_layer(space.layers[layer], space.fill(layer, choice))
+            - cost.of_layer(space.layers[layer], lowest[layer])
             for layer in group
         )
         for group in prediction.groups
@@ -273,5 +275,5 @@ def _policy(space: SearchSpace, prediction: QuadraticPrediction, choices: NDArra
     precisions = list(cheapest(space).precisions)
     for group, choice in zip(prediction.groups, choices, strict=True):
         for layer in group:
-            precisions[layer] = prediction.choices[choice]
+            precisions[layer] = space.fill(layer, prediction.choices[choice])
     return Policy(tuple(precisions))

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from baselines.hessian import Eigenvalues, Traces, estimate_traces, top_eigenvalues
 from baselines.planned import ProbedOptions, ProbedSearcher
 from baselines.prediction import Prediction, best_policy
-from suite.contract.probes import PARTS, Part, Probes
+from suite.contract.probes import Probes
 from suite.contract.problem import Problem
-from suite.contract.space import Policy
+from suite.contract.space import PARTS, Part, Policy
 from suite.errors import BitcertError
 from suite.options import check_counts, check_positive
 

@@ -75,8 +75,7 @@ class LearnedBits(PlannedSearcher, Generic[OptionsT]):
     def _predict(self) -> Prediction:
         """Squared distances from the shifted bits."""
         space, policy = self.problem.space, self._rounded
-        free = [layer.name not in space.pinned for layer in space.layers]
-        shifts = (np.array([policy.weights, policy.activations]) - self.bits)[:, free]
+        shifts = (np.array([policy.weights, policy.activations]) - self.bits)[space.free]
         wanted = self.bits + (shifts.mean() if shifts.size else 0.0)
         weights, inputs = (wanted[:, :, None] - np.array(space.choices)) ** 2
         return Prediction(space, weights, inputs)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.planned import ProbedOptions, ProbedSearcher
-from baselines.prediction import Prediction, free_layers, programs
+from baselines.prediction import Prediction, programs
 from baselines.program import assign
 from suite.contract.cost import cheapest
 from suite.contract.problem import Problem
@@ -32,11 +32,15 @@ class PairPrediction(Prediction):
 
     def loss(self, policy: Policy) -> float:
         """Predicted loss of a policy of the space; pinned layers are left out."""
-        column = self.space.choices.index
+        choices = self.space.choices
+
+        def column(bits: int, free: bool) -> int:
+            return choices.index(bits) if free else 0  # all columns of pinned bits are alike
+
         return float(
             sum(
-                self.pairs[layer, column(policy.precisions[layer].weight), column(policy.precisions[layer].activation)]
-                for layer in free_layers(self.space)
+                self.pairs[(layer, *map(column, policy.precisions[layer], self.space.free[:, layer]))]
+                for layer in self.space.free_layers
             )
         )
 
@@ -64,7 +68,11 @@ class OutputFisher(ProbedSearcher[ProbedOptions]):
         count = len(space.choices)
         pairs = np.full((len(space.layers), count, count), np.inf)
         rows, columns = zip(*_options(space), strict=True)
-        pairs[:, rows, columns] = self.probes.output_changes(_precisions(space))
+        wanted = [[space.fill(layer, pair) for pair in _precisions(space)] for layer in range(len(space.layers))]
+        measured = list(dict.fromkeys(pair for layer in space.free_layers for pair in wanted[layer]))
+        changes = self.probes.output_changes(measured)
+        for layer in space.free_layers:
+            pairs[layer, rows, columns] = changes[layer, [measured.index(pair) for pair in wanted[layer]]]
         if space.tie_weight_activation:
             halves = np.diagonal(pairs, axis1=1, axis2=2) / 2
             return PairPrediction(space, halves, halves, pairs)
@@ -81,7 +89,7 @@ def best_of_pairs(problem: Problem, prediction: PairPrediction) -> Policy:
     Raises:
         BitcertError: If a predicted loss is not finite; the error names the layer and its bits.
     """
-    space, free, precisions = problem.space, free_layers(problem.space), _precisions(problem.space)
+    space, free, precisions = problem.space, list(problem.space.free_layers), _precisions(problem.space)
     rows, columns = zip(*_options(space), strict=True)
     lowest, names = cheapest(space), [space.layers[layer].name for layer in free]
     (costs, room), *also = programs(problem, precisions)
@@ -96,7 +104,7 @@ def best_of_pairs(problem: Problem, prediction: PairPrediction) -> Policy:
     )
     chosen = list(lowest.precisions)
     for layer, choice in zip(free, found.choice, strict=True):
-        chosen[layer] = precisions[choice]
+        chosen[layer] = space.fill(layer, precisions[choice])
     return Policy(tuple(chosen))
 
 

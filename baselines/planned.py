@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.prediction import Prediction, descends
-from suite.contract.probes import Part, Probes, ProbeSettings
+from suite.contract.probes import Probes, ProbeSettings
 from suite.contract.problem import Problem
 from suite.contract.searcher import Exhausted, Searcher
-from suite.contract.space import Policy
+from suite.contract.space import Part, Policy
 from suite.contract.trial import Trial
 from suite.options import check_counts
 

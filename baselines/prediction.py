@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from baselines.program import assign
 from suite.contract.cost import Budget, cheapest, enforce_budget
-from suite.contract.probes import PARTS, Part
 from suite.contract.problem import Problem
-from suite.contract.space import Policy, Precision, SearchSpace
+from suite.contract.space import PARTS, Part, Policy, Precision, SearchSpace
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,31 +31,28 @@ class Prediction:
     activations: NDArray[np.float64]
 
     def loss(self, policy: Policy) -> float:
-        """Predicted loss of a policy of the space; pinned layers, which never differ, are left out."""
+        """Predicted loss of a policy of the space; pinned bits, which never differ, are left out."""
         total, column = 0.0, self.space.choices.index
-        for layer in free_layers(self.space):
-            weight, activation = policy.precisions[layer]
-            total += self.weights[layer, column(weight)] + self.activations[layer, column(activation)]
+        for layer in self.space.free_layers:
+            weight, activation = self.space.free[:, layer]
+            bits = policy.precisions[layer]
+            total += self.weights[layer, column(bits.weight)] if weight else 0.0
+            total += self.activations[layer, column(bits.activation)] if activation else 0.0
         return float(total)
 
 
-def free_layers(space: SearchSpace) -> list[int]:
-    """Positions of the layers that are not pinned."""
-    return [position for position, layer in enumerate(space.layers) if layer.name not in space.pinned]
-
-
-def by_sensitivity(space: SearchSpace, sensitivity: NDArray[np.float64]) -> list[int]:
-    """Positions of the layers that are not pinned, the most sensitive first; of equals in execution order."""
-    return sorted(free_layers(space), key=lambda layer: -sensitivity[layer])
+def by_sensitivity(space: SearchSpace, part: Part, sensitivity: NDArray[np.float64]) -> list[int]:
+    """Positions of the layers in which a part is free, the most sensitive first; of equals in execution order."""
+    return sorted(np.flatnonzero(space.free[PARTS.index(part)]).tolist(), key=lambda layer: -sensitivity[layer])
 
 
 def descends(space: SearchSpace, policy: Policy, orders: Mapping[Part, NDArray[np.float64]]) -> bool:
-    """Whether no layer has more bits for a part than a layer more sensitive by this part; pinned layers are left out."""
+    """Whether no layer has more bits for a part than a layer more sensitive by this part; pinned ones are left out."""
     bits = {"weight": policy.weights, "activation": policy.activations}
     return all(
         bits[part][before] >= bits[part][after]
         for part, sensitivity in orders.items()
-        for before, after in pairwise(by_sensitivity(space, sensitivity))
+        for before, after in pairwise(by_sensitivity(space, part, sensitivity))
     )
 
 
@@ -79,16 +75,20 @@ def best_policy(
     Raises:
         BitcertError: If a predicted loss is not finite; the error names the layer and its bits.
     """
-    space, free = problem.space, free_layers(problem.space)
+    space, free = problem.space, problem.space.free_layers
     tied = tie_bits or space.tie_weight_activation
     options = [(w, a) for w, a in product(range(len(space.choices)), repeat=2) if w == a or not tied]
     pairs = [Precision(space.choices[w], space.choices[a]) for w, a in options]
-    losses = [[prediction.weights[layer, w] + prediction.activations[layer, a] for w, a in options] for layer in free]
+    weights, inputs = (
+        np.where(free_part[:, None], part_losses, 0.0)
+        for free_part, part_losses in zip(space.free, (prediction.weights, prediction.activations), strict=True)
+    )
+    losses = [[weights[layer, w] + inputs[layer, a] for w, a in options] for layer in free]
     (costs, room), *also = programs(problem, pairs)
     position = {space.layers[layer].name: row for row, layer in enumerate(free)}
     orders = [
         (
-            [free.index(layer) for layer in by_sensitivity(space, sensitivity)],
+            [free.index(layer) for layer in by_sensitivity(space, part, sensitivity)],
             [option[PARTS.index(part)] for option in options],
         )
         for part, sensitivity in (descending or {}).items()
@@ -105,7 +105,7 @@ def best_policy(
     )
     precisions = list(cheapest(space).precisions)
     for layer, choice in zip(free, found.choice, strict=True):
-        precisions[layer] = pairs[choice]
+        precisions[layer] = space.fill(layer, pairs[choice])
     return Policy(tuple(precisions))
 
 
@@ -114,11 +114,11 @@ def programs(problem: Problem, pairs: Sequence[Precision]) -> list[tuple[NDArray
 
     Costs have shape ``(free layers, pairs)``.
     """
-    space, free, lowest = problem.space, free_layers(problem.space), cheapest(problem.space)
+    space, free, lowest = problem.space, problem.space.free_layers, cheapest(problem.space)
     found = []
     for limit in problem.budget.limits:
         price = limit.cost.of_layer
-        costs = [[price(space.layers[layer], pair) for pair in pairs] for layer in free]
+        costs = [[price(space.layers[n], space.fill(n, pair)) for pair in pairs] for n in free]
         fixed = limit.cost.total(space, lowest) - sum(price(space.layers[n], lowest.precisions[n]) for n in free)
         found.append((np.array(costs, dtype=object).reshape(len(free), len(pairs)), limit.most - fixed))
     return found

@@ -133,7 +133,7 @@ def measure_losses(problem: Problem, probes: Probes, around: str, lost: Callable
     losses = np.zeros((2, layers, len(space.choices)))
     least = lost(probes.measure(centre))
     for part, layer in np.ndindex(2, layers):
-        if space.layers[layer].name in space.pinned:
+        if not space.free[part, layer]:
             continue
         for column, choice in enumerate(space.choices):
             changed = bits.copy()

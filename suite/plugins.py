@@ -196,6 +196,7 @@ COSTS = Kind(
     {
         "bops": "suite.contract.cost:BOPs",
         "bytes": "suite.contract.cost:ModelSize",
+        "state-bytes": "suite.contract.state_memory:StateMemory",
         "latency": "suite.contract.latency:Latency",
     },
 )
@@ -262,6 +263,10 @@ PROBLEMS = Kind(
         "digits-linf": "suite.problems.catalog:DIGITS_LINF",
         "mnist": "suite.problems.catalog:MNIST",
         "mnist-linf": "suite.problems.catalog:MNIST_LINF",
+        "spiking-digits": "suite.problems.catalog:SPIKING_DIGITS",
+        "spiking-digits-uniform": "suite.problems.catalog:SPIKING_DIGITS_UNIFORM",
+        "spiking-digits-centred": "suite.problems.catalog:SPIKING_DIGITS_CENTRED",
+        "spiking-mnist": "suite.problems.catalog:SPIKING_MNIST",
         "cifar10-resnet20": "suite.problems.catalog:CIFAR10_RESNET20",
         "cifar10-resnet20-tied": "suite.problems.catalog:CIFAR10_RESNET20_TIED",
         "cifar10-resnet20-wide2": "suite.problems.catalog:CIFAR10_RESNET20_WIDE2",

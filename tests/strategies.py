@@ -6,7 +6,7 @@ from itertools import product
 
 from hypothesis import strategies as st
 
-from suite.contract.space import Layer, Policy, Precision, SearchSpace
+from suite.contract.space import Layer, Pin, Policy, Precision, SearchSpace
 
 BITS = st.integers(1, 8)
 
@@ -22,7 +22,10 @@ def spaces(draw: st.DrawFn, most_layers: int = 6, most_choices: int = 7) -> Sear
         for name, size in zip(names, sizes, strict=True)
     )
     choices = tuple(sorted(draw(st.sets(BITS, min_size=1, max_size=most_choices))))
-    pins = draw(st.none() | st.dictionaries(st.sampled_from(names), st.builds(Precision, BITS, BITS), max_size=2))
+    pins = draw(
+        st.none()
+        | st.dictionaries(st.sampled_from(names), st.builds(Pin, st.none() | BITS, st.none() | BITS), max_size=2)
+    )
     pinned = {names[0], names[-1]} if pins is None else set(pins)
     labels = draw(st.lists(st.integers(0, count), min_size=count, max_size=count))
     group = {name: label for name, label in zip(names, labels, strict=True) if name not in pinned}
@@ -41,14 +44,12 @@ def belongs(space: SearchSpace, policy: Policy) -> bool:
     if pins is None:
         pins = {space.layers[0].name: Precision(8, 8), space.layers[-1].name: Precision(8, 8)}
     for name, (weight, activation) in precision.items():
-        if name in pins:
-            if (weight, activation) != pins[name]:
-                return False
-        elif (
-            weight not in space.choices
-            or activation not in space.choices
-            or (space.tie_weight_activation and weight != activation)
-        ):
+        pinned_weight, pinned_activation = pins.get(name, (None, None))
+        if weight not in (space.choices if pinned_weight is None else (pinned_weight,)):
+            return False
+        if activation not in (space.choices if pinned_activation is None else (pinned_activation,)):
+            return False
+        if space.tie_weight_activation and pinned_weight is pinned_activation is None and weight != activation:
             return False
     return all(len({precision[name] for name in group}) == 1 for group in space.ties)
 
@@ -56,7 +57,7 @@ def belongs(space: SearchSpace, policy: Policy) -> bool:
 def all_policies(space: SearchSpace, bits: tuple[int, ...] | None = None) -> list[Policy]:
     """Every policy of a small space: all combinations of ``bits`` (the choices and pinned ones), those that belong."""
     if bits is None:
-        pinned = [number for precision in space.pinned.values() for number in precision]
+        pinned = [bits for pin in space.pinned.values() for bits in pin if bits is not None]
         bits = tuple(sorted({*space.choices, *pinned}))
     precisions = [Precision(weight, activation) for weight, activation in product(bits, repeat=2)]
     every = (Policy(chosen) for chosen in product(precisions, repeat=len(space.layers)))

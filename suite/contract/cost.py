@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from suite.contract.cost_table import CostTable, pinned_cost, tabulate
+from suite.contract.cost_table import CostTable, tabulate, uniform_operations
 from suite.contract.per_mac import MAX_BITS, MIN_BITS, PerMac, check_per_mac
 from suite.contract.space import FLOAT_BITS, Layer, Policy, Precision, SearchSpace
 from suite.errors import BitcertError
@@ -240,10 +240,7 @@ def _parse_limit(asked: str, space: SearchSpace) -> Limit:
         weight, activation = Fraction(uniform[1]), Fraction(uniform[2])
         if not all(MIN_BITS <= bits <= MAX_BITS for bits in (weight, activation)):
             raise BitcertError(f"bits of the budget {asked} must lie in {MIN_BITS}..{MAX_BITS}")
-        free = sum(layer.macs for layer in space.layers if layer.name not in space.pinned)
-        whole = weight.denominator == activation.denominator == 1
-        operations = bops_rule.of_mac(Precision(int(weight), int(activation))) if whole else weight * activation
-        limit = int(free * operations + pinned_cost(space, cost))
+        limit = int(uniform_operations(space, bops_rule, weight, activation))
     elif share := found(r"(\d+)/0*([1-9]\d*)"):
         limit = int(float_bops(space) * Fraction(int(share[1]), int(share[2])))
     elif found(r"\d+"):

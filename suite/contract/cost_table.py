@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Protocol
 
 from suite.contract.space import Layer, Precision, SearchSpace
@@ -25,8 +26,9 @@ class CostTable:
     """Costs of the variables of a space: every cost is a sum over layers, and a layer has two variables at most.
 
     Attributes:
-        fixed: What every policy costs: the pinned layers and the constant.
-        partners: Of each variable, the one that sets the other part of its layers; itself where it sets both parts.
+        fixed: What every policy costs: the layers without a choice and the constant.
+        partners: Of each variable, the one that sets the other part of its layers; itself where it sets both parts, or where the
+            other part is pinned.
         curves: What the layers of a variable cost, by the choice of its partner and its own choice; ascending along the latter.
         walk: The variables from the last layer to the first, the activation before the weight.
     """
@@ -63,12 +65,12 @@ def tabulate(space: SearchSpace, cost: Rule) -> CostTable:
     variable_of = {slot: variable for variable, slots in enumerate(space.flat_variables) for slot in slots}
     partners, curves = [], []
     for variable, slots in enumerate(space.flat_variables):
-        layers = [space.layers[index] for index in sorted({slot % count for slot in slots})]
-        partner = variable_of[(slots[0] + count) % (2 * count)]
+        layers = sorted({slot % count for slot in slots})
+        partner = variable_of.get((slots[0] + count) % (2 * count), variable)
 
-        def price(own: int, other: int, layers: list[Layer] = layers, weight: bool = slots[0] < count) -> int:
+        def price(own: int, other: int, layers: list[int] = layers, weight: bool = slots[0] < count) -> int:
             precision = Precision(own, other) if weight else Precision(other, own)
-            return sum(cost.of_layer(layer, precision) for layer in layers)
+            return sum(cost.of_layer(space.layers[layer], space.fill(layer, precision)) for layer in layers)
 
         others = [None if partner == variable else bits for bits in choices]
         curves.append(tuple(tuple(price(own, other or own) for own in choices) for other in others))
@@ -79,5 +81,19 @@ def tabulate(space: SearchSpace, cost: Rule) -> CostTable:
 
 
 def pinned_cost(space: SearchSpace, cost: Rule) -> int:
-    """What the pinned layers of a space cost."""
-    return sum(cost.of_layer(layer, space.pinned[layer.name]) for layer in space.layers if layer.name in space.pinned)
+    """What the layers of a space cost whose weights and inputs are both pinned."""
+    lowest, free = Precision(space.choices[0], space.choices[0]), set(space.free_layers)
+    return sum(cost.of_layer(layer, space.fill(n, lowest)) for n, layer in enumerate(space.layers) if n not in free)
+
+
+def uniform_operations(space: SearchSpace, rule: Rule, weight: Fraction, activation: Fraction) -> Fraction:
+    """What a space costs with the same bits everywhere but for its pins; between integers a MAC costs the product of its bits."""
+    total = Fraction(0)
+    for layer, description in enumerate(space.layers):
+        pin = space.pin(layer)
+        bits = Fraction(pin.weight or weight), Fraction(pin.activation or activation)
+        if bits[0].denominator == bits[1].denominator == 1:
+            total += rule.of_layer(description, Precision(int(bits[0]), int(bits[1])))
+        else:
+            total += description.macs * bits[0] * bits[1]
+    return total

@@ -209,7 +209,7 @@ def _check(cost: Latency, space: SearchSpace) -> None:
             f"the latency table {cost.table} is for another network: it has a layer {more[0]!r}; measure this network"
         )
     tied, choices = space.tie_weight_activation, space.choices
-    for layer in space.layers:
-        free = [Precision(w, a) for w in choices for a in choices if w == a or not tied]
-        for precision in [space.pinned[layer.name]] if layer.name in space.pinned else free:
+    pairs = [Precision(w, a) for w in choices for a in choices if w == a or not tied]
+    for position, layer in enumerate(space.layers):
+        for precision in dict.fromkeys(space.fill(position, pair) for pair in pairs):
             cost.of_layer(layer, precision)

@@ -5,17 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from suite.contract.bit_settings import BitSettings
-from suite.contract.space import Policy, Precision, SearchSpace
+from suite.contract.space import Part, Policy, Precision, SearchSpace
 from suite.errors import BitcertError
-
-Part = Literal["weight", "activation"]
-PARTS: tuple[Part, ...] = ("weight", "activation")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from itertools import product
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from suite.errors import BitcertError
 
 DEFAULT_CHOICES = tuple(range(2, MAX_BITS + 1))
 FLOAT_BITS = 32
+Part = Literal["weight", "activation"]
+PARTS: tuple[Part, ...] = get_args(Part)
 _MOST_TEXT = 1_000_000  # characters of a policy: enough for 100,000 layers
 
 
@@ -26,13 +29,21 @@ class Precision(NamedTuple):
     activation: int
 
 
+class Pin(NamedTuple):
+    """Fixed bits of one layer's weights, of its input activations, or of both; None where they are free."""
+
+    weight: int | None
+    activation: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One quantizable Conv2d or Linear, with the cost of one image passing through it.
+    """One quantizable layer of a network, with the cost of one image passing through it.
 
     Attributes:
         name: Qualified module name in the network.
-        kind: ``"conv"`` or ``"linear"``.
+        kind: ``"conv"``, ``"linear"``, or ``"state"``: what a recurrent network remembers from step to step, multiplied by its
+            leak at every step. Its weights are the leaks, its input activations the state, and it has one MAC per neuron and step.
         macs: Multiply-accumulates for one image, summed over all calls of the module.
         parameters: Number of weights, biases not counted.
         biases: Number of biases, kept in 32 bits.
@@ -44,7 +55,7 @@ class Layer:
     """
 
     name: str
-    kind: Literal["conv", "linear"]
+    kind: Literal["conv", "linear", "state"]
     macs: int
     parameters: int
     biases: int = 0
@@ -70,6 +81,11 @@ class Policy:
                 f"a policy needs as many weight bits as activation bits, got {len(weights)} and {len(activations)}"
             )
         return cls(tuple(map(Precision, map(int, weights), map(int, activations))))
+
+    @property
+    def flat(self) -> tuple[int, ...]:
+        """Weight bits of all layers, then their activation bits."""
+        return self.weights + self.activations
 
     @property
     def weights(self) -> tuple[int, ...]:
@@ -126,11 +142,14 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+_FREE = Pin(None, None)
+
+
 class Slot(NamedTuple):
     """One number of a policy: the weight or the activation bits of the layer at an index."""
 
     layer: int
-    part: Literal["weight", "activation"]
+    part: Part
 
 
 @dataclass(frozen=True)
@@ -143,7 +162,8 @@ class SearchSpace:
     Args:
         layers: The network's layers in execution order.
         choices: Bits a free slot may take, ascending, within 1..8.
-        pins: Layer name -> fixed precision. By default the first and the last layer at 8/8.
+        pins: Layer name -> fixed bits of its weights and of its inputs, None for bits that are free. By default the first and
+            the last layer at 8/8.
         ties: Groups of layer names that share their weight bits and share their activation bits.
         tie_weight_activation: Whether each layer's weight and activation bits are one variable.
         per_mac: Bit operations of one MAC by weight and activation bits; None for their product.
@@ -155,7 +175,7 @@ class SearchSpace:
 
     layers: tuple[Layer, ...]
     choices: tuple[int, ...] = DEFAULT_CHOICES
-    pins: Mapping[str, Precision] | None = None
+    pins: Mapping[str, Pin | Precision] | None = None
     ties: tuple[tuple[str, ...], ...] = ()
     tie_weight_activation: bool = False
     per_mac: PerMac | None = None
@@ -177,7 +197,7 @@ class SearchSpace:
                 raise BitcertError(f"layers need distinct names and at least one MAC, got {layer}")
         if list(self.choices) != sorted(set(self.choices)) or not self.choices:
             raise BitcertError(f"choices must be ascending and without repetition, got {self.choices}")
-        for bits in (*self.choices, *(bits for precision in self.pinned.values() for bits in precision)):
+        for bits in (*self.choices, *(bits for pin in self.pinned.values() for bits in pin if bits is not None)):
             if not MIN_BITS <= bits <= MAX_BITS:
                 raise BitcertError(f"bits must lie in {MIN_BITS}..{MAX_BITS}, got {bits}")
         tied = [name for group in self.ties for name in group]
@@ -191,11 +211,32 @@ class SearchSpace:
             check_per_mac(self.per_mac)
 
     @cached_property
-    def pinned(self) -> Mapping[str, Precision]:
-        """Fixed precisions by layer name: ``pins``, or the first and the last layer at 8/8."""
+    def pinned(self) -> Mapping[str, Pin]:
+        """Fixed bits by layer name: ``pins``, or the first and the last layer at 8/8."""
         if self.pins is None:
-            return {self.layers[0].name: Precision(8, 8), self.layers[-1].name: Precision(8, 8)}
-        return {name: Precision(*precision) for name, precision in self.pins.items()}
+            return {self.layers[0].name: Pin(8, 8), self.layers[-1].name: Pin(8, 8)}
+        return {name: Pin(*pin) for name, pin in self.pins.items() if tuple(pin) != _FREE}
+
+    def pin(self, layer: int) -> Pin:
+        """The fixed bits of the layer at an index."""
+        return self.pinned.get(self.layers[layer].name, _FREE)
+
+    def fill(self, layer: int, precision: Precision) -> Precision:
+        """A precision of the layer at an index, with the bits that are pinned in their place."""
+        weight, activation = self.pin(layer)
+        return Precision(
+            precision.weight if weight is None else weight, precision.activation if activation is None else activation
+        )
+
+    @cached_property
+    def free(self) -> NDArray[np.bool_]:
+        """Which bits are free, shape ``(2, layers)``, weights first."""
+        return np.array([[bits is None for bits in self.pin(layer)] for layer in range(len(self.layers))]).T
+
+    @cached_property
+    def free_layers(self) -> tuple[int, ...]:
+        """Indices of the layers whose weights or inputs are free."""
+        return tuple(np.flatnonzero(self.free.any(axis=0)).tolist())
 
     @cached_property
     def variables(self) -> tuple[tuple[Slot, ...], ...]:
@@ -203,11 +244,9 @@ class SearchSpace:
         index = {layer.name: position for position, layer in enumerate(self.layers)}
         group_of = {index[name]: min(index[other] for other in group) for group in self.ties for name in group}
         members: dict[tuple[int, str], list[Slot]] = {}
-        for position, layer in enumerate(self.layers):
-            if layer.name in self.pinned:
-                continue
-            leader = group_of.get(position, position)
-            for part in ("weight", "activation"):
+        for position, part in product(range(len(self.layers)), PARTS):
+            if getattr(self.pin(position), part) is None:
+                leader = group_of.get(position, position)
                 key = (leader, "both" if self.tie_weight_activation else part)
                 members.setdefault(key, []).append(Slot(position, part))
         return tuple(tuple(slots) for slots in members.values())
@@ -223,9 +262,9 @@ class SearchSpace:
         """(flat number, bits) of every pinned slot."""
         return tuple(
             (position + part * len(self.layers), bits)
-            for position, layer in enumerate(self.layers)
-            if layer.name in self.pinned
-            for part, bits in enumerate(self.pinned[layer.name])
+            for position in range(len(self.layers))
+            for part, bits in enumerate(self.pin(position))
+            if bits is not None
         )
 
     @property
@@ -236,7 +275,7 @@ class SearchSpace:
     def __contains__(self, policy: object) -> bool:
         if not isinstance(policy, Policy) or len(policy.precisions) != len(self.layers):
             return False
-        bits = policy.weights + policy.activations
+        bits = policy.flat
         for number, fixed in self._fixed:
             if bits[number] != fixed:
                 return False
@@ -258,7 +297,7 @@ class SearchSpace:
             raise BitcertError(
                 f"the policy holds bits outside the choices {self.choices} or breaks a pin or a tie: {policy.to_json()}"
             )
-        bits = policy.weights + policy.activations
+        bits = policy.flat
         return np.array([self.choices.index(bits[slots[0]]) for slots in self.flat_variables], dtype=np.int64)
 
     def decode(self, vector: Sequence[int] | NDArray[np.integer]) -> Policy:

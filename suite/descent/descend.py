@@ -95,7 +95,7 @@ def adaqat(
         costs = [InterpolatedCost(relaxed, limit.cost, max(1, limit.most)) for limit in settings.budget.limits]
         prices = np.zeros(len(costs))
     else:
-        macs = sum(layer.macs for layer in space.layers if layer.name not in space.pinned)
+        macs = sum(space.layers[layer].macs for layer in space.free_layers)
         costs = [InterpolatedCost(relaxed, BOPs(space.per_mac), macs, pins=False)]
         prices = np.array([settings.price])
     bits = np.full(relaxed.numbers, choices[-1])
@@ -177,8 +177,7 @@ def nipq(
         Shin et al., NIPQ: Noise proxy-based integrated pseudo-quantization, CVPR 2023 (arXiv 2206.00820).
     """
     space = relaxed.space
-    fewest = min(space.choices[0], *(bits for precision in space.pinned.values() for bits in precision), MAX_BITS)
-    if fewest < 2:
+    if min(space.choices[0], *(pin.weight or MAX_BITS for pin in space.pinned.values()), MAX_BITS) < 2:
         raise BitcertError("nipq has no noise for 1 bit, which its authors do not use; choose among 2 bits or more")
     costs = [InterpolatedCost(relaxed, limit.cost, max(1, limit.most)) for limit in settings.budget.limits]
     least, span = relaxed.choices[0], relaxed.choices[-1] - relaxed.choices[0]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suite.contract.cost import Cost
+from suite.contract.cost_table import pinned_cost
 from suite.contract.space import Precision, SearchSpace
 
 
@@ -69,9 +70,8 @@ class RelaxedSpace:
         return np.bincount(self.members, slopes, minlength=self.numbers).astype(np.float64)
 
     def real_bits(self, bits: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The numbers by part and layer, shape ``(2, layers)``, weights first; pinned layers have the bits of their pins."""
-        pins = [self.space.pinned.get(layer.name, (0, 0)) for layer in self.space.layers]
-        flat = np.array(pins, dtype=float).T.flatten()
+        """The numbers by part and layer, shape ``(2, layers)``, weights first; pinned ones are the bits of their pins."""
+        flat = np.array(self.space.uniform(self.space.choices[0]).flat, dtype=float)
         for variable, slots in enumerate(self.space.flat_variables):
             flat[list(slots)] = bits[self.members[variable]]
         return flat.reshape(2, -1)
@@ -94,18 +94,17 @@ class InterpolatedCost:
         number_of = {
             slot: relaxed.members[variable] for variable, slots in enumerate(space.flat_variables) for slot in slots
         }
-        count, choices = len(space.layers), space.choices
-        free = [position for position in range(count) if position in number_of]
-        self._weights = np.array([number_of[position] for position in free], dtype=np.int64)
-        self._inputs = np.array([number_of[position + count] for position in free], dtype=np.int64)
+        count, choices, free = len(space.layers), space.choices, space.free_layers
+        # The table of a layer whose weights or inputs are pinned does not change along them: any number will do there.
+        slots = [(n if n in number_of else n + count, n + count if n + count in number_of else n) for n in free]
+        self._weights = np.array([number_of[weight] for weight, _ in slots], dtype=np.int64)
+        self._inputs = np.array([number_of[inputs] for _, inputs in slots], dtype=np.int64)
         tables = [
-            [cost.of_layer(space.layers[position], Precision(w, a)) for w, a in product(choices, choices)]
-            for position in free
+            [cost.of_layer(space.layers[n], space.fill(n, Precision(w, a))) for w, a in product(choices, choices)]
+            for n in free
         ]
         self._tables = np.array(tables, dtype=float).reshape(len(free), len(choices), len(choices)) / unit
-        fixed = cost.constant(space) + sum(
-            cost.of_layer(layer, space.pinned[layer.name]) for layer in space.layers if layer.name in space.pinned
-        )
+        fixed = cost.constant(space) + pinned_cost(space, cost)
         self._fixed = fixed / unit if pins else 0.0
 
     def value(self, bits: NDArray[np.float64]) -> float:

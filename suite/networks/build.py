@@ -14,6 +14,7 @@ from suite.networks.feedforward import FEEDFORWARD
 from suite.networks.layers import trace_layers
 from suite.networks.own import build_own, is_own
 from suite.networks.residual import ResidualNetwork, Shortcut
+from suite.networks.spiking import SPIKING
 
 Statistics = Sequence[float]
 
@@ -33,7 +34,8 @@ _SMALL: Mapping[str, tuple[int, Shortcut, int]] = {
 """Blocks per stage, the shortcut, and the width of the blocks."""
 
 _LARGE = ("resnet18", "resnet50", "mobilenet_v2")
-NETWORKS = (*_SMALL, *FEEDFORWARD, "mobilenet_v2-half", *_LARGE)
+_GRAYSCALE = {**FEEDFORWARD, **SPIKING}
+NETWORKS = (*_SMALL, *_GRAYSCALE, "mobilenet_v2-half", *_LARGE)
 
 
 def build_network(
@@ -53,7 +55,8 @@ def build_network(
     Args:
         name: ``"resnet8"`` (the digits network: 1x1 shortcuts), ``"resnet20"``, ``"resnet32"``, ``"resnet56"`` (CIFAR,
             padding shortcuts), ``"resnet8-wide2"`` and ``"resnet20-wide2"`` (twice the channels in all blocks),
-            ``"mlp-digits"`` and ``"convnet-mnist"`` (see :mod:`.feedforward`; they do not normalize),
+            ``"mlp-digits"`` and ``"convnet-mnist"`` (see :mod:`.feedforward`; they do not normalize), ``"spiking-digits"`` and
+            ``"spiking-mnist"`` (see :mod:`.spiking`),
             ``"mobilenet_v2-half"`` (CIFAR, width 0.5), torchvision's ``"resnet18"``, ``"resnet50"``, ``"mobilenet_v2"``, or
             your own function, ``"my_module:build"``, for which the other arguments are ignored.
         classes: Number of classes.
@@ -71,11 +74,11 @@ def build_network(
         return build_own(name).to(device)
     if name not in NETWORKS:
         raise unknown_name("network", name, NETWORKS)
-    taken = (1, 3) if name in _SMALL else (1,) if name in FEEDFORWARD else (3,)
+    taken = (1, 3) if name in _SMALL else (1,) if name in _GRAYSCALE else (3,)
     if channels not in taken:
         raise BitcertError(f"{name} takes images with {' or '.join(map(str, taken))} channels, got {channels}")
-    if name in FEEDFORWARD and (mean or std):
-        raise BitcertError(f"{name} does not normalize images; leave mean and std out")
+    if name in _GRAYSCALE and (mean or std):
+        raise BitcertError(f"the normalization of {name} cannot be chosen; leave mean and std out")
     usual_mean, usual_std = _IMAGENET if name in _LARGE else _CIFAR if channels == 3 else _GRAY
     mean, std = mean or usual_mean, std or usual_std
     if len(mean) != channels:
@@ -86,8 +89,8 @@ def build_network(
         if name in _SMALL:
             blocks, shortcut, width = _SMALL[name]
             network: nn.Module = ResidualNetwork(blocks, classes, mean, std, shortcut, width)
-        elif name in FEEDFORWARD:
-            network = FEEDFORWARD[name](classes)
+        elif name in _GRAYSCALE:
+            network = _GRAYSCALE[name](classes)
         else:
             from suite.networks.from_torchvision import build_from_torchvision
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from suite.contract.space import Layer
 from suite.errors import BitcertError
+from suite.networks.spiking import Leak
 
 # PyTorch's fused transformer layers bypass their modules, which could then be neither traced nor quantized.
 torch.backends.mha.set_fastpath_enabled(False)
@@ -17,7 +18,7 @@ _SHORTCUT, _FIRST_CONVOLUTION = ".downsample.0", ".conv1"
 
 
 def trace_layers(network: nn.Module, shape: tuple[int, int, int]) -> tuple[Layer, ...]:
-    """Find every Conv2d and Linear that a forward pass executes, in order of first execution, with its cost.
+    """Find every Conv2d, Linear and Leak that a forward pass executes, in order of first execution, with its cost.
 
     MACs are counted from the outputs that the layer actually produces, so they are exact for strides, dilation, groups and any
     padding; repeated calls of a module add up. One image passes in eval mode without gradients, then the training flags are
@@ -79,14 +80,16 @@ def shortcut_ties(layers: Sequence[Layer]) -> tuple[tuple[str, ...], ...]:
 
 
 def _is_layer(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d | nn.Linear)
+    return isinstance(module, nn.Conv2d | nn.Linear | Leak)
 
 
 def _describe(name: str, module: nn.Module, calls: Sequence[tuple[torch.Size, torch.Size]]) -> Layer:
-    assert isinstance(module, nn.Conv2d | nn.Linear)
+    assert isinstance(module, nn.Conv2d | nn.Linear | Leak)
     macs = sum(output.numel() for _, output in calls) * module.weight[0].numel()
     parameters = module.weight.numel()
     biases = 0 if module.bias is None else module.bias.numel()
+    if isinstance(module, Leak):
+        return Layer(name, "state", macs, parameters, biases, parameters, parameters)
     if isinstance(module, nn.Linear):
         return Layer(name, "linear", macs, parameters, biases, module.in_features, module.out_features)
     return Layer(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from suite.certify.exam import ExamSettings
+from suite.contract.space import Pin
 from suite.contract.trial import Fidelity
 from suite.problems.definition import Definition
 
@@ -85,6 +86,43 @@ MNIST_LINF = replace(
     shape=(1, 28, 28),
     radii=tuple(level / 255 for level in (0, 4, 8, 16, 26)),
     fidelity=Fidelity(images=200, noise=1),
+)
+
+_OF_SPIKES = {
+    f"{layer}.{name}": pin
+    for layer in ("first", "second")
+    for name, pin in (("state", Pin(8, None)), ("feedback", Pin(None, 1)))
+}
+SPIKING_DIGITS = replace(
+    DIGITS,
+    name="spiking-digits",
+    summary="digits; spiking network of two recurrent layers, 10 steps, the precision of its states searched; integer states",
+    network="spiking-digits",
+    budget="w3a3",
+    choices=(2, 3, 4, 5, 6),
+    pins={"input": Pin(8, 8), **_OF_SPIKES, "between": Pin(None, 1), "output": Pin(8, 8)},
+)
+SPIKING_DIGITS_UNIFORM = replace(
+    SPIKING_DIGITS,
+    name="spiking-digits-uniform",
+    summary="spiking-digits with equidistant levels of states over a calibrated range",
+    trained_as="spiking-digits",
+    state_levels="uniform",
+)
+SPIKING_DIGITS_CENTRED = replace(
+    SPIKING_DIGITS_UNIFORM,
+    name="spiking-digits-centred",
+    summary="spiking-digits with levels of states that crowd around the threshold (SQUAT)",
+    state_levels="centred",
+)
+SPIKING_MNIST = replace(
+    SPIKING_DIGITS,
+    name="spiking-mnist",
+    summary="MNIST; spiking network of two recurrent layers, 8 steps; integer states",
+    network="spiking-mnist",
+    dataset="mnist",
+    shape=(1, 28, 28),
+    fidelity=Fidelity(images=200, noise=64),
 )
 
 CIFAR10_RESNET20 = Definition(

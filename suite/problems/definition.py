@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from suite.certify.exam import ExamSettings
 from suite.contract.per_mac import TERNARY, PerMac
-from suite.contract.space import DEFAULT_CHOICES
+from suite.contract.space import DEFAULT_CHOICES, Pin
 from suite.contract.trial import Fidelity
 from suite.quantize.engine import Engine
+from suite.quantize.states import StateLevels
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Definition:
         engine: Default engine.
         choices: Bit widths to choose from. Weights are binary at 1 bit and ternary at 2 bits, inputs binary at 1 bit.
         four_level_weights: Whether weights of 2 bits have the four levels -2, -1, 0, 1 rather than three.
+        state_levels: What the states of spiking networks are rounded to, see :mod:`suite.quantize.states`.
+        pins: Fixed bits of layers by name; by default the first and the last layer have 8/8.
         ternary_inputs: Whether inputs of 2 bits have three levels rather than four, so that a MAC with ternary weights takes two
             bit operations rather than four.
         tie_weight_activation: Whether a layer's weights and inputs share their bit width.
@@ -59,6 +63,8 @@ class Definition:
     engine: Engine = "torch"
     choices: tuple[int, ...] = DEFAULT_CHOICES
     four_level_weights: bool = False
+    state_levels: StateLevels = "integers"
+    pins: Mapping[str, Pin] | None = None
     ternary_inputs: bool = False
     tie_weight_activation: bool = False
     tie_shortcuts: bool = False

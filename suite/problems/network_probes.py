@@ -14,8 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from suite.certify import NoiseStream
 from suite.contract.bit_settings import BitSettings
-from suite.contract.probes import Derivatives, Part, Probes, ProbeSettings, Quality, product_passes
-from suite.contract.space import Policy, Precision
+from suite.contract.probes import Derivatives, Probes, ProbeSettings, Quality, product_passes
+from suite.contract.space import Part, Policy, Precision
 from suite.contract.trial import GRADIENT_PASSES
 from suite.data import ImageSplit
 from suite.descent import descend, passes

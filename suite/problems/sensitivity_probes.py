@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from suite.contract.space import FLOAT_BITS, Policy, Precision
 from suite.quantize import TrainableNetwork, recalibrate_batch_norm
 from suite.quantize.calibration import Calibration, quantizable_modules
-from suite.quantize.layer import apply_layer
+from suite.quantize.layer import Quantizable, apply_layer
 from suite.quantize.steps import quantize
 from suite.quantize.trainable import TrainableLayer
 from suite.workbench import Batches, Workbench
@@ -128,7 +128,7 @@ def output_changes(
     return found / sum(len(inputs) for inputs, _ in batches)
 
 
-def _calls(network: nn.Module, modules: Sequence[nn.Conv2d | nn.Linear], inputs: Tensor, labels: Tensor) -> list[_Call]:
+def _calls(network: nn.Module, modules: Sequence[Quantizable], inputs: Tensor, labels: Tensor) -> list[_Call]:
     """Run a batch forward and backward; what every layer saw and made, in the order of execution."""
     seen: list[tuple[int, Tensor, Tensor]] = []
 
@@ -159,7 +159,7 @@ def _calls(network: nn.Module, modules: Sequence[nn.Conv2d | nn.Linear], inputs:
     ]
 
 
-def _squared_weight_gradients(module: nn.Conv2d | nn.Linear, calls: Sequence[_Call]) -> float:
+def _squared_weight_gradients(module: Quantizable, calls: Sequence[_Call]) -> float:
     """Sum over rows of the squared length of each row's gradient by a layer's weights, summed over its calls."""
     weight = module.weight.detach()
 
@@ -181,7 +181,7 @@ def _squared_weight_gradients(module: nn.Conv2d | nn.Linear, calls: Sequence[_Ca
 
 @torch.no_grad()
 def _weighted_changes(
-    name: str, module: nn.Conv2d | nn.Linear, call: _Call, calibration: Calibration, precisions: Sequence[Precision]
+    name: str, module: Quantizable, call: _Call, calibration: Calibration, precisions: Sequence[Precision]
 ) -> NDArray[np.float64]:
     """``sum (dL/dy)^2 (y_q - y)^2`` for a layer computed at each precision."""
     importance = call.by_outputs.square()

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from suite.contract.bit_settings import BitSettings
 from suite.contract.cost import float_bops, parse_budget
 from suite.contract.objective import Objective, check_radii, parse_objective
-from suite.contract.probes import PARTS, Derivatives, Part, Probes, ProbeSettings, Quality, product_passes
+from suite.contract.probes import Derivatives, Probes, ProbeSettings, Quality, product_passes
 from suite.contract.problem import Meter, Problem, check_seed, check_sigma
-from suite.contract.space import DEFAULT_CHOICES, FLOAT_BITS, Layer, Policy, Precision, SearchSpace
+from suite.contract.space import DEFAULT_CHOICES, FLOAT_BITS, PARTS, Layer, Part, Policy, Precision, SearchSpace
 from suite.contract.trial import GRADIENT_PASSES, Fidelity, Metrics
 from suite.descent import BitTask, cells, descend, passes
 from suite.errors import BitcertError

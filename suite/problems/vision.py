@@ -151,6 +151,7 @@ class VisionProblem(BenchProblem):
                 batches,
                 ternary_inputs=definition.ternary_inputs,
                 four_level_weights=definition.four_level_weights,
+                state_levels=definition.state_levels,
             )
             executed = QuantizedNetwork(network, layers, calibration)
             own = bool(definition.based_on)  # a user's network
@@ -268,6 +269,9 @@ class VisionProblem(BenchProblem):
             own["ternary_inputs"] = True
         if definition.four_level_weights:
             own["four_level_weights"] = True
+        if definition.state_levels != "integers":
+            own["state_levels"] = definition.state_levels
+            own["state_ranges"] = {name: list(ends) for name, ends in self.bench.calibration.state_ranges().items()}
         return own | {
             "problem": self.name,
             "network": definition.network,
@@ -382,6 +386,7 @@ def _space(definition: Definition) -> SearchSpace:
     return SearchSpace(
         layers,
         choices=definition.choices,
+        pins=definition.pins,
         ties=shortcut_ties(layers) if definition.tie_shortcuts else (),
         tie_weight_activation=definition.tie_weight_activation,
         per_mac=definition.per_mac,

@@ -53,6 +53,9 @@ class SPEQ(HalfCosine):
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Finetune a copy of the network."""
         space = bench.space
-        bits = {layer.name: bits for layer, bits in zip(space.layers, policy.activations, strict=True)}
-        raisable = tuple(name for name in bits if name not in space.pinned and bits[name] < self.high)
+        raisable = tuple(
+            layer.name
+            for layer, bits, free in zip(space.layers, policy.activations, space.free[1], strict=True)
+            if free and bits < self.high
+        )
         return self.train(bench, policy, request, self.loss(raisable))

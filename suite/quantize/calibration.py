@@ -12,7 +12,8 @@ from torch.utils.hooks import RemovableHandle
 
 from suite.contract.space import FLOAT_BITS, Precision
 from suite.errors import BitcertError
-from suite.quantize.layer import channel_means
+from suite.quantize.layer import Quantizable, channel_means
+from suite.quantize.states import TAIL, StateLevels, state_grid, state_range
 from suite.quantize.steps import Grid, activation_grid, fit_steps, quantize, weight_grid
 
 SAMPLE = 2**14  # activation values kept per layer
@@ -26,10 +27,24 @@ class SeenInputs:
         signed: Whether any input was negative.
         values: An evenly spaced sample of the non-zero inputs, shape ``(1, at most SAMPLE)``; larger for a layer that is
             called more than once.
+        threshold: Of states, the potential at which neurons fire; None for other inputs.
     """
 
     signed: bool
     values: Tensor
+    threshold: float | None = None
+
+    @property
+    def binary(self) -> bool:
+        """Whether all inputs other than 0 were equal and positive, as spikes are: one bit holds them exactly."""
+        low, high = torch.aminmax(self.values)
+        return bool(low == high) and not self.signed
+
+    def range(self) -> tuple[float, float]:
+        """Range of the levels of states; see :func:`.states.state_range`."""
+        assert self.threshold is not None
+        quantiles = torch.quantile(self.values, torch.tensor([TAIL, 1 - TAIL], device=self.values.device))
+        return state_range(float(quantiles[0]), float(quantiles[1]), self.threshold)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +58,7 @@ class Calibration:
         per_channel: Whether weights get one step per output channel rather than one per layer.
         ternary_inputs: Whether inputs of 2 bits have three levels rather than four.
         four_level_weights: Whether weights of 2 bits have four levels rather than three.
+        state_levels: What states are rounded to, see :mod:`.states`.
         masters: Float weights of layers that have others for every bit width, by layer name and bits.
         norms: Scale and shift of the batch norm after a layer, where it has others for every precision.
     """
@@ -53,10 +69,12 @@ class Calibration:
     per_channel: bool = True
     ternary_inputs: bool = False
     four_level_weights: bool = False
+    state_levels: StateLevels = "integers"
     masters: Mapping[tuple[str, int], Tensor] = field(default_factory=dict)
     norms: Mapping[tuple[str, Precision], tuple[Tensor, Tensor]] = field(default_factory=dict)
     _weight_steps: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     _activation_steps: dict[tuple[str, int], float] = field(default_factory=dict)
+    _state_grids: dict[tuple[str, int], Grid] = field(default_factory=dict)
 
     def master(self, name: str, bits: int) -> Tensor:
         """The float weights behind a bit width of a layer."""
@@ -81,7 +99,9 @@ class Calibration:
         return weight_grid(bits, four_levels=self.four_level_weights)
 
     def activation_step(self, name: str, bits: int) -> float:
-        """Least-squares step of a layer's inputs."""
+        """Least-squares step of a layer's inputs; 1 for levels in the units of the state."""
+        if self.has_levels(name):
+            return 1.0
         key = name, bits
         if key not in self._activation_steps:
             fitted = fit_steps(self.inputs[name].values, self.input_grid(name, bits))
@@ -90,15 +110,36 @@ class Calibration:
 
     def input_grid(self, name: str, bits: int) -> Grid:
         """Grid of a layer's inputs: signed if any that was seen is negative."""
+        if self.has_levels(name):
+            return self._state_grid(name, bits)
         return activation_grid(bits, self.inputs[name].signed, ternary=self.ternary_inputs)
 
+    def has_levels(self, name: str) -> bool:
+        """Whether a layer's inputs are states whose levels are no multiples of a step."""
+        return self.state_levels != "integers" and self.inputs[name].threshold is not None
 
-def quantizable_modules(network: nn.Module, names: Sequence[str]) -> dict[str, nn.Conv2d | nn.Linear]:
-    """The named modules of a network; raises BitcertError if one is not a Conv2d or Linear, or has non-finite weights."""
-    modules: dict[str, nn.Conv2d | nn.Linear] = {}
+    def has_constant_step(self, name: str) -> bool:
+        """Whether the step of a layer's inputs is not to be trained: spikes, and levels in the units of the state."""
+        return self.has_levels(name) or self.inputs[name].binary
+
+    def state_ranges(self) -> dict[str, tuple[float, float]]:
+        """Ranges of the levels of all such states."""
+        return {name: self.inputs[name].range() for name in self.inputs if self.has_levels(name)}
+
+    def _state_grid(self, name: str, bits: int) -> Grid:
+        key, seen = (name, bits), self.inputs[name]
+        if key not in self._state_grids:
+            assert seen.threshold is not None
+            self._state_grids[key] = state_grid(bits, self.state_levels, *seen.range(), seen.threshold)
+        return self._state_grids[key]
+
+
+def quantizable_modules(network: nn.Module, names: Sequence[str]) -> dict[str, Quantizable]:
+    """The named modules of a network; raises BitcertError if one cannot be quantized, or has non-finite weights."""
+    modules: dict[str, Quantizable] = {}
     for name in names:
         module = network.get_submodule(name)
-        if not isinstance(module, nn.Conv2d | nn.Linear):
+        if not isinstance(module, Quantizable):
             raise BitcertError(f"layer {name!r} is a {type(module).__name__}; only Conv2d and Linear are quantized")
         if not torch.isfinite(module.weight).all():
             raise BitcertError(f"the weights of layer {name!r} are not finite; load another checkpoint or train again")
@@ -115,6 +156,7 @@ def calibrate(
     per_channel: bool = True,
     ternary_inputs: bool = False,
     four_level_weights: bool = False,
+    state_levels: StateLevels = "integers",
 ) -> Calibration:
     """Run noisy calibration images through the float network and record what each layer sees.
 
@@ -125,6 +167,7 @@ def calibrate(
         per_channel: Whether weights get one step per output channel.
         ternary_inputs: Whether inputs of 2 bits have three levels rather than four.
         four_level_weights: Whether weights of 2 bits have four levels rather than three.
+        state_levels: What states are rounded to.
 
     Raises:
         BitcertError: On non-finite weights or activations, naming the layer, or if there are no images.
@@ -167,7 +210,8 @@ def calibrate(
         if not collected[name]:
             raise BitcertError(f"layer {name!r} was never executed during calibration")
         values = torch.cat(collected[name])
-        seen[name] = SeenInputs(signed[name], values[None] if values.numel() else values.new_zeros(1, 1))
+        threshold = getattr(modules[name], "threshold", None)
+        seen[name] = SeenInputs(signed[name], values[None] if values.numel() else values.new_zeros(1, 1), threshold)
     weights = {name: module.weight.detach() for name, module in modules.items()}
     output_means = {name: torch.stack(found).mean(dim=0) for name, found in means.items()}
-    return Calibration(weights, seen, output_means, per_channel, ternary_inputs, four_level_weights)
+    return Calibration(weights, seen, output_means, per_channel, ternary_inputs, four_level_weights, state_levels)

@@ -8,8 +8,12 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from suite.networks.spiking import Leak
 from suite.quantize.folding import scale_and_shift
 from suite.quantize.steps import Grid
+
+Quantizable = nn.Conv2d | nn.Linear | Leak
+"""Modules that can be quantized."""
 
 
 class Integers(NamedTuple):
@@ -40,7 +44,7 @@ class QuantizedLayer(nn.Module):
         overwrites: Whether the integers overwrite the inputs; only where nothing else reads them.
     """
 
-    def __init__(self, layer: nn.Conv2d | nn.Linear, bias: Tensor | None = None) -> None:
+    def __init__(self, layer: Quantizable, bias: Tensor | None = None) -> None:
         super().__init__()
         own = layer.bias if bias is None else bias
         self._layer = [layer]  # in a list: the float layer is no submodule, its weights are not this network's state
@@ -65,7 +69,7 @@ class QuantizedLayer(nn.Module):
         return bool(self._norms)
 
     @property
-    def float_layer(self) -> nn.Conv2d | nn.Linear:
+    def float_layer(self) -> Quantizable:
         """The float layer, for its stride, padding, dilation and groups."""
         return self._layer[0]
 
@@ -180,8 +184,10 @@ class QuantizedLayer(nn.Module):
         return torch.empty_like(weight, memory_format=memory_format).copy_(weight)
 
 
-def apply_layer(layer: nn.Conv2d | nn.Linear, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def apply_layer(layer: Quantizable, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Apply a layer's operation (stride, padding, dilation and groups included) with other weights."""
+    if isinstance(layer, Leak):
+        return inputs * weight[:, 0]
     if isinstance(layer, nn.Conv2d):
         convolved: Tensor = layer._conv_forward(inputs, weight, bias)
         return convolved

@@ -25,23 +25,29 @@ class Grid(NamedTuple):
         zero: Whether 0 is one of them; the only grid without it is :data:`BINARY`.
         thresholds: Of a ternary grid, where numbers change from the first to the second level and from there to the third,
             in units of the step; None for halfway.
+        levels: The levels, ascending, where they are no integers; None where they are.
     """
 
     low: int
     high: int
     zero: bool = True
     thresholds: tuple[float, float] | None = None
+    levels: tuple[float, ...] | None = None
 
     @property
     def plain(self) -> bool:
         """Whether the nearest level is a rounded and clipped number."""
-        return self.zero and self.thresholds is None
+        return self.zero and self.thresholds is None and self.levels is None
 
     def nearest(self, scaled: Tensor) -> Tensor:
         """Levels of numbers in units of the step: rounded half to even and clipped, or by sign, 0 as 1, in a grid without 0.
 
-        With thresholds, a number at one of them gets the level next to 0.
+        With thresholds, a number at one of them gets the level next to 0. Halfway between two levels that are no integers, it gets
+        the lower one.
         """
+        if self.levels is not None:
+            levels = scaled.new_tensor(self.levels)
+            return levels[torch.bucketize(scaled, (levels[1:] + levels[:-1]) / 2)]
         if self.thresholds is not None:
             first, second = self.thresholds
             up = scaled.ge(first) if self.low < 0 else scaled.gt(first)

@@ -10,13 +10,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from suite.contract.space import Layer, Policy, Precision
+from suite.contract.space import Layer, Pin, Policy, Precision
 from suite.errors import unknown_name
 from suite.quantize.calibration import Calibration, quantizable_modules
 from suite.quantize.folding import followed_by_batch_norm
 from suite.quantize.graph import substitute
-from suite.quantize.layer import apply_layer
-from suite.quantize.trainable import LearnedStep, input_size
+from suite.quantize.layer import Quantizable, apply_layer
+from suite.quantize.trainable import LearnedStep, input_size, learned_inputs, learned_weights, parameters
 
 Norms = Literal["shared", "weights", "pairs"]
 NORMS: tuple[Norms, ...] = get_args(Norms)
@@ -47,7 +47,7 @@ class SwitchableLayer(nn.Module):
 
     Attributes:
         bits: Bit widths of the weights, and of the inputs.
-        masters: Float weights: one tensor for all bit widths, or one for each.
+        masters: Float weights: one tensor for all bit widths, or one for each; none of a layer whose weights are constants.
         weights, inputs: A learned quantizer for each bit width.
         norms: The batch norms after the layer, unless they are shared; see :class:`Sharing`.
         precision: The bit widths in use.
@@ -55,7 +55,7 @@ class SwitchableLayer(nn.Module):
 
     def __init__(
         self,
-        module: nn.Conv2d | nn.Linear,
+        module: Quantizable,
         layer: Layer,
         bits: tuple[tuple[int, ...], tuple[int, ...]],
         calibration: Calibration,
@@ -67,7 +67,8 @@ class SwitchableLayer(nn.Module):
         self.bits = bits
         self._layer = [module]  # in a list: its parameters would have two names
         copies = len(bits[0]) - 1 if sharing.private_weights else 0
-        self.masters = nn.ParameterList([module.weight, *(copy.deepcopy(module.weight) for _ in range(copies))])
+        own = [module.weight] if isinstance(module.weight, nn.Parameter) else []
+        self.masters = nn.ParameterList([*own, *(copy.deepcopy(weight) for weight in own for _ in range(copies))])
         self.bias = module.bias
         self.weights = nn.ModuleList(_weight_quantizer(layer, choice, calibration, start) for choice in bits[0])
         self.inputs = nn.ModuleList(_input_quantizer(layer, choice, calibration, start) for choice in bits[1])
@@ -76,8 +77,10 @@ class SwitchableLayer(nn.Module):
         self.norms = nn.ModuleList([] if norm is None else [copy.deepcopy(norm) for _ in range(norms)])
         self.precision = Precision(bits[0][-1], bits[1][-1])
 
-    def master(self, bits: int) -> nn.Parameter:
+    def master(self, bits: int) -> Tensor:
         """The float weights behind a bit width."""
+        if not len(self.masters):
+            return self._layer[0].weight
         master = self.masters[self.bits[0].index(bits) if len(self.masters) > 1 else 0]
         assert isinstance(master, nn.Parameter)
         return master
@@ -135,7 +138,7 @@ class SwitchableNetwork(nn.Module):
         layers: Its quantizable layers.
         choices: Bit widths of weights and inputs.
         calibration: Of the float network.
-        pinned: Precisions of layers that have no choice, by name.
+        pinned: Bits of weights and inputs that have no choice, by the layer's name.
         sharing: What bit widths have in common.
         start: Where steps start: ``"fitted"`` by least squares, per output channel if the calibration says so, or by ``"lsq"``'s
             rule, one per layer.
@@ -151,7 +154,7 @@ class SwitchableNetwork(nn.Module):
         choices: Sequence[int],
         calibration: Calibration,
         *,
-        pinned: Mapping[str, Precision] = {},
+        pinned: Mapping[str, Pin] = {},
         sharing: Sharing = Sharing(),
         start: Start = "fitted",
     ) -> None:
@@ -162,10 +165,10 @@ class SwitchableNetwork(nn.Module):
         self.layers: dict[str, SwitchableLayer] = {}
         for layer in layers:
             module, name = modules[layer.name], layer.name
-            fixed = pinned.get(name)
-            bits = (tuple(choices), tuple(choices)) if fixed is None else ((fixed.weight,), (fixed.activation,))
+            fixed = pinned.get(name, Pin(None, None))
+            weight_bits, input_bits = (tuple(choices) if bits is None else (bits,) for bits in fixed)
             norm = self.network.get_submodule(self._followed[name]) if name in self._followed else None
-            switchable = SwitchableLayer(module, layer, bits, calibration, sharing, norm, start)
+            switchable = SwitchableLayer(module, layer, (weight_bits, input_bits), calibration, sharing, norm, start)
             self.layers[name] = switchable.to(module.weight.device)
             substitute(self.network, module, switchable)
             if norm is not None:
@@ -183,7 +186,7 @@ class SwitchableNetwork(nn.Module):
 
     def steps(self) -> list[nn.Parameter]:
         """All learned steps."""
-        return [module.step for module in self.modules() if isinstance(module, LearnedStep)]
+        return parameters(module.step for module in self.modules() if isinstance(module, LearnedStep))
 
     @torch.no_grad()
     def inherited(self, network: nn.Module, calibration: Calibration) -> tuple[nn.Module, Calibration]:
@@ -238,15 +241,15 @@ def _affine_maps(name: str, layer: SwitchableLayer) -> dict[tuple[str, Precision
 
 
 def _weight_quantizer(layer: Layer, bits: int, calibration: Calibration, start: Start) -> LearnedStep:
+    if start == "fitted" or layer.kind == "state":
+        return learned_weights(layer, bits, calibration)
     weight, grid = calibration.weights[layer.name], calibration.weight_grid(bits)
-    step = LearnedStep.initial_step(weight, grid) if start == "lsq" else calibration.weight_step(layer.name, bits)
-    return LearnedStep(step, grid, weight.numel() // step.numel())
+    return LearnedStep(LearnedStep.initial_step(weight, grid), grid, weight.numel())
 
 
 def _input_quantizer(layer: Layer, bits: int, calibration: Calibration, start: Start) -> LearnedStep:
+    if start == "fitted" or calibration.has_constant_step(layer.name):
+        return learned_inputs(layer, bits, calibration)
     grid = calibration.input_grid(layer.name, bits)
-    if start == "lsq":
-        step = LearnedStep.initial_step(calibration.inputs[layer.name].values, grid)
-    else:
-        step = torch.tensor(calibration.activation_step(layer.name, bits))
+    step = LearnedStep.initial_step(calibration.inputs[layer.name].values, grid)
     return LearnedStep(step, grid, input_size(layer))

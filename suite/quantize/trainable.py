@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,7 +17,7 @@ from suite.quantize.calibration import Calibration, quantizable_modules
 from suite.quantize.fatnn import TernaryInputs, TernaryWeights
 from suite.quantize.folding import followed_by_batch_norm
 from suite.quantize.graph import substitute
-from suite.quantize.layer import QuantizedLayer, apply_layer
+from suite.quantize.layer import Quantizable, QuantizedLayer, apply_layer
 from suite.quantize.memory import economize
 from suite.quantize.steps import LEAST_STEP, Grid
 
@@ -60,11 +60,18 @@ class LearnedStep(nn.Module):
         step: Starting step; any shape that broadcasts with the values.
         grid: Levels.
         values_per_step: Values that share one step; its gradient is scaled by ``1 / sqrt(values_per_step * high)``.
+        learned: Whether the step is trained rather than a constant.
     """
 
-    def __init__(self, step: Tensor, grid: Grid, values_per_step: int) -> None:
+    step: Tensor
+
+    def __init__(self, step: Tensor, grid: Grid, values_per_step: int, *, learned: bool = True) -> None:
         super().__init__()
-        self.step = nn.Parameter(step.detach().clone())
+        step = step.detach().clone()
+        if learned:
+            self.step = nn.Parameter(step)
+        else:
+            self.register_buffer("step", step)
         self.grid = grid
         self._gradient_scale = 1.0 / math.sqrt(values_per_step * grid.high)
 
@@ -172,19 +179,23 @@ class TrainableLayer(nn.Module):
 
     def __init__(
         self,
-        layer: nn.Conv2d | nn.Linear,
+        layer: Quantizable,
         weights: nn.Module,
         inputs: LearnedStep | LearnedClip | FixedStep | TernaryInputs | nn.Identity,
     ) -> None:
         super().__init__()
         self._layer = [layer]  # in a list: its parameters would be counted twice
-        self.weight = nn.Parameter(layer.weight.detach().clone())
+        weight = layer.weight.detach().clone()
+        if isinstance(layer.weight, nn.Parameter):
+            self.weight: Tensor = nn.Parameter(weight)
+        else:
+            self.register_buffer("weight", weight)
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
         self.quantize_weights = weights
         self.quantize_inputs = inputs
 
     @property
-    def float_layer(self) -> nn.Conv2d | nn.Linear:
+    def float_layer(self) -> Quantizable:
         """The float layer, for its stride, padding, dilation and groups."""
         return self._layer[0]
 
@@ -253,9 +264,7 @@ class TrainableNetwork(nn.Module):
         return logits
 
     @torch.no_grad()
-    def _inherit(
-        self, name: str, module: nn.Conv2d | nn.Linear, precision: Precision, calibration: Calibration
-    ) -> None:
+    def _inherit(self, name: str, module: Quantizable, precision: Precision, calibration: Calibration) -> None:
         """Take over weights and a batch norm that belong to a precision alone."""
         if (name, precision.weight) in calibration.masters:
             module.weight.copy_(calibration.masters[name, precision.weight])
@@ -277,7 +286,7 @@ class TrainableNetwork(nn.Module):
         """All learned steps, thresholds and clipping levels."""
         ternary = [module for module in self.modules() if isinstance(module, TernaryWeights | TernaryInputs)]
         steps = [module.step for module in self.modules() if isinstance(module, LearnedStep | TernaryInputs)]
-        return self.clips() + steps + [module.slopes for module in ternary]
+        return self.clips() + parameters(steps) + [module.slopes for module in ternary]
 
     def freeze(self) -> nn.Module:
         """A network for inference, in evaluation mode, with quantized weights."""
@@ -294,9 +303,16 @@ class TrainableNetwork(nn.Module):
         return frozen
 
 
+def parameters(tensors: Iterable[Tensor]) -> list[nn.Parameter]:
+    """Those of several tensors that are trained."""
+    return [tensor for tensor in tensors if isinstance(tensor, nn.Parameter)]
+
+
 def _weight_quantizer(layer: Layer, bits: int, weight: Tensor, calibration: Calibration, scheme: Scheme) -> nn.Module:
     if bits == FLOAT_BITS:
         return nn.Identity()
+    if layer.kind == "state":
+        return learned_weights(layer, bits, calibration)
     if scheme in ("pact", "dorefa"):
         return TanhWeights(bits)
     steps = calibration.weight_step(layer.name, bits)
@@ -304,7 +320,21 @@ def _weight_quantizer(layer: Layer, bits: int, weight: Tensor, calibration: Cali
         return FixedStep(steps, calibration.weight_grid(bits))
     if scheme == "fatnn" and bits == 2 and not calibration.four_level_weights:
         return TernaryWeights(weight.detach(), steps)
-    return LearnedStep(steps, calibration.weight_grid(bits), weight.numel() // steps.numel())
+    return learned_weights(layer, bits, calibration)
+
+
+def learned_weights(layer: Layer, bits: int, calibration: Calibration) -> LearnedStep:
+    """LSQ for a layer's weights, from the calibrated steps; leaks are constants, and so are their steps."""
+    steps = calibration.weight_step(layer.name, bits)
+    share = calibration.weights[layer.name].numel() // steps.numel()
+    return LearnedStep(steps, calibration.weight_grid(bits), share, learned=layer.kind != "state")
+
+
+def learned_inputs(layer: Layer, bits: int, calibration: Calibration) -> LearnedStep:
+    """LSQ for a layer's inputs, from the calibrated step; that of spikes, and of the levels of states, is a constant."""
+    grid, step = calibration.input_grid(layer.name, bits), calibration.activation_step(layer.name, bits)
+    learned = not calibration.has_constant_step(layer.name)
+    return LearnedStep(torch.tensor(step), grid, input_size(layer), learned=learned)
 
 
 def _input_quantizer(
@@ -312,6 +342,8 @@ def _input_quantizer(
 ) -> LearnedStep | LearnedClip | FixedStep | TernaryInputs | nn.Identity:
     if bits == FLOAT_BITS:
         return nn.Identity()
+    if calibration.has_constant_step(layer.name):
+        return learned_inputs(layer, bits, calibration)
     grid = calibration.input_grid(layer.name, bits)
     step = calibration.activation_step(layer.name, bits)
     if scheme == "fatnn" and bits == 2 and calibration.ternary_inputs:
@@ -320,7 +352,7 @@ def _input_quantizer(
         return LearnedClip(step * grid.high, grid)
     if scheme == "dorefa":
         return FixedStep(torch.tensor(step), grid)
-    return LearnedStep(torch.tensor(step), grid, input_size(layer))
+    return learned_inputs(layer, bits, calibration)
 
 
 def input_size(layer: Layer) -> int:

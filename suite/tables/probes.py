@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suite.contract.bit_settings import BitSettings
-from suite.contract.probes import Derivatives, Part, Probes, ProbeSettings, Quality
+from suite.contract.probes import Derivatives, Probes, ProbeSettings, Quality
 from suite.contract.problem import Meter
-from suite.contract.space import Policy, Precision
+from suite.contract.space import Part, Policy, Precision
 from suite.errors import BitcertError
 
 PROBES = ".probes.json"

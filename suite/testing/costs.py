@@ -11,7 +11,7 @@ import pytest
 
 from suite.contract.cost import Budget, Cost, Limit, cheapest, enforce_budget, random_feasible, repair
 from suite.contract.per_mac import MAX_BITS, MIN_BITS
-from suite.contract.space import Layer, Precision, SearchSpace
+from suite.contract.space import Layer, Pin, Precision, SearchSpace
 from suite.testing.toys import SPACES, assert_feasible, problem_on
 
 DRAWS = 20
@@ -37,7 +37,7 @@ def random_spaces() -> Iterator[SearchSpace]:
             for index in range(count)
         )
         choices = tuple(sorted(map(int, rng.choice(range(2, 9), size=int(rng.integers(1, 8)), replace=False))))
-        pins = {"layer0": Precision(8, 8)} if rng.random() < 0.5 else {}
+        pins = {"layer0": Pin(8, None if rng.random() < 0.5 else 8)} if rng.random() < 0.5 else {}
         free = [layer.name for layer in layers if layer.name not in pins]
         ties = (tuple(free[-2:]),) if len(free) > 1 and rng.random() < 0.5 else ()
         yield SearchSpace(layers, choices, pins, ties, bool(rng.random() < 0.3))

@@ -9,7 +9,7 @@ from itertools import product
 from suite.contract import cost
 from suite.contract.problem import Problem
 from suite.contract.searcher import Exhausted, Searcher
-from suite.contract.space import Layer, Policy, Precision, SearchSpace
+from suite.contract.space import Layer, Pin, Policy, Precision, SearchSpace
 from suite.contract.trial import Trial
 from suite.execute.evaluation import evaluate_trial
 from suite.problems.separable import SeparableProblem
@@ -37,6 +37,12 @@ def small_layers(count: int) -> tuple[Layer, ...]:
 SPACES: dict[str, SearchSpace] = {
     "first and last layer pinned": SearchSpace(small_layers(5)),
     "middle layer pinned": SearchSpace(small_layers(5), pins={"layer2": Precision(3, 7)}),
+    "states and spikes": SearchSpace(
+        small_layers(4), pins={"layer0": Precision(8, 8), "layer1": Pin(8, None), "layer2": Pin(None, 1)}
+    ),
+    "tied beside states and spikes": SearchSpace(
+        small_layers(4), pins={"layer1": Pin(8, None), "layer2": Pin(None, 1)}, tie_weight_activation=True
+    ),
     "tied layers": SearchSpace(small_layers(6), ties=(("layer1", "layer4"), ("layer2", "layer3"))),
     "tied weight and activation": SearchSpace(small_layers(4), pins={}, tie_weight_activation=True),
     "everything tied": SearchSpace(
@@ -69,11 +75,13 @@ def assert_feasible(problem: Problem, policy: Policy) -> None:
     assert len(policy.precisions) == len(space.layers)
     by_name = {layer.name: precision for layer, precision in zip(space.layers, policy.precisions, strict=True)}
     for name, precision in by_name.items():
-        if name in space.pinned:
-            assert precision == space.pinned[name], f"{name} is pinned"
-        else:
-            assert set(precision) <= set(space.choices), f"{name} has bits that are not among the choices"
-            assert not space.tie_weight_activation or precision.weight == precision.activation, f"{name} is tied"
+        pin = space.pinned.get(name, Pin(None, None))
+        for bits, fixed in zip(precision, pin, strict=True):
+            assert bits == fixed if fixed is not None else bits in space.choices, (
+                f"{name} breaks its pin or the choices"
+            )
+        if space.tie_weight_activation and pin == (None, None):
+            assert precision.weight == precision.activation, f"{name} is tied"
     for group in space.ties:
         assert len({by_name[name] for name in group}) == 1, f"{group} are tied"
     for limit in problem.budget.limits:

@@ -116,7 +116,7 @@ class NetworkTask(BitTask):
         def prepare(number: int) -> None:
             count = len(network.layers)
             for position, layer in enumerate(network.layers):
-                weight, inputs = self._space.pinned.get(self._space.layers[position].name, (0, 0))
+                weight, inputs = (bits or 0 for bits in self._space.pin(position))
                 layer.bits = bits_of(position, weight), bits_of(position + count, inputs)
 
         _, slopes = self._take(network, self._noisy_optimizer, prepare, passes=1, leaf=leaf)
@@ -139,7 +139,14 @@ class NetworkTask(BitTask):
 
     @cached_property
     def noisy(self) -> NoisyNetwork:
-        """The copy that computes under noise."""
+        """The copy that computes under noise.
+
+        Raises:
+            BitcertError: If inputs that may be negative are pinned to 1 bit, for which there is no noise.
+        """
+        for position, layer in enumerate(self._space.layers):
+            if self._space.pin(position).activation == 1 and self._calibration.inputs[layer.name].signed:
+                raise BitcertError(f"nipq has no noise for inputs of 1 bit that may be negative, those of {layer.name}")
         return self._ready(NoisyNetwork(self._float, self._space.layers, self._calibration))
 
     def _ready(self, network: NetworkT) -> NetworkT:

@@ -29,7 +29,7 @@ from suite.data import ImageSplit
 from suite.errors import BitcertError
 from suite.networks import Normalization
 from suite.quantize.graph import called_module, trace
-from suite.quantize.layer import QuantizedLayer, apply_layer
+from suite.quantize.layer import Quantizable, QuantizedLayer, apply_layer
 from suite.quantize.trainable import TrainableLayer
 
 Layer = nn.Conv2d | nn.Linear | TrainableLayer | QuantizedLayer
@@ -161,7 +161,7 @@ def _operation(network: nn.Module, node: fx.Node) -> Layer | Callable[..., Tenso
     )
 
 
-def _float_layer(layer: Layer) -> nn.Conv2d | nn.Linear:
+def _float_layer(layer: Layer) -> Quantizable:
     return layer if isinstance(layer, nn.Conv2d | nn.Linear) else layer.float_layer
 
 
@@ -174,7 +174,7 @@ def _opened(layer: Layer, given: Tensor) -> tuple[Tensor, Tensor | None, Tensor]
     return layer.weight, layer.bias, given
 
 
-def _through(layer: nn.Conv2d | nn.Linear, weight: Tensor, bias: Tensor | None, entering: Tensor) -> Tensor:
+def _through(layer: Quantizable, weight: Tensor, bias: Tensor | None, entering: Tensor) -> Tensor:
     centre, half = _centre(entering)
     centre, half = apply_layer(layer, centre, weight, bias), apply_layer(layer, half, weight.abs(), None)
     return torch.cat([centre - half, centre + half])

@@ -12,7 +12,7 @@ from suite.contract.space import Layer
 from suite.quantize import Calibration
 from suite.quantize.calibration import quantizable_modules
 from suite.quantize.graph import substitute
-from suite.quantize.layer import apply_layer
+from suite.quantize.layer import Quantizable, apply_layer
 
 _BINS = 256
 
@@ -58,7 +58,7 @@ class NoisyLayer(nn.Module):
         bits: Bits of the weights and of the inputs, scalars, set before every pass.
     """
 
-    def __init__(self, module: nn.Conv2d | nn.Linear, layer: Layer, calibration: Calibration) -> None:
+    def __init__(self, module: Quantizable, layer: Layer, calibration: Calibration) -> None:
         super().__init__()
         self._layer = [module]  # in a list: its parameters would have two names
         self.weight, self.bias = module.weight, module.bias

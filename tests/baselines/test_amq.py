@@ -13,7 +13,7 @@ from suite.contract.cost import cheapest
 from suite.contract.probes import ProbeSettings
 from suite.contract.problem import Problem
 from suite.contract.searcher import Exhausted, Searcher
-from suite.contract.space import Precision, SearchSpace
+from suite.contract.space import Pin, SearchSpace
 from suite.errors import BitcertError
 from suite.problems import load_problem
 from suite.run.registry import make_searcher
@@ -44,7 +44,7 @@ def test_layers_are_pinned_that_add_more_than_the_threshold_times_the_median_whi
         space = pin_sensitive(problem, losses, threshold)
         for name in space.pinned:
             assert losses[(name,)] > threshold * median
-            assert space.pinned[name] == Precision(6, 6)
+            assert space.pinned[name] == Pin(6, 6)
         slack = problem.budget.limits[0].most - problem.budget.spent(problem.space, cheapest(problem.space))
         spent = problem.budget.spent(problem.space, cheapest(space)) - problem.budget.spent(
             problem.space, cheapest(problem.space)

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from baselines.hawq import HAWQ1, HAWQ2, HAWQ3, HAWQ1Options, HAWQ3Options, TraceOptions, raise_in_order
 from baselines.hessian import Traces
 from baselines.planned import PlannedSearcher
-from suite.contract.probes import PARTS, Part
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher
-from suite.contract.space import Policy, Precision, SearchSpace
+from suite.contract.space import PARTS, Part, Policy, Precision, SearchSpace
 from suite.errors import BitcertError
 from suite.problems import load_problem
 from suite.run.registry import make_searcher

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from baselines.hessian import estimate_traces, top_eigenvalues
-from suite.contract.probes import Derivatives, Part, product_passes
+from suite.contract.probes import Derivatives, product_passes
 from suite.contract.problem import Meter
-from suite.contract.space import SearchSpace
+from suite.contract.space import Part, SearchSpace
 from suite.errors import BitcertError
 from suite.networks import trace_layers
 from suite.problems.network_probes import NetworkDerivatives

@@ -213,12 +213,19 @@ def _walk(space: SearchSpace, policy: Policy, limit: int) -> Policy:
         for part in ("activation", "weight")
     }
 
+    fixed = {
+        (index, part)
+        for index, layer in enumerate(space.layers)
+        for part in ("activation", "weight")
+        if layer.name in space.pinned and getattr(space.pinned[layer.name], part) is not None
+    }
+
     def tied_with(layer: int, part: str) -> set[tuple[int, str]]:
         names = {space.layers[layer].name}
         for group in space.ties:
             names |= set(group) if names & set(group) else set()
         parts = ("activation", "weight") if space.tie_weight_activation else (part,)
-        return {(index, p) for index, member in enumerate(space.layers) if member.name in names for p in parts}
+        return {(index, p) for index, member in enumerate(space.layers) if member.name in names for p in parts} - fixed
 
     def total() -> int:
         return sum(
@@ -229,7 +236,7 @@ def _walk(space: SearchSpace, policy: Policy, limit: int) -> Policy:
         met: set[tuple[int, str]] = set()
         for layer in reversed(range(len(space.layers))):
             for part in ("activation", "weight"):
-                if space.layers[layer].name in space.pinned or (layer, part) in met or total() <= limit:
+                if (layer, part) in fixed | met or total() <= limit:
                     continue
                 tied = tied_with(layer, part)
                 met |= tied

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from suite.contract.space import Layer, Policy, Precision, SearchSpace, Slot
+from suite.contract.space import PARTS, Layer, Policy, Precision, SearchSpace, Slot
 from suite.errors import BitcertError
 from tests.strategies import BITS, all_policies, belongs, spaces
 
@@ -153,8 +153,13 @@ def test_encode_and_decode_are_inverse(space: SearchSpace, data: st.DataObject) 
 @given(spaces())
 def test_variables_are_a_partition_of_the_free_slots_in_order(space: SearchSpace) -> None:
     slots = [slot for variable in space.variables for slot in variable]
-    free = [position for position, layer in enumerate(space.layers) if layer.name not in space.pinned]
-    assert sorted(slots) == sorted(Slot(position, part) for position in free for part in ("weight", "activation"))
+    free = [
+        Slot(position, part)
+        for position, layer in enumerate(space.layers)
+        for part in PARTS
+        if layer.name not in space.pinned or getattr(space.pinned[layer.name], part) is None
+    ]
+    assert sorted(slots) == sorted(free)
     first = [min(slot.layer for slot in variable) for variable in space.variables]
     assert first == sorted(first)
 

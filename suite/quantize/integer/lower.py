@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from suite.errors import BitcertError
+from suite.networks.spiking import Leak
 from suite.quantize.folding import scale_and_shift
 from suite.quantize.graph import trace
 from suite.quantize.integer.codes import Coding, coding_for, short, short_tensor
@@ -201,8 +202,11 @@ class _Lowering:
             )
         coding = _input_coding(layer)
         weight, scale, bias = without_dead_channels(found, coding.scale)
+        float_layer = layer.float_layer
+        if isinstance(float_layer, Leak):  # as a linear layer of one weight for each neuron
+            weight, float_layer = torch.diag(weight[:, 0]), nn.Linear(len(weight), len(weight), device=weight.device)
         wanted = None if self._reaches_output(node) else self._wanted(node)
-        operation = Accumulate(layer.float_layer, weight, scale, bias, given=coding, coding=wanted, name=name)
+        operation = Accumulate(float_layer, weight, scale, bias, given=coding, coding=wanted, name=name)
         self._coding[node] = wanted
         self._steps.append(Step(operation, (self._input_codes(source, layer, coding),), node.name))
 
@@ -337,6 +341,8 @@ def _input_coding(layer: QuantizedLayer) -> Coding:
         raise BitcertError(
             "a layer whose inputs are not quantized has no integer form; choose a policy without 32-bit layers"
         )
+    if layer.grid.levels is not None:
+        raise BitcertError("states whose levels are no multiples of a step have no integer form; let them be integers")
     return Coding(short(layer.step), layer.grid.low, layer.grid.high)
 
 

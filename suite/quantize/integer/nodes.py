@@ -13,12 +13,25 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from suite.errors import BitcertError
+from suite.networks.spiking import Spike
 from suite.quantize.graph import called_module
 from suite.quantize.layer import QuantizedLayer
 
 _SAME = (nn.Identity, nn.Dropout, nn.Dropout2d)
 _POINTWISE = (
-    *(nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.SiLU, nn.GELU, nn.LeakyReLU, nn.ELU, nn.Tanh, nn.Softplus, nn.Mish),
+    *(
+        nn.Hardswish,
+        nn.Hardsigmoid,
+        nn.Sigmoid,
+        nn.SiLU,
+        nn.GELU,
+        nn.LeakyReLU,
+        nn.ELU,
+        nn.Tanh,
+        nn.Softplus,
+        nn.Mish,
+        Spike,
+    ),
 )
 _POINTWISE_FUNCTIONS = (
     *(functional.hardswish, functional.hardsigmoid, torch.sigmoid, functional.silu, functional.gelu, torch.tanh),

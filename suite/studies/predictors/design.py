@@ -83,17 +83,23 @@ class Band:
 
     def __init__(self, problem: Problem, within: float) -> None:
         space, limits = problem.space, problem.budget.limits
-        free = [index for index, layer in enumerate(space.layers) if layer.name not in space.pinned]
+        free = space.free_layers
         variable_of = {slot: variable for variable, slots in enumerate(space.flat_variables) for slot in slots}
         precisions = [Precision(weight, activation) for weight in space.choices for activation in space.choices]
         costs = [
-            [[limit.cost.of_layer(space.layers[index], precision) for precision in precisions] for index in free]
+            [[limit.cost.of_layer(space.layers[n], space.fill(n, precision)) for precision in precisions] for n in free]
             for limit in limits
         ]
         self._space = space
         self._most = np.array([limit.most for limit in limits], dtype=np.int64)
         self._least = np.array([math.ceil((1 - within) * limit.most) for limit in limits], dtype=np.int64)
-        self._parts = [[variable_of[index + part] for index in free] for part in (0, len(space.layers))]
+        count = len(space.layers)
+        # Costs do not change along pinned bits: the variable of the layer's other part stands in for theirs.
+        self._parts = [
+            [variable_of[n + own if n + own in variable_of else n + other] for n in free]
+            for own, other in ((0, count), (count, 0))
+        ]
+        self._free = space.free[:, list(free)]
         self._costs = np.array(costs, dtype=np.int64).reshape(len(limits), len(free), len(precisions))
         low, high = space.choices[0], space.choices[-1]
         edges = np.arange(low, max(high, low + WIDTH), WIDTH).tolist()
@@ -128,8 +134,8 @@ class Band:
         costs = self._fixed + self._costs[:, np.arange(layers), weights * len(choices) + inputs].sum(axis=2).T
         above, below = ((costs - self._most) / self._most).max(axis=1), ((self._least - costs) / self._most).min(axis=1)
         distances: NDArray[np.float64] = np.maximum(np.maximum(above, below), 0.0)
-        for indices, edge in zip((weights, inputs), strata.T, strict=True):
-            total, highest = choices[indices].sum(axis=1), edge + WIDTH >= choices[-1]
-            least, most = np.ceil(layers * edge), np.ceil(layers * (edge + WIDTH)) - ~highest
-            distances += np.maximum(np.maximum(least - total, total - most), 0) / layers
+        for indices, edge, free in zip((weights, inputs), strata.T, self._free, strict=True):
+            total, highest, count = choices[indices[:, free]].sum(axis=1), edge + WIDTH >= choices[-1], free.sum()
+            least, most = np.ceil(count * edge), np.ceil(count * (edge + WIDTH)) - ~highest
+            distances += np.maximum(np.maximum(least - total, total - most), 0) / max(1, count)
         return distances

@@ -161,11 +161,11 @@ def _free_scores(problem: Problem, policies: Sequence[Policy]) -> dict[str, NDAr
     """The scores :data:`FREE`, each of shape ``(policies, 1)``; bits are averaged over the layers that are not pinned."""
     space = problem.space
     macs = np.array([layer.macs for layer in space.layers])
-    free = np.array([layer.name not in space.pinned for layer in space.layers])
     weights, inputs = (np.array([getattr(policy, part) for policy in policies]) for part in ("weights", "activations"))
     costs = np.array([problem.bops(policy) for policy in policies], dtype=np.float64)
     shares = [(bits == space.choices[0]) @ macs / macs.sum() for bits in (weights, inputs)]
-    columns = [costs, weights[:, free].mean(axis=1), inputs[:, free].mean(axis=1), *shares]
+    means = [bits[:, free].mean(axis=1) for bits, free in zip((weights, inputs), space.free, strict=True)]
+    columns = [costs, *means, *shares]
     return {name: column[:, None] for name, column in zip(FREE, columns, strict=True)}
 
 

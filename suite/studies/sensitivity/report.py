@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -13,13 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
 
 from suite.contract.objective import parse_objective
+from suite.contract.space import PARTS, Part
 from suite.report.figures import Sheet, assign_looks, describe_problem, figure_style, name_layers, wrap_name
 from suite.report.table import Column, Table, number, span
 from suite.report.write import write_files
 from suite.studies.sensitivity.run import Agreement, Sensitivity
-
-Part = Literal["weight", "activation"]
-_PARTS: tuple[Part, ...] = ("weight", "activation")
 
 
 def write_sensitivity(found: Sensitivity, directory: Path) -> list[Path]:
@@ -110,7 +107,7 @@ def plot_losses(found: Sensitivity, ax: Axes | None = None, method: str | None =
     names = list(found.layers["layer"])
     size = (max(6.4, 0.36 * len(names) + 3), 1.35 * len(methods) + 1.2)
     sheet = Sheet.on(ax, size, len(methods), 2, sharex=True, sharey=True)
-    every = [(name, side) for name in methods for side in _PARTS]
+    every = [(name, side) for name in methods for side in PARTS]
     for axes, (name, side) in zip(sheet.panels, [(method or methods[0], part)] if sheet.given else every, strict=True):
         losses = found.losses[found.losses["method"] == name]
         largest = float(losses["loss"].abs().max()) or 1.0
@@ -128,10 +125,10 @@ def plot_losses(found: Sensitivity, ax: Axes | None = None, method: str | None =
             xticklabels=False,
             yticklabels=True,
         )
-        first = sheet.given or side == _PARTS[0]
+        first = sheet.given or side == PARTS[0]
         axes.set(xlabel="", ylabel="bits" if first else "", title=f"{name}, {side}s" if first else f"{side}s")
         axes.tick_params(axis="y", rotation=0, left=first)
-        if sheet.given or side == _PARTS[-1]:
+        if sheet.given or side == PARTS[-1]:
             row = [axes] if sheet.given else list(sheet.panels[sheet.panels.index(axes) - 1 :][:2])
             bar = sheet.figure.colorbar(axes.collections[0], ax=row, pad=0.01, ticks=[-largest, 0, largest])
             bar.ax.set_yticklabels([f"{-largest:.2g}", "0", f"{largest:.2g}"])
