@@ -87,6 +87,25 @@ MNIST_LINF = replace(
     fidelity=Fidelity(images=200, noise=1),
 )
 
+DIGITS_PERMUTED_RNN = replace(
+    DIGITS,
+    name="digits-permuted-rnn",
+    summary="digits read pixel by pixel, permuted; orthogonal recurrent network of 64 units, 64 steps",
+    network="rnn-digits-permuted",
+)
+DIGITS_PERMUTED_HADAMARD = replace(
+    DIGITS_PERMUTED_RNN,
+    name="digits-permuted-hadamard",
+    summary="digits-permuted-rnn with a Walsh-Hadamard recurrent matrix of trained signs",
+    network="hadamard-digits-permuted",
+)
+MNIST_ROWS_RNN = replace(
+    MNIST,
+    name="mnist-rows-rnn",
+    summary="MNIST read row by row; orthogonal recurrent network of 96 units, 28 steps",
+    network="rnn-mnist-rows",
+)
+
 CIFAR10_RESNET20 = Definition(
     name="cifar10-resnet20",
     summary="CIFAR-10, 32x32; ResNet-20",
