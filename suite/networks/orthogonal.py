@@ -113,7 +113,7 @@ def constrained_once() -> Iterator[None]:
 
 
 def orthogonalize(weight: Tensor) -> Tensor:
-    """The orthogonal matrix next to a square matrix, its polar factor, by Björck's iteration ``W <- 1.5 W - 0.5 W W^T W``.
+    """The orthogonal matrix next to a square matrix, its polar factor, by Björck's iteration.
 
     The matrix is first divided by a bound of its spectral norm, the root of the largest absolute row sum of ``W^T W``; a singular
     value s then goes to ``1.5 s - 0.5 s^3`` in each iteration, towards 1. What is orthogonal up to :data:`TOLERANCE` is
@@ -131,13 +131,17 @@ def orthogonalize(weight: Tensor) -> Tensor:
     if _is_identity(gram, identity):
         return weight
     bound = gram.detach().abs().sum(dim=1).max()
-    weight, gram = weight * bound.rsqrt(), gram / bound
+    weight = weight * bound.rsqrt()
     for _ in range(_ITERATIONS):
-        weight = 1.5 * weight - 0.5 * weight @ gram
-        gram = weight.mT @ weight
-        if _is_identity(gram, identity):
+        weight = bjorck(weight)
+        if _is_identity(weight.mT @ weight, identity):
             break
     return weight
+
+
+def bjorck(weight: Tensor) -> Tensor:
+    """One iteration, ``1.5 W - 0.5 W W^T W``."""
+    return 1.5 * weight - 0.5 * weight @ (weight.mT @ weight)
 
 
 def hadamard(size: int) -> Tensor:
