@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from itertools import pairwise
-
 import pytest
 import torch
 from hypothesis import given
@@ -29,7 +26,7 @@ from suite.networks.orthogonal import (
 from suite.networks.recurrent import RECURRENT, RecurrentNetwork, permutation
 from suite.plugins import POST_STEPS
 from suite.problems import load_problem
-from suite.protocols.protocol import Request
+from suite.protocols import Request, protocol_for
 from suite.quantize import Calibration, QuantizedNetwork, Statistics, TrainableNetwork, calibrate
 from suite.quantize.calibration import SAMPLE
 from suite.quantize.layer import QuantizedLayer
@@ -48,7 +45,8 @@ def random_matrix(size: int, seed: int) -> Tensor:
 
 
 def singular_values(matrix: Tensor) -> Tensor:
-    return torch.linalg.svdvals(matrix.detach().double())
+    values: Tensor = torch.linalg.svdvals(matrix.detach().double())
+    return values
 
 
 def images(side: int, count: int = 6, seed: int = 0) -> Tensor:
@@ -237,7 +235,7 @@ def test_weights_come_from_the_seed_and_every_image_starts_anew(name: str) -> No
 def test_pixels_are_permuted_by_a_constant() -> None:
     order = permutation(64)
     assert sorted(order) == list(range(64))
-    assert order[:4] == [25, 59, 22, 38]
+    assert order[:4] == [13, 12, 55, 7]
     assert build_network("rnn-digits-permuted", 10, 1, seed=1).state_dict()["order"].tolist() == order
 
 
@@ -260,7 +258,8 @@ class TwiceRead(nn.Module):
             before, driven = state, self.input(rows[:, step])
             state = self.activation(driven + self.recurrent(state))
             logits = logits + self.readout(before)
-        return logits + self.readout(state)
+        total: Tensor = logits + self.readout(state)
+        return total
 
 
 @pytest.mark.parametrize("make", [lambda: small(OrthogonalLinear(8)), TwiceRead])
@@ -277,7 +276,8 @@ def test_states_that_are_read_again_are_not_overwritten(make: object, bits: int)
     assert torch.equal(fast(given), expected)
     assert torch.equal(fast(given), expected)
     assert torch.equal(given, seen)
-    assert any(bool(getattr(module, "inplace", False)) for module in fast.modules()) == (make is not TwiceRead)
+    overwriting = {name for name, layer in fast.network.named_modules() if getattr(layer, "overwrites", False)}
+    assert overwriting == (set() if make is TwiceRead else {"readout"})
 
 
 def test_the_state_has_one_precision() -> None:
@@ -317,7 +317,7 @@ def test_biases_of_layers_of_many_calls_are_not_corrected() -> None:
     layers, calibration = calibrated(network, seen)
     quantized = QuantizedNetwork(network, layers, calibration)
     quantized.set_policy(Policy.from_bits([4, 4, 4], [4, 4, 4]))
-    with pytest.raises(BitcertError, match="'input' is called more than once: its bias cannot be corrected"):
+    with pytest.raises(BitcertError, match="input' is called more than once: its bias cannot be corrected"):
         quantized.update_statistics([seen, seen], Statistics(bias_correction=True))
 
 
@@ -403,8 +403,8 @@ def test_a_supernet_passes_on_weights_of_the_set(bench: Workbench) -> None:
 
 @pytest.mark.parametrize("step", ["qat:steps=4", "sqwa:steps=4:captures=2", "swa:steps=4:captures=2", "speq:steps=4"])
 def test_post_steps_train_recurrent_networks(bench: Workbench, step: str) -> None:
-    prepared = POST_STEPS.make(step).prepare(bench, bench.space.uniform(3), Request(None, 4, 0))
-    again = POST_STEPS.make(step).prepare(bench, bench.space.uniform(3), Request(None, 4, 0))
+    request = Request(protocol_for("ptq", 0), 0, 0)
+    prepared, again = (POST_STEPS.make(step).prepare(bench, bench.space.uniform(3), request) for _ in range(2))
     with torch.no_grad():
         logits = prepared.network(images(8))
         assert torch.equal(again.network(images(8)), logits)

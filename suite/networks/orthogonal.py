@@ -133,8 +133,9 @@ def orthogonalize(weight: Tensor) -> Tensor:
     bound = gram.detach().abs().sum(dim=1).max()
     weight = weight * bound.rsqrt()
     for _ in range(_ITERATIONS):
-        weight = bjorck(weight)
-        if _is_identity(weight.mT @ weight, identity):
+        is_near = _is_identity(weight.mT @ weight, identity)
+        weight = bjorck(weight)  # errors are squared: once more, and what is left is rounding
+        if is_near:
             break
     return weight
 

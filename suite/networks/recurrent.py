@@ -48,12 +48,12 @@ class RecurrentNetwork(nn.Module):
         self.readout = nn.Linear(recurrent.in_features, classes)
         self.register_buffer("order", torch.tensor(range(steps * inputs) if order is None else order))
         self.order: Tensor
-        self._steps = steps
+        self._steps, self._size = steps, recurrent.in_features
 
     def forward(self, images: Tensor) -> Tensor:
         """Grayscale images in [0, 1], shape ``(batch, 1, H, W)``, to logits, shape ``(batch, classes)``."""
         sequence = self.normalization(images).flatten(1)[:, self.order].unflatten(1, (self._steps, -1))
-        state = sequence.new_zeros(sequence.shape[0], self.recurrent.in_features)
+        state = sequence.new_zeros(sequence.shape[0], self._size)
         with constrained_once():
             for step in range(self._steps):
                 driven = self.input(sequence[:, step])

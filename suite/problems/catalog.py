@@ -92,6 +92,7 @@ DIGITS_PERMUTED_RNN = replace(
     name="digits-permuted-rnn",
     summary="digits read pixel by pixel, permuted; orthogonal recurrent network of 64 units, 64 steps",
     network="rnn-digits-permuted",
+    budget="w4a4",
 )
 DIGITS_PERMUTED_HADAMARD = replace(
     DIGITS_PERMUTED_RNN,
@@ -104,6 +105,7 @@ MNIST_ROWS_RNN = replace(
     name="mnist-rows-rnn",
     summary="MNIST read row by row; orthogonal recurrent network of 96 units, 28 steps",
     network="rnn-mnist-rows",
+    budget="w4a4",
 )
 
 CIFAR10_RESNET20 = Definition(
