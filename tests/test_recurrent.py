@@ -205,7 +205,7 @@ def test_an_unrolled_network_is_a_relu_rnn() -> None:
     ("name", "macs"),
     [
         ("rnn-digits-permuted", [64 * 64, 64 * 64 * 64, 64 * 10]),
-        ("hadamard-digits-permuted", [64 * 64, 64 * 64 * 64, 64 * 10]),
+        ("hadamard-digits-permuted", [64 * 128, 64 * 128 * 128, 128 * 10]),
         ("rnn-mnist-rows", [28 * 28 * 96, 28 * 96 * 96, 96 * 10]),
     ],
 )
@@ -345,12 +345,14 @@ def test_probes_measure_what_can_be_measured(name: str) -> None:
         return nn.functional.cross_entropy(logits, labels, reduction=reduction)
 
     (expected,) = torch.autograd.grad(losses(weight, "mean"), weight)
-    torch.testing.assert_close(torch.from_numpy(by_weights[1]).reshape(64, 64), expected, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(torch.from_numpy(by_weights[1]).reshape_as(expected), expected, rtol=1e-3, atol=1e-6)
     rows = [torch.autograd.grad(loss, weight, retain_graph=True)[0] for loss in losses(weight, "none")]
     squares = torch.stack(rows).square().double().mean()
     assert probes.squared_gradients()[0, 1] == pytest.approx(float(squares), rel=1e-3)
     policy = problem.space.uniform(3)
-    assert (probes.first_order(policy)[:, 1] > 0).tolist() == [name == PROBLEMS[0], True] or name == PROBLEMS[1]
+    by_weights_error, by_inputs_error = probes.first_order(policy)[:, 1]
+    assert by_inputs_error > 0
+    assert (by_weights_error > 1e-4) == (name == "digits-permuted-rnn")  # the other one's weights are exact
     assert probes.perturbations("activation").shape == (3, len(problem.space.choices))
     assert (probes.output_changes([policy.precisions[1]]) >= 0).all()
 
@@ -364,7 +366,7 @@ def test_a_finetuned_network_freezes_the_quantized_constrained_weight(bench: Wor
     network = TrainableNetwork(bench.network, bench.space.layers, policy, bench.calibration, scheme)  # type: ignore[arg-type]
     layer = network.layers()["recurrent"]
     with torch.no_grad():
-        layer.weight.add_(0.05 * random_matrix(64, 1))
+        layer.weight.add_(0.05 * random_matrix(len(layer.weight), 1))
     assert float((singular_values(layer.weight) - 1).abs().max()) > 0.05
     wanted = layer.quantize_weights(constrained(layer.float_layer, layer.weight))
     assert not torch.equal(wanted, layer.quantize_weights(layer.weight))
@@ -394,10 +396,11 @@ def test_a_supernet_passes_on_weights_of_the_set(bench: Workbench) -> None:
         bench.network, bench.space.layers, bench.space.choices, bench.calibration, pinned=bench.space.pinned
     )
     with torch.no_grad():
-        made.layers["recurrent"].master(8).add_(0.05 * random_matrix(64, 1))
+        master = made.layers["recurrent"].master(8)
+        master.add_(0.05 * random_matrix(len(master), 1))
     network, calibration = made.inherited(bench.network, bench.calibration)
     weight = calibration.weights["recurrent"]
-    torch.testing.assert_close(singular_values(weight), torch.ones(64).double(), rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(singular_values(weight), torch.ones(len(weight)).double(), rtol=0, atol=TOLERANCE)
     assert torch.equal(network.get_parameter("recurrent.weight"), weight)
 
 

@@ -135,7 +135,8 @@ def initialize(network: nn.Module, seed: int) -> None:
 
     Convolutions are normal with variance 2 / fan-out, the last linear layer normal with standard deviation 0.01, biases zero (He
     et al., ICCV 2015; torchvision's defaults); batch norms start at the identity. Linear layers before the last one have variance
-    2 / fan-in: with 0.01, nothing would reach the end of a network without batch norm. Constrained matrices are drawn from their set.
+    2 / fan-in: with 0.01, nothing would reach the end of a network without batch norm. Constrained weights are drawn from
+    their set.
 
     Raises:
         BitcertError: If another kind of module has parameters, whose weights would not come from the seed.

@@ -44,9 +44,9 @@ class ConstrainedLinear(nn.Linear, ABC):
         nn.init.orthogonal_(self.weight, generator=generator)
         self.weight.copy_(self.constrained(self.weight))
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """As a Linear."""
-        return nn.functional.linear(input, constrained(self, self.weight) if self.training else self.weight)
+        return nn.functional.linear(inputs, constrained(self, self.weight) if self.training else self.weight)
 
     @torch.no_grad()
     def train(self, mode: bool = True) -> Self:

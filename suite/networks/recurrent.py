@@ -15,9 +15,9 @@ _PERMUTATION_SEED = 92916
 
 
 class RecurrentNetwork(nn.Module):
-    """``h_t = relu(U x_t + b + W h_(t-1))`` from ``h_0 = 0``, and the logits ``V h_T + c`` of the last state.
+    """``h_t = relu(U x_t + b + W h_(t-1))``, and the logits ``V h_T + c`` of the last state.
 
-    Every image starts at ``h_0 = 0``, to which W is applied like to any other state: U and W take part in all T steps, and V in one.
+    Every image starts at ``h_0 = 0``, to which W is applied as to any other state: U and W are called T times, V once.
     The input precision of W is the precision of the state.
 
     Args:
@@ -63,8 +63,11 @@ class RecurrentNetwork(nn.Module):
 
 
 def permutation(pixels: int) -> list[int]:
-    """The order in which pixels are read where they are permuted: the same for all images, networks and seeds."""
-    order: list[int] = np.random.RandomState(_PERMUTATION_SEED).permutation(pixels).tolist()  # noqa: NPY002 (its stream is frozen)
+    """The order in which pixels are read where they are permuted: the same for all images, networks and seeds.
+
+    ``RandomState`` draws the same numbers in every version of numpy.
+    """
+    order: list[int] = np.random.RandomState(_PERMUTATION_SEED).permutation(pixels).tolist()
     return order
 
 
@@ -75,8 +78,8 @@ def rnn_digits_permuted(classes: int, mean: Sequence[float], std: Sequence[float
 
 
 def hadamard_digits_permuted(classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """As :func:`rnn_digits_permuted`, with a Walsh-Hadamard matrix of trained signs: exact at any bits."""
-    recurrent = HadamardLinear(64)
+    """As :func:`rnn_digits_permuted`, with a Walsh-Hadamard matrix of 128 trained signs: exact at any bits."""
+    recurrent = HadamardLinear(128)
     return RecurrentNetwork(classes, mean, std, steps=64, inputs=1, recurrent=recurrent, order=permutation(64))
 
 

@@ -97,8 +97,9 @@ DIGITS_PERMUTED_RNN = replace(
 DIGITS_PERMUTED_HADAMARD = replace(
     DIGITS_PERMUTED_RNN,
     name="digits-permuted-hadamard",
-    summary="digits-permuted-rnn with a Walsh-Hadamard recurrent matrix of trained signs",
+    summary="digits read pixel by pixel, permuted; recurrent network of 128 units, Walsh-Hadamard matrix with trained signs",
     network="hadamard-digits-permuted",
+    sigma=0.12,
 )
 MNIST_ROWS_RNN = replace(
     MNIST,

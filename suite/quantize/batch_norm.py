@@ -51,8 +51,8 @@ def update_statistics(
         settled: Layers that keep their statistics.
 
     Raises:
-        BitcertError: If something is to be updated and there is no batch, or if the bias of a layer is to be corrected that is called
-            more than once: its outputs have another mean in every call.
+        BitcertError: If something is to be updated and there is no batch, or if the bias of a layer that is called more than once
+            is to be corrected: its outputs have another mean in every call.
     """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     norms = norms if statistics.recalibrate else []

@@ -36,6 +36,7 @@ _NETWORKS: Mapping[tuple[str, str], TrainSettings] = {
     ("digits", "mlp-digits"): TrainSettings(epochs=240, batch=64, rate=0.05, weight_decay=2e-3, interval_radius=1 / 16),
     ("mnist", "convnet-mnist"): TrainSettings(epochs=10, rate=0.05, interval_radius=0.1),
     ("digits", "rnn-digits-permuted"): TrainSettings(epochs=150, batch=64),
+    ("digits", "hadamard-digits-permuted"): TrainSettings(epochs=150, batch=64, rate=0.2),
     ("mnist", "rnn-mnist-rows"): TrainSettings(epochs=8),
 }
 """Trainings of networks that are trained otherwise than a dataset's default network, by dataset and network."""
