@@ -12,7 +12,9 @@ from suite.contract.space import Layer
 from suite.errors import BitcertError, unknown_name
 from suite.networks.feedforward import FEEDFORWARD
 from suite.networks.layers import trace_layers
+from suite.networks.orthogonal import ConstrainedLinear
 from suite.networks.own import build_own, is_own
+from suite.networks.recurrent import RECURRENT
 from suite.networks.residual import ResidualNetwork, Shortcut
 from suite.networks.spiking import SPIKING
 
@@ -34,8 +36,9 @@ _SMALL: Mapping[str, tuple[int, Shortcut, int]] = {
 """Blocks per stage, the shortcut, and the width of the blocks."""
 
 _LARGE = ("resnet18", "resnet50", "mobilenet_v2")
-_GRAYSCALE = {**FEEDFORWARD, **SPIKING}
-NETWORKS = (*_SMALL, *_GRAYSCALE, "mobilenet_v2-half", *_LARGE)
+_SEQUENTIAL = {**RECURRENT, **SPIKING}
+GRAYSCALE = (*FEEDFORWARD, *_SEQUENTIAL)
+NETWORKS = (*_SMALL, *GRAYSCALE, "mobilenet_v2-half", *_LARGE)
 
 
 def build_network(
@@ -55,12 +58,14 @@ def build_network(
     Args:
         name: ``"resnet8"`` (the digits network: 1x1 shortcuts), ``"resnet20"``, ``"resnet32"``, ``"resnet56"`` (CIFAR,
             padding shortcuts), ``"resnet8-wide2"`` and ``"resnet20-wide2"`` (twice the channels in all blocks),
-            ``"mlp-digits"`` and ``"convnet-mnist"`` (see :mod:`.feedforward`; they do not normalize), ``"spiking-digits"`` and
-            ``"spiking-mnist"`` (see :mod:`.spiking`),
+            ``"mlp-digits"`` and ``"convnet-mnist"`` (see :mod:`.feedforward`; they do not normalize), ``"rnn-digits-permuted"``,
+            ``"hadamard-digits-permuted"`` and ``"rnn-mnist-rows"`` (see :mod:`.recurrent`),
+            ``"spiking-digits"`` and ``"spiking-mnist"`` (see :mod:`.spiking`),
             ``"mobilenet_v2-half"`` (CIFAR, width 0.5), torchvision's ``"resnet18"``, ``"resnet50"``, ``"mobilenet_v2"``, or
             your own function, ``"my_module:build"``, for which the other arguments are ignored.
         classes: Number of classes.
-        channels: Channels of an image, 1 or 3; MobileNetV2 and torchvision's networks take 3, feed-forward ones 1.
+        channels: Channels of an image, 1 or 3; MobileNetV2 and torchvision's networks take 3, feed-forward and
+            recurrent ones 1.
         mean: Normalization, one number per channel. The default is ImageNet's statistics for torchvision's networks,
             CIFAR-10's for the others, and 0.5 for grayscale images.
         std: Standard deviations, likewise.
@@ -74,11 +79,11 @@ def build_network(
         return build_own(name).to(device)
     if name not in NETWORKS:
         raise unknown_name("network", name, NETWORKS)
-    taken = (1, 3) if name in _SMALL else (1,) if name in _GRAYSCALE else (3,)
+    taken = (1, 3) if name in _SMALL else (1,) if name in GRAYSCALE else (3,)
     if channels not in taken:
         raise BitcertError(f"{name} takes images with {' or '.join(map(str, taken))} channels, got {channels}")
-    if name in _GRAYSCALE and (mean or std):
-        raise BitcertError(f"the normalization of {name} cannot be chosen; leave mean and std out")
+    if name in FEEDFORWARD and (mean or std):
+        raise BitcertError(f"{name} does not normalize images; leave mean and std out")
     usual_mean, usual_std = _IMAGENET if name in _LARGE else _CIFAR if channels == 3 else _GRAY
     mean, std = mean or usual_mean, std or usual_std
     if len(mean) != channels:
@@ -89,8 +94,10 @@ def build_network(
         if name in _SMALL:
             blocks, shortcut, width = _SMALL[name]
             network: nn.Module = ResidualNetwork(blocks, classes, mean, std, shortcut, width)
-        elif name in _GRAYSCALE:
-            network = _GRAYSCALE[name](classes)
+        elif name in FEEDFORWARD:
+            network = FEEDFORWARD[name](classes)
+        elif name in _SEQUENTIAL:
+            network = _SEQUENTIAL[name](classes, mean, std)
         else:
             from suite.networks.from_torchvision import build_from_torchvision
 
@@ -131,7 +138,8 @@ def initialize(network: nn.Module, seed: int) -> None:
 
     Convolutions are normal with variance 2 / fan-out, the last linear layer normal with standard deviation 0.01, biases zero (He
     et al., ICCV 2015; torchvision's defaults); batch norms start at the identity. Linear layers before the last one have variance
-    2 / fan-in: with 0.01, nothing would reach the end of a network without batch norm.
+    2 / fan-in: with 0.01, nothing would reach the end of a network without batch norm. Constrained weights are drawn from
+    their set.
 
     Raises:
         BitcertError: If another kind of module has parameters, whose weights would not come from the seed.
@@ -141,6 +149,8 @@ def initialize(network: nn.Module, seed: int) -> None:
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif isinstance(module, ConstrainedLinear):
+            module.initialize(generator)
         elif isinstance(module, nn.Linear) and module is not last:
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu", generator=generator)
         elif isinstance(module, nn.Linear):

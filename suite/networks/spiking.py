@@ -24,8 +24,6 @@ from torch import Tensor, nn
 
 from suite.networks.normalization import Normalization
 
-_GRAY = ((0.5,), (0.5,))
-
 
 class Leak(nn.Module):
     """The state of a layer of neurons, multiplied by its leak: what they remember from one step to the next.
@@ -146,8 +144,18 @@ class SpikingNetwork(nn.Module):
         return logits
 
 
-SPIKING: Mapping[str, Callable[[int], nn.Module]] = {
-    "spiking-digits": lambda classes: SpikingNetwork(64, (96, 64), classes, 10, *_GRAY),
-    "spiking-mnist": lambda classes: SpikingNetwork(784, (128, 64), classes, 8, *_GRAY),
+def spiking_digits(classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """Layers of 96 and 64 neurons and ten steps, for grayscale images of 8 x 8 pixels."""
+    return SpikingNetwork(64, (96, 64), classes, 10, mean, std)
+
+
+def spiking_mnist(classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """Layers of 128 and 64 neurons and eight steps, for grayscale images of 28 x 28 pixels."""
+    return SpikingNetwork(784, (128, 64), classes, 8, mean, std)
+
+
+SPIKING: Mapping[str, Callable[[int, Sequence[float], Sequence[float]], nn.Module]] = {
+    "spiking-digits": spiking_digits,
+    "spiking-mnist": spiking_mnist,
 }
-"""By name; each makes a network from the number of classes."""
+"""By name; each makes a network from the number of classes and the normalization."""

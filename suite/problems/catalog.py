@@ -88,6 +88,32 @@ MNIST_LINF = replace(
     fidelity=Fidelity(images=200, noise=1),
 )
 
+_OF_SEQUENCES = {"input": Pin(None, 8), "readout": Pin(8, None)}
+DIGITS_PERMUTED_RNN = replace(
+    DIGITS,
+    name="digits-permuted-rnn",
+    summary="digits read pixel by pixel, permuted; orthogonal recurrent network of 64 units, 64 steps",
+    network="rnn-digits-permuted",
+    budget="w4a4",
+    pins=_OF_SEQUENCES,
+)
+DIGITS_PERMUTED_HADAMARD = replace(
+    DIGITS_PERMUTED_RNN,
+    name="digits-permuted-hadamard",
+    summary="digits read pixel by pixel, permuted; recurrent network of 128 units, Walsh-Hadamard matrix with trained signs",
+    network="hadamard-digits-permuted",
+    sigma=0.12,
+    pins={**_OF_SEQUENCES, "recurrent": Pin(1, None)},
+)
+MNIST_ROWS_RNN = replace(
+    MNIST,
+    name="mnist-rows-rnn",
+    summary="MNIST read row by row; orthogonal recurrent network of 96 units, 28 steps",
+    network="rnn-mnist-rows",
+    budget="w4a4",
+    pins=_OF_SEQUENCES,
+)
+
 _OF_SPIKES = {
     f"{layer}.{name}": pin
     for layer in ("first", "second")

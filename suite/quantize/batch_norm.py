@@ -51,7 +51,8 @@ def update_statistics(
         settled: Layers that keep their statistics.
 
     Raises:
-        BitcertError: If something is to be updated and there is no batch.
+        BitcertError: If something is to be updated and there is no batch, or if the bias of a layer that is called more than once
+            is to be corrected: its outputs have another mean in every call.
     """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     norms = norms if statistics.recalibrate else []
@@ -72,15 +73,22 @@ def update_statistics(
         norm.reset_running_stats()
         norm.momentum = None  # cumulative average
         norm.train()
+    passes = 0
     try:
         for batch in itertools.chain([first], batches):
             network(batch)
+            passes += 1
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
             norm.eval()
-        for layer in observed:
-            layer.settle()
+        calls = {layer: layer.settle() for layer in observed}
+    names = {module: name for name, module in network.named_modules()}
+    repeated = next((names[layer] for layer, count in calls.items() if count > passes), None)
+    if repeated is not None:
+        raise BitcertError(
+            f"layer {repeated!r} is called more than once: its bias cannot be corrected; leave bias_correction out"
+        )
 
 
 def recalibrate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:

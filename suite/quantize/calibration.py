@@ -25,8 +25,7 @@ class SeenInputs:
 
     Attributes:
         signed: Whether any input was negative.
-        values: An evenly spaced sample of the non-zero inputs, shape ``(1, at most SAMPLE)``; larger for a layer that is
-            called more than once.
+        values: An evenly spaced sample of the non-zero inputs of all calls, shape ``(1, at most SAMPLE)``.
         threshold: Of states, the potential at which neurons fire; None for other inputs.
     """
 
@@ -188,7 +187,7 @@ def calibrate(
         signed[name] = signed[name] or bool((inputs < 0).any())
         flat = inputs.flatten()  # a mask of one axis: of four it would take four indices for every value
         values = flat[flat != 0]
-        collected[name].append(values[:: max(1, math.ceil(values.numel() / share))].clone())
+        collected[name].append(_thinned(values, share).clone())
 
     handles: list[RemovableHandle] = [
         module.register_forward_pre_hook(lambda _, arguments, name=name: record(name, arguments[0]))
@@ -209,9 +208,14 @@ def calibrate(
     for name in names:
         if not collected[name]:
             raise BitcertError(f"layer {name!r} was never executed during calibration")
-        values = torch.cat(collected[name])
+        values = _thinned(torch.cat(collected[name]), SAMPLE)  # several calls, each with its share
         threshold = getattr(modules[name], "threshold", None)
         seen[name] = SeenInputs(signed[name], values[None] if values.numel() else values.new_zeros(1, 1), threshold)
     weights = {name: module.weight.detach() for name, module in modules.items()}
     output_means = {name: torch.stack(found).mean(dim=0) for name, found in means.items()}
     return Calibration(weights, seen, output_means, per_channel, ternary_inputs, four_level_weights, state_levels)
+
+
+def _thinned(values: Tensor, most: int) -> Tensor:
+    """At most so many values, evenly spaced."""
+    return values[:: max(1, math.ceil(values.numel() / most))]

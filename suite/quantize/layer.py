@@ -158,12 +158,15 @@ class QuantizedLayer(nn.Module):
         return self._observer is not None
 
     @torch.no_grad()
-    def settle(self) -> None:
-        """Take over the statistics measured since :meth:`observe`."""
-        if self._observer is not None:
-            self._correction = self._observer.correction()
-            self._observer = None
-            self._fuse()
+    def settle(self) -> int:
+        """Take over the statistics measured since :meth:`observe`; returns how often the layer was called."""
+        if self._observer is None:
+            return 0
+        calls = self._observer.calls
+        self._correction = self._observer.correction()
+        self._observer = None
+        self._fuse()
+        return calls
 
     def _fuse(self) -> None:
         """Combine weights, bias, correction and batch norm into the weight and bias that are executed."""
@@ -195,7 +198,13 @@ def apply_layer(layer: Quantizable, inputs: Tensor, weight: Tensor, bias: Tensor
 
 
 class _Observer(Protocol):
-    """What measures the outputs of a layer, before batch norm, and corrects them at once."""
+    """What measures the outputs of a layer, before batch norm, and corrects them at once.
+
+    Attributes:
+        calls: Of the layer so far.
+    """
+
+    calls: int
 
     def see(self, outputs: Tensor) -> Tensor:
         """Measure a batch and return the outputs as they will be."""
@@ -208,13 +217,13 @@ class _NormObserver:
     """Gives a batch norm the statistics of what it sees, averaged over batches."""
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
-        self._norm, self._batches = norm, 0
+        self._norm, self.calls = norm, 0
 
     def see(self, outputs: Tensor) -> Tensor:
-        self._batches += 1
+        self.calls += 1
         norm = self._norm
         return nn.functional.batch_norm(
-            outputs, norm.running_mean, norm.running_var, norm.weight, norm.bias, True, 1 / self._batches, norm.eps
+            outputs, norm.running_mean, norm.running_var, norm.weight, norm.bias, True, 1 / self.calls, norm.eps
         )
 
     def correction(self) -> None:
@@ -226,13 +235,13 @@ class _MeanObserver:
 
     def __init__(self, wanted: Tensor, norms: list[nn.BatchNorm2d]) -> None:
         self._wanted, self._norms = wanted, norms
-        self._total, self._batches = torch.zeros_like(wanted), 0
+        self._total, self.calls = torch.zeros_like(wanted), 0
 
     def see(self, outputs: Tensor) -> Tensor:
         shape = [-1, 1, 1] if outputs.dim() == 4 else [-1]
         missing = self._wanted - channel_means(outputs)
         self._total += missing
-        self._batches += 1
+        self.calls += 1
         corrected = outputs + missing.reshape(shape)
         for norm in self._norms:
             scale, shift = scale_and_shift(norm)
@@ -240,7 +249,7 @@ class _MeanObserver:
         return corrected
 
     def correction(self) -> Tensor:
-        return self._total / self._batches
+        return self._total / self.calls
 
 
 def channel_means(outputs: Tensor) -> Tensor:

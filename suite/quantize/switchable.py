@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from suite.contract.space import Layer, Pin, Policy, Precision
 from suite.errors import unknown_name
+from suite.networks.orthogonal import constrained
 from suite.quantize.calibration import Calibration, quantizable_modules
 from suite.quantize.folding import followed_by_batch_norm
 from suite.quantize.graph import substitute
@@ -85,6 +86,10 @@ class SwitchableLayer(nn.Module):
         assert isinstance(master, nn.Parameter)
         return master
 
+    def float_weight(self, bits: int) -> Tensor:
+        """What is quantized at a bit width: the masters, on the set of a layer that constrains its weights."""
+        return constrained(self._layer[0], self.master(bits))
+
     def weight_step(self, bits: int) -> LearnedStep:
         """The quantizer of weights at a bit width."""
         quantizer = self.weights[self.bits[0].index(bits)]
@@ -108,7 +113,7 @@ class SwitchableLayer(nn.Module):
 
     def quantized_weight(self, bits: int) -> Tensor:
         """The weights at a bit width."""
-        quantized: Tensor = self.weight_step(bits)(self.master(bits))
+        quantized: Tensor = self.weight_step(bits)(self.float_weight(bits))
         return quantized
 
     def quantized_inputs(self, inputs: Tensor, bits: int) -> Tensor:
@@ -207,11 +212,11 @@ class SwitchableNetwork(nn.Module):
         input_steps: dict[tuple[str, int], float] = {}
         for name, layer in self.layers.items():
             most = Precision(layer.bits[0][-1], layer.bits[1][-1])
-            state[f"{name}.weight"] = layer.master(most.weight).detach().clone()
+            state[f"{name}.weight"] = layer.float_weight(most.weight).detach().clone()
             weight_steps |= {(name, bits): layer.weight_step(bits).positive_step().clone() for bits in layer.bits[0]}
             input_steps |= {(name, bits): float(layer.input_step(bits).positive_step()) for bits in layer.bits[1]}
             if len(layer.masters) > 1:
-                masters |= {(name, bits): layer.master(bits).detach().clone() for bits in layer.bits[0]}
+                masters |= {(name, bits): layer.float_weight(bits).detach().clone() for bits in layer.bits[0]}
             if (norm := layer.norm(most)) is not None:
                 state |= {f"{self._followed[name]}.{key}": tensor.clone() for key, tensor in norm.state_dict().items()}
                 norms |= _affine_maps(name, layer)

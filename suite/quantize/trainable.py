@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from suite.contract.space import FLOAT_BITS, Layer, Policy, Precision
 from suite.errors import BitcertError
+from suite.networks.orthogonal import constrained
 from suite.quantize.calibration import Calibration, quantizable_modules
 from suite.quantize.fatnn import TernaryInputs, TernaryWeights
 from suite.quantize.folding import followed_by_batch_norm
@@ -175,7 +176,10 @@ class TanhWeights(nn.Module):
 
 
 class TrainableLayer(nn.Module):
-    """A Conv2d or Linear with float master weights that computes with quantized ones."""
+    """A Conv2d or Linear with float master weights that computes with quantized ones.
+
+    Where the float layer constrains its weights, the masters are mapped onto the set before they are quantized.
+    """
 
     def __init__(
         self,
@@ -201,7 +205,16 @@ class TrainableLayer(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Apply the layer; shapes as for the float layer."""
-        return apply_layer(self._layer[0], self.quantize_inputs(inputs), self.quantize_weights(self.weight), self.bias)
+        return apply_layer(self._layer[0], self.quantize_inputs(inputs), self.quantized_weight(), self.bias)
+
+    def master(self) -> Tensor:
+        """The float weights that are quantized."""
+        return constrained(self._layer[0], self.weight)
+
+    def quantized_weight(self) -> Tensor:
+        """The weights that the layer computes with."""
+        quantized: Tensor = self.quantize_weights(self.master())
+        return quantized
 
     @torch.no_grad()
     def freeze(self, norm: nn.BatchNorm2d | None = None) -> QuantizedLayer:
@@ -212,11 +225,11 @@ class TrainableLayer(nn.Module):
         if norm is not None:
             frozen.fold(norm)
         quantizer = self.quantize_weights
-        weight_step = quantizer.step_of(self.weight) if isinstance(quantizer, TanhWeights | TernaryWeights) else None
+        weight_step = quantizer.step_of(self.master()) if isinstance(quantizer, TanhWeights | TernaryWeights) else None
         if isinstance(quantizer, LearnedStep | FixedStep):
             weight_step = quantizer.positive_step()
         step = float(self.quantize_inputs.positive_step())
-        frozen.load(quantizer(self.weight), step, self.quantize_inputs.grid, weight_step)
+        frozen.load(self.quantized_weight(), step, self.quantize_inputs.grid, weight_step)
         return frozen
 
 

@@ -168,7 +168,7 @@ def _float_layer(layer: Layer) -> Quantizable:
 def _opened(layer: Layer, given: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
     """Weight and bias that a layer computes with, and the inputs that it makes of those given."""
     if isinstance(layer, TrainableLayer):
-        return layer.quantize_weights(layer.weight), layer.bias, layer.quantize_inputs(given)
+        return layer.quantized_weight(), layer.bias, layer.quantize_inputs(given)
     if isinstance(layer, QuantizedLayer) and layer.grid is not None:
         return layer.weight, layer.bias, layer.grid.nearest(given / layer.step)
     return layer.weight, layer.bias, given

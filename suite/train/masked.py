@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from suite.errors import BitcertError
+from suite.networks.orthogonal import ConstrainedLinear
 from suite.quantize.trainable import TrainableNetwork
 from suite.seeds import derive_seed
 from suite.train.loss import TrainingBatch, cross_entropy
@@ -126,8 +127,14 @@ def masks_of(network: TrainableNetwork) -> dict[str, MaskedWeights]:
 
 
 def mask_weights(network: TrainableNetwork, settings: MaskSettings) -> None:
-    """Give every layer of a network whose weights are not quantized a mask, in place."""
-    for layer in network.layers().values():
+    """Give every layer of a network whose weights are not quantized a mask, in place.
+
+    Raises:
+        BitcertError: If a layer constrains its weights: the masked ones would not be in its set.
+    """
+    for name, layer in network.layers().items():
+        if isinstance(layer.float_layer, ConstrainedLinear):
+            raise BitcertError(f"the weights of layer {name!r} are constrained, so none can be pruned; take swa")
         layer.quantize_weights = MaskedWeights(layer.weight, settings)
 
 

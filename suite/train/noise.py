@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from suite.contract.space import Layer
+from suite.networks.orthogonal import constrained
 from suite.quantize import Calibration
 from suite.quantize.calibration import quantizable_modules
 from suite.quantize.graph import substitute
@@ -72,7 +73,7 @@ class NoisyLayer(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Apply the layer; shapes as for the float layer."""
         weight_clip, input_clip = (nn.functional.softplus(clip) for clip in self.clips)
-        weight = add_noise(self.weight, weight_clip, self.bits[0], signed=True)
+        weight = add_noise(constrained(self._layer[0], self.weight), weight_clip, self.bits[0], signed=True)
         noisy = add_noise(inputs, input_clip, self.bits[1], signed=self._signed)
         return apply_layer(self._layer[0], noisy, weight, self.bias)
 

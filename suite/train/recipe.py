@@ -37,6 +37,9 @@ _NETWORKS: Mapping[tuple[str, str], TrainSettings] = {
     ("digits", "spiking-digits"): TrainSettings(epochs=100, batch=64, weight_decay=1e-3),
     ("mnist", "convnet-mnist"): TrainSettings(epochs=10, rate=0.05, interval_radius=0.1),
     ("mnist", "spiking-mnist"): TrainSettings(epochs=10),
+    ("digits", "rnn-digits-permuted"): TrainSettings(epochs=150, batch=64),
+    ("digits", "hadamard-digits-permuted"): TrainSettings(epochs=150, batch=64, rate=0.2),
+    ("mnist", "rnn-mnist-rows"): TrainSettings(epochs=8),
 }
 """Trainings of networks that are trained otherwise than a dataset's default network, by dataset and network."""
 

@@ -165,7 +165,7 @@ def capture(network: TrainableNetwork, averaged: Averaged = "quantized") -> Stat
     state = {name: tensor.detach().clone() for name, tensor in network.network.state_dict().items()}
     if averaged == "quantized":
         for name, layer in network.layers().items():
-            state[f"{name}.weight"] = layer.quantize_weights(layer.weight).clone()
+            state[f"{name}.weight"] = layer.quantized_weight().clone()
     return state
 
 
@@ -178,7 +178,8 @@ def resolve_steps(network: TrainableNetwork) -> None:
     for layer in network.layers().values():
         quantizer = layer.quantize_weights
         if isinstance(quantizer, FixedStep | LearnedStep):
-            rows = layer.weight.flatten(1) if quantizer.step.numel() > 1 else layer.weight.flatten()[None]
+            weight = layer.master()
+            rows = weight.flatten(1) if quantizer.step.numel() > 1 else weight.flatten()[None]
             present, grid = quantizer.positive_step().reshape(-1, 1), quantizer.grid
             solved = fit_steps(rows, grid)[:, None]
             errors = [

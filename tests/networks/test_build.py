@@ -9,7 +9,7 @@ from torchvision.models import mobilenet_v2, resnet18
 from suite.contract.space import Policy
 from suite.errors import BitcertError
 from suite.networks import NETWORKS, Normalization, build_network, initialize, network_sha256, trace_layers
-from suite.networks.feedforward import FEEDFORWARD
+from suite.networks.build import GRAYSCALE
 from suite.networks.residual import PaddingShortcut
 from suite.quantize import QuantizedNetwork, calibrate
 
@@ -108,7 +108,7 @@ def test_weights_that_no_seed_would_set_are_refused() -> None:
 
 def test_no_module_works_in_place() -> None:
     for name in NETWORKS:
-        network = build_network(name, 10, 1 if name in FEEDFORWARD else 3, device="meta")
+        network = build_network(name, 10, 1 if name in GRAYSCALE else 3, device="meta")
         assert not any(getattr(module, "inplace", False) for module in network.modules()), name
 
 
