@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from suite.contract.space import Layer
 from suite.errors import BitcertError
 from suite.networks.layers import untraced_layers
+from suite.networks.spiking import Leak
 from suite.plugins import import_target
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -56,7 +57,7 @@ def build_own(name: str) -> nn.Module:
 
 
 def check_layers(network: nn.Module, layers: Sequence[Layer]) -> None:
-    """Check that each layer is a plain Conv2d or Linear, because that is how it is executed once quantized.
+    """Check that each layer is a plain Conv2d, Linear or Leak, because that is how it is executed once quantized.
 
     Raises:
         BitcertError: If a layer computes something else, such as weight standardization; such layers are named.
@@ -64,7 +65,7 @@ def check_layers(network: nn.Module, layers: Sequence[Layer]) -> None:
     changed = []
     for layer in layers:
         module = network.get_submodule(layer.name)
-        plain = nn.Conv2d if isinstance(module, nn.Conv2d) else nn.Linear
+        plain = next(kind for kind in (nn.Conv2d, nn.Linear, Leak) if isinstance(module, kind))
         same = all(getattr(type(module), name) is getattr(plain, name) for name in _COMPUTING if hasattr(plain, name))
         if not same or parametrize.is_parametrized(module):
             changed.append(f"{layer.name} ({type(module).__name__})")

@@ -52,14 +52,18 @@ def first_order_terms(bench: Workbench, batches: Batches, policy: Policy) -> NDA
     by_weights: dict[int, Tensor] = {}
     weights: list[tuple[int, Tensor]] = []
     seen: list[tuple[int, Tensor, Tensor]] = []
+
+    def keep(layer: int, quantized: Tensor) -> Tensor:
+        point = quantized if quantized.requires_grad else quantized.detach().requires_grad_()  # leaks are constants
+        weights.append((layer, point))
+        return point
+
     for layer, (description, precision) in enumerate(zip(bench.space.layers, policy.precisions, strict=True)):
         module = network.network.get_submodule(description.name)
         assert isinstance(module, TrainableLayer)
         if precision.weight != FLOAT_BITS:
             by_weights[layer] = torch.zeros_like(module.weight)
-            module.quantize_weights.register_forward_hook(
-                lambda _, __, quantized, layer=layer: weights.append((layer, quantized))
-            )
+            module.quantize_weights.register_forward_hook(lambda _, __, quantized, layer=layer: keep(layer, quantized))
         if precision.activation != FLOAT_BITS:
             module.quantize_inputs.register_forward_hook(
                 lambda _, given, quantized, layer=layer: seen.append(

@@ -125,7 +125,7 @@ def learn_steps(
     layers_steps = [(layer.weight_step, layer.input_step) for layer in switchable.layers.values()]
     return np.array(
         [
-            [[float(steps[part](bits).positive_step().detach()) for bits in choices] for steps in layers_steps]
+            [[float(steps[part](bits).positive_step().detach().mean()) for bits in choices] for steps in layers_steps]
             for part in range(2)
         ]
     )
