@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -184,6 +186,38 @@ def test_quantized_orthogonal_matrices_keep_weyls_bound(bits: int) -> None:
     error = float(singular_values(quantized - matrix)[0])
     away = float((singular_values(quantized) - 1).abs().max())
     assert 0 < away <= error + TOLERANCE
+
+
+def test_an_orthogonal_layer_remembers_across_a_delay() -> None:
+    """The copy task: 2 of 8 symbols, 8 blanks, then both again; the baseline says blank, then guesses, without a memory."""
+    delay, symbols, batch, size = 8, 2, 64, 32
+    steps, generator = delay + 2 * symbols, torch.Generator().manual_seed(0)
+    baseline = symbols * math.log(8) / steps
+    recurrent, enter, leave = OrthogonalLinear(size), nn.Linear(10, size), nn.Linear(size, 9)
+    recurrent.initialize(generator)
+    for layer in (enter, leave):
+        nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=generator)
+        nn.init.zeros_(layer.bias)
+    around = [*enter.parameters(), *leave.parameters()]
+    optimizer = torch.optim.RMSprop([{"params": around, "lr": 3e-3}, {"params": [recurrent.weight], "lr": 7.5e-4}])
+    losses = []
+    for _ in range(400):
+        given = torch.randint(1, 9, (batch, symbols), generator=generator)
+        read, wanted = torch.zeros(2, batch, steps, dtype=torch.long)
+        read[:, :symbols], read[:, symbols + delay - 1], wanted[:, -symbols:] = given, 9, given
+        driven, state, logits = enter(nn.functional.one_hot(read, 10).float()), torch.zeros(batch, size), []
+        with constrained_once():
+            for step in range(steps):
+                state = torch.relu(driven[:, step] + recurrent(state))
+                logits.append(leave(state))
+        loss = nn.functional.cross_entropy(torch.stack(logits, dim=1).flatten(0, 1), wanted.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_([*around, recurrent.weight], 1.0)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[0] > baseline
+    assert sum(losses[-20:]) / 20 < 0.8 * baseline
 
 
 # The networks.
