@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -12,8 +13,16 @@ from torch import Tensor, nn
 
 from suite.contract.probes import ProbeSettings
 from suite.contract.space import Layer, Policy
+from suite.data import load_dataset
 from suite.errors import BitcertError
-from suite.networks import build_network, network_layers, network_sha256, trace_layers
+from suite.networks import (
+    build_network,
+    load_checkpoint,
+    network_layers,
+    network_sha256,
+    shipped_checkpoints,
+    trace_layers,
+)
 from suite.networks.orthogonal import (
     TOLERANCE,
     ConstrainedLinear,
@@ -27,7 +36,7 @@ from suite.networks.orthogonal import (
 )
 from suite.networks.recurrent import RECURRENT, RecurrentNetwork, permutation
 from suite.plugins import POST_STEPS
-from suite.problems import load_problem
+from suite.problems import definitions, load_problem
 from suite.protocols import Request, protocol_for
 from suite.quantize import Calibration, QuantizedNetwork, Statistics, TrainableNetwork, calibrate
 from suite.quantize.calibration import SAMPLE
@@ -36,6 +45,7 @@ from suite.quantize.prefixes import PrefixNetwork
 from suite.quantize.steps import fit_steps, quantize, weight_grid
 from suite.quantize.switchable import SwitchableNetwork
 from suite.train.masked import MaskSettings, mask_weights
+from suite.train.recipe import accuracy, recipe_for
 from suite.workbench import Workbench, workbench_of
 
 SIDES = {"rnn-digits-permuted": 8, "hadamard-digits-permuted": 8, "rnn-mnist-rows": 28}
@@ -392,6 +402,21 @@ def test_probes_measure_what_can_be_measured(name: str) -> None:
 
 
 # Trained.
+
+
+@pytest.mark.parametrize(("name", "sigma", "least"), [(PROBLEMS[0], 0.25, 0.95), (PROBLEMS[1], 0.12, 0.85)])
+def test_included_networks_are_as_good_as_recorded(name: str, sigma: float, least: float) -> None:
+    dataset, definition = load_dataset("digits"), definitions()[name]
+    network = build_network(definition.network, 10, 1)
+    record = load_checkpoint(network, shipped_checkpoints(name, sigma)[0])
+    assert record["settings"] == asdict(recipe_for("digits", definition.network).settings)
+    assert record["data_sha256"] == dataset.sha256
+    found = accuracy(network, dataset.splits["search"])
+    assert found > least
+    assert found == pytest.approx(record["search_accuracy"], abs=0.01)
+    matrix = network.get_submodule("recurrent")
+    assert isinstance(matrix, ConstrainedLinear)
+    assert torch.equal(matrix.constrained(matrix.weight), matrix.weight)
 
 
 @pytest.mark.parametrize("scheme", ["lsq", "fixed", "dorefa"])
