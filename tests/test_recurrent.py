@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,8 +13,16 @@ from torch import Tensor, nn
 
 from suite.contract.probes import ProbeSettings
 from suite.contract.space import Layer, Policy
+from suite.data import load_dataset
 from suite.errors import BitcertError
-from suite.networks import build_network, network_layers, network_sha256, trace_layers
+from suite.networks import (
+    build_network,
+    load_checkpoint,
+    network_layers,
+    network_sha256,
+    shipped_checkpoints,
+    trace_layers,
+)
 from suite.networks.orthogonal import (
     TOLERANCE,
     ConstrainedLinear,
@@ -25,7 +36,7 @@ from suite.networks.orthogonal import (
 )
 from suite.networks.recurrent import RECURRENT, RecurrentNetwork, permutation
 from suite.plugins import POST_STEPS
-from suite.problems import load_problem
+from suite.problems import definitions, load_problem
 from suite.protocols import Request, protocol_for
 from suite.quantize import Calibration, QuantizedNetwork, Statistics, TrainableNetwork, calibrate
 from suite.quantize.calibration import SAMPLE
@@ -34,6 +45,7 @@ from suite.quantize.prefixes import PrefixNetwork
 from suite.quantize.steps import fit_steps, quantize, weight_grid
 from suite.quantize.switchable import SwitchableNetwork
 from suite.train.masked import MaskSettings, mask_weights
+from suite.train.recipe import accuracy, recipe_for
 from suite.workbench import Workbench, workbench_of
 
 SIDES = {"rnn-digits-permuted": 8, "hadamard-digits-permuted": 8, "rnn-mnist-rows": 28}
@@ -184,6 +196,38 @@ def test_quantized_orthogonal_matrices_keep_weyls_bound(bits: int) -> None:
     error = float(singular_values(quantized - matrix)[0])
     away = float((singular_values(quantized) - 1).abs().max())
     assert 0 < away <= error + TOLERANCE
+
+
+def test_an_orthogonal_layer_remembers_across_a_delay() -> None:
+    """The copy task: 2 of 8 symbols, 8 blanks, then both again; the baseline says blank, then guesses, without a memory."""
+    delay, symbols, batch, size = 8, 2, 64, 32
+    steps, generator = delay + 2 * symbols, torch.Generator().manual_seed(0)
+    baseline = symbols * math.log(8) / steps
+    recurrent, enter, leave = OrthogonalLinear(size), nn.Linear(10, size), nn.Linear(size, 9)
+    recurrent.initialize(generator)
+    for layer in (enter, leave):
+        nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=generator)
+        nn.init.zeros_(layer.bias)
+    around = [*enter.parameters(), *leave.parameters()]
+    optimizer = torch.optim.RMSprop([{"params": around, "lr": 3e-3}, {"params": [recurrent.weight], "lr": 7.5e-4}])
+    losses = []
+    for _ in range(400):
+        given = torch.randint(1, 9, (batch, symbols), generator=generator)
+        read, wanted = torch.zeros(2, batch, steps, dtype=torch.long)
+        read[:, :symbols], read[:, symbols + delay - 1], wanted[:, -symbols:] = given, 9, given
+        driven, state, logits = enter(nn.functional.one_hot(read, 10).float()), torch.zeros(batch, size), []
+        with constrained_once():
+            for step in range(steps):
+                state = torch.relu(driven[:, step] + recurrent(state))
+                logits.append(leave(state))
+        loss = nn.functional.cross_entropy(torch.stack(logits, dim=1).flatten(0, 1), wanted.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_([*around, recurrent.weight], 1.0)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[0] > baseline
+    assert sum(losses[-20:]) / 20 < 0.8 * baseline
 
 
 # The networks.
@@ -358,6 +402,21 @@ def test_probes_measure_what_can_be_measured(name: str) -> None:
 
 
 # Trained.
+
+
+@pytest.mark.parametrize(("name", "sigma", "least"), [(PROBLEMS[0], 0.25, 0.95), (PROBLEMS[1], 0.12, 0.85)])
+def test_included_networks_are_as_good_as_recorded(name: str, sigma: float, least: float) -> None:
+    dataset, definition = load_dataset("digits"), definitions()[name]
+    network = build_network(definition.network, 10, 1)
+    record = load_checkpoint(network, shipped_checkpoints(name, sigma)[0])
+    assert record["settings"] == asdict(recipe_for("digits", definition.network).settings)
+    assert record["data_sha256"] == dataset.sha256
+    found = accuracy(network, dataset.splits["search"])
+    assert found > least
+    assert found == pytest.approx(record["search_accuracy"], abs=0.01)
+    matrix = network.get_submodule("recurrent")
+    assert isinstance(matrix, ConstrainedLinear)
+    assert torch.equal(matrix.constrained(matrix.weight), matrix.weight)
 
 
 @pytest.mark.parametrize("scheme", ["lsq", "fixed", "dorefa"])
