@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
-from functools import reduce
 from pathlib import Path
 from types import ModuleType
 
@@ -69,7 +68,10 @@ def expectations(states: Tensor, angles: Tensor) -> Tensor:
 
 def on_qubit(gate: NDArray[np.float64], qubit: int) -> NDArray[np.float64]:
     """A gate on one qubit as a matrix on all of them."""
-    return reduce(np.kron, [gate if place == qubit else np.eye(2) for place in range(circuit.QUBITS)])
+    whole: NDArray[np.float64] = np.eye(1)
+    for place in range(circuit.QUBITS):
+        whole = np.asarray(np.kron(whole, gate if place == qubit else np.eye(2)), dtype=np.float64)
+    return whole
 
 
 def rotation(angle: float) -> NDArray[np.float64]:
