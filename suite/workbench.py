@@ -246,7 +246,8 @@ def bench_problem(problem: Problem, purpose: str) -> BenchProblem:
     if isinstance(problem, BenchProblem):
         return problem
     raise BitcertError(
-        f"{problem.name} has no {purpose}: its scores do not come from a network; choose a problem with a network and images"
+        f"{problem.name} has no {purpose}: its scores do not come from a network that bitcert quantizes; choose a problem with "
+        "such a network and images, or certify a model of your own with suite.certify.certify"
     )
 
 

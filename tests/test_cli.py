@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import textwrap
 from pathlib import Path
 
@@ -131,8 +132,14 @@ def test_choices_are_kept_with_the_run_and_uniform_policies_have_names(
 def test_search_shows_progress_and_says_what_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SEARCH, "--directory", str(tmp_path / "run")]) == 0
     captured = capsys.readouterr()
-    assert "bitcert examine --run" in captured.out
+    assert "separable holds no exams" in captured.out
     assert "random 0" in captured.err
+    small = ["--problem", "digits", "--images", "10", "--noise", "4", "--evaluations", "1", "--finalists", "0"]
+    given = ["--budget", "40KB+w4a4", "--objective", "clean", "--directory", str(tmp_path / "digits")]
+    assert main(["search", *small, "--searcher", "cheapest", *given]) == 0
+    shown = capsys.readouterr().out
+    assert "bitcert examine --run" in shown
+    assert re.search(r"at [0-9,]+ bytes, [0-9,]+ BOPs:", shown)
 
 
 def test_a_search_without_a_success_ends_with_status_1(

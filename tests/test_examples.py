@@ -24,7 +24,10 @@ EXPECTED = {
     "own_searcher": "hill climbing: ACR",
     "results": "trials, best search estimate",
     "search": "held-out ACR",
+    "tree_tensor_circuit": "held-out images",
 }
+PROGRAMS = {"tree_tensor_circuit": 300}
+"""Lines of those that define a problem; the others are snippets."""
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def test_every_example_is_listed_and_short() -> None:
     assert [file.stem for file in files] == sorted(EXPECTED)
     for file in files:
         text = file.read_text(encoding="utf-8")
-        assert len(text.splitlines()) < 60, file.name
+        assert len(text.splitlines()) < PROGRAMS.get(file.stem, 60), file.name
         assert text.startswith("# %% [markdown]\n# # "), file.name
 
 

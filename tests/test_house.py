@@ -15,7 +15,8 @@ Raised from 16,800 for deployment: integer networks, their ONNX and QONNX graphs
 exact arithmetic, budgets of several limits, and formats below two bits. Raised from 20,800 for supernets, learned bit widths, four
 post-steps and their losses, and predictors over several budgets. Raised from 24,000 for recorded tables, their replays, landscapes
 and surrogates, and the statistics that decide on them. Raised from 29,000 for certificates without noise: fixed-point networks,
-interval bounds and exact verification, training with bounds, and problems of that kind. Raised from 31,500 for recurrent networks.
+interval bounds and exact verification, training with bounds, and problems of that kind. Raised from 31,500 for
+recurrent and spiking networks, and pins of weights or inputs alone.
 """
 
 

@@ -98,7 +98,7 @@ class VerifySettings(Group):
         "cp-sat", "cp-sat: OR-tools, needs pip install 'bitcert[exact]'; branch: branch and bound, for few pixels"
     )
     seconds: float = setting(
-        30.0, "time limit of the solver for each image and radius; what it cannot decide is unknown"
+        30.0, "limit of the solver for each image and radius, on the clock; what it cannot decide is unknown"
     )
     workers: int = setting(1, "threads of the solver", metavar="N", ge=1)
     second: bool = setting(False, "ask HiGHS for an opinion on what the solver decides", flag="--second-opinion")

@@ -12,8 +12,22 @@ import numpy as np
 import pytest
 import scipy.optimize
 
+from suite.certify import interval
 from suite.certify.interval import MISCLASSIFIED, certified
-from suite.certify.linf import SOLVERS, Answer, Effort, Query, attack, encoding, maximum_radius, solver_named, verify
+from suite.certify.linf import (
+    SOLVERS,
+    Answer,
+    Effort,
+    Limit,
+    Query,
+    attack,
+    branching,
+    encoding,
+    maximum_radius,
+    solver_named,
+    solvers,
+    verify,
+)
 from suite.certify.linf.solvers import solve_with_highs
 from suite.errors import BitcertError
 from suite.quantize.fixed_point import FixedPointLayer, FixedPointNetwork, Output
@@ -129,15 +143,15 @@ def test_an_image_with_another_prediction_is_its_own_counterexample() -> None:
     assert (radius.robust, radius.broken, radius.exact) == (MISCLASSIFIED, 0, True)
 
 
-def undecided(query: Query, seconds: float, workers: int) -> Answer:
+def undecided(query: Query, limit: Limit, workers: int) -> Answer:
     return Answer.unknown()
 
 
-def outside(query: Query, seconds: float, workers: int) -> Answer:
+def outside(query: Query, limit: Limit, workers: int) -> Answer:
     return Answer(query.low - 1, complete=True)
 
 
-def the_image_itself(query: Query, seconds: float, workers: int) -> Answer:
+def the_image_itself(query: Query, limit: Limit, workers: int) -> Answer:
     return Answer((query.low + query.high) // 2, complete=True)
 
 
@@ -154,7 +168,7 @@ def test_a_solver_whose_counterexample_is_none_is_caught(liar: Any) -> None:
 
 
 def test_a_proof_that_highs_refutes_is_caught() -> None:
-    def proves_everything(query: Query, seconds: float, workers: int) -> Answer:
+    def proves_everything(query: Query, limit: Limit, workers: int) -> Answer:
         return Answer(None, complete=True)
 
     with pytest.raises(RuntimeError, match="HiGHS found a counterexample"):
@@ -198,9 +212,9 @@ def test_bisection_finds_the_maximum_radius_that_a_scan_finds() -> None:
 def test_a_radius_that_stays_open_is_bracketed_from_both_sides() -> None:
     """A solver that fails at radius 3 to 5 only: everything below and above it is still decided."""
 
-    def fails(query: Query, seconds: float, workers: int) -> Answer:
+    def fails(query: Query, limit: Limit, workers: int) -> Answer:
         radius = int((query.high - query.low).max() + 1) // 2
-        return Answer.unknown() if 3 <= radius <= 5 else SOLVERS["branch"](query, seconds, workers)
+        return Answer.unknown() if 3 <= radius <= 5 else SOLVERS["branch"](query, limit, workers)
 
     seen = set()
     for seed in range(60):
@@ -217,17 +231,58 @@ def test_a_radius_that_stays_open_is_bracketed_from_both_sides() -> None:
 
 def test_highs_reports_only_points_that_the_network_confirms(monkeypatch: pytest.MonkeyPatch) -> None:
     queries = [Query.around(*case(seed), radius) for seed in range(40) for radius in RADII]
-    asked = [(query, SOLVERS["branch"](query, 60.0, 1)) for query in queries if query.targets]
+    asked = [(query, SOLVERS["branch"](query, Limit(60.0), 1)) for query in queries if query.targets]
     assert len(asked) > 10
     for query, truth in asked:
-        answer = solve_with_highs(query, 60.0, 1)
+        answer = solve_with_highs(query, Limit(60.0), 1)
         assert answer.complete
         assert (answer.point is None) == (truth.point is None)
         assert answer.point is None or query.breaks(answer.point)
     query = asked[0][0]
     for point, status in ((None, 1), (query.low - 0.5, 0), (query.high + 1.0, 0)):
         monkeypatch.setattr(scipy.optimize, "milp", lambda *_, x=point, s=status, **__: SimpleNamespace(x=x, status=s))
-        assert solve_with_highs(query, 60.0, 1) == Answer.unknown()
+        assert solve_with_highs(query, Limit(60.0), 1) == Answer.unknown()
+
+
+def test_branching_bounds_as_many_boxes_as_its_work_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    query = next(q for seed in range(40) if (q := Query.around(*case(seed), 5)).targets and needed(q) > 8)
+    counted: list[int] = []
+    bound = interval.margins_between
+
+    def counting(network: FixedPointNetwork, low: Integers, *given: Any) -> Any:
+        counted.append(len(low))
+        return bound(network, low, *given)
+
+    monkeypatch.setattr(branching, "margins_between", counting)
+    for boxes in (0.5, 1, 2, 7):
+        counted.clear()
+        limit = Limit(work=boxes / branching.BOXES_PER_WORK)
+        assert branching.solve_by_branching(query, limit, 1) == Answer.unknown()
+        assert sum(counted) == int(boxes)
+
+
+def needed(query: Query) -> int:
+    """Boxes after which branching has an answer: a power of two, or 512 if 16 are too few."""
+    enough = (Limit(work=boxes / branching.BOXES_PER_WORK) for boxes in (1, 2, 4, 8, 16))
+    answers = [branching.solve_by_branching(query, limit, 1).complete for limit in enough]
+    return 2 ** answers.index(True) if any(answers) else 512
+
+
+def test_the_targets_of_a_query_share_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of three targets takes 0.4: the third gets what the others left, and no query takes more than its limit."""
+    query = replace(Query.around(*case(0), 1), targets=(1, 2, 0))
+    given: list[float] = []
+
+    def solve(_: Query, target: int, limit: Limit, workers: int) -> tuple[Answer, float]:
+        given.append(limit.work)
+        return Answer(None, complete=True), 0.4
+
+    monkeypatch.setattr(solvers, "_cp_sat", solve)
+    assert solvers.solve_with_cp_sat(query, Limit(work=1.0), 1).complete
+    assert given == pytest.approx([1.0, 0.6, 0.2])
+    given.clear()
+    assert solvers.solve_with_cp_sat(query, Limit(work=0.7), 1) == Answer.unknown()
+    assert given == pytest.approx([0.7, 0.3])
 
 
 def test_unknown_and_missing_solvers_and_impossible_efforts_are_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,5 +294,12 @@ def test_unknown_and_missing_solvers_and_impossible_efforts_are_mistakes(monkeyp
     assert verify(tiny(), np.array([8, 6]), 0, 4, Effort(solver="branch")).status == "robust"
     with pytest.raises(BitcertError, match="seconds must be a positive number"):
         Effort(seconds=0.0)
+    with pytest.raises(BitcertError, match="work must be a positive number"):
+        Effort(work=-1.0)
+    with pytest.raises(BitcertError, match="a solver needs a limit"):
+        Effort(seconds=None)
+    for more in ({"workers": 2}, {"second": True}):
+        with pytest.raises(BitcertError, match="work is counted on one thread"):
+            Effort(work=1.0, **more)
     with pytest.raises(BitcertError, match="levels >= 0"):
         verify(tiny(), np.array([8, 6]), 0, -1, Effort(solver="branch"))

@@ -21,6 +21,7 @@ from suite.quantize.fixed_point import FixedPointNetwork
 from suite.run.exam import examine
 from suite.run.limits import Limits
 from suite.run.loop import SearchLoop
+from suite.run.records import Outcome
 from suite.run.registry import make_searcher
 from suite.run.state import load_run
 
@@ -122,7 +123,7 @@ def test_one_policy_has_both_guarantees_and_the_exam_of_bounds_is_below_that_of_
     problem = digits(budget="w4a4")
     policy = problem.space.uniform(4)
     bounds = examine(problem, policy, exam=ExamSettings(images=30, method="interval"))
-    solved = examine(problem, policy, exam=ExamSettings(images=30, method="verify:solver=branch:seconds=0.2"))
+    solved = examine(problem, policy, exam=ExamSettings(images=30, method="verify:solver=branch:work=0.05"))
     smoothed = examine(problem, policy, exam=ExamSettings(images=30, n0=16, n=200))
     assert [outcome.metrics.norm for outcome in (bounds, solved, smoothed)] == ["linf", "linf", "l2"]
     for radius, share in bounds.metrics.certified.items():
@@ -147,12 +148,30 @@ def test_noisy_images_are_clamped_to_the_levels() -> None:
 
 
 def test_what_a_solver_leaves_open_is_not_certified_and_is_said() -> None:
-    """A branching solver that has no time, and no attack: nothing is decided but by bounds."""
+    """A branching solver that may not work, and no attack: nothing is decided but by bounds."""
     problem = digits(budget="w4a4")
     policy = problem.space.uniform(4)
-    hasty = "verify:solver=branch:seconds=1e-9:restarts=0"
+    hasty = "verify:solver=branch:work=1e-9:restarts=0"
     bounds, left = (
         examine(problem, policy, exam=ExamSettings(images=40, method=method)) for method in ("interval", hasty)
     )
     assert left.metrics.certified == bounds.metrics.certified
     assert left.metrics.values["undecided"] > 0.5
+
+
+@pytest.mark.parametrize("limited", ["branch:work=0.01", "cp-sat:work=0.002"])
+def test_little_work_leaves_some_images_undecided_and_the_same_ones_again(limited: str) -> None:
+    """What was decided within little work has the same verdict within more."""
+
+    def hold(method: str) -> Outcome:
+        problem = digits(budget="w4a4")
+        exam = ExamSettings(images=12, method=f"verify:restarts=0:solver={method}")
+        return examine(problem, problem.space.uniform(3), exam=exam)
+
+    first, second = hold(limited), hold(limited)
+    more = hold(limited.partition("=")[0] + "=0.03")
+    assert 0 < first.metrics.values["undecided"] <= 1
+    assert (first.certificates.radius == second.certificates.radius).all()
+    assert first.metrics.values == second.metrics.values
+    assert (first.certificates.radius <= more.certificates.radius).all()
+    assert first.metrics.values["undecided"] >= more.metrics.values["undecided"]

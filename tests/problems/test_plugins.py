@@ -156,7 +156,8 @@ def test_definitions_are_registered_under_their_own_names() -> None:
 def test_only_problems_with_a_network_have_a_workbench() -> None:
     assert workbench_of(load_problem("digits"), "network to finetune").dataset.name == "digits"
     with pytest.raises(
-        BitcertError, match="separable has no network to finetune: its scores do not come from a network"
+        BitcertError,
+        match="separable has no network to finetune: its scores do not come from a network that bitcert quantizes",
     ):
         workbench_of(load_problem("separable"), "network to finetune")
     assert not load_problem("separable").estimates

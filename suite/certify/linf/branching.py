@@ -15,24 +15,29 @@ import torch
 from numpy.typing import NDArray
 
 from suite.certify.interval import excluded, margins_between
-from suite.certify.linf.query import Answer, Query
+from suite.certify.linf.query import Answer, Limit, Query
 
 _BOXES = 256
 """Boxes bounded in one pass."""
 
+BOXES_PER_WORK = 10_000
+"""Boxes that are one unit of work."""
 
-def solve_by_branching(query: Query, seconds: float, workers: int) -> Answer:
+
+def solve_by_branching(query: Query, limit: Limit, workers: int) -> Answer:
     """Answer a query by branch and bound, on one thread."""
-    ends = time.monotonic() + seconds
+    ends, left = time.monotonic() + limit.seconds, limit.work * BOXES_PER_WORK
     influence = _influence(query)
     lows, highs = query.low[None], query.high[None]
     while len(lows):
-        if time.monotonic() > ends:
+        if time.monotonic() > ends or left < 1:
             return Answer.unknown()
-        low, high, lows, highs = lows[-_BOXES:], highs[-_BOXES:], lows[:-_BOXES], highs[:-_BOXES]
+        taken = int(min(_BOXES, left, len(lows)))
+        left -= taken
+        low, high, lows, highs = lows[-taken:], highs[-taken:], lows[:-taken], highs[:-taken]
         labels = np.full(len(low), query.label)
-        left = ~excluded(margins_between(query.network, low, high, labels), labels).all(axis=1)
-        low, high = low[left], high[left]
+        undecided = ~excluded(margins_between(query.network, low, high, labels), labels).all(axis=1)
+        low, high = low[undecided], high[undecided]
         middle = (low + high) // 2
         wrong = query.network.predict(middle) != query.label
         if wrong.any():

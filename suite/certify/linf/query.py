@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -49,7 +50,7 @@ class Query:
 
 
 class Answer(NamedTuple):
-    """What a solver found: an image, proof that there is none, or neither in the time it had."""
+    """What a solver found: an image, proof that there is none, or neither within its limit."""
 
     point: Integers | None
     complete: bool
@@ -60,8 +61,20 @@ class Answer(NamedTuple):
         return cls(None, complete=False)
 
 
+class Limit(NamedTuple):
+    """When a solver gives up, whichever comes first.
+
+    Attributes:
+        seconds: On the clock: what is left undecided depends on the machine and on what else runs there.
+        work: In units that solvers count, a function of the query alone: see :class:`.Effort`.
+    """
+
+    seconds: float = math.inf
+    work: float = math.inf
+
+
 class Solver(Protocol):
     """Answers a query; ``complete`` without a point is a proof that there is none."""
 
-    def __call__(self, query: Query, seconds: float, workers: int) -> Answer:
-        """Search for at most so many seconds on so many threads."""
+    def __call__(self, query: Query, limit: Limit, workers: int) -> Answer:
+        """Search within a limit on so many threads; one, if work is limited."""

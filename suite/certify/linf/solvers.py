@@ -3,6 +3,9 @@
 CP-SAT works on integers; its "infeasible" is a proof as far as the solver is right. HiGHS works in floating point with tolerances.
 No integer point is lost if each row gets half a unit of slack, and then a tolerance of 1e-6 on rows of norm up to 10^5 cannot
 make a feasible point infeasible; still it is no proof, so HiGHS alone never makes a verdict.
+
+On one thread and with a fixed seed CP-SAT repeats itself step by step, and its deterministic time adds up what the steps are
+estimated to take. A limit on that is reached at the same step however busy the machine is; a limit in seconds is not.
 """
 
 from __future__ import annotations
@@ -16,14 +19,14 @@ import numpy as np
 
 from suite.certify.linf.branching import solve_by_branching
 from suite.certify.linf.encoding import Program, Row, encode
-from suite.certify.linf.query import Answer, Query, Solver
+from suite.certify.linf.query import Answer, Limit, Query, Solver
 from suite.errors import BitcertError, unknown_name
 
 _SLACK = 0.5
 _NO_LIMIT = 2**60
 
 
-def solve_with_cp_sat(query: Query, seconds: float, workers: int) -> Answer:
+def solve_with_cp_sat(query: Query, limit: Limit, workers: int) -> Answer:
     """Answer a query by CP-SAT of OR-tools, target by target.
 
     Raises:
@@ -31,26 +34,32 @@ def solve_with_cp_sat(query: Query, seconds: float, workers: int) -> Answer:
         RuntimeError: If the solver does not accept a program.
     """
     _check_installed()
-    return _target_by_target(query, seconds, lambda target, left: _cp_sat(query, target, left, workers))
+    return _target_by_target(query, limit, lambda target, left: _cp_sat(query, target, left, workers))
 
 
-def solve_with_highs(query: Query, seconds: float, workers: int) -> Answer:
-    """Answer a query by HiGHS, target by target, on one thread; points that the network does not confirm are no answer."""
-    return _target_by_target(query, seconds, lambda target, left: _highs(query, target, left))
+def solve_with_highs(query: Query, limit: Limit, workers: int) -> Answer:
+    """Answer a query by HiGHS, target by target, on one thread; points that the network does not confirm are no answer.
+
+    Of the limit only seconds count: HiGHS does not say how much it worked.
+    """
+    return _target_by_target(query, limit, lambda target, left: (_highs(query, target, left.seconds), 0.0))
 
 
-def _target_by_target(query: Query, seconds: float, solve: Callable[[int, float], Answer]) -> Answer:
-    """Solve for one target after the other, easy ones first, until one is reached or the time is over."""
-    ends = time.monotonic() + seconds
+def _target_by_target(query: Query, limit: Limit, solve: Callable[[int, Limit], tuple[Answer, float]]) -> Answer:
+    """Solve for one target after the other, easy ones first, until one is reached or the limit; with each answer comes its work."""
+    ends, work = time.monotonic() + limit.seconds, limit.work
     for target in query.targets:
-        left = ends - time.monotonic()
-        answer = solve(target, left) if left > 0 else Answer.unknown()
+        left = Limit(ends - time.monotonic(), work)
+        if min(left) <= 0:
+            return Answer.unknown()
+        answer, worked = solve(target, left)
         if answer.point is not None or not answer.complete:
             return answer
+        work -= worked
     return Answer(None, complete=True)
 
 
-def _cp_sat(query: Query, target: int, seconds: float, workers: int) -> Answer:
+def _cp_sat(query: Query, target: int, limit: Limit, workers: int) -> tuple[Answer, float]:
     from ortools.sat.python import cp_model
 
     program, model = encode(query, target), cp_model.CpModel()
@@ -63,16 +72,17 @@ def _cp_sat(query: Query, target: int, seconds: float, workers: int) -> Answer:
         equal = model.add_min_equality if clip.above else model.add_max_equality
         equal(variables[clip.result], [variables[clip.source], clip.limit])
     solver = cp_model.CpSolver()
-    solver.parameters.max_time_in_seconds = seconds
+    solver.parameters.max_time_in_seconds = limit.seconds
+    solver.parameters.max_deterministic_time = limit.work
     solver.parameters.num_workers = workers
     solver.parameters.random_seed = 0
-    status = solver.solve(model)
+    status, worked = solver.solve(model), solver.response_proto.deterministic_time
     if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         point = [solver.value(variable) for variable in variables[: len(query.low)]]
-        return Answer(np.array(point, dtype=np.int64), complete=True)
+        return Answer(np.array(point, dtype=np.int64), complete=True), worked
     if status == cp_model.MODEL_INVALID:
         raise RuntimeError(f"CP-SAT refuses the program of an image: {model.validate()}")
-    return Answer(None, complete=status == cp_model.INFEASIBLE)
+    return Answer(None, complete=status == cp_model.INFEASIBLE), worked
 
 
 def _highs(query: Query, target: int, seconds: float) -> Answer:

@@ -116,13 +116,19 @@ class Search(KeptStudy[SearchSettings, "Run"]):
 
     def show(self, result: Run) -> None:
         """Print the best policy and what was spent."""
-        best, metrics = _best(result)
+        from suite.workbench import BenchProblem
+
+        best, _ = _best(result)
         print(
             f"{result.evaluations} evaluations, {result.forward_passes:,} forward passes; stopped by: {result.stopped}; journal "
             f"in {self.directory}"
         )
-        costs = [f"{metrics.bops:,} BOPs", *(f"{name} {cost:,}" for name, cost in metrics.costs.items())]
-        print(f"best search score ({result.objective.text}) {result.score(best):.4f} at {', '.join(costs)}:")
+        space, rules = (
+            self.problem.space,
+            [*(limit.cost for limit in self.problem.budget.limits), *result.objective.costs],
+        )
+        costs = {rule.name: f"{rule.units(rule.total(space, best.policy)):,} {rule.unit}" for rule in rules}
+        print(f"best search score ({result.objective.text}) {result.score(best):.4f} at {', '.join(costs.values())}:")
         if self.problem.objective.pareto:
             print(f"  one of {len(result.front)} policies on the front of score and costs; --json lists them")
         print(f"  {best.policy.to_json()}")
@@ -130,9 +136,11 @@ class Search(KeptStudy[SearchSettings, "Run"]):
             print(
                 f"which is NOT above the {blind:.4f} of a classifier that gives one answer for all images: it means nothing"
             )
-        print(
-            "a search score is about search images, on which the winner was chosen; certify it on held-out images with:"
-        )
+        told = "a search score is about search images, on which the winner was chosen"
+        if not isinstance(self.problem, BenchProblem):
+            print(f"{told}; {self.problem.name} holds no exams")
+            return
+        print(f"{told}; certify it on held-out images with:")
         given = {"checkpoint": self.settings.problem.checkpoint, "data": self.settings.problem.data}
         again = "".join(f" --{name} {value}" for name, value in given.items() if value)
         print(f"  bitcert examine --run {self.directory}{again}")
