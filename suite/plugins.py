@@ -269,6 +269,7 @@ PROBLEMS = Kind(
         "spiking-digits": "suite.problems.catalog:SPIKING_DIGITS",
         "spiking-digits-uniform": "suite.problems.catalog:SPIKING_DIGITS_UNIFORM",
         "spiking-digits-centred": "suite.problems.catalog:SPIKING_DIGITS_CENTRED",
+        "spiking-digits-traces": "suite.problems.catalog:SPIKING_DIGITS_TRACES",
         "spiking-mnist": "suite.problems.catalog:SPIKING_MNIST",
         "cifar10-resnet20": "suite.problems.catalog:CIFAR10_RESNET20",
         "cifar10-resnet20-tied": "suite.problems.catalog:CIFAR10_RESNET20_TIED",

@@ -19,7 +19,7 @@ from suite.contract.space import Pin, Policy, Precision
 from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
 from suite.networks import build_network, check_layers, trace_layers
-from suite.networks.spiking import Leak, Neurons, Spike, SpikingNetwork
+from suite.networks.spiking import Leak, Neurons, Spike, SpikingNetwork, TracedNeurons
 from suite.problems import load_problem
 from suite.problems.vision import VisionProblem
 from suite.quantize import QuantizedNetwork, TrainableNetwork, calibrate
@@ -32,6 +32,7 @@ from suite.run.exam import examine
 from suite.run.registry import make_searcher
 
 BY_LEVELS = ("spiking-digits", "spiking-digits-uniform", "spiking-digits-centred")
+EVERY = (*BY_LEVELS, "spiking-digits-traces")
 STATES = ("first.state", "second.state")
 
 
@@ -165,6 +166,24 @@ def test_every_image_starts_at_rest() -> None:
     assert torch.allclose(network(torch.cat([first, second]))[:2], before, atol=1e-6)
 
 
+def test_traces_of_synapses_sum_what_arrives_and_fade_by_half() -> None:
+    neurons = TracedNeurons(2)
+    current = torch.tensor([[0.25, -1.0]])
+    with torch.no_grad():
+        neurons.feedback.weight.zero_()
+        state = neurons.start(current)
+        potential, trace = current, current
+        for _ in range(6):
+            state, fired = neurons(state, current)
+            kept = 0.875 * potential
+            trace = 0.5 * trace + current
+            potential = kept - (kept > 0.875).float() + trace
+            assert torch.equal(fired, (kept > 0.875).float())
+            assert torch.equal(state[0], potential)
+            assert torch.equal(state[1], trace)
+    assert potential[0, 0] != potential[0, 1]
+
+
 # The space
 
 
@@ -246,7 +265,7 @@ def test_neurons_fire_by_the_potential_as_it_is_stored(name: str) -> None:
         potential = kept - fired + current + fired @ weight.T
 
 
-@pytest.mark.parametrize("name", BY_LEVELS)
+@pytest.mark.parametrize("name", EVERY)
 def test_without_quantization_it_is_the_float_network_and_its_memory_may_be_overwritten(name: str) -> None:
     bench, space = vision(name).bench, vision(name).space
     network = QuantizedNetwork(bench.network, space.layers, bench.calibration)
@@ -286,7 +305,7 @@ def test_finetuning_starts_at_the_quantized_network_and_leaves_leaks_spikes_and_
         assert trained == (name == "spiking-digits"), "levels in the units of the state have no step to train"
 
 
-@pytest.mark.parametrize("name", BY_LEVELS)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_supernet_computes_what_finetuning_starts_from(name: str) -> None:
     bench, space = vision(name).bench, vision(name).space
     network = SwitchableNetwork(bench.network, space.layers, (2, 3), bench.calibration, pinned=space.pinned).eval()
@@ -367,6 +386,14 @@ def _in_64_bits(integer: nn.Module, batch: Tensor) -> Tensor:
     finally:
         for module, compute in kept:
             module.compute = compute  # type: ignore[method-assign]
+
+
+def test_traces_have_levels_of_their_own() -> None:
+    problem = vision("spiking-digits-traces")
+    assert len(problem.space.variables) == 7
+    calibration = problem.bench.calibration
+    assert calibration.has_levels("first.state")
+    assert not calibration.has_levels("first.trace"), "they are compared with no threshold"
 
 
 def test_levels_that_are_no_multiples_have_no_integer_form() -> None:

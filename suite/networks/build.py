@@ -60,7 +60,7 @@ def build_network(
             padding shortcuts), ``"resnet8-wide2"`` and ``"resnet20-wide2"`` (twice the channels in all blocks),
             ``"mlp-digits"`` and ``"convnet-mnist"`` (see :mod:`.feedforward`; they do not normalize), ``"rnn-digits-permuted"``,
             ``"hadamard-digits-permuted"`` and ``"rnn-mnist-rows"`` (see :mod:`.recurrent`),
-            ``"spiking-digits"`` and ``"spiking-mnist"`` (see :mod:`.spiking`),
+            ``"spiking-digits"``, ``"spiking-digits-traces"`` and ``"spiking-mnist"`` (see :mod:`.spiking`),
             ``"mobilenet_v2-half"`` (CIFAR, width 0.5), torchvision's ``"resnet18"``, ``"resnet50"``, ``"mobilenet_v2"``, or
             your own function, ``"my_module:build"``, for which the other arguments are ignored.
         classes: Number of classes.

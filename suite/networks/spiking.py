@@ -34,7 +34,7 @@ class Leak(nn.Module):
     Args:
         neurons: Neurons, each with a leak of its own.
         shift: The leak is ``1 - 2^-shift``.
-        threshold: Potential at which neurons fire, in the units of the state.
+        threshold: Potential at which neurons fire, in the units of the state; None for states that nothing is compared with.
 
     Attributes:
         weight: Leaks, shape ``(neurons, 1)``; no parameter.
@@ -44,7 +44,7 @@ class Leak(nn.Module):
     weight: Tensor
     bias = None
 
-    def __init__(self, neurons: int, shift: int = 3, threshold: float = 1.0) -> None:
+    def __init__(self, neurons: int, shift: int = 3, threshold: float | None = 1.0) -> None:
         super().__init__()
         self.leak, self.threshold = 1 - 2.0**-shift, threshold
         self.register_buffer("weight", torch.full((neurons, 1), self.leak))
@@ -84,20 +84,45 @@ class _Fire(torch.autograd.Function):
 
 
 class Neurons(nn.Module):
-    """A layer of neurons whose spikes feed back on itself."""
+    """A layer of neurons whose spikes feed back on itself; it remembers a potential."""
+
+    threshold = 1.0
 
     def __init__(self, neurons: int) -> None:
         super().__init__()
-        self.state = Leak(neurons)
-        self.threshold = self.state.threshold
+        self.state = Leak(neurons, threshold=self.threshold)
         self.fire = Spike(self.state.leak * self.threshold)
         self.feedback = nn.Linear(neurons, neurons, bias=False)
 
-    def forward(self, potential: Tensor, arriving: Tensor) -> tuple[Tensor, Tensor]:
+    def start(self, arriving: Tensor) -> Any:
+        """What is remembered of what arrives first."""
+        return arriving
+
+    def forward(self, potential: Any, arriving: Tensor) -> tuple[Any, Tensor]:
         """One step: the next potential, and which neurons fired, both of shape ``(images, neurons)``."""
         kept = self.state(potential)
         fired = self.fire(kept)
         return kept + fired * -self.threshold + arriving + self.feedback(fired), fired
+
+
+class TracedNeurons(Neurons):
+    """Neurons with synapses that remember, too: what arrives goes on arriving, fading (Schaefer and Joshi's trace of synapses)."""
+
+    def __init__(self, neurons: int) -> None:
+        super().__init__(neurons)
+        self.trace = Leak(neurons, shift=1, threshold=None)
+
+    def start(self, arriving: Tensor) -> tuple[Tensor, Tensor]:
+        """The potential and the trace."""
+        return arriving, arriving
+
+    def forward(self, potential: Any, arriving: Tensor) -> tuple[Any, Tensor]:
+        """One step, as of :class:`Neurons`, of the potential with the trace."""
+        potential, trace = potential
+        kept = self.state(potential)
+        fired = self.fire(kept)
+        trace = self.trace(trace) + arriving + self.feedback(fired)
+        return (kept + fired * -self.threshold + trace, trace), fired
 
 
 class SpikingNetwork(nn.Module):
@@ -111,6 +136,7 @@ class SpikingNetwork(nn.Module):
         classes: Number of classes.
         steps: Time steps, at least 2.
         mean, std: Normalization of images, see :class:`.Normalization`.
+        kind: Class of the neurons.
     """
 
     def __init__(
@@ -121,21 +147,22 @@ class SpikingNetwork(nn.Module):
         steps: int,
         mean: Sequence[float],
         std: Sequence[float],
+        kind: type[Neurons] = Neurons,
     ) -> None:
         super().__init__()
         self.steps = steps
         self.normalization = Normalization(mean, std)
         self.input = nn.Linear(pixels, neurons[0])
-        self.first = Neurons(neurons[0])
+        self.first = kind(neurons[0])
         self.between = nn.Linear(*neurons)
-        self.second = Neurons(neurons[1])
+        self.second = kind(neurons[1])
         self.output = nn.Linear(neurons[1], classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images in [0, 1], shape ``(images, 1, height, width)``, to logits."""
         current = self.input(self.normalization(images).flatten(1))
-        first, fired = self.first(current, current)
-        second, spikes = self.between(fired), []
+        first, fired = self.first(self.first.start(current), current)
+        second, spikes = self.second.start(self.between(fired)), []
         for _ in range(self.steps - 1):
             first, fired = self.first(first, current)
             second, fired = self.second(second, self.between(fired))
@@ -149,6 +176,11 @@ def spiking_digits(classes: int, mean: Sequence[float], std: Sequence[float]) ->
     return SpikingNetwork(64, (96, 64), classes, 10, mean, std)
 
 
+def spiking_digits_traces(classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """As :func:`spiking_digits`, with traces of synapses: two states for each neuron."""
+    return SpikingNetwork(64, (96, 64), classes, 10, mean, std, TracedNeurons)
+
+
 def spiking_mnist(classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
     """Layers of 128 and 64 neurons and eight steps, for grayscale images of 28 x 28 pixels."""
     return SpikingNetwork(784, (128, 64), classes, 8, mean, std)
@@ -156,6 +188,7 @@ def spiking_mnist(classes: int, mean: Sequence[float], std: Sequence[float]) -> 
 
 SPIKING: Mapping[str, Callable[[int, Sequence[float], Sequence[float]], nn.Module]] = {
     "spiking-digits": spiking_digits,
+    "spiking-digits-traces": spiking_digits_traces,
     "spiking-mnist": spiking_mnist,
 }
 """By name; each makes a network from the number of classes and the normalization."""

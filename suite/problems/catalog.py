@@ -114,10 +114,10 @@ MNIST_ROWS_RNN = replace(
     pins=_OF_SEQUENCES,
 )
 
-_OF_SPIKES = {
-    f"{layer}.{name}": pin
-    for layer in ("first", "second")
-    for name, pin in (("state", Pin(8, None)), ("feedback", Pin(None, 1)))
+_OF_SPIKING_DIGITS = {
+    **dict.fromkeys(("input", "output"), Pin(8, 8)),
+    **dict.fromkeys(("first.state", "second.state"), Pin(8, None)),
+    **dict.fromkeys(("first.feedback", "between", "second.feedback"), Pin(None, 1)),
 }
 SPIKING_DIGITS = replace(
     DIGITS,
@@ -126,7 +126,7 @@ SPIKING_DIGITS = replace(
     network="spiking-digits",
     budget="w3a3",
     choices=(2, 3, 4, 5, 6),
-    pins={"input": Pin(8, 8), **_OF_SPIKES, "between": Pin(None, 1), "output": Pin(8, 8)},
+    pins=_OF_SPIKING_DIGITS,
 )
 SPIKING_DIGITS_UNIFORM = replace(
     SPIKING_DIGITS,
@@ -140,6 +140,14 @@ SPIKING_DIGITS_CENTRED = replace(
     name="spiking-digits-centred",
     summary="spiking-digits with levels of states that crowd around the threshold (SQUAT)",
     state_levels="centred",
+)
+SPIKING_DIGITS_TRACES = replace(
+    SPIKING_DIGITS_CENTRED,
+    name="spiking-digits-traces",
+    summary="spiking-digits-centred whose synapses remember, too: two states for each neuron, traces as integers",
+    network="spiking-digits-traces",
+    trained_as=None,
+    pins={**_OF_SPIKING_DIGITS, "first.trace": Pin(8, None), "second.trace": Pin(8, None)},
 )
 SPIKING_MNIST = replace(
     SPIKING_DIGITS,

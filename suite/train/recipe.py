@@ -36,6 +36,7 @@ _NETWORKS: Mapping[tuple[str, str], TrainSettings] = {
     ("digits", "mlp-digits"): TrainSettings(epochs=240, batch=64, rate=0.05, weight_decay=2e-3, interval_radius=1 / 16),
     ("digits", "spiking-digits"): TrainSettings(epochs=100, batch=64, weight_decay=1e-3),
     ("mnist", "convnet-mnist"): TrainSettings(epochs=10, rate=0.05, interval_radius=0.1),
+    ("digits", "spiking-digits-traces"): TrainSettings(epochs=100, batch=64, weight_decay=1e-3),
     ("mnist", "spiking-mnist"): TrainSettings(epochs=10),
     ("digits", "rnn-digits-permuted"): TrainSettings(epochs=150, batch=64),
     ("digits", "hadamard-digits-permuted"): TrainSettings(epochs=150, batch=64, rate=0.2),
