@@ -40,6 +40,7 @@ from suite.problems import definitions, load_problem
 from suite.protocols import Request, protocol_for
 from suite.quantize import Calibration, QuantizedNetwork, Statistics, TrainableNetwork, calibrate
 from suite.quantize.calibration import SAMPLE
+from suite.quantize.integer import OnnxNetwork, integer_network, onnx_model
 from suite.quantize.layer import QuantizedLayer
 from suite.quantize.prefixes import PrefixNetwork
 from suite.quantize.steps import fit_steps, quantize, weight_grid
@@ -477,3 +478,17 @@ def test_constrained_weights_are_not_pruned(bench: Workbench) -> None:
     network = TrainableNetwork(bench.network, bench.space.layers, bench.float_policy(), bench.calibration)
     with pytest.raises(BitcertError, match="'recurrent' are constrained, so none can be pruned"):
         mask_weights(network, MaskSettings())
+
+
+@pytest.mark.parametrize("bits", [3, 6])
+def test_the_integer_network_is_the_same_in_onnx_runtime(bits: int) -> None:
+    problem = load_problem("digits-permuted-rnn")
+    bench, space = workbench_of(problem, "a test"), problem.space
+    network = QuantizedNetwork(bench.network, space.layers, bench.calibration)
+    network.set_policy(space.uniform(bits))
+    batch = bench.statistics_batches[0][:20]
+    integer = integer_network(network, [batch])
+    logits = integer(batch)
+    assert torch.equal(OnnxNetwork(onnx_model(integer, (1, 8, 8), 10))(batch), logits)
+    agreement = (logits.argmax(dim=1) == network(batch).argmax(dim=1)).float().mean()
+    assert agreement >= 0.7, "another network, close to it"

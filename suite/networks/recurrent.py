@@ -14,6 +14,19 @@ from suite.networks.orthogonal import HadamardLinear, OrthogonalLinear, constrai
 _PERMUTATION_SEED = 92916
 
 
+class Read(nn.Module):
+    """Takes the pixels of one step, shape ``(images, pixels of the step)``, from all of an image."""
+
+    def __init__(self, index: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("index", index.clone(), persistent=False)
+        self.index: Tensor
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Select."""
+        return pixels[:, self.index]
+
+
 class RecurrentNetwork(nn.Module):
     """``h_t = relu(U x_t + b + W h_(t-1))``, and the logits ``V h_T + c`` of the last state.
 
@@ -48,16 +61,15 @@ class RecurrentNetwork(nn.Module):
         self.readout = nn.Linear(recurrent.in_features, classes)
         self.register_buffer("order", torch.tensor(range(steps * inputs) if order is None else order))
         self.order: Tensor
-        self._steps, self._size = steps, recurrent.in_features
+        self.reads = nn.ModuleList(map(Read, self.order.reshape(steps, -1)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Grayscale images in [0, 1], shape ``(batch, 1, H, W)``, to logits, shape ``(batch, classes)``."""
-        sequence = self.normalization(images).flatten(1)[:, self.order].unflatten(1, (self._steps, -1))
-        state = sequence.new_zeros(sequence.shape[0], self._size)
+        pixels, state = self.normalization(images).flatten(1), None
         with constrained_once():
-            for step in range(self._steps):
-                driven = self.input(sequence[:, step])
-                state = self.activation(driven + self.recurrent(state))
+            for read in self.reads:
+                driven = self.input(read(pixels))
+                state = self.activation(driven + self.recurrent(torch.zeros_like(driven) if state is None else state))
         logits: Tensor = self.readout(state)
         return logits
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from torch import fx, nn
 
+from suite.networks.recurrent import Read
 from suite.networks.spiking import Spike
 
 
 def trace(network: nn.Module, leaf: type[nn.Module] | tuple[type[nn.Module], ...] = ()) -> fx.Graph | None:
     """The calls that a network makes, or None if ``torch.fx`` cannot trace it.
 
-    Modules of class ``leaf``, or of one of several, are not traced into, like those of ``torch.nn`` and spikes.
+    Modules of class ``leaf``, or of one of several, are not traced into, like those of ``torch.nn``, reads
+    and spikes.
     """
     own = leaf if isinstance(leaf, tuple) else (leaf,)
 
     class Tracer(fx.Tracer):
         def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-            return isinstance(m, (Spike, *own)) or super().is_leaf_module(m, module_qualified_name)
+            return isinstance(m, (Read, Spike, *own)) or super().is_leaf_module(m, module_qualified_name)
 
     try:
         return Tracer().trace(network)

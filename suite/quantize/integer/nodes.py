@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from suite.errors import BitcertError
+from suite.networks.recurrent import Read
 from suite.networks.spiking import Spike
 from suite.quantize.graph import called_module
 from suite.quantize.layer import QuantizedLayer
@@ -112,6 +113,8 @@ def describe(
 def _module(module: nn.Module, inputs: tuple[fx.Node, ...]) -> Call | None:
     if isinstance(module, QuantizedLayer):
         return Call("layer", inputs, arguments={"layer": module})
+    if isinstance(module, Read):
+        return Call("rearrange", inputs, module.forward, {"name": "gather", "index": module.index.tolist()})
     if isinstance(module, _SAME):
         return Call("same", inputs)
     if isinstance(module, nn.BatchNorm2d):
@@ -153,6 +156,8 @@ def _function(
         low, high = (_argument(arguments, place, name) for place, name in enumerate(_CLAMPS[target], start=1))
         unlimited = low is None, high is None
         return _clip(inputs, -math.inf if unlimited[0] else float(low), math.inf if unlimited[1] else float(high))
+    if target is torch.zeros_like:
+        return Call("look-up", inputs, torch.zeros_like)
     if target is functional.dropout and not _argument(arguments, 2, "training", True):
         return Call("same", inputs)
     if target in _POINTWISE_FUNCTIONS or target in _POINTWISE_METHODS:

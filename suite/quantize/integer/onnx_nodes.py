@@ -53,6 +53,8 @@ class Nodes:
             self.node("Flatten", inputs, output, axis=1)
         elif operation.kind == "permute":
             self.node("Transpose", inputs, output, perm=list(arguments["axes"]))
+        elif operation.kind == "gather":
+            self.node("Gather", [*inputs, self.constant(arguments["index"], "int64")], output, axis=1)
         elif operation.kind == "max_pool":
             names = {"kernel": "kernel_shape", "stride": "strides", "dilation": "dilations"}
             window = {names[name]: list(arguments[name]) for name in names}
