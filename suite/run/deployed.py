@@ -170,7 +170,7 @@ def _packed(network: IntegerNetwork) -> tuple[bytes, int]:
     from safetensors.torch import save
 
     tensors, about, total = {}, {}, 0
-    for layer in network.layers():
+    for layer in {layer.name: layer for layer in network.layers()}.values():  # once, however often it is called
         integers = layer.weight.cpu().numpy().astype(np.int64)
         bits = bits_of(integers)
         codes = pack(integers, bits)
