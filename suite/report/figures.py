@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 DOTS_PER_INCH = 200
 MOST_NAMED_LAYERS = 30
 _SALT = "bitcert"
+_LONGEST_TITLE = 70  # a longer one runs into the legend
 _LONGEST_NAME = 24
 _LONGEST_OPTION = 16
 _LEFT_OUT = (6, 7, 8)  # of seaborn's palette: pink and yellow are lost on white paper, grey is for those not told apart
@@ -107,7 +109,7 @@ class Sheet:
         if self.given:
             self.panels[0].set_title(text)
         else:
-            self.figure.suptitle(text, x=0.01, ha="left")
+            self.figure.suptitle(textwrap.fill(text, _LONGEST_TITLE), x=0.01, ha="left")
 
     def legend(self, location: str = "outside right upper", columns: int = 1) -> None:
         """Put the legend of the first panel beside all panels, where it covers no data."""
