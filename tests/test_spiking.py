@@ -321,7 +321,14 @@ def test_a_supernet_computes_what_finetuning_starts_from(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "post_step", ["qat:steps=4", "sqwa:steps=4:captures=2", "swa:steps=4:captures=2", "speq:steps=4"]
+    "post_step",
+    [
+        "qat:steps=4",
+        "sqwa:steps=4:captures=2",
+        "swa:steps=4:captures=2",
+        "swa-masked:steps=4:captures=2",
+        "speq:steps=4",
+    ],
 )
 def test_post_steps_train_spiking_networks(post_step: str) -> None:
     problem = vision("spiking-digits-centred")

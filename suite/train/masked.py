@@ -127,7 +127,7 @@ def masks_of(network: TrainableNetwork) -> dict[str, MaskedWeights]:
 
 
 def mask_weights(network: TrainableNetwork, settings: MaskSettings) -> None:
-    """Give every layer of a network whose weights are not quantized a mask, in place.
+    """Give every layer of a network whose weights are trained and not quantized a mask, in place; leaks are constants.
 
     Raises:
         BitcertError: If a layer constrains its weights: the masked ones would not be in its set.
@@ -135,7 +135,8 @@ def mask_weights(network: TrainableNetwork, settings: MaskSettings) -> None:
     for name, layer in network.layers().items():
         if isinstance(layer.float_layer, ConstrainedLinear):
             raise BitcertError(f"the weights of layer {name!r} are constrained, so none can be pruned; take swa")
-        layer.quantize_weights = MaskedWeights(layer.weight, settings)
+        if isinstance(layer.weight, nn.Parameter):
+            layer.quantize_weights = MaskedWeights(layer.weight, settings)
 
 
 @torch.no_grad()
