@@ -51,12 +51,13 @@ class Steps(NamedTuple):
 
 
 class Sum(NamedTuple):
-    """Coefficients and values, none of which is constant; the constant; and the interval that follows."""
+    """Coefficients and values, none of which is constant; the constant; the interval that follows; what multiplies it at first."""
 
     terms: tuple[tuple[int, Steps], ...]
     constant: int
     low: int
     high: int
+    slope: float = 0.0
 
     @classmethod
     def of(cls, pairs: Sequence[tuple[int, Steps]], constant: int) -> Sum:
@@ -118,7 +119,7 @@ class Unrolled:
                 layer, sums = self._sums(operation, step.inputs[0], step.output)
                 if layer.coding is None:
                     raise _refused(layer, step.output)
-                self.values[step.output] = self._rounded(sums, layer.finish)
+                self.values[step.output] = self._rounded(sums, layer.finish, layer.multiplier.tolist())
         last = network.steps[-1]
         self.output, self.logits = self._sums(last.operation, last.inputs[0], last.output)
         if self.output.coding is not None:
@@ -162,13 +163,16 @@ class Unrolled:
             if max(max(-one.low, one.high) for one in sums) >= EXACT_IN_FLOAT32:
                 raise BitcertError("a sum of codes whose scales are too far apart for 24 bits cannot be verified")
             none = torch.zeros(())
-            added = self._rounded(sums, lambda totals: operation(totals.float() * (unit / left), none))
+            slopes = [unit / operation.coding.scale] * len(sums)
+            added = self._rounded(sums, lambda totals: operation(totals.float() * (unit / left), none), slopes)
             for place, found in zip(open_, added, strict=True):
                 made[place] = found
         return [found for found in made if found is not None]
 
-    def _rounded(self, sums: Sequence[Sum], finish: Callable[[Tensor], Tensor]) -> list[Steps]:
-        """Monotone functions of sums, which ``finish`` computes for a row of all; sums over several roots become roots."""
+    def _rounded(
+        self, sums: Sequence[Sum], finish: Callable[[Tensor], Tensor], slopes: Sequence[float]
+    ) -> list[Steps]:
+        """Sums times slopes, rounded, which ``finish`` computes for a row of all; sums over several roots become roots."""
 
         def codes(rows: Integers) -> Integers:
             return np.asarray(finish(torch.from_numpy(rows).double()).numpy().astype(np.int64))
@@ -198,7 +202,7 @@ class Unrolled:
             if found is not None:
                 made.append(_merged(found.root, found.starts, known[: len(found.starts), place]))
                 continue
-            self.roots.append(one)
+            self.roots.append(one._replace(slope=slopes[place]))
             if totals is not None:
                 starts, values = totals, known[: len(totals), place]
             else:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suite.certify.linf.query import Limit
+from suite.certify.linf.query import Integers, Limit
 from suite.certify.linf.solvers import check_installed, cp_sat_solver
 from suite.certify.linf.step_functions import Steps, Sum, Unrolled
 from suite.certify.linf.verify import Status
@@ -31,8 +31,10 @@ from suite.quantize.integer.operations import EXACT_IN_FLOAT32
 
 _POINTS, _ROUNDS = 64, 30
 """Images of the attack in a round, and rounds."""
-_FINEST = 30
-"""Bits of the factors of two logits that are compared."""
+_COARSE, _FINEST = 12, 30
+"""Bits of factors that stand for real numbers."""
+_MANY = 6
+"""Steps from which a boolean for each is too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ def verify_integer(
     if is_wrong(image):
         return broken(image, "network")
     unrolled = Unrolled(network, low, high, levels)
-    rivals = [_rival(unrolled, label, target) for target in range(len(unrolled.logits)) if target != label]
+    targets = [target for target in range(len(unrolled.logits)) if target != label]
+    rivals = [_rival(unrolled, label, target, _COARSE) for target in targets]
     left = sorted((rival for rival in rivals if rival is not None), key=lambda rival: rival.total.high - rival.least)
     if not left:
         return UnrolledVerdict("robust", "bounds")
@@ -93,17 +96,21 @@ def verify_integer(
         return broken(found, "attack")
     check_installed()
     spent, undecided = 0.0, False
-    for rival in left:
+    while left:
         if spent >= work:
             return UnrolledVerdict("unknown", "cp-sat", spent)
+        rival = left.pop(0)
         solved = _Program(unrolled).solve(rival, image, work - spent)
         spent += solved.work
-        if solved.point is not None:
-            if is_wrong(solved.point):
-                return broken(solved.point, "cp-sat", spent)
-            if rival.exact:
-                raise RuntimeError("CP-SAT gave a counterexample that the network does not confirm; no verdict of it counts")
-        undecided |= not solved.excluded
+        if solved.point is not None and is_wrong(solved.point):
+            return broken(solved.point, "cp-sat", spent)
+        if solved.point is not None and rival.exact:
+            raise RuntimeError("CP-SAT gave a counterexample that the network does not confirm; no verdict of it counts")
+        if solved.point is not None and rival.bits == _COARSE:
+            finer = _rival(unrolled, label, rival.target, _FINEST)
+            left = left if finer is None else [finer, *left]
+        else:
+            undecided |= not solved.excluded
     return UnrolledVerdict("unknown" if undecided else "robust", "cp-sat", spent)
 
 
@@ -113,12 +120,14 @@ class _Rival(NamedTuple):
     ``exact``: Everywhere there, and not only where rounding in floating point makes no difference.
     """
 
+    target: int
     total: Sum
     least: int
+    bits: int
     exact: bool
 
 
-def _rival(unrolled: Unrolled, label: int, target: int) -> _Rival | None:
+def _rival(unrolled: Unrolled, label: int, target: int, bits: int) -> _Rival | None:
     """None if bounds exclude that the target wins.
 
     For every sum of the target, the largest sum of the label that loses is found from the logits as they are computed. The least weighted
@@ -135,13 +144,10 @@ def _rival(unrolled: Unrolled, label: int, target: int) -> _Rival | None:
     wins, loses = beaten > 0, beaten < len(sums[1])
     if not wins.any():
         return None
-    for bits in range(_FINEST + 1):
-        one, other = (round(scale / max(scales) * 2**bits) for scale in scales)
-        differences = one * sums[0] - other * (ours.low + beaten)  # to the smallest sum that the target does not beat
-        least = int(differences[wins].min()) + other
-        exact = not loses.any() or int(differences[loses].max()) < least
-        if exact:
-            break
+    one, other = (round(scale / max(scales) * 2**bits) for scale in scales)
+    differences = one * sums[0] - other * (ours.low + beaten)  # to the smallest sum that the target does not beat
+    least = int(differences[wins].min()) + other
+    exact = not loses.any() or int(differences[loses].max()) < least
     factors: dict[int, int] = {}
     values: dict[int, Steps] = {}
     for times, logit in ((one, theirs), (-other, ours)):
@@ -150,7 +156,7 @@ def _rival(unrolled: Unrolled, label: int, target: int) -> _Rival | None:
             factors[id(value)] = factors.get(id(value), 0) + times * factor
     pairs = [(factor, values[key]) for key, factor in factors.items() if factor]
     total = Sum.of(pairs, one * theirs.constant - other * ours.constant)
-    return _Rival(total, least, exact) if total.high >= least else None
+    return _Rival(target, total, least, bits, exact) if total.high >= least else None
 
 
 class _Solved(NamedTuple):
@@ -227,6 +233,11 @@ class _Program:
         points = root.high - root.low + 1 if isinstance(root, Sum) else len(root)
         if len(starts) == points and len(set((values - starts).tolist())) == 1:
             return variable + int(values[0] - starts[0])
+        if len(starts) > _MANY and isinstance(root, Sum):
+            for compact in (self._divided, self._banded):
+                found = compact(root, function, variable)
+                if found is not None:
+                    return found
         steps = [self._step(place, start) for start in starts[1:].tolist()]
         for before, after in pairwise(steps):
             self._model.add_implication(after, before)
@@ -241,6 +252,44 @@ class _Program:
         named = self._model.new_int_var(int(values.min()), int(values.max()), "")
         self._model.add(named == result)
         return named
+
+    def _divided(self, root: Sum, function: Steps, variable: Any) -> Any:
+        """A sum divided by a power of two, halves to even: ``t = 4 h w + r`` gives ``2 w + (r > h) + (r >= 3 h)``; None if it is not that."""
+        half = round(0.5 / root.slope)
+        if half < 1:
+            return None
+        points, values = _ends(root, function)
+        whole, rest = np.divmod(points, 4 * half)
+        if not np.array_equal(2 * whole + (rest > half) + (rest >= 3 * half), values):
+            return None
+        times = self._model.new_int_var(int(whole[0]), int(whole[-1]), "")
+        left = self._model.new_int_var(0, 4 * half - 1, "")
+        self._model.add(variable == 4 * half * times + left)
+        above = [self._model.new_bool_var("") for _ in range(2)]
+        first, second = half + 1, 3 * half
+        self._model.add(left >= first * above[0] + (second - first) * above[1])
+        self._model.add(left <= first - 1 + (second - first) * above[0] + (4 * half - second) * above[1])
+        self._model.add_implication(above[1], above[0])
+        return 2 * times + above[0] + above[1]
+
+    def _banded(self, root: Sum, function: Steps, variable: Any) -> Any:
+        """A sum times a slope, rounded, as the one integer of a narrow band around ``p / q`` times the sum; None if it is not that."""
+        points, values = _ends(root, function)
+        for bits in range(_FINEST + 1):
+            times, size = round(root.slope * 2**bits), 2**bits
+            off = size * values - times * points
+            least, most = int(off.min()), int(off.max())
+            if most - least < size:
+                named = self._model.new_int_var(int(values.min()), int(values.max()), "")
+                self._model.add_linear_constraint(size * named - times * variable, least, most)
+                return named
+        return None
+
+
+def _ends(root: Sum, function: Steps) -> tuple[Integers, Integers]:
+    """Both ends of every step, and the values there."""
+    last = np.append(function.starts[1:] - 1, root.high)
+    return np.stack([function.starts, last], axis=1).flatten(), np.repeat(function.values, 2)
 
 
 def _attack(network: IntegerNetwork, image: Tensor, low: Tensor, high: Tensor, label: int, levels: int) -> Tensor | None:
