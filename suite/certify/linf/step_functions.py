@@ -104,7 +104,7 @@ class Unrolled:
         every = (torch.arange(levels + 1) / levels).reshape(-1, 1, 1, 1).expand(-1, *low.shape)
         real = {network.images: every}
         for step in network.steps[:-1]:
-            operation, inputs = step.operation, [self.values.get(name) for name in step.inputs]
+            operation = step.operation
             flattens = isinstance(operation, Rearrange) and operation.kind == "flatten"
             if step.inputs[0] in real and (isinstance(operation, Real) or flattens):
                 real[step.output] = operation(real[step.inputs[0]])
@@ -112,7 +112,9 @@ class Unrolled:
                 codes = operation(real[step.inputs[0]]).flatten(1).numpy()
                 self.values[step.output] = self._encoded(codes, low.flatten().tolist(), high.flatten().tolist())
             elif isinstance(operation, Add | LookUp | Recode | Clip):
-                self.values[step.output] = self._elementwise(operation, [self.values[name] for name in step.inputs])
+                self.values[step.output] = self._elementwise(
+                    operation, [self.values[name] for name in step.inputs], step.output
+                )
             elif flattens:
                 self.values[step.output] = self.values[step.inputs[0]]
             else:
@@ -146,8 +148,10 @@ class Unrolled:
             sums.append(Sum.of([(int(row[place]), inputs[place]) for place in np.flatnonzero(row)], int(bias)))
         return operation, sums
 
-    def _elementwise(self, operation: Operation, inputs: list[list[Steps]]) -> list[Steps]:
+    def _elementwise(self, operation: Operation, inputs: list[list[Steps]], output: str) -> list[Steps]:
         """A function of each value, or a sum of two in the same place."""
+        if len(set(map(len, inputs))) > 1:
+            raise _refused(operation, output)
         joined = [_joined(found) for found in zip(*inputs, strict=True)]
         points = [found.matrix if found else np.zeros((len(inputs), 0), np.int64) for found in joined]
         results = operation(*torch.from_numpy(np.concatenate(points, axis=1)).float()).numpy().astype(np.int64)
@@ -169,9 +173,7 @@ class Unrolled:
                 made[place] = found
         return [found for found in made if found is not None]
 
-    def _rounded(
-        self, sums: Sequence[Sum], finish: Callable[[Tensor], Tensor], slopes: Sequence[float]
-    ) -> list[Steps]:
+    def _rounded(self, sums: Sequence[Sum], finish: Callable[[Tensor], Tensor], slopes: Sequence[float]) -> list[Steps]:
         """Sums times slopes, rounded, which ``finish`` computes for a row of all; sums over several roots become roots."""
 
         def codes(rows: Integers) -> Integers:
@@ -241,7 +243,8 @@ def _merged(root: int, starts: Integers, values: Integers) -> Steps:
 
 
 def _refused(operation: Operation | None, output: str) -> BitcertError:
+    what = operation.layer if isinstance(operation, Accumulate) else operation
     return BitcertError(
-        f"{type(operation).__name__} ({output}) cannot be verified over time steps; linear layers, sums, tables, recodings, clips, "
+        f"{type(what).__name__} ({output}) cannot be verified over time steps; linear layers, sums, tables, recodings, clips, "
         "flattenings and one encoding of the images can"
     )

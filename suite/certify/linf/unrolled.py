@@ -1,13 +1,14 @@
 """Verdicts about integer networks with a state: is one robust around an image, over all of its time steps?
 
-In this order: the network itself; bounds of the differences between logits; a random attack; CP-SAT. A step function of a root ``t``
-with steps at ``s_1 < ... < s_k`` in ``[low, high]`` becomes one boolean for each step, ``b_i`` for ``t >= s_i``, and ::
+In this order: the network itself; bounds of the differences between logits; a random attack; CP-SAT. A step function of a root
+``t`` with steps at ``s_1 < ... < s_k`` in ``[low, high]`` becomes one boolean for each step, ``b_i`` for ``t >= s_i``, and ::
 
     value = v_0 + sum_i (v_i - v_(i-1)) b_i
     low + sum_i (s_i - s_(i-1)) b_i <= t <= s_1 - 1 + sum_i (s_(i+1) - s_i) b_i        (s_0 = low, s_(k+1) = high + 1)
 
-so that steps at the same place, such as those of a spike and of a reset, share a boolean. Logits are compared as the network
-does, in 32-bit floating point and the first of equals winning: see :func:`_rival`.
+so that steps at the same place, such as those of a spike and of a reset, share a boolean. A rounded sum has many steps and is
+encoded as a division or a narrow band instead, where that gives the same integers. Logits are compared as
+the network does, in 32-bit floating point and the first of equals winning: see :func:`_rival`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from suite.quantize.integer.operations import EXACT_IN_FLOAT32
 _POINTS, _ROUNDS = 64, 30
 """Images of the attack in a round, and rounds."""
 _COARSE, _FINEST = 12, 30
-"""Bits of factors that stand for real numbers."""
+"""Bits of integers that stand for real numbers: at first, and at most."""
 _MANY = 6
 """Steps from which a boolean for each is too many."""
 
@@ -68,12 +69,14 @@ def verify_integer(
         work: Limit of CP-SAT's work, of all classes together, as in :class:`.Effort`; the verdict is a function of it.
 
     Raises:
-        BitcertError: If the network computes something that cannot be verified, an argument is out of range, or OR-tools is missing.
+        BitcertError: If the network cannot be verified, an argument is out of range, or OR-tools is missing.
         RuntimeError: If a solution of CP-SAT is no counterexample: the solver or the encoding is wrong.
     """
     image = image.long().cpu()
     if radius_levels < 0 or not work > 0 or image.min() < 0 or image.max() > levels:
-        raise BitcertError("expected a radius of at least 0, a limit of work above 0, and levels of pixels in their range")
+        raise BitcertError(
+            "expected a radius of at least 0, a limit of work above 0, and levels of pixels in their range"
+        )
     low, high = (image - radius_levels).clamp(min=0), (image + radius_levels).clamp(max=levels)
 
     def broken(point: Tensor, by: str, spent: float = 0.0) -> UnrolledVerdict:
@@ -105,7 +108,9 @@ def verify_integer(
         if solved.point is not None and is_wrong(solved.point):
             return broken(solved.point, "cp-sat", spent)
         if solved.point is not None and rival.exact:
-            raise RuntimeError("CP-SAT gave a counterexample that the network does not confirm; no verdict of it counts")
+            raise RuntimeError(
+                "CP-SAT gave a counterexample that the network does not confirm; no verdict of it counts"
+            )
         if solved.point is not None and rival.bits == _COARSE:
             finer = _rival(unrolled, label, rival.target, _FINEST)
             left = left if finer is None else [finer, *left]
@@ -117,7 +122,11 @@ def verify_integer(
 class _Rival(NamedTuple):
     """A class that may win: only where ``total``, a weighted difference of its sum and the label's, is at least ``least``.
 
-    ``exact``: Everywhere there, and not only where rounding in floating point makes no difference.
+    Attributes:
+        target: The class.
+        total, least: As said.
+        bits: Of the weights.
+        exact: Whether it does win wherever that holds.
     """
 
     target: int
@@ -130,9 +139,8 @@ class _Rival(NamedTuple):
 def _rival(unrolled: Unrolled, label: int, target: int, bits: int) -> _Rival | None:
     """None if bounds exclude that the target wins.
 
-    For every sum of the target, the largest sum of the label that loses is found from the logits as they are computed. The least weighted
-    difference of these pairs is a bound for all pairs, whatever the weights; they approximate the scales, as coarsely as separates the
-    pairs of which the target wins from all others.
+    For every sum of the target, the sums of the label that it beats are found from the logits as they are computed. The least
+    weighted difference of such a pair is a bound for all of them, whatever the weights are; weights of so many bits stand for the scales.
     """
     theirs, ours = unrolled.logits[target], unrolled.logits[label]
     if max(theirs.high - theirs.low, ours.high - ours.low) >= EXACT_IN_FLOAT32:
@@ -254,7 +262,7 @@ class _Program:
         return named
 
     def _divided(self, root: Sum, function: Steps, variable: Any) -> Any:
-        """A sum divided by a power of two, halves to even: ``t = 4 h w + r`` gives ``2 w + (r > h) + (r >= 3 h)``; None if it is not that."""
+        """A sum ``t = 4 h w + r`` divided by ``2 h``, halves to even: ``2 w + (r > h) + (r >= 3 h)``; None if it is not that."""
         half = round(0.5 / root.slope)
         if half < 1:
             return None
@@ -273,7 +281,7 @@ class _Program:
         return 2 * times + above[0] + above[1]
 
     def _banded(self, root: Sum, function: Steps, variable: Any) -> Any:
-        """A sum times a slope, rounded, as the one integer of a narrow band around ``p / q`` times the sum; None if it is not that."""
+        """A sum times its slope, rounded, as the only integer of a band around that; None if it is not that."""
         points, values = _ends(root, function)
         for bits in range(_FINEST + 1):
             times, size = round(root.slope * 2**bits), 2**bits
@@ -292,7 +300,9 @@ def _ends(root: Sum, function: Steps) -> tuple[Integers, Integers]:
     return np.stack([function.starts, last], axis=1).flatten(), np.repeat(function.values, 2)
 
 
-def _attack(network: IntegerNetwork, image: Tensor, low: Tensor, high: Tensor, label: int, levels: int) -> Tensor | None:
+def _attack(
+    network: IntegerNetwork, image: Tensor, low: Tensor, high: Tensor, label: int, levels: int
+) -> Tensor | None:
     """Random moves of pixels to the ends of their intervals, kept where another logit comes closer to the label's."""
     generator = torch.Generator().manual_seed(0)
     shares = torch.linspace(0.05, 1, _POINTS).reshape(-1, *[1] * image.dim())
