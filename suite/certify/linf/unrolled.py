@@ -140,7 +140,7 @@ def _rival(unrolled: Unrolled, label: int, target: int, bits: int) -> _Rival | N
     """None if bounds exclude that the target wins.
 
     For every sum of the target, the sums of the label that it beats are found from the logits as they are computed. The least
-    weighted difference of such a pair is a bound for all of them, whatever the weights are; weights of so many bits stand for the scales.
+    weighted difference of such a pair is a bound for all of them, whatever the weights are; they are the scales, in so many bits.
     """
     theirs, ours = unrolled.logits[target], unrolled.logits[label]
     if max(theirs.high - theirs.low, ours.high - ours.low) >= EXACT_IN_FLOAT32:
