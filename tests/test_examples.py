@@ -25,6 +25,7 @@ EXPECTED = {
     "results": "trials, best search estimate",
     "search": "held-out ACR",
     "tree_tensor_circuit": "held-out images",
+    "verify_spiking": "2 steps, radius 1/16: ",
 }
 PROGRAMS = {"tree_tensor_circuit": 300}
 """Lines of those that define a problem; the others are snippets."""

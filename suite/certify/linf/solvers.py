@@ -14,6 +14,7 @@ import importlib.util
 import time
 from collections.abc import Callable, Mapping
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def solve_with_cp_sat(query: Query, limit: Limit, workers: int) -> Answer:
         BitcertError: If OR-tools is not installed.
         RuntimeError: If the solver does not accept a program.
     """
-    _check_installed()
+    check_installed()
     return _target_by_target(query, limit, lambda target, left: _cp_sat(query, target, left, workers))
 
 
@@ -71,11 +72,7 @@ def _cp_sat(query: Query, target: int, limit: Limit, workers: int) -> tuple[Answ
     for clip in program.clips:
         equal = model.add_min_equality if clip.above else model.add_max_equality
         equal(variables[clip.result], [variables[clip.source], clip.limit])
-    solver = cp_model.CpSolver()
-    solver.parameters.max_time_in_seconds = limit.seconds
-    solver.parameters.max_deterministic_time = limit.work
-    solver.parameters.num_workers = workers
-    solver.parameters.random_seed = 0
+    solver = cp_sat_solver(limit, workers)
     status, worked = solver.solve(model), solver.response_proto.deterministic_time
     if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         point = [solver.value(variable) for variable in variables[: len(query.low)]]
@@ -83,6 +80,18 @@ def _cp_sat(query: Query, target: int, limit: Limit, workers: int) -> tuple[Answ
     if status == cp_model.MODEL_INVALID:
         raise RuntimeError(f"CP-SAT refuses the program of an image: {model.validate()}")
     return Answer(None, complete=status == cp_model.INFEASIBLE), worked
+
+
+def cp_sat_solver(limit: Limit, workers: int) -> Any:
+    """A ``CpSolver`` that repeats itself on one thread, within a limit."""
+    from ortools.sat.python import cp_model
+
+    solver = cp_model.CpSolver()
+    solver.parameters.max_time_in_seconds = limit.seconds
+    solver.parameters.max_deterministic_time = limit.work
+    solver.parameters.num_workers = workers
+    solver.parameters.random_seed = 0
+    return solver
 
 
 def _highs(query: Query, target: int, seconds: float) -> Answer:
@@ -127,7 +136,8 @@ def _clip_rows(program: Program) -> list[list[Row]]:
     return made
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
+    """Refuse to go on without OR-tools."""
     if importlib.util.find_spec("ortools") is None:
         raise BitcertError("the solver cp-sat needs ortools: pip install 'bitcert[exact]', or choose the solver branch")
 
@@ -145,5 +155,5 @@ def solver_named(name: str) -> Solver:
     if name not in SOLVERS:
         raise unknown_name("solver", name, SOLVERS)
     if name == "cp-sat":
-        _check_installed()
+        check_installed()
     return SOLVERS[name]

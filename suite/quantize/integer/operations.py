@@ -200,6 +200,10 @@ class Accumulate(Operation):
             accumulated = nn.functional.linear(codes, self.weight, self.bias)
         if accumulated.device.type != "cpu":
             accumulated = accumulated.round()
+        return self.finish(accumulated)
+
+    def finish(self, accumulated: Tensor) -> Tensor:
+        """From sums to results, a monotone function of each sum; sums of 32 bits are overwritten."""
         scaled = accumulated.float().mul_(self.multiplier)
         return scaled if self.coding is None else _rounded(scaled, self.coding)
 
