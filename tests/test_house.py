@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MOST_LINES = 400
 MOST_METHODS = 15
-MOST_OF_THE_SUITE = 32_300
+MOST_OF_THE_SUITE = 32_800
 """Non-blank lines of ``suite/``: what is added has to be worth removing something else, or raising this.
 
 Raised from 16,800 for deployment: integer networks, their ONNX and QONNX graphs and files, measured latency, certificates in
@@ -16,7 +16,7 @@ exact arithmetic, budgets of several limits, and formats below two bits. Raised 
 post-steps and their losses, and predictors over several budgets. Raised from 24,000 for recorded tables, their replays, landscapes
 and surrogates, and the statistics that decide on them. Raised from 29,000 for certificates without noise: fixed-point networks,
 interval bounds and exact verification, training with bounds, and problems of that kind. Raised from 31,500 for
-recurrent and spiking networks, and pins of weights or inputs alone.
+recurrent and spiking networks, and pins of weights or inputs alone. Raised from 32,300 for exact verification over time steps.
 """
 
 

@@ -105,6 +105,7 @@ class Unrolled:
         real = {network.images: every}
         for step in network.steps[:-1]:
             operation = step.operation
+            assert operation is not None
             flattens = isinstance(operation, Rearrange) and operation.kind == "flatten"
             if step.inputs[0] in real and (isinstance(operation, Real) or flattens):
                 real[step.output] = operation(real[step.inputs[0]])

@@ -199,7 +199,7 @@ class _Program:
         point = image.clone().flatten()
         for pixel, levels in enumerate(self._unrolled.pixels):
             codes = self._unrolled.roots[pixel]
-            if pixel in self._roots:
+            if pixel in self._roots and not isinstance(codes, Sum):
                 point[pixel] = int(levels[np.searchsorted(codes, solver.value(self._roots[pixel]))])
         return _Solved(point.reshape(image.shape), False, spent)
 
