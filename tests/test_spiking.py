@@ -78,6 +78,15 @@ def test_centred_levels_by_hand() -> None:
     assert centred_levels(3, -1, 1.2, 1)[3:6] == pytest.approx((0.946426, 0.984234, 0.995576), abs=1e-6)
 
 
+def test_a_threshold_near_an_end_has_a_level_on_either_side() -> None:
+    low, high = centred_levels(1, -0.1, 50.0, 0.05)
+    assert (low, high) == pytest.approx((-0.1, 50.0))
+    for threshold in (0.01, 0.99):
+        levels = centred_levels(3, 0.0, 1.0, threshold)
+        assert len(levels) == 8
+        assert levels[0] < threshold < levels[-1]
+
+
 @given(
     st.integers(1, 8),
     st.floats(-50, -0.1),
@@ -95,7 +104,7 @@ def test_levels_ascend_from_end_to_end(bits: int, low: float, high: float, thres
     found = grid.nearest(values)
     assert (found.diff() >= 0).all()
     distances = (values[:, None] - torch.tensor(grid.levels)).abs()
-    assert torch.allclose((found - values).abs(), distances.min(dim=1).values, atol=1e-6)
+    assert torch.allclose((found - values).abs(), distances.min(dim=1).values, atol=1e-6 * (high - low))
 
 
 def test_halfway_between_levels_is_the_lower_one_and_a_threshold_outside_of_the_range_is_refused() -> None:

@@ -34,7 +34,8 @@ def uniform_levels(bits: int, low: float, high: float) -> tuple[float, ...]:
 def centred_levels(bits: int, low: float, high: float, threshold: float) -> tuple[float, ...]:
     """``2^bits`` levels from ``low`` to ``high``, ascending, whose gaps shrink geometrically towards the threshold on both sides.
 
-    The share of levels below the threshold is that of the range. The threshold itself is none.
+    The share of levels below the threshold is that of the range, but at least one level is below and one above, without which
+    neurons would fire always or never. The threshold itself is none.
 
     Raises:
         BitcertError: If the threshold is not inside the range.
@@ -42,7 +43,7 @@ def centred_levels(bits: int, low: float, high: float, threshold: float) -> tupl
     if not low < threshold < high:
         raise BitcertError(f"the threshold {threshold:g} is outside the range of the states, {low:g} to {high:g}")
     base = _BASES[bits - 1] if bits <= len(_BASES) else _BASE_OF_MORE_BITS
-    below = math.floor(2**bits * (threshold - low) / (high - low))
+    below = min(max(1, math.floor(2**bits * (threshold - low) / (high - low))), 2**bits - 1)
     above = 2**bits - below
 
     def towards(start: float, count: int) -> list[float]:
