@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import RBFInterpolator
 
 from baselines.nondominated import NondominatedSort, evolve
+from baselines.prediction import free_groups
 from searchers._proposals import Proposals
 from suite.contract.cost import Cost, cheapest, random_feasible, take_table
 from suite.contract.probes import ProbeSettings
@@ -185,15 +186,13 @@ class AMQ(Searcher):
 def added_losses(problem: Problem, settings: ProbeSettings) -> dict[tuple[str, ...], float]:
     """What each layer (with those tied to it) adds to the loss at the fewest bits, all others at the most; not below 0."""
     space, probes = problem.space, problem.probes(settings)
-    tied = {name: group for group in space.ties for name in group}
-    names = [layer.name for layer in space.layers]
-    free = [names[layer] for layer in space.free_layers]
     most, fewest = space.uniform(space.choices[-1]).precisions, cheapest(space).precisions
     least = probes.measure(Policy(most)).loss
     found = {}
-    for group in dict.fromkeys(tied.get(name, (name,)) for name in free):
-        mixed = [few if name in group else many for name, few, many in zip(names, fewest, most, strict=True)]
-        found[group] = max(0.0, probes.measure(Policy(tuple(mixed))).loss - least)
+    for group in free_groups(space):
+        mixed = [few if n in group else many for n, (few, many) in enumerate(zip(fewest, most, strict=True))]
+        names = tuple(space.layers[layer].name for layer in group)
+        found[names] = max(0.0, probes.measure(Policy(tuple(mixed))).loss - least)
     return found
 
 

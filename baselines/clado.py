@@ -13,7 +13,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
 from baselines.planned import ProbedOptions, ProbedSearcher
-from baselines.prediction import Prediction
+from baselines.prediction import Prediction, free_groups
 from baselines.program import COST_SCALE, LOSS_SCALE, MOST_CUTS, _silence
 from suite.contract.cost import Cost, cheapest
 from suite.contract.problem import Problem
@@ -157,14 +157,6 @@ class CLADO(ProbedSearcher[CLADOOptions]):
                 together = measure(rows[one], rows[other]) - least
                 found[one, other] = found[other, one] = together - single[one] - single[other]
         return found
-
-
-def free_groups(space: SearchSpace) -> tuple[tuple[int, ...], ...]:
-    """Positions of the layers that have a choice, tied ones together."""
-    tied = {name: group for group in space.ties for name in group}
-    position = {space.layers[index].name: index for index in space.free_layers}
-    groups = dict.fromkeys(tied.get(name, (name,)) for name in position)
-    return tuple(tuple(position[name] for name in group) for group in groups)
 
 
 def noise_shares(power: float, bits: tuple[int, ...]) -> NDArray[np.float64]:

@@ -41,6 +41,14 @@ class Prediction:
         return float(total)
 
 
+def free_groups(space: SearchSpace) -> tuple[tuple[int, ...], ...]:
+    """Positions of the layers that have a choice, tied ones together."""
+    tied = {name: group for group in space.ties for name in group}
+    position = {space.layers[index].name: index for index in space.free_layers}
+    groups = dict.fromkeys(tied.get(name, (name,)) for name in position)
+    return tuple(tuple(position[name] for name in group) for group in groups)
+
+
 def by_sensitivity(space: SearchSpace, part: Part, sensitivity: NDArray[np.float64]) -> list[int]:
     """Positions of the layers in which a part is free, the most sensitive first; of equals in execution order."""
     return sorted(np.flatnonzero(space.free[PARTS.index(part)]).tolist(), key=lambda layer: -sensitivity[layer])

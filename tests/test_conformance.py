@@ -8,6 +8,7 @@ from suite.contract.cost import BOPs, Cost, ModelSize
 from suite.contract.objective import ACR, CertifiedAccuracy, CleanAccuracy, Objective
 from suite.contract.per_mac import TERNARY
 from suite.contract.problem import Problem
+from suite.contract.state_memory import StateMemory
 from suite.contract.trial import Fidelity
 from suite.problems import load_problem
 from suite.testing.costs import CostConformance
@@ -29,6 +30,11 @@ class TestTernaryBOPs(CostConformance):
 class TestModelSize(CostConformance):
     def make(self) -> Cost:
         return ModelSize()
+
+
+class TestStateMemory(CostConformance):
+    def make(self) -> Cost:
+        return StateMemory()
 
 
 class TestACR(ObjectiveConformance):

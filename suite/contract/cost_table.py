@@ -62,13 +62,13 @@ class CostTable:
 def tabulate(space: SearchSpace, cost: Rule) -> CostTable:
     """The table of a space under a cost; the last few are kept."""
     count, choices = len(space.layers), space.choices
-    variable_of = {slot: variable for variable, slots in enumerate(space.flat_variables) for slot in slots}
     partners, curves = [], []
     for variable, slots in enumerate(space.flat_variables):
         layers = sorted({slot % count for slot in slots})
-        partner = variable_of.get((slots[0] + count) % (2 * count), variable)
+        weight = slots[0] < count
+        partner = space.deciders(slots[0] % count)[weight]
 
-        def price(own: int, other: int, layers: list[int] = layers, weight: bool = slots[0] < count) -> int:
+        def price(own: int, other: int, layers: list[int] = layers, weight: bool = weight) -> int:
             precision = Precision(own, other) if weight else Precision(other, own)
             return sum(cost.of_layer(space.layers[layer], space.fill(layer, precision)) for layer in layers)
 

@@ -17,6 +17,8 @@ from suite.errors import BitcertError
 
 DEFAULT_CHOICES = tuple(range(2, MAX_BITS + 1))
 FLOAT_BITS = 32
+LayerKind = Literal["conv", "linear", "state"]
+LAYER_KINDS: tuple[LayerKind, ...] = get_args(LayerKind)
 Part = Literal["weight", "activation"]
 PARTS: tuple[Part, ...] = get_args(Part)
 _MOST_TEXT = 1_000_000  # characters of a policy: enough for 100,000 layers
@@ -55,7 +57,7 @@ class Layer:
     """
 
     name: str
-    kind: Literal["conv", "linear", "state"]
+    kind: LayerKind
     macs: int
     parameters: int
     biases: int = 0
@@ -256,6 +258,19 @@ class SearchSpace:
         """``variables`` with slots numbered flat: the layer's index for its weight, layers + index for its activation."""
         count = len(self.layers)
         return tuple(tuple(slot.layer + count * (slot.part == "activation") for slot in v) for v in self.variables)
+
+    @cached_property
+    def variable_of(self) -> Mapping[int, int]:
+        """The variable that sets each free slot, by the slot's flat number."""
+        return {slot: variable for variable, slots in enumerate(self.flat_variables) for slot in slots}
+
+    def deciders(self, layer: int) -> tuple[int, int]:
+        """The variables that set the weights and the inputs of a layer with a choice.
+
+        Where one of them is pinned, the other's variable stands in: nothing changes along it.
+        """
+        weight, inputs = (self.variable_of.get(slot, -1) for slot in (layer, layer + len(self.layers)))
+        return (inputs if weight < 0 else weight), (weight if inputs < 0 else inputs)
 
     @cached_property
     def _fixed(self) -> tuple[tuple[int, int], ...]:

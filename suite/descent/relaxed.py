@@ -91,14 +91,9 @@ class InterpolatedCost:
 
     def __init__(self, relaxed: RelaxedSpace, cost: Cost, unit: float, *, pins: bool = True) -> None:
         space, self._relaxed = relaxed.space, relaxed
-        number_of = {
-            slot: relaxed.members[variable] for variable, slots in enumerate(space.flat_variables) for slot in slots
-        }
-        count, choices, free = len(space.layers), space.choices, space.free_layers
-        # The table of a layer whose weights or inputs are pinned does not change along them: any number will do there.
-        slots = [(n if n in number_of else n + count, n + count if n + count in number_of else n) for n in free]
-        self._weights = np.array([number_of[weight] for weight, _ in slots], dtype=np.int64)
-        self._inputs = np.array([number_of[inputs] for _, inputs in slots], dtype=np.int64)
+        choices, free = space.choices, space.free_layers
+        numbers = np.array([relaxed.members[list(space.deciders(layer))] for layer in free], dtype=np.int64)
+        self._weights, self._inputs = numbers.reshape(-1, 2).T
         tables = [
             [cost.of_layer(space.layers[n], space.fill(n, Precision(w, a))) for w, a in product(choices, choices)]
             for n in free

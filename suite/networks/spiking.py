@@ -98,9 +98,9 @@ class Neurons(nn.Module):
         """What is remembered of what arrives first."""
         return arriving
 
-    def forward(self, potential: Any, arriving: Tensor) -> tuple[Any, Tensor]:
+    def forward(self, remembered: Any, arriving: Tensor) -> tuple[Any, Tensor]:
         """One step: the next potential, and which neurons fired, both of shape ``(images, neurons)``."""
-        kept = self.state(potential)
+        kept = self.state(remembered)
         fired = self.fire(kept)
         return kept + fired * -self.threshold + arriving + self.feedback(fired), fired
 
@@ -116,9 +116,9 @@ class TracedNeurons(Neurons):
         """The potential and the trace."""
         return arriving, arriving
 
-    def forward(self, potential: Any, arriving: Tensor) -> tuple[Any, Tensor]:
+    def forward(self, remembered: Any, arriving: Tensor) -> tuple[Any, Tensor]:
         """One step, as of :class:`Neurons`, of the potential with the trace."""
-        potential, trace = potential
+        potential, trace = remembered
         kept = self.state(potential)
         fired = self.fire(kept)
         trace = self.trace(trace) + arriving + self.feedback(fired)

@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from suite.contract.space import FLOAT_BITS, Precision
 from suite.errors import BitcertError
+from suite.networks.spiking import Leak
 from suite.quantize.layer import Quantizable, channel_means
 from suite.quantize.states import TAIL, StateLevels, state_grid, state_range
 from suite.quantize.steps import Grid, activation_grid, fit_steps, quantize, weight_grid
@@ -209,7 +210,8 @@ def calibrate(
         if not collected[name]:
             raise BitcertError(f"layer {name!r} was never executed during calibration")
         values = _thinned(torch.cat(collected[name]), SAMPLE)  # several calls, each with its share
-        threshold = getattr(modules[name], "threshold", None)
+        module = modules[name]
+        threshold = module.threshold if isinstance(module, Leak) else None
         seen[name] = SeenInputs(signed[name], values[None] if values.numel() else values.new_zeros(1, 1), threshold)
     weights = {name: module.weight.detach() for name, module in modules.items()}
     output_means = {name: torch.stack(found).mean(dim=0) for name, found in means.items()}

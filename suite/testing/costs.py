@@ -11,7 +11,7 @@ import pytest
 
 from suite.contract.cost import Budget, Cost, Limit, cheapest, enforce_budget, random_feasible, repair
 from suite.contract.per_mac import MAX_BITS, MIN_BITS
-from suite.contract.space import Layer, Pin, Precision, SearchSpace
+from suite.contract.space import LAYER_KINDS, Layer, Pin, Precision, SearchSpace
 from suite.testing.toys import SPACES, assert_feasible, problem_on
 
 DRAWS = 20
@@ -26,7 +26,7 @@ def random_spaces() -> Iterator[SearchSpace]:
         layers = tuple(
             Layer(
                 f"layer{index}",
-                "linear" if rng.random() < 0.5 else "conv",
+                LAYER_KINDS[int(rng.integers(len(LAYER_KINDS)))],
                 macs=int(rng.integers(1, 10**6)),
                 parameters=int(rng.integers(1, 10**6)),
                 biases=int(rng.integers(0, 65)),

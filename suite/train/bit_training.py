@@ -70,8 +70,6 @@ class NetworkTask(BitTask):
         self._batches = NoisyBatches(split, settings.batch, sigma, torch.Generator().manual_seed(seed))
         self._labels = torch.tensor(split.labels)
         self._taken = 0
-        variables = enumerate(space.flat_variables)
-        self._variable_of = {slot: variable for variable, slots in variables for slot in slots}
 
     def losses(self, chosen: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
         """The losses of a mini-batch at several policies; weights are trained at the first one, afterwards."""
@@ -90,9 +88,9 @@ class NetworkTask(BitTask):
         shares = self._leaf(found)
 
         def mixture(slot: int, fixed: int) -> Mixture:
-            if slot not in self._variable_of:
+            if slot not in self._space.variable_of:
                 return Mixture(fixed, fixed)
-            variable = self._variable_of[slot]
+            variable = self._space.variable_of[slot]
             position = int(lower[variable])
             return Mixture(self._space.choices[position], self._space.choices[position + 1], shares[variable])
 
@@ -109,8 +107,8 @@ class NetworkTask(BitTask):
         leaf, network = self._leaf(bits), self.noisy
 
         def bits_of(slot: int, fixed: int) -> Tensor:
-            if slot in self._variable_of:
-                return leaf[self._variable_of[slot]]
+            if slot in self._space.variable_of:
+                return leaf[self._space.variable_of[slot]]
             return torch.tensor(float(fixed), device=leaf.device)
 
         def prepare(number: int) -> None:

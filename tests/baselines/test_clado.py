@@ -7,7 +7,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from baselines.clado import CLADO, CLADOOptions, QuadraticPrediction, best_quadratic, free_groups, noise_shares, project
+from baselines.clado import CLADO, CLADOOptions, QuadraticPrediction, best_quadratic, noise_shares, project
+from baselines.prediction import free_groups
 from suite.contract.probes import ProbeSettings, Quality
 from suite.contract.problem import Problem
 from suite.contract.searcher import Searcher

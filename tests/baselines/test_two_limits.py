@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baselines.amq import AMQ, AMQOptions, pin_sensitive
-from baselines.clado import QuadraticPrediction, best_quadratic, free_groups
+from baselines.clado import QuadraticPrediction, best_quadratic
 from baselines.hawq import HAWQ1, HAWQ1Options
 from baselines.output_fisher import PairPrediction, best_of_pairs
-from baselines.prediction import Prediction, best_policy, greedy_policy
+from baselines.prediction import Prediction, best_policy, free_groups, greedy_policy
 from searchers._heuristics import fill_up, heuristic_policies
 from searchers._proposals import spend
 from suite.contract.cost import BOPs, ModelSize, cheapest, random_feasible

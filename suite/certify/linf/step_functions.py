@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from suite.certify.linf.query import Integers
 from suite.errors import BitcertError
 from suite.quantize.integer.network import IntegerNetwork
 from suite.quantize.integer.operations import (
@@ -35,7 +36,6 @@ from suite.quantize.integer.operations import (
     Recode,
 )
 
-Integers = NDArray[np.int64]
 CONSTANT = -1
 """In place of the number of a root."""
 _EVERYWHERE = -(2**62)

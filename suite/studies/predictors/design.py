@@ -84,7 +84,6 @@ class Band:
     def __init__(self, problem: Problem, within: float) -> None:
         space, limits = problem.space, problem.budget.limits
         free = space.free_layers
-        variable_of = {slot: variable for variable, slots in enumerate(space.flat_variables) for slot in slots}
         precisions = [Precision(weight, activation) for weight in space.choices for activation in space.choices]
         costs = [
             [[limit.cost.of_layer(space.layers[n], space.fill(n, precision)) for precision in precisions] for n in free]
@@ -93,12 +92,7 @@ class Band:
         self._space = space
         self._most = np.array([limit.most for limit in limits], dtype=np.int64)
         self._least = np.array([math.ceil((1 - within) * limit.most) for limit in limits], dtype=np.int64)
-        count = len(space.layers)
-        # Costs do not change along pinned bits: the variable of the layer's other part stands in for theirs.
-        self._parts = [
-            [variable_of[n + own if n + own in variable_of else n + other] for n in free]
-            for own, other in ((0, count), (count, 0))
-        ]
+        self._parts = list(zip(*map(space.deciders, free), strict=True)) or [(), ()]
         self._free = space.free[:, list(free)]
         self._costs = np.array(costs, dtype=np.int64).reshape(len(limits), len(free), len(precisions))
         low, high = space.choices[0], space.choices[-1]
@@ -130,7 +124,7 @@ class Band:
     def _distances(self, vectors: NDArray[np.int64], strata: NDArray[np.float64]) -> NDArray[np.float64]:
         """From band and stratum together, the former as a share of the budget, the latter in mean bits; 0 inside."""
         choices, layers = np.array(self._space.choices), self._costs.shape[1]
-        weights, inputs = (vectors[:, part] for part in self._parts)
+        weights, inputs = (vectors[:, list(part)] for part in self._parts)
         costs = self._fixed + self._costs[:, np.arange(layers), weights * len(choices) + inputs].sum(axis=2).T
         above, below = ((costs - self._most) / self._most).max(axis=1), ((self._least - costs) / self._most).min(axis=1)
         distances: NDArray[np.float64] = np.maximum(np.maximum(above, below), 0.0)

@@ -123,11 +123,9 @@ class Search(KeptStudy[SearchSettings, "Run"]):
             f"{result.evaluations} evaluations, {result.forward_passes:,} forward passes; stopped by: {result.stopped}; journal "
             f"in {self.directory}"
         )
-        space, rules = (
-            self.problem.space,
-            [*(limit.cost for limit in self.problem.budget.limits), *result.objective.costs],
-        )
-        costs = {rule.name: f"{rule.units(rule.total(space, best.policy)):,} {rule.unit}" for rule in rules}
+        rules = [*(limit.cost for limit in self.problem.budget.limits), *result.objective.costs]
+        spent = {rule: rule.units(rule.total(self.problem.space, best.policy)) for rule in rules}
+        costs = {rule.name: f"{units:,} {rule.unit}" for rule, units in spent.items()}
         print(f"best search score ({result.objective.text}) {result.score(best):.4f} at {', '.join(costs.values())}:")
         if self.problem.objective.pareto:
             print(f"  one of {len(result.front)} policies on the front of score and costs; --json lists them")
