@@ -57,7 +57,7 @@ def tiny(steps: int = 4, seed: int = 0) -> SpikingNetwork:
 
 @pytest.mark.parametrize("bits", range(1, 9))
 @pytest.mark.parametrize(
-    ("low", "high", "threshold"), [(-1.0, 1.2, 1.0), (-4.0, 2.0, 1.0), (-10.0, 5.0, 2.0), (0.0, 3.0, 0.5)]
+    ("low", "high", "threshold"), [(-1.0, 1.2, 1.0), (-4.0, 2.0, 1.0), (-10.0, 5.0, 2.0), (-2.0, 3.0, 0.5)]
 )
 def test_levels_are_those_of_snntorch(bits: int, low: float, high: float, threshold: float) -> None:
     quant = pytest.importorskip("snntorch.functional.quant")
@@ -227,6 +227,11 @@ def test_costs_by_hand() -> None:
     )
     assert problem.is_feasible(policy)
     assert not problem.is_feasible(problem.space.uniform(3, 5))
+
+
+def test_a_limit_on_states_is_refused_where_there_are_none() -> None:
+    with pytest.raises(BitcertError, match="state-bytes<=10 limits nothing: every policy costs 0 bytes of states"):
+        load_problem("digits", budget="w3a3+state-bytes<=10")
 
 
 def test_your_own_network_may_have_leaks_but_none_that_compute_something_else() -> None:

@@ -262,6 +262,8 @@ def _parse_limit(asked: str, space: SearchSpace) -> Limit:
             f"budget {asked} ({cost.units(limit):,} {cost.unit}) is below the cheapest policy ({cost.units(least):,} "
             f"{cost.unit} at {lowest}/{lowest} bits); raise the budget to at least {cost.units(least)} or allow fewer bits"
         )
+    if not least and not cost.total(space, space.uniform(space.choices[-1])):
+        raise BitcertError(f"budget {asked} limits nothing: every policy costs 0 {cost.unit} here; leave it out")
     return Limit(limit, asked, cost)
 
 

@@ -14,7 +14,8 @@ class StateMemory(Cost):
     """Bytes of all states at their bits, for one image, packed and rounded up once; counted in bits.
 
     Every other cost counts states too: BOPs as one multiplication by the leak for each neuron and step, model size by the leaks.
-    Both are small beside what weights cost, whereas on neuromorphic hardware the memory of states may be the larger one.
+    Both are small beside what weights cost, whereas on neuromorphic hardware the memory of states may be the larger one. Counted
+    are layers of kind ``state``.
     """
 
     name: ClassVar[str] = "state-bytes"
