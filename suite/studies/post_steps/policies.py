@@ -99,14 +99,19 @@ def plot_policies(comparison: PostStepComparison, ax: Axes | None = None) -> Axe
             label=name,
         )
     best = frame.groupby("policy", sort=False)["score"].max()
+    named: list[tuple[float, float]] = []
     for policy in best.index:
         if policy.startswith("w"):
+            place = float(shares[policy]), float(best[policy])
+            wide, high = shares.max() - shares.min(), best.max() - best.min()
+            beside = any(abs(x - place[0]) < 0.08 * wide and abs(y - place[1]) < 0.08 * high for x, y in named)
+            named.append(place)
             axes.annotate(
                 policy,
-                (shares[policy], best[policy]),
-                xytext=(0, 6),
+                place,
+                xytext=(6, -3) if beside else (0, 6),
                 textcoords="offset points",
-                ha="center",
+                ha="left" if beside else "center",
                 fontsize=8,
                 bbox=_PLAIN,
             )
