@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from suite.certify.exam import ExamSettings
 from suite.contract.space import Pin, Policy, Precision
-from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
 from suite.networks import build_network, check_layers, trace_layers
 from suite.networks.spiking import Leak, Neurons, Spike, SpikingNetwork, TracedNeurons
@@ -422,10 +421,19 @@ def test_levels_that_are_no_multiples_have_no_integer_form() -> None:
         integer_network(quantized("spiking-digits-centred", 3), [images()])
 
 
-def test_certificates_without_noise_are_refused_by_name() -> None:
-    problem = load_problem("spiking-digits", certify="interval", engine="fixed-point")
-    with pytest.raises(BitcertError, match="fixed-point"):
-        problem.evaluate(problem.space.uniform(3), Fidelity(images=4, noise=1), seed=0)
+@pytest.mark.parametrize(
+    ("name", "engine", "message"),
+    [
+        ("spiking-digits", "fixed-point", "a fixed-point network has no states"),
+        ("spiking-digits-centred", "onnx", "no multiples of a step"),
+        ("spiking-digits-traces", "integer", "no multiples of a step"),
+    ],
+)
+def test_engines_that_cannot_execute_states_are_refused_before_anything_runs(
+    name: str, engine: str, message: str
+) -> None:
+    with pytest.raises(BitcertError, match=message):
+        load_problem(name, engine=engine)
 
 
 def test_ranges_are_recorded_where_levels_need_them() -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from suite.contract.space import FLOAT_BITS, Policy
+from suite.contract.space import FLOAT_BITS, Policy, SearchSpace
 from suite.data import ImageDataset, load_dataset
 from suite.errors import BitcertError
 from suite.networks import build_network, load_checkpoint, network_sha256, shipped_checkpoints
 from suite.problems.definition import Definition
-from suite.quantize import QuantizedNetwork
+from suite.quantize import Engine, QuantizedNetwork
 
 
 class DataWarning(UserWarning):
@@ -79,6 +79,19 @@ def check_execution(network: nn.Module, quantized: QuantizedNetwork, images: Ten
     digest = hashlib.sha256(network_sha256(network).encode())
     digest.update(expected.cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def check_states(definition: Definition, space: SearchSpace, engine: Engine) -> None:
+    """Refuse, before anything runs, an engine that cannot execute the states of a network, by a BitcertError."""
+    if engine == "torch" or all(layer.kind != "state" for layer in space.layers):
+        return
+    if engine == "fixed-point":
+        raise BitcertError(f"a fixed-point network has no states, and {definition.name} has; choose another engine")
+    if definition.state_levels != "integers":
+        raise BitcertError(
+            f"the levels of states of {definition.name} are no multiples of a step, so its networks have no integer form; choose "
+            "the engine torch, or integer states, as in spiking-digits"
+        )
 
 
 def usable_device(device: str | torch.device) -> torch.device:

@@ -26,7 +26,7 @@ from suite.networks import network_layers, network_sha256, shortcut_ties
 from suite.plugins import CERTIFIERS
 from suite.problems.definition import Definition
 from suite.problems.interval_probes import IntervalProbes
-from suite.problems.loading import batch_on, check_execution, load_images, load_network, usable_device
+from suite.problems.loading import batch_on, check_execution, check_states, load_images, load_network, usable_device
 from suite.problems.network_probes import NetworkProbes
 from suite.problems.setup import SearchSetup, calibration_split, draw_images, replicated, select_samples
 from suite.protocols import Prepared, Protocol, Request, protocol_for
@@ -111,6 +111,7 @@ class VisionProblem(BenchProblem):
         self.device = usable_device(device)
         self.batch = batch_on(self.device, definition.batch, definition.shape)
         self.engine = check_engine(definition.engine if engine is None else engine, self.device)
+        check_states(definition, self.space, self.engine)
         self._data, self._download = data, download
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
         self._evaluated: dict[tuple[Policy | None, Fidelity, int], Metrics] = {}
