@@ -381,6 +381,17 @@ def test_the_integer_network_is_the_same_in_torch_in_onnx_runtime_and_in_64_bit_
     assert agreement >= 0.8, "another network, close to it"
 
 
+def test_leaks_of_the_integer_network_are_those_of_the_quantized_one() -> None:
+    found = [
+        layer for layer in integer_network(quantized("spiking-digits", 4), [images()]).layers() if "state" in layer.name
+    ]
+    assert len(found) == 10 + 9
+    for layer in found:
+        leaks = layer.weight * layer.weight_scale.reshape(-1, 1)
+        assert torch.equal(leaks, torch.diag(leaks.diagonal()))
+        assert torch.allclose(leaks.diagonal(), torch.tensor(0.875), atol=2.0**-11), "scales have 12 bits"
+
+
 def _in_64_bits(integer: nn.Module, batch: Tensor) -> Tensor:
     """Accumulates every layer in int64 of numpy rather than in floating point."""
     from suite.quantize.integer.operations import Accumulate

@@ -113,9 +113,9 @@ def _chain(calls: Sequence[tuple[fx.Node, Call]]) -> list[tuple[fx.Node, Quantiz
         elif kind == "clip" and not found and call.arguments["low"] <= 0 and call.arguments["high"] >= 1:
             continue  # images lie in [0, 1]
         elif kind == "rearrange" and call.arguments["name"] not in _MOVES_NOTHING:
-            raise _refused(f"it has a {call.arguments['name']} ({node.name})")
+            raise _refused(f"it has {call.arguments['name']} ({node.name})")
         elif kind not in ("input", "output", "same", "rearrange", "constant", "size"):
-            raise _refused(f"it has a {kind} ({node.name})")
+            raise _refused(f"it has {kind} ({node.name})")
     if not found:
         raise _refused("it has no layer")
     return found
