@@ -324,6 +324,8 @@ STUDIES = Kind(
         "build-table": "suite.studies.build_table:BuildTable",
         "campaign": "suite.studies.campaign:Campaign",
         "verify-network": "suite.studies.verify_network:VerifyNetwork",
+        "submit": "suite.studies.submit:Submit",
+        "verify": "suite.studies.verify:Verify",
     },
 )
 

@@ -125,7 +125,7 @@ class Workbench:
             return self._executed_float
         if self.engine == "torch":
             return network
-        return execute(_bare(network), self.engine, self.statistics_batches, self.threads, self.dataset.levels)
+        return execute(bare(network), self.engine, self.statistics_batches, self.threads, self.dataset.levels)
 
     @cached_property
     def _executed_float(self) -> nn.Module:
@@ -133,7 +133,7 @@ class Workbench:
 
     def integer(self, network: nn.Module) -> IntegerNetwork:
         """The integer network of a quantized network."""
-        return integer_network(_bare(network), self.statistics_batches)
+        return integer_network(bare(network), self.statistics_batches)
 
     @property
     def engine_passes(self) -> int:
@@ -213,7 +213,8 @@ class _Execution(nn.Module):
         return logits
 
 
-def _bare(network: nn.Module) -> nn.Module:
+def bare(network: nn.Module) -> nn.Module:
+    """The network itself, without what guards its policy."""
     return network.network if isinstance(network, _Execution) else network
 
 

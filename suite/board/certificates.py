@@ -8,7 +8,6 @@ from suite.board.schema import BoardEntry, Rows
 from suite.certify import Certificates, clopper_pearson_lower
 from suite.certify.exam import ExamSettings
 from suite.certify.fixed import bound_counts
-from suite.errors import BitcertError
 
 
 def certificates_of(entry: BoardEntry) -> Certificates:
@@ -20,11 +19,12 @@ def certificates_of(entry: BoardEntry) -> Certificates:
     rows, exam = entry.images, entry.exam
     prediction = np.array(rows.prediction, dtype=np.int64)
     if rows.successes is None:
-        assert rows.radius is not None and rows.p_lower is not None
+        assert rows.radius is not None
+        assert rows.p_lower is not None
         return Certificates(
             prediction, np.array(rows.radius), np.array(rows.p_lower), np.array(rows.forward_passes, dtype=np.int64)
         )
-    found = bound_counts(
+    return bound_counts(
         prediction,
         np.array(rows.successes, dtype=np.int64),
         sigma=entry.problem.sigma,
@@ -32,7 +32,6 @@ def certificates_of(entry: BoardEntry) -> Certificates:
         n=exam.n,
         alpha=exam.alpha,
     )
-    return found
 
 
 def counts_of(found: Certificates, exam: ExamSettings) -> list[int] | None:

@@ -13,7 +13,7 @@ from suite.contract.space import Policy
 from suite.errors import BitcertError
 from suite.files import json_sha256, write_text
 
-VERSION = 1
+VERSION: Literal[1] = 1
 LARGEST_ENTRY, LARGEST_WEIGHTS = 8 * 2**20, 512 * 2**20
 """Bytes of files that are read at all."""
 
@@ -102,11 +102,21 @@ class PostStepRecord(Checked):
     forward_passes: Count
 
 
+class Fidelity(Checked):
+    """How much one evaluation spends; see :class:`suite.contract.trial.Fidelity`."""
+
+    images: Count
+    noise: Count
+    finetune_steps: Count
+
+
 class Spend(Checked):
-    """What the search cost: the sum of the forward passes follows from the parts.
+    """What the search cost: the forward passes follow from the parts, or are fewer where evaluations are adaptive.
 
     Attributes:
-        evaluations: Trials that were no repeats, second measurements included.
+        fidelity: Of an evaluation.
+        second: Of a second measurement; None if there were none.
+        evaluations: Successful trials that were no repeats, second measurements included.
         finalists: Second measurements among them.
         probe_passes: Forward passes of the searcher's own probes.
         other_passes: Forward passes of failed trials and of lower rungs.
@@ -115,6 +125,8 @@ class Spend(Checked):
         score: What the search measured for its winner; optimistic, never compared.
     """
 
+    fidelity: Fidelity
+    second: Fidelity | None
     evaluations: Count
     finalists: Count
     probe_passes: Count

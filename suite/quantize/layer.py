@@ -140,6 +140,17 @@ class QuantizedLayer(nn.Module):
         bias = torch.zeros(channels, device=weight.device) if self.bias is None else self.bias
         return Integers(weight, scale.abs(), bias)
 
+    @torch.no_grad()
+    def restore(self, integers: Integers, step: float, grid: Grid | None) -> None:
+        """Take over what :meth:`integers` gave of another layer, and the step and grid of its inputs.
+
+        Scale and bias include a batch norm that was folded in, so that none is left.
+        """
+        self._norms, self._correction, self._own_bias = [], None, integers.bias
+        dead = integers.scale == 0
+        scale = torch.where(dead, 1.0, integers.scale).reshape(-1, *[1] * (integers.weight.dim() - 1))
+        self.load(integers.weight * torch.where(dead.reshape(scale.shape), 0.0, scale), step, grid, scale)
+
     def observe(self, *, recalibrate: bool, output_mean: Tensor | None) -> bool:
         """Measure the layer's own statistics in the following passes, until :meth:`settle`.
 

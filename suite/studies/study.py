@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from suite.report.table import Table
     from suite.run.records import Run
     from suite.studies.plan import Plan
+    from suite.workbench import BenchProblem
 
 EXPERIMENT_FILE = "experiment.yaml"
 
@@ -208,7 +209,7 @@ def check_against(asked: str | None, names: Sequence[str]) -> str:
 
 
 @keyed("problem")
-def with_network(problem: Problem, purpose: str) -> Problem:
+def with_network(problem: Problem, purpose: str) -> BenchProblem:
     """The problem, which must have a network and images for this purpose, such as ``"network to probe"``."""
     from suite.workbench import bench_problem
 

@@ -1,0 +1,120 @@
+"""The verb ``submit``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from suite.errors import BitcertError
+from suite.studies.model import Group, Integers, Searchers, keyed, setting
+from suite.studies.settings import HeldOutSettings, ProblemSettings
+from suite.studies.study import Study, recorded_problem, with_network
+
+if TYPE_CHECKING:
+    from suite.board.winners import Winner
+
+ENTRIES = "results/entries"
+
+
+class SubmitSettings(Group):
+    """Settings of a submission."""
+
+    directory: str = setting(
+        ..., "a search, a comparison, or a recorded report with rows.csv; all its winners are submitted", metavar="RUN"
+    )
+    out: str = setting(ENTRIES, "folder of entries", metavar="DIR")
+    searchers: Searchers | None = setting(None, "only the winners of these, separated by commas", metavar="A,B,...")
+    seeds: Integers | None = setting(None, "only the winners of these seeds", metavar="A,B,...")
+    experiment: str | None = setting(None, "experiment file of the search", metavar="FILE")
+    author: tuple[str, ...] = setting((), "who submits; may be repeated", repeat=True)
+    link: tuple[str, ...] = setting((), "a paper, or code; may be repeated", metavar="URL", repeat=True)
+    notes: str = setting("", "what a reader should know, such as what was cut of a published method", metavar="TEXT")
+    problem: ProblemSettings = ProblemSettings()
+    exam: HeldOutSettings = HeldOutSettings()
+
+
+class Submit(Study[SubmitSettings, "list[Path]"]):
+    """Make leaderboard entries of the winners of a run.
+
+    Certify the winner of a search, or all winners of a comparison, on the problem's held-out images, and write an entry for each:
+    a JSON file with everything that is known of the result, one row per image included, and the weights beside it if the network
+    was trained after the search. Winners of a comparison get the post-step and the exam that it recorded; for a single search,
+    options say them. An entry that is there already is not made again, so the same command resumes.
+    """
+
+    Settings = SubmitSettings
+    positional = ("directory",)
+
+    def run(self, *, quiet: bool = True) -> list[Path]:
+        """Make the entries that are missing."""
+        from suite.board.make import Submission, submission_key, submitted_keys, write_entry
+        from suite.report.progress import Progress
+        from suite.run.exam import exam_forward_passes
+
+        settings, folder = self.settings, Path(self.settings.out)
+        winners = list(self.winners())
+        if not winners:
+            raise BitcertError(f"{settings.directory} has no winners of these searchers and seeds")
+        experiment = settings.experiment
+        if experiment is not None and not Path(experiment).is_file():
+            raise BitcertError(f"there is no experiment file {experiment}")
+        known, paths = submitted_keys(folder), []
+        with Progress(quiet=quiet) as progress:
+            progress.add("entries", len(winners))
+            progress.add("post-step")
+            progress.add("exam")
+            for winner in winners:
+                problem = with_network(recorded_problem(winner.problem, settings.problem), "images to hold an exam on")
+                key = submission_key(winner, problem)
+                if key not in known:
+                    command = f"bitcert submit {shlex.quote(settings.directory)} --searchers {winner.method} --seeds {winner.seed}"
+                    submission = Submission(command, experiment, settings.author, settings.link, settings.notes)
+                    progress.update("post-step", 0, winner.post_step.steps)
+                    progress.update("exam", 0, exam_forward_passes(problem, winner.exam))
+                    known[key] = write_entry(
+                        problem,
+                        winner,
+                        folder,
+                        submission,
+                        on_step=lambda done: progress.update("post-step", done),
+                        progress=lambda count: progress.advance("exam", count),
+                    )
+                paths.append(known[key])
+                progress.advance("entries")
+        return paths
+
+    def winners(self) -> Iterator[Winner]:
+        """What is submitted."""
+        wanted, seeds = self.settings.searchers, self.settings.seeds
+        for winner in self._all():
+            names = {winner.method, winner.method.partition(":")[0]}
+            if (wanted is None or names & set(wanted)) and (seeds is None or winner.seed in seeds):
+                yield winner
+
+    @keyed("directory")
+    def _all(self) -> list[Winner]:
+        from suite.board.winners import ROWS, recorded_winners, winner_of, winners_of
+        from suite.run.state import load_run
+        from suite.studies.compare.run import CONTENTS, load_comparison
+
+        folder = Path(self.settings.directory)
+        if (folder / CONTENTS.name).exists():
+            return list(winners_of(load_comparison(folder)))
+        if (folder / ROWS).exists():
+            return list(recorded_winners(folder / ROWS))
+        run = load_run(folder)
+        problem = with_network(recorded_problem(run.provenance, self.settings.problem), "images to hold an exam on")
+        return [winner_of(run, self.settings.exam.step(), self.settings.exam.build(problem))]
+
+    def to_json(self, result: list[Path]) -> str:
+        """The files."""
+        return json.dumps({"entries": [str(path) for path in result]})
+
+    def show(self, result: list[Path]) -> None:
+        """Print the files, and what comes next."""
+        for path in result:
+            print(path)
+        print(f"verify with: bitcert verify {self.settings.out}")
