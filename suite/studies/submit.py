@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from suite.errors import BitcertError
+from suite.files import json_sha256
 from suite.studies.model import Group, Integers, Searchers, keyed, setting
 from suite.studies.settings import HeldOutSettings, ProblemSettings
 from suite.studies.study import Study, recorded_problem, with_network
 
 if TYPE_CHECKING:
     from suite.board.winners import Winner
+    from suite.workbench import BenchProblem
 
 ENTRIES = "results/entries"
 
@@ -67,7 +70,7 @@ class Submit(Study[SubmitSettings, "list[Path]"]):
             progress.add("post-step")
             progress.add("exam")
             for winner in winners:
-                problem = with_network(recorded_problem(winner.problem, settings.problem), "images to hold an exam on")
+                problem = self._problem(winner.problem)
                 key = submission_key(winner, problem)
                 if key not in known:
                     command = f"bitcert submit {shlex.quote(settings.directory)} --searchers {winner.method} --seeds {winner.seed}"
@@ -106,8 +109,20 @@ class Submit(Study[SubmitSettings, "list[Path]"]):
         if (folder / ROWS).exists():
             return list(recorded_winners(folder / ROWS))
         run = load_run(folder)
-        problem = with_network(recorded_problem(run.provenance, self.settings.problem), "images to hold an exam on")
-        return [winner_of(run, self.settings.exam.step(), self.settings.exam.build(problem))]
+        exam = self.settings.exam
+        return [winner_of(run, exam.step(), exam.build(self._problem(run.provenance)))]
+
+    def _problem(self, record: Mapping[str, Any]) -> BenchProblem:
+        """The problem of a record, once for all winners that share it."""
+        key = json_sha256(dict(record))
+        if key not in self._problems:
+            found = recorded_problem(record, self.settings.problem)
+            self._problems[key] = with_network(found, "images to hold an exam on")
+        return self._problems[key]
+
+    @cached_property
+    def _problems(self) -> dict[str, BenchProblem]:
+        return {}
 
     def to_json(self, result: list[Path]) -> str:
         """The files."""

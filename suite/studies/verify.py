@@ -6,10 +6,12 @@ import json
 import secrets
 import tempfile
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suite.errors import BitcertError
+from suite.files import json_sha256
 from suite.studies.model import Group, keyed, setting
 from suite.studies.settings import DataSettings, ProblemSettings
 from suite.studies.study import Study, recorded_problem
@@ -144,10 +146,17 @@ class Verify(Study[VerifySettings, "dict[str, Verification | str]"]):
             text = record.get(key)
             if text is not None and kind.parse(str(text))[0] not in kind.names():
                 raise BitcertError(f"{text} is no {key} that is included or installed here")
-        given = ProblemSettings(
-            data=self.settings.data.data, download=self.settings.data.download, checkpoint=self.settings.checkpoint
-        )
-        return recorded_problem(record, given)
+        key = json_sha256(record)
+        if key not in self._problems:
+            data = self.settings.data
+            given = ProblemSettings(data=data.data, download=data.download, checkpoint=self.settings.checkpoint)
+            self._problems[key] = recorded_problem(record, given)
+        return self._problems[key]
+
+    @cached_property
+    def _problems(self) -> dict[str, Problem]:
+        """The problems of entries so far, by their records."""
+        return {}
 
 
 def _is_entry(path: Path) -> bool:
