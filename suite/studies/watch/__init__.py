@@ -26,7 +26,9 @@ _LINES_AROUND = 8  # what the terminal shows beside the rows
 class WatchSettings(Group):
     """Settings of a live view."""
 
-    directory: str = setting(..., "folder of a search, of a comparison, or of several, as --directory said", metavar="DIR")
+    directory: str = setting(
+        ..., "folder of a search, of a comparison, or of several, as --directory said", metavar="DIR"
+    )
     interval: float | None = setting(None, "seconds between two looks (default: 2)", metavar="SECONDS")
     once: bool = setting(False, "look once; so it is without a terminal, unless --page and --interval are given")
     page: str | None = setting(

@@ -108,10 +108,11 @@ class Followed:
         last = max(held.values(), default=begun)
         seconds = (expected - len(held)) * (last - begun) / len(held) if held and last > begun else None
         waiting: State = "interrupted" if not unknown and now - max(last, begun) > QUIET_EXAM else "exam"
-        rows = [
-            replace(row, state=waiting) if files and not files <= held.keys() else row
-            for row, files in zip(rows, needed, strict=True)
-        ]
+        for place, files in enumerate(needed):
+            if files is not None:
+                state = rows[place].state if files <= held.keys() else waiting
+                heard = [held[file] for file in files if file in held]
+                rows[place] = replace(rows[place], state=state, active_at=max([rows[place].active_at or 0.0, *heard]))
         return rows, Exams(len(held), expected, not unknown, 0.0 if len(held) == expected else seconds)
 
 
@@ -128,6 +129,8 @@ class _Search:
     def row(self, base: Row, limits: Limits | None, now: float, writers: set[int] | None) -> Row:
         """Read what is new; ``base`` says which search it is, ``limits`` what it may spend if that is known."""
         path = self._tail.path
+        if limits is not None:
+            base = replace(base, planned_evaluations=limits.evaluations, planned_forward_passes=limits.forward_passes)
         events = self._tail.read()
         if events:
             above = self._tail.lines - len(events)
@@ -141,8 +144,8 @@ class _Search:
         run, found = self._run, path.stat()
         row = replace(
             self._row,
-            planned_evaluations=limits and limits.evaluations,
-            planned_forward_passes=limits and limits.forward_passes,
+            planned_evaluations=base.planned_evaluations,
+            planned_forward_passes=base.planned_forward_passes,
             forward_passes=state.spend,
             active_at=found.st_mtime,
             share=_share(run, state, limits),

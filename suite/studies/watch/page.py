@@ -9,7 +9,7 @@ from importlib.resources import files
 
 import jinja2
 
-from suite.studies.watch.show import NOTE, headline, last_activity, snapshot_table
+from suite.studies.watch.show import NOTE, clock_time, headline, snapshot_table
 from suite.studies.watch.snapshot import Snapshot
 
 WIDTH, HEIGHT = 120, 24
@@ -31,7 +31,7 @@ def render_page(snapshot: Snapshot, interval: float) -> str:
         note=NOTE,
         state=snapshot.state,
         searched=round(100 * snapshot.searched, 1),
-        at=last_activity(snapshot.at, None),
+        at=clock_time(snapshot.at),
         refresh=None if snapshot.state == "done" else math.ceil(interval),
         columns=table.columns,
         name=table.headers.index("searcher"),
@@ -43,7 +43,7 @@ def render_page(snapshot: Snapshot, interval: float) -> str:
 
 def spark(curve: Sequence[tuple[float, float]]) -> str:
     """The path of a step curve in a box of :data:`WIDTH` by :data:`HEIGHT`, 1 pixel of margin; empty below two points."""
-    kept = [point for place, point in enumerate(curve) if place == 0 or point[1] > curve[place - 1][1]]
+    kept = [point for place, point in enumerate(curve[:-1]) if place == 0 or point[1] > curve[place - 1][1]]
     kept = [*kept[:: math.ceil(len(kept) / _MOST_STEPS) or 1], *curve[-1:]]
     if len(curve) < 2:
         return ""

@@ -12,9 +12,7 @@ import pandas as pd
 from suite.report.table import NOTHING, Column, Table, count, duration, magnitude, number
 from suite.studies.watch.snapshot import Row, Snapshot
 
-NOTE = (
-    "Search scores are estimates on search images; once the best policies are measured a second time, that measurement counts."
-)
+NOTE = "Search scores are estimates on search images; once the best policies are measured a second time, that measurement counts."
 
 
 def snapshot_table(snapshot: Snapshot, most: int | None = None, *, clock: bool = False) -> Table:
@@ -47,7 +45,7 @@ def snapshot_table(snapshot: Snapshot, most: int | None = None, *, clock: bool =
         Column("best search score", lambda row: number(row["search_score"], ".4f")),
         Column("at", lambda row: NOTHING if row["best_at"] is None else str(row["best_at"]), priority=4),
         Column("failed", lambda row: str(row["failed"]), priority=3),
-        Column("last activity", lambda row: last_activity(row["active_at"], None if clock else snapshot.at), priority=5),
+        Column("last activity", lambda row: _when(row["active_at"], snapshot.at, clock), priority=5),
     ]
     if any(row.part for row in rows):
         columns.insert(0, Column("in", lambda row: row["part"] or ".", "left"))
@@ -60,22 +58,29 @@ def headline(snapshot: Snapshot) -> str:
     """How far everything is, in one line."""
     if not snapshot.rows:
         return f"{snapshot.directory}: no search has begun yet"
-    parts = [snapshot.state, f"{count(len(snapshot.rows), 'search', 'searches')}, {snapshot.searched:.0%} searched"]
+    parts = [
+        snapshot.state,
+        f"{count(len(snapshot.rows), 'search', 'searches')}, {100 * snapshot.searched:.0f} % searched",
+    ]
     if snapshot.exams:
         upto = "" if snapshot.exams_exact else "at most "
         parts.append(f"exams {snapshot.exams_held} of {upto}{snapshot.exams_expected}")
     if snapshot.seconds_left:
         after = " of search" if snapshot.exams and snapshot.searched < 1 else ""
-        parts.append(f"about {duration(snapshot.seconds_left)}{after} left")
+        parts.append(f"about {duration(float(f'{snapshot.seconds_left:.2g}'))}{after} left")
     return f"{snapshot.directory}: {'; '.join(parts)}"
 
 
-def last_activity(active_at: float | None, now: float | None) -> str:
-    """How long ago something was recorded, ``12 s ago``, or when it was by the clock if ``now`` is None."""
+def clock_time(seconds: float) -> str:
+    """A time since the epoch by the clock of this place."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def _when(active_at: float | None, now: float, clock: bool) -> str:
     if active_at is None:
         return NOTHING
-    if now is None:
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(active_at))
+    if clock:
+        return clock_time(active_at)[11 * (clock_time(active_at)[:10] == clock_time(now)[:10]) :]
     return f"{duration(round(max(0.0, now - active_at)))} ago"
 
 

@@ -86,7 +86,7 @@ class Snapshot:
         found = {row.state for row in self.rows}
         for state in ("searching", "interrupted", "exam", "waiting"):
             if state in found:
-                return state  # type: ignore[return-value]
+                return state
         return "done" if found else "waiting"
 
     @property
