@@ -47,7 +47,13 @@ class Watch(Study[WatchSettings, "Snapshot"]):
     positional = ("directory",)
 
     def run(self, *, quiet: bool = True) -> Snapshot:
-        """Look once, or until everything is done; returns the last look."""
+        """Look once, or until everything is done; returns the last look. Ctrl-C before the first one ends the program quietly."""
+        try:
+            return self._run(quiet=quiet)
+        except KeyboardInterrupt:
+            raise SystemExit(0) from None
+
+    def _run(self, *, quiet: bool) -> Snapshot:
         from rich.console import Console
 
         from suite.studies.watch.follow import Followed
