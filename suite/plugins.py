@@ -315,6 +315,7 @@ STUDIES = Kind(
         "post-steps": "suite.studies.post_steps:PostSteps",
         "predictors": "suite.studies.predictors:PredictorStudy",
         "plane": "suite.studies.plane:Plane",
+        "watch": "suite.studies.watch:Watch",
         "report": "suite.studies.report:Report",
         "table": "suite.studies.table:Table",
         "noninferiority": "suite.studies.noninferiority:Noninferiority",

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -91,7 +91,11 @@ class Table:
         return [[column.show(row) for column in self.columns] for row in self.frame.to_dict("records")]  # type: ignore[arg-type]
 
     def print(self, console: Console) -> None:
-        """Print the table; columns that do not fit are left out, the least important first, then long names are broken."""
+        """Print the table as :meth:`fit` lays it out."""
+        console.print(self.fit(console), highlight=False)
+
+    def fit(self, console: Console) -> RenderableType:
+        """Lay the table out; columns that do not fit are left out, the least important first, then long names are broken."""
         shown = list(range(len(self.columns)))
         while not _fits(table := self._to_rich(shown), console):
             least = max(self.columns[index].priority for index in shown)
@@ -99,11 +103,8 @@ class Table:
                 table = self._to_rich(shown, broken=True)
                 break
             shown.remove(max(index for index in shown if self.columns[index].priority == least))
-        if self.title:
-            console.print(self.title, style="bold", highlight=False, markup=False)
-        console.print(table)
-        for note in self.notes:
-            console.print(note, style="dim", highlight=False, markup=False)
+        title = [Text(self.title, style="bold")] if self.title else []
+        return Group(*title, table, *(Text(note, style="dim") for note in self.notes))
 
     def to_markdown(self) -> str:
         """Write a Markdown table, its title above and its notes beneath."""

@@ -124,6 +124,49 @@ class Journal(Generic[E]):
             self._file.close()
 
 
+class JournalTail(Generic[E]):
+    """A reader of a journal that another process may be writing: it locks nothing, writes nothing, and reads every byte once.
+
+    Args:
+        path: The file, which may appear later.
+        schema: The events that may occur.
+
+    Attributes:
+        lines: How many whole lines were read so far.
+    """
+
+    def __init__(self, path: Path, schema: TypeAdapter[E]) -> None:
+        self.path = path
+        self.lines = 0
+        self._schema = schema
+        self._crc = self._offset = self._file = 0
+
+    def read(self) -> list[E]:
+        """The events of the whole lines that were appended since the last call; a last line under way is left for the next.
+
+        A file that was removed and begun again is read from its start: :attr:`lines` is then the number of events returned.
+
+        Raises:
+            BitcertError: If the journal is damaged or of another version.
+        """
+        try:
+            with open(self.path, "rb") as stream:
+                found = os.fstat(stream.fileno())
+                if found.st_ino != self._file or found.st_size < self._offset:
+                    self.lines = self._crc = self._offset = 0
+                    self._file = found.st_ino
+                if found.st_size == self._offset:
+                    return []
+                stream.seek(self._offset)
+                content = stream.read()
+        except FileNotFoundError:
+            return []
+        events, intact, self._crc = _parse(content, self.path, self._schema, self._crc, self.lines)
+        self._offset += intact
+        self.lines += len(events)
+        return events
+
+
 def read_journal(directory: Path, schema: TypeAdapter[E]) -> list[E]:
     """Read a journal's events without locking it; a torn last line is left out.
 
@@ -142,14 +185,19 @@ def _seal(body: bytes, above: int) -> tuple[bytes, int]:
     return b'%s,"crc":"%08x"}' % (body, crc), crc
 
 
-def _parse(content: bytes, path: Path, schema: TypeAdapter[E]) -> tuple[list[E], int, int]:
-    """The events, the number of bytes before a torn last line, and the last checksum."""
+def _parse(
+    content: bytes, path: Path, schema: TypeAdapter[E], crc: int = 0, above: int = 0
+) -> tuple[list[E], int, int]:
+    """The events, the number of bytes before a torn last line, and the last checksum.
+
+    The content follows ``above`` lines, the last of which has the checksum ``crc``.
+    """
     *lines, torn = content.split(b"\n")
-    if lines:
+    if lines and not above:
         _check_version(lines[0], path)
-    events, crc = [], 0
+    events = []
     seal = len(_seal(b"", 0)[0])
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines, start=above + 1):
         body = line[:-seal]
         sealed, crc = _seal(body, crc)
         if line != sealed:

@@ -150,7 +150,10 @@ class SearchLoop:
         if self._stop_reason() is None or len(self.state.pending) >= self.parallel:
             return None
         policy = self.state.next_final(self._finalists)
-        return None if policy is None else self._record(Promote(number=self.state.next_number, policy=policy))
+        if policy is None:
+            self._record_end()
+            return None
+        return self._record(Promote(number=self.state.next_number, policy=policy))
 
     def complete(self, trial: Trial) -> None:
         """Record a trial's metrics or failure, then tell the searcher; a failure that is not the last is retried.
@@ -177,10 +180,14 @@ class SearchLoop:
 
     def close(self) -> None:
         """Record why the run ended, if it did, and give up the journal."""
+        self._record_end()
+        self._journal.close()
+
+    def _record_end(self) -> None:
+        """Record why the run ended, if it did: at once, for other searches of a comparison may go on for hours."""
         if self.finished and not isinstance(self._journal.events[-1], Stop):
             ended = {"reason": self._stop_reason(), "elapsed": self._elapsed(), **self._calls.take()}
             self.state.apply(self._journal.append(Stop.model_validate(ended)))
-        self._journal.close()
 
     def _stop_reason(self) -> str | None:
         return "exhausted" if self._exhausted else self._reason(self.state, self._elapsed())

@@ -61,8 +61,25 @@ class RunState:
         Raises:
             BitcertError: If they do not tell of a run; it names the line.
         """
-        state: Self | None = None
-        for line, event in enumerate(events, start=1):
+        state = cls.extended(None, events, path)
+        if state is None:
+            raise BitcertError(f"{path.parent} holds a run that has recorded nothing yet")
+        return state
+
+    @classmethod
+    def extended(cls, state: Self | None, events: Iterable[SearchEvent], path: Path, above: int = 0) -> Self | None:
+        """Take further events of a journal into a state, which is changed; None before the first event.
+
+        Args:
+            state: What the first ``above`` lines amount to; None if there are none.
+            events: The lines that follow.
+            path: The journal, for messages.
+            above: How many lines were read before.
+
+        Raises:
+            BitcertError: If they do not tell of a run; it names the line.
+        """
+        for line, event in enumerate(events, start=above + 1):
             try:
                 if state is None:
                     if not isinstance(event, Start):
@@ -72,8 +89,6 @@ class RunState:
                     state.apply(event)
             except (BitcertError, KeyError) as error:
                 raise BitcertError(f"{path}, line {line}: {error}; the file is damaged") from error
-        if state is None:
-            raise BitcertError(f"{path.parent} holds a run that has recorded nothing yet")
         return state
 
     def apply(self, event: SearchEvent) -> Trial | None:

@@ -264,6 +264,25 @@ def load_comparison(directory: str | Path, *others: str | Path) -> Comparison:
     )
 
 
+def exam_files(folder: Path, settings: Mapping[str, Any], run: Run) -> set[Path]:
+    """Where all exams that the winner of a finished search leads to are kept, that of the float network included.
+
+    Args:
+        folder: Of the comparison.
+        settings: Of the comparison, as its folder records them.
+        run: The search.
+
+    Raises:
+        BitcertError: If no trial succeeded.
+    """
+    replicate, winner = run.provenance.get("replicate"), _winner(run)
+    own = settings["fidelity"]["finetune_steps"] > 0 or replicate is not None
+    trains = POST_STEPS.load(settings["post_step"]["name"]).trains
+    after, before = _exam_files(folder, winner, run.seed, own=own, trains=trains)
+    controls = {_control_file(folder, winner, run.seed, control) for control in settings["controls"]}
+    return {_float_file(folder, replicate), after, *([] if before is None else [before]), *controls}
+
+
 def _limits(problem: Mapping[str, Any]) -> dict[str, int]:
     """The limits of a recorded budget by name; a single one on another cost than BOPs goes by no name."""
     found: dict[str, int] = problem.get("budget_limits") or {"bops": problem.get("budget_bops")}
