@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MOST_LINES = 400
 MOST_METHODS = 15
-MOST_OF_THE_SUITE = 32_700
+MOST_OF_THE_SUITE = 36_500
 """Non-blank lines of ``suite/``: what is added has to be worth removing something else, or raising this.
 
 Raised from 16,800 for deployment: integer networks, their ONNX and QONNX graphs and files, measured latency, certificates in
