@@ -9,10 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from suite.contract.problem import Problem
 from suite.errors import BitcertError
 from suite.files import json_sha256
 from suite.studies.model import Group, Integers, Searchers, keyed, setting
-from suite.studies.settings import HeldOutSettings, ProblemSettings
+from suite.studies.settings import DataSettings, HeldOutSettings, ProblemSettings
 from suite.studies.study import Study, recorded_problem, with_network
 
 if TYPE_CHECKING:
@@ -20,6 +21,26 @@ if TYPE_CHECKING:
     from suite.workbench import BenchProblem
 
 ENTRIES = "results/entries"
+
+
+class RecordedProblems:
+    """Problems made from records, once for all that share one.
+
+    Args:
+        data: Where images come from.
+        checkpoint: Network, where none is included.
+    """
+
+    def __init__(self, data: DataSettings, checkpoint: str | None) -> None:
+        self._given = ProblemSettings(data=data.data, download=data.download, checkpoint=checkpoint)
+        self._known: dict[str, Problem] = {}
+
+    def __call__(self, record: Mapping[str, Any]) -> Problem:
+        """The problem of a record."""
+        key = json_sha256(dict(record))
+        if key not in self._known:
+            self._known[key] = recorded_problem(record, self._given)
+        return self._known[key]
 
 
 class SubmitSettings(Group):
@@ -35,7 +56,8 @@ class SubmitSettings(Group):
     author: tuple[str, ...] = setting((), "who submits; may be repeated", repeat=True)
     link: tuple[str, ...] = setting((), "a paper, or code; may be repeated", metavar="URL", repeat=True)
     notes: str = setting("", "what a reader should know, such as what was cut of a published method", metavar="TEXT")
-    problem: ProblemSettings = ProblemSettings()
+    data: DataSettings = DataSettings()
+    checkpoint: str | None = setting(None, "network of the problem, where none is included", metavar="FILE")
     exam: HeldOutSettings = HeldOutSettings()
 
 
@@ -113,16 +135,11 @@ class Submit(Study[SubmitSettings, "list[Path]"]):
         return [winner_of(run, exam.step(), exam.build(self._problem(run.provenance)))]
 
     def _problem(self, record: Mapping[str, Any]) -> BenchProblem:
-        """The problem of a record, once for all winners that share it."""
-        key = json_sha256(dict(record))
-        if key not in self._problems:
-            found = recorded_problem(record, self.settings.problem)
-            self._problems[key] = with_network(found, "images to hold an exam on")
-        return self._problems[key]
+        return with_network(self._problems(record), "images to hold an exam on")
 
     @cached_property
-    def _problems(self) -> dict[str, BenchProblem]:
-        return {}
+    def _problems(self) -> RecordedProblems:
+        return RecordedProblems(self.settings.data, self.settings.checkpoint)
 
     def to_json(self, result: list[Path]) -> str:
         """The files."""

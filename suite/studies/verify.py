@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suite.errors import BitcertError
-from suite.files import json_sha256
 from suite.studies.model import Group, keyed, setting
-from suite.studies.settings import DataSettings, ProblemSettings
-from suite.studies.study import Study, recorded_problem
+from suite.studies.settings import DataSettings
+from suite.studies.study import Study
+from suite.studies.submit import RecordedProblems
 
 if TYPE_CHECKING:
     from suite.board.schema import BoardEntry, Verification
@@ -146,17 +146,11 @@ class Verify(Study[VerifySettings, "dict[str, Verification | str]"]):
             text = record.get(key)
             if text is not None and kind.parse(str(text))[0] not in kind.names():
                 raise BitcertError(f"{text} is no {key} that is included or installed here")
-        key = json_sha256(record)
-        if key not in self._problems:
-            data = self.settings.data
-            given = ProblemSettings(data=data.data, download=data.download, checkpoint=self.settings.checkpoint)
-            self._problems[key] = recorded_problem(record, given)
-        return self._problems[key]
+        return self._problems(record)
 
     @cached_property
-    def _problems(self) -> dict[str, Problem]:
-        """The problems of entries so far, by their records."""
-        return {}
+    def _problems(self) -> RecordedProblems:
+        return RecordedProblems(self.settings.data, self.settings.checkpoint)
 
 
 def _is_entry(path: Path) -> bool:
