@@ -12,7 +12,9 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +22,8 @@ from typing import Any
 
 from suite.errors import BitcertError, unknown_name
 from suite.options import parse_options, read_options
+
+_registered_alone: ContextVar[bool] = ContextVar("registered_alone", default=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +55,11 @@ class Kind:
         """Import what is registered under a name, or found at ``module:Thing``.
 
         Raises:
-            BitcertError: If there is none, it cannot be imported, or it is of another kind.
+            BitcertError: If there is none, it cannot be imported, or it is of another kind; inside of :func:`registered_alone` also
+                if it is not registered.
         """
         targets = self._targets()
-        if name not in targets and ":" not in name:
+        if name not in targets and (":" not in name or _registered_alone.get()):
             raise unknown_name(self.noun, name, targets)
         found = _import(targets.get(name, name), f"{self.noun} {name!r}")
         if self.base and not (isinstance(found, type) and issubclass(found, _import(self.base, self.noun))):
@@ -115,6 +120,16 @@ class Kind:
                     "uninstall one of the two packages"
                 )
         return targets
+
+
+@contextmanager
+def registered_alone() -> Iterator[None]:
+    """Refuse ``module:Thing`` in a block: for texts of strangers, who are to choose among plug-ins and not to bring code."""
+    before = _registered_alone.set(True)
+    try:
+        yield
+    finally:
+        _registered_alone.reset(before)
 
 
 def split_names(text: str) -> tuple[str, ...]:

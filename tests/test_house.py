@@ -16,8 +16,8 @@ exact arithmetic, budgets of several limits, and formats below two bits. Raised 
 post-steps and their losses, and predictors over several budgets. Raised from 24,000 for recorded tables, their replays, landscapes
 and surrogates, and the statistics that decide on them. Raised from 29,000 for certificates without noise: fixed-point networks,
 interval bounds and exact verification, training with bounds, and problems of that kind. Raised from 31,500 for
-recurrent and spiking networks, and pins of weights or inputs alone. Raised from 32,300 for exact verification over time steps. Raised
-from 32,700 for the leaderboard: entries, their verification and its site, the live view of runs, and what releases need.
+recurrent and spiking networks, and pins of weights or inputs alone. Raised from 32,300 for exact verification over time steps.
+Raised from 32,700 for the leaderboard: entries, their verification and its site, the live view of runs, and what releases need.
 """
 
 

@@ -156,6 +156,11 @@ def described(problem: BenchProblem) -> dict[str, Any]:
     return json.loads(json.dumps(problem.provenance()))  # type: ignore[no-any-return]
 
 
+def protocol_name(problem: BenchProblem, finetune_steps: int) -> str:
+    """The protocol of a search with its options."""
+    return problem.protocol or ("finetune" if finetune_steps else "ptq")
+
+
 def task_of(problem: BenchProblem, outcome_norm: str | None, alpha: float, finetune_steps: int) -> Task:
     """What was searched."""
     return Task(
@@ -163,7 +168,7 @@ def task_of(problem: BenchProblem, outcome_norm: str | None, alpha: float, finet
         budget=problem.budget.text,
         sigma=problem.bench.sigma,
         objective=problem.objective.text,
-        protocol=problem.protocol or ("finetune" if finetune_steps else "ptq"),
+        protocol=protocol_name(problem, finetune_steps),
         norm="linf" if outcome_norm == "linf" else "l2",
         guarantee="probabilistic" if alpha else "deterministic",
         record=described(problem),

@@ -15,7 +15,7 @@ from scipy.special import ndtr
 from torch import nn
 
 from suite.board.certificates import certificates_of, rows_of
-from suite.board.make import described, planned_passes
+from suite.board.make import described, planned_passes, protocol_name
 from suite.board.rebuild import PURPOSE, file_sha256, quantized_network, stored_network
 from suite.board.recertify import Verdict, compare_bounds, compare_counts
 from suite.board.schema import VERSION, BoardEntry, Verification, weights_of
@@ -27,6 +27,7 @@ from suite.contract.problem import Problem
 from suite.data import ImageSplit
 from suite.errors import BitcertError
 from suite.measure import measure_constant
+from suite.plugins import registered_alone
 from suite.run.provenance import software
 from suite.seeds import derive_seed
 from suite.workbench import BenchProblem, bench_problem
@@ -93,7 +94,13 @@ def verify_entry(
         What was found; ``reasons`` says everything that speaks against the entry.
     """
     bench = bench_problem(problem, PURPOSE)
-    reasons = [*_task_reasons(entry, bench)]
+    with registered_alone():  # the entry chooses among certifiers, it brings none
+        try:
+            _settings(entry)
+        except BitcertError as error:
+            reasons = [str(error)]
+        else:
+            reasons = [*_task_reasons(entry, bench)]
     checked, samples, verdict, agreement = 0, 0, None, None
     if not reasons:  # else its numbers are about something else
         reasons += [*_cost_reasons(entry, bench), *_spend_reasons(entry, bench), *_row_reasons(entry, bench)]
@@ -129,7 +136,7 @@ def verify_entry(
 
 def _task_reasons(entry: BoardEntry, problem: BenchProblem) -> Iterator[str]:
     """Whether it is about the problem that it names, as this bitcert knows it, and was examined as the board asks."""
-    task, own = entry.problem, described(problem)
+    task, own, sampled = entry.problem, described(problem), _settings(entry).certifier.samples
     names = [name for name in sorted(task.record.keys() | own.keys()) if name not in _MACHINE]
     if different := [name for name in names if task.record.get(name) != own.get(name)]:
         yield f"the problem's record differs from {problem.name} as it is here in {', '.join(different)}"
@@ -138,6 +145,9 @@ def _task_reasons(entry: BoardEntry, problem: BenchProblem) -> Iterator[str]:
         "budget": problem.budget.text,
         "sigma": problem.bench.sigma,
         "objective": problem.objective.text,
+        "protocol": protocol_name(problem, entry.spend.fidelity.finetune_steps),
+        "norm": "l2" if sampled else "linf",
+        "guarantee": "probabilistic" if sampled else "deterministic",
     }
     for name, value in expected.items():
         if getattr(task, name) != value:

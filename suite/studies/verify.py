@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suite.errors import BitcertError
+from suite.plugins import registered_alone
 from suite.studies.model import Group, keyed, setting
 from suite.studies.settings import DataSettings
 from suite.studies.study import Study
@@ -131,21 +132,19 @@ class Verify(Study[VerifySettings, "dict[str, Verification | str]"]):
         seed = secrets.randbits(48) if settings.seed is None else settings.seed
         images, samples = (None, entry.exam.n) if settings.full else (settings.images, settings.samples)
         effort = Effort(seed, images, samples, settings.error_rate)
-        problem = self._problem(entry)
-        return verify_entry(entry, path, problem, effort, repeat=_repeat if settings.full else None, progress=progress)
+        with registered_alone():
+            problem = self._problem(entry)
+            return verify_entry(
+                entry, path, problem, effort, repeat=_repeat if settings.full else None, progress=progress
+            )
 
     def _problem(self, entry: BoardEntry) -> Problem:
         """The problem that an entry names: one that comes with bitcert or is installed beside it, never code of the entry's."""
-        from suite import plugins
         from suite.problems import definitions
 
         record, name = entry.problem.record, entry.problem.name
         if name not in definitions() or name != record.get("problem") or "based_on" in record:
             raise BitcertError(f"{name} is no problem that is included or installed here")
-        for key, kind in (("protocol", plugins.PROTOCOLS), ("certify", plugins.CERTIFIERS)):
-            text = record.get(key)
-            if text is not None and kind.parse(str(text))[0] not in kind.names():
-                raise BitcertError(f"{text} is no {key} that is included or installed here")
         return self._problems(record)
 
     @cached_property
@@ -163,14 +162,10 @@ def _as_dict(found: Verification | str) -> dict[str, Any]:
 
 def _repeat(entry: BoardEntry, problem: BenchProblem) -> list[str]:
     """Search again, and say what came out differently."""
-    from suite import plugins
     from suite.contract.trial import Fidelity
     from suite.run.registry import make_searcher
     from suite.studies.search.run import evaluation_seed, search
 
-    name = plugins.SEARCHERS.parse(entry.method.text)[0]
-    if name not in plugins.SEARCHERS.names():
-        return [f"the search cannot be repeated: {name} is no searcher that is included or installed here"]
     spend = entry.spend
     searcher = make_searcher(entry.method.text, problem, entry.method.seed)
     with tempfile.TemporaryDirectory() as folder:

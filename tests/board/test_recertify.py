@@ -28,7 +28,7 @@ def test_p_values_equal_enumeration() -> None:
         weights[sum(counts)] = weights.get(sum(counts), 0.0) + float(mass)
     whole = sum(mass for count, mass in weights.items() if count >= claimed.sum())
     fisher = [
-        stats.fisher_exact([[k, n - k], [f, samples - f]], alternative="greater").pvalue
+        stats.fisher_exact(np.array([[k, n - k], [f, samples - f]]), alternative="greater").pvalue
         for k, f in zip(claimed, fresh, strict=True)
     ]
     found = compare_counts(claimed, n, fresh, samples, 0.5)

@@ -58,6 +58,11 @@ def refresh(content: dict[str, Any]) -> None:
     results["certified_accuracy"] = {text: shares[float(text)] for text in results["certified_accuracy"]}
 
 
+def loosen(content: dict[str, Any]) -> None:
+    content["exam"]["alpha"] = 0.5
+    refresh(content)
+
+
 def swap(content: dict[str, Any]) -> None:
     rows = content["images"]
     for name in ("id", "label", "prediction", "successes"):
@@ -95,8 +100,12 @@ EDITS: dict[str, tuple[Edit, str]] = {
     ),
     "budget": (lambda c: c["problem"].update(budget="w4a4"), "budget is 'w4a4', the problem says 'w3a3'"),
     "sigma": (lambda c: c["problem"].update(sigma=0.5), "sigma is 0.5"),
+    "norm": (lambda c: c["problem"].update(norm="linf"), "norm is 'linf', the problem says 'l2'"),
+    "guarantee": (lambda c: c["problem"].update(guarantee="deterministic"), "guarantee is 'deterministic'"),
+    "protocol": (lambda c: c["problem"].update(protocol="supernet"), "protocol is 'supernet'"),
+    "code as certifier": (lambda c: c["exam"].update(method="os:system"), "unknown certifier 'os:system'"),
     "alpha": (lambda c: c["exam"].update(alpha=1e-4), "follows from the rows"),
-    "large alpha": (lambda c: (c["exam"].update(alpha=0.5), refresh(c)), "the board wants at most 0.001"),
+    "large alpha": (loosen, "the board wants at most 0.001"),
     "search images": (lambda c: c["exam"].update(split="search"), "which searches see"),
     "few images": (lambda c: c["exam"].update(images=20), "at least 100"),
     "swapped images": (swap, "not the held-out images"),
@@ -147,6 +156,28 @@ def test_weights_of_another_network_are_rejected(problem: BenchProblem, finetune
     foreign = forge(finetuned, tmp_path, lambda content: content["hashes"].update(weights=weights))
     shutil.copy(weights_of(other), weights_of(foreign))
     assert "belongs to another network: it differs in policy" in verify(foreign, problem).reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("objective", "intruder:Objective"),
+        ("certify", "intruder:Certifier"),
+        ("protocol", "intruder:Protocol"),
+        ("budget", "intruder:Cost<=5"),
+        ("problem", "intruder:Problem"),
+        ("network", "intruder:network"),
+        ("based_on", "folder"),
+        ("engine", "intruder:Engine"),
+    ],
+)
+def test_no_code_that_an_entry_names_is_imported(
+    key: str, text: str, quantized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "intruder.py").write_text("raise SystemExit('imported')", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    path = forge(quantized, tmp_path, lambda content: content["problem"]["record"].update({key: text}))
+    assert main(["verify", str(path), "--images", "10", "--samples", "20"]) == 1
 
 
 def test_files_that_are_no_entries(quantized: Path, tmp_path: Path) -> None:
