@@ -31,6 +31,9 @@ PYTHONS ?= 3.11 3.12 3.13 3.14
 dist: $(READY)  ## wheel and sdist, into build/dist: checked, and used in a clean environment for each of PYTHONS that is here
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/distribution.py build/dist $(PYTHONS) $(DIST_OPTIONS)
 
+sbom: $(READY)  ## names, versions and licenses of what bitcert needs, as CycloneDX JSON, into build
+	$(BIN)/python .ci/sbom.py build/bitcert-sbom.json
+
 bench: $(READY)  ## speed, as ratios measured in one run
 	for file in benchmarks/bench_*.py; do $(BIN)/python -m $$(echo $${file%.py} | tr / .) || exit 1; done
 
