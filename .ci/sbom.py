@@ -1,7 +1,7 @@
 """A software bill of materials of what ``pip install bitcert[onnx,exact]`` brings, as CycloneDX JSON; called by ``make sbom``.
 
 ``python .ci/sbom.py build/bitcert-sbom.json`` installs bitcert with the versions of ``constraints.txt`` into a clean environment,
-asks CycloneDX what is there, and keeps names, versions, licenses and dependencies: no descriptions, links, hosts or paths. Needs uv.
+asks CycloneDX what is there, and keeps names, versions, licenses and dependencies: no links, hosts or paths. Needs uv.
 """
 
 from __future__ import annotations
