@@ -28,7 +28,7 @@ SMOKE = (
     ("doctor", "--json"),
     ("search", "--problem", "digits", "--budget", "w3a3", "--searcher", "tpe", "--evaluations", "5", "--json"),
 )
-LOWEST_TESTS = ("tests/contract", "tests/certify/test_bounds.py", "tests/certify/test_certificates.py")
+LOWEST_TESTS = ("tests/contract", "tests/certify/test_bounds.py")
 
 
 def main() -> int:
