@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test check quick docs bench clean
+.PHONY: run test check quick docs bench dist sbom clean
 
 run: $(READY)  ## the main job: compare all searchers on the embedded problem, examine the winners, report
 	$(BIN)/bitcert run experiments/digits.yaml
@@ -25,6 +25,14 @@ quick: check  ## without the tests that take more than ten seconds
 
 docs: $(READY)  ## the site, into build/docs: references generated, examples run, links checked, warnings as errors
 	$(BIN)/sphinx-build -b html -W -n --keep-going -q -d build/doctrees docs build/docs
+
+PYTHONS ?= 3.11 3.12 3.13 3.14
+
+dist: $(READY)  ## wheel and sdist, into build/dist: checked, and used in a clean environment for each of PYTHONS that is here
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/distribution.py build/dist $(PYTHONS) $(DIST_OPTIONS)
+
+sbom: $(READY)  ## names, versions and licenses of what bitcert needs, as CycloneDX JSON, into build
+	$(BIN)/python .ci/sbom.py build/bitcert-sbom.json
 
 bench: $(READY)  ## speed, as ratios measured in one run
 	for file in benchmarks/bench_*.py; do $(BIN)/python -m $$(echo $${file%.py} | tr / .) || exit 1; done

@@ -318,6 +318,7 @@ STUDIES = Kind(
     "",
     {
         "list": "suite.studies.list:ListPlugins",
+        "doctor": "suite.studies.doctor:Doctor",
         "train": "suite.studies.train:Train",
         "supernet": "suite.studies.supernet:TrainSupernet",
         "search": "suite.studies.search:Search",

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from suite.cli import main
+from suite.run import provenance
 from suite.run.journal import FILE_NAME
 from suite.run.state import load_run
 from suite.studies.ablate import Ablate
@@ -422,9 +423,8 @@ def test_a_precision_that_is_slow_on_this_processor_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for present, said in ((False, True), (True, False)):
-        monkeypatch.setattr(
-            torch.cpu, "get_capabilities", lambda present=present: {"avx2": True, "avx512_bf16": present}
-        )
+        flags = "avx2 avx512_bf16" if present else "avx2"
+        monkeypatch.setattr(provenance, "processor", lambda flags=flags: {"flags": flags})
         out = tmp_path / f"{present}.safetensors"
         command = ["train", "digits", "--epochs", "1", "--weight-decay", "0.001", "--precision", "bfloat16"]
         assert main([*command, "--out", str(out), "--json"]) == 0

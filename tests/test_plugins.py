@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,3 +111,24 @@ def test_options_are_read_into_their_dataclass() -> None:
 
 def test_lists_are_split_between_names_not_within_values() -> None:
     assert split_names("random,arq:reward=certified@0.25,0.5,haq") == ("random", "arq:reward=certified@0.25,0.5", "haq")
+
+
+def test_everything_loads_without_the_extras_and_what_needs_them_says_so(tmp_path: Path) -> None:
+    code = """
+import sys
+for package in ("ortools", "onnx", "onnxruntime", "onnxscript"):
+    sys.modules[package] = None  # as if it were not installed
+from suite.cli import main
+from suite.plugins import KINDS
+for kind in KINDS.values():
+    for name in kind.names():
+        kind.load(name)
+small = ["--exam-images", "5", "--evaluations", "2", "--executor", "inline"]
+sys.exit(main(["compare", "--problem", "digits-linf", "--searchers", "random", *small]))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "the solver cp-sat needs ortools: pip install 'bitcert[exact]'" in done.stderr
+    assert not list(tmp_path.rglob("*.jsonl")), "refused before a search starts"

@@ -121,6 +121,9 @@ class Certifier(ABC):
     def measure(self, network: nn.Module, task: Task, setup: Setup) -> Measurement:
         """Measure a network: images to logits, normalization inside, in evaluation mode, on the images' device."""
 
+    def check_installed(self) -> None:  # noqa: B027 (most need nothing)
+        """Raise BitcertError unless the packages that it needs are there; asked before a search or an exam starts."""
+
     def most_samples(self, n0: int, n: int) -> int:
         """Most noise samples that :meth:`measure` takes of one image."""
         return n0 + n if self.selects else n

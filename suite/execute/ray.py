@@ -138,7 +138,7 @@ class RayExecutor:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._callbacks = [_logger(name) for name in resources.loggers]
-        _connect(resources)
+        connect(resources)
         wanted = {name: each for name, each in (("CPU", resources.cpus), ("GPU", resources.gpus)) if each}
         available = {name: ray.cluster_resources().get(name, 0) for name in wanted}
         for name, each in wanted.items():
@@ -190,7 +190,7 @@ class RayExecutor:
             yield running.pop(done), ray.get(done)
 
 
-def _connect(resources: Resources) -> None:
+def connect(resources: Resources) -> None:
     """Join the cluster at ``address``, or start one on this machine, just large enough for the workers if these are given.
 
     Starting one is attempted three times: on a busy machine Ray gives up when one of its daemons is slow to come up.

@@ -2,6 +2,7 @@
 
 from suite.networks.build import NETWORKS, build_network, initialize, network_layers
 from suite.networks.checkpoints import (
+    check_checkpoint,
     checkpoint_sha256,
     finished_record,
     load_checkpoint,
@@ -20,6 +21,7 @@ __all__ = [
     "Unquantized",
     "build_network",
     "build_own",
+    "check_checkpoint",
     "check_layers",
     "checkpoint_sha256",
     "count_outputs",

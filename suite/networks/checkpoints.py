@@ -121,6 +121,12 @@ def shipped_checkpoints(dataset: str, sigma: float) -> list[Path]:
     return [first, *sorted(_SHIPPED.glob(f"{dataset}-sigma{sigma:g}-seed*.safetensors"))]
 
 
+def check_checkpoint(path: Path) -> None:
+    """Check a checkpoint against the record beside it, without a network; raises BitcertError if it differs."""
+    if _state_sha256(_read(path)) != checkpoint_sha256(path):
+        raise BitcertError(f"checkpoint {path} is not the one its record describes; restore it")
+
+
 def checkpoint_sha256(path: Path) -> str:
     """The hash of a checkpoint's network, as its record says; see :func:`network_sha256`."""
     return str(read_sealed(path.with_suffix(".json"), "a checkpoint's record")[_HASH])

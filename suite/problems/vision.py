@@ -245,6 +245,7 @@ class VisionProblem(BenchProblem):
 
         Scores of set bounds are designed here, once for all workers.
         """
+        self.certifier.check_installed()
         self.search_task(fidelity)
         if not self.certifier.samples and fidelity.noise != 1:
             raise BitcertError(f"{self.certify} draws no noise: give 1 sample of it, not {fidelity.noise} (--noise 1)")

@@ -73,6 +73,7 @@ def examine(
         raise BitcertError(
             "exact arithmetic certifies integer networks, and the float network is none; examine a policy"
         )
+    settings.certifier.check_installed()
     levels = _levels(bench, settings, engine=bench.engine if deployed is None else "onnx")
     split, certifier = bench.exam_images(settings), settings.certifier
     if certifier.exam_limited_by_samples:
@@ -185,9 +186,10 @@ def check_exam(problem: Problem, exam: ExamSettings) -> None:
     """Check that policies can be examined; reads the data.
 
     Raises:
-        BitcertError: If there are fewer images than asked for, or the arithmetic is exact and the engine or the images do not
-            allow it.
+        BitcertError: If there are fewer images than asked for, the certifier needs a package that is not installed, or the
+            arithmetic is exact and the engine or the images do not allow it.
     """
+    exam.certifier.check_installed()
     bench = workbench_of(problem, _PURPOSE)
     bench.exam_images(exam)
     _levels(bench, exam, engine=bench.engine)

@@ -9,10 +9,7 @@ peaks. Not counted are probes of planning methods, parts of a network that are n
 from __future__ import annotations
 
 import math
-import os
-import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -20,6 +17,7 @@ from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
 from suite.problems.setup import NOISE_MEMORY
 from suite.problems.vision import VisionProblem
+from suite.run.machine import available_memory
 from suite.studies.settings import ExecutorSettings
 
 _LIBRARIES, _PROCESS, _CONTEXT = 2**29, 2**29, 2**29
@@ -145,15 +143,3 @@ def find_places(
         free, each = torch.cuda.mem_get_info(device)[0], _CONTEXT + memory.computing
         places.append(Place(f"the GPU {device}", 0, each, min(parallel, max(1, sharing)), free))
     return places
-
-
-def available_memory() -> int:
-    """Bytes that programs can take here without swapping: of the system, or of the container if that has less.
-
-    Systems without ``/proc/meminfo`` are asked for their physical memory.
-    """
-    meminfo, container = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
-    found = re.search(r"^MemAvailable: +(\d+) kB$", meminfo.read_text(), re.MULTILINE) if meminfo.is_file() else None
-    system = 1024 * int(found[1]) if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    most = container.read_text().strip() if container.is_file() else "max"
-    return system if most == "max" else min(system, int(most))

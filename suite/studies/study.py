@@ -68,6 +68,10 @@ class Study(ABC, Generic[SettingsT, ResultT]):
     def failure(self, result: ResultT) -> str | None:
         """Why there is nothing to show although the study ran; None if there is."""
 
+    def status(self, result: ResultT) -> int:
+        """The exit status of a result that was shown: 1 if it says that something failed."""
+        return 0
+
     def answer(self, result: ResultT, *, as_json: bool) -> int:
         """Print the result and return the exit status."""
         if reason := self.failure(result):
@@ -77,7 +81,7 @@ class Study(ABC, Generic[SettingsT, ResultT]):
             print(self.to_json(result))
         else:
             self.show(result)
-        return 0
+        return self.status(result)
 
     def check(self) -> None:
         """Raise BitcertError if its plan needs more memory than there is, or more hours than its settings allow."""

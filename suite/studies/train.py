@@ -28,9 +28,10 @@ class PrecisionWarning(UserWarning):
 
 def computes_bfloat16() -> bool:
     """Whether the processor has instructions for products of bfloat16."""
-    import torch
+    from suite.run.provenance import processor
 
-    return any(present for name, present in torch.cpu.get_capabilities().items() if "bf16" in name)
+    found = processor()
+    return "bf16" in found.get("flags", found.get("Features", ""))
 
 
 class TrainedProblem(DataSettings):

@@ -146,13 +146,7 @@ def read_table(path: Path, space: SearchSpace) -> PolicyTable:
     Raises:
         BitcertError: If a file is missing or damaged, has another schema, is about another space, or lacks a measurement.
     """
-    record = table_record(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BitcertError(f"there is no table at {path}: {error.strerror}") from None
-    if hashlib.sha256(content).hexdigest() != record["table_sha256"]:
-        raise BitcertError(f"{path} is damaged: its content does not match its record; restore it, or build it again")
+    record, content = check_table(path)
     if record["space_sha256"] != space_sha256(space):
         raise BitcertError(f"{path} is about other policies: its layers, choices, pins or ties are not those of today")
     frame = pd.read_parquet(io.BytesIO(content))
@@ -168,6 +162,22 @@ def read_table(path: Path, space: SearchSpace) -> PolicyTable:
         raise BitcertError(f"{path} lacks measurements: {record['policies']:,} policies with {count} each are recorded")
     values = {name: frame[name].to_numpy(dtype=np.float64).reshape(-1, count) for name in names}
     return PolicyTable(record, space, np.array([_vector(text) for text in texts], dtype=np.int8), values)
+
+
+def check_table(path: Path) -> tuple[dict[str, Any], bytes]:
+    """The record of a table and the content of its file, which must be the one that the record describes.
+
+    Raises:
+        BitcertError: If a file is missing or damaged, or has another schema.
+    """
+    record = table_record(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BitcertError(f"there is no table at {path}: {error.strerror}") from None
+    if hashlib.sha256(content).hexdigest() != record["table_sha256"]:
+        raise BitcertError(f"{path} is damaged: its content does not match its record; restore it, or build it again")
+    return record, content
 
 
 def find_table(name: str) -> Path:

@@ -19,8 +19,9 @@ from suite.networks import build_network
 from suite.problems import load_problem
 from suite.problems.vision import VisionProblem
 from suite.protocols import parse_post_step
+from suite.run.machine import available_memory
 from suite.studies import memory
-from suite.studies.memory import GIB, Memory, available_memory, estimate_memory, find_places
+from suite.studies.memory import GIB, Memory, estimate_memory, find_places
 from suite.studies.plan import add_post_steps, plan_for
 from suite.studies.settings import ExecutorSettings
 

@@ -18,7 +18,7 @@ from suite.certify.certificates import Certificates
 from suite.certify.certifier import ExamCertifier, Measurement, Setup, Task
 from suite.certify.exact import to_levels
 from suite.certify.interval import bisections, certified_radius
-from suite.certify.linf.solvers import solver_named
+from suite.certify.linf.solvers import check_name, solver_named
 from suite.certify.linf.verify import Effort, verify
 from suite.contract.trial import GRADIENT_PASSES
 from suite.errors import BitcertError
@@ -79,6 +79,10 @@ class Verify(ExamCertifier):
 
     def __post_init__(self) -> None:
         self._effort  # noqa: B018 (checks the numbers)
+        check_name(self.solver)
+
+    def check_installed(self) -> None:
+        """Raise BitcertError unless the solver is there."""
         solver_named(self.solver)
 
     @property

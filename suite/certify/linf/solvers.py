@@ -146,14 +146,19 @@ SOLVERS: Mapping[str, Solver] = {"cp-sat": solve_with_cp_sat, "branch": solve_by
 """Solvers whose answers are proofs."""
 
 
+def check_name(name: str) -> None:
+    """Raise BitcertError if no solver has this name."""
+    if name not in SOLVERS:
+        raise unknown_name("solver", name, SOLVERS)
+
+
 def solver_named(name: str) -> Solver:
     """The solver of a name.
 
     Raises:
         BitcertError: If there is none, or what it needs is not installed.
     """
-    if name not in SOLVERS:
-        raise unknown_name("solver", name, SOLVERS)
+    check_name(name)
     if name == "cp-sat":
         check_installed()
     return SOLVERS[name]
