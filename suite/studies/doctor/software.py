@@ -154,7 +154,7 @@ def check_ray(*, start: bool) -> str:
     running = ray.is_initialized()
     connect(Resources(workers=1))
     try:
-        answer = ray.get(ray.remote(lambda: 6 * 7).remote(), timeout=120)
+        answer = ray.get(ray.remote(lambda: 6 * 7).remote(), timeout=900)
     finally:
         if not running:
             ray.shutdown()
