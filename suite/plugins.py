@@ -324,6 +324,7 @@ STUDIES = Kind(
         "build-table": "suite.studies.build_table:BuildTable",
         "campaign": "suite.studies.campaign:Campaign",
         "verify-network": "suite.studies.verify_network:VerifyNetwork",
+        "site": "suite.studies.site:Site",
     },
 )
 

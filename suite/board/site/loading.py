@@ -149,8 +149,8 @@ class Listed:
         return self.certificates.certified_accuracy(self.labels, radii)
 
     def curve(self, points: int = 61) -> list[tuple[float, float]]:
-        """Certified accuracy at evenly spaced radii, from 0 to the largest that is certified."""
-        radii = np.linspace(0.0, float(self.certificates.radius.max()) or 1.0, points)
+        """Certified accuracy at evenly spaced radii, from 0 to just above the largest that is certified."""
+        radii = np.linspace(0.0, 1.02 * float(self.certificates.radius.max()) or 1.0, points)
         shares = self.certificates.certified_accuracy(self.labels, [float(radius) for radius in radii])
         return list(shares.items())
 

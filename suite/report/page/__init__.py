@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import resources
 from typing import Any
 
@@ -14,6 +15,8 @@ from markupsafe import Markup
 
 STYLE, SCRIPT = "page.css", "page.js"
 TABLES, PLOTS = "vendor/datatables-3.1.5.min.js", "vendor/chart-4.6.1.min.js"
+_NUMBER = re.compile(r"([-+]?[\d,]*\.?\d+(?:e[-+]?\d+)?) ?(G|M|k|h|min)?")
+_UNITS = {"G": 1e9, "M": 1e6, "k": 1e3, "h": 3600.0, "min": 60.0, None: 1.0}
 LICENCES = ("vendor/datatables.LICENSE.txt", "vendor/chart.LICENSE.txt")
 
 
@@ -33,7 +36,7 @@ def templates(*packages: str) -> Environment:
         keep_trailing_newline=True,
         undefined=StrictUndefined,
     )
-    environment.filters["embedded"] = embedded
+    environment.filters |= {"embedded": embedded, "sort_key": sort_key}
     return environment
 
 
@@ -43,3 +46,9 @@ def embedded(content: Any) -> Markup:
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return Markup(text)
+
+
+def sort_key(cell: str) -> str:
+    """What a cell with a number is sorted by: the first number in it, in whole units; nothing if there is none."""
+    found = _NUMBER.search(cell)
+    return "" if found is None else f"{float(found[1].replace(',', '')) * _UNITS[found[2]]:.12g}"

@@ -7,12 +7,13 @@
   const charts = [];
 
   function columns(table) {
-    return [...table.tHead.rows[0].cells].map((cell) => ({
-      name: cell.dataset.key || "",
-      type: cell.classList.contains("number") ? "num-fmt" : null,
-      className: cell.classList.contains("number") ? "number" : "",
-      orderSequence: cell.classList.contains("number") ? ["desc", "asc"] : ["asc", "desc"],
-    }));
+    return [...table.tHead.rows[0].cells].map((cell) => {
+      const number = cell.classList.contains("number");
+      return {
+        name: cell.dataset.key || "", type: number ? "num-fmt" : null, className: number ? "number" : "",
+        orderSequence: number ? ["desc", "asc"] : ["asc", "desc"],
+      };
+    });
   }
 
   // Small tables: sorting alone.
@@ -134,10 +135,10 @@
       type: "scatter",
       data: { datasets: [] },
       options: {
-        animation: false, parsing: false, maintainAspectRatio: false, normalized: true,
+        animation: false, parsing: false, maintainAspectRatio: false,
         interaction: { mode: "nearest", intersect: true },
         plugins: {
-          legend: { position: "bottom", labels: { usePointStyle: true } },
+          legend: { position: "bottom", labels: { usePointStyle: true, boxHeight: 6 } },
           tooltip: {
             filter: (item) => item.raw.index !== undefined,
             callbacks: {
@@ -192,6 +193,7 @@
         const at = { index, x: +(x.value === "bops" ? entry.bops : entry.costs.get(x.value)), y: +(y.value === "acr" ? entry.acr : entry.at.get(y.value)) };
         if (Number.isFinite(at.x) && Number.isFinite(at.y)) (groups[entry.status] ||= []).push(at);
       }
+      for (const group of Object.values(groups)) group.sort((one, other) => one.x - other.x || other.y - one.y); // as Chart.js expects
       const boards = new Set(shown.map(([, entry]) => entry.board));
       const datasets = Object.keys(looks).filter((status) => groups[status]).map((status) => ({
         label: status, data: groups[status], pointStyle: looks[status][0], tone: looks[status][1], hollow: status !== "verified",
@@ -210,10 +212,10 @@
     return { fill };
   }
 
-  // What no other point beats in both, by ascending cost.
+  // What no other of these points, by ascending cost, beats in both.
   function frontOf(points) {
     const front = [];
-    for (const { x, y } of [...points].sort((one, other) => one.x - other.x || other.y - one.y)) {
+    for (const { x, y } of points) {
       if (!front.length || y > front[front.length - 1].y) front.push({ x, y });
     }
     if (front.length) front.push({ x: Math.max(...points.map((each) => each.x)), y: front[front.length - 1].y });
