@@ -3,15 +3,17 @@
   "use strict";
 
   const PAGE = 50;
+  const RISING = ["#", "rank", "bops", "passes", "seed"]; // the least first
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
   const charts = [];
 
   function columns(table) {
     return [...table.tHead.rows[0].cells].map((cell) => {
       const number = cell.classList.contains("number");
+      const descending = number && !RISING.includes(cell.dataset.key ?? cell.textContent);
       return {
         name: cell.dataset.key || "", type: number ? "num-fmt" : null, className: number ? "number" : "",
-        orderSequence: number ? ["desc", "asc"] : ["asc", "desc"],
+        orderSequence: descending ? ["desc", "asc"] : ["asc", "desc"],
       };
     });
   }
@@ -45,6 +47,7 @@
         zeroRecords: "No entry passes these filters.", lengthMenu: "_MENU_ per page",
       },
     });
+    table.classList.add("ready");
     form.hidden = plot.hidden = false;
     const chart = scatter(plot.querySelector("canvas"), table, entries);
     const byDefault = (control) => control.dataset.default || "";
@@ -112,18 +115,16 @@
     const note = document.querySelector("[data-plot-note]");
     const axis = (name) => document.querySelector(`[data-axis="${name}"]`);
     const place = new Map([...table.tHead.rows[0].cells].map((cell, index) => [cell.dataset.key, index]));
-    const cell = (index, key) => entries.cell(index, place.get(key)).data();
-    const plain = (html) => new DOMParser().parseFromString(html, "text/html").body.textContent.trim();
     const listed = (text) => new Map((text || "").split(" ").filter(Boolean).map((part) => part.split("=")));
     const known = new Map();
     function facts(index) {
       if (!known.has(index)) {
         const row = entries.row(index).node();
         const link = row.querySelector("a");
+        const cell = (key) => row.cells[place.get(key)].textContent;
         known.set(index, {
           at: listed(row.dataset.at), costs: listed(row.dataset.costs), board: row.dataset.board, url: link.href,
-          method: link.textContent, seed: cell(index, "seed"), status: plain(cell(index, "status")),
-          acr: cell(index, "acr"), bops: cell(index, "bops"),
+          method: link.textContent, seed: cell("seed"), status: cell("status"), acr: cell("acr"), bops: cell("bops"),
         });
       }
       return known.get(index);
