@@ -44,6 +44,7 @@ _FIGURES = {
     "policies": (plot_policies, "Bits of every winner by layer; seeds that found the same policy share a row"),
 }
 
+
 def write_files(directory: Path, *files: tuple[str, Content]) -> list[Path]:
     """Render everything, then write it; each file replaces its predecessor in one step.
 
@@ -144,15 +145,19 @@ def render_page(
         title: Of the page; that of the table if None.
         opening: Sentences at the top, numbered.
     """
-    return templates().get_template("report.html").render(
-        title=table.title if title is None else title,
-        opening=opening,
-        table=table,
-        figures={caption: base64.b64encode(data).decode("ascii") for caption, data in figures.items()},
-        further=further or {},
-        provenance=flatten(provenance),
-        style=Markup(asset(STYLE)),
-        scripts=[Markup(asset(name)) for name in (TABLES, SCRIPT)],
+    return (
+        templates()
+        .get_template("report.html")
+        .render(
+            title=table.title if title is None else title,
+            opening=opening,
+            table=table,
+            figures={caption: base64.b64encode(data).decode("ascii") for caption, data in figures.items()},
+            further=further or {},
+            provenance=flatten(provenance),
+            style=Markup(asset(STYLE)),
+            scripts=[Markup(asset(name)) for name in (TABLES, SCRIPT)],
+        )
     )
 
 

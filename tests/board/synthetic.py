@@ -100,7 +100,10 @@ def make_entry(method: str = "random", seed: int = 0, **changes: Any) -> BoardEn
     )
     found = certificates_of(entry)
     shares = found.certified_accuracy(labels, RADII)
-    averages = {"acr": found.acr(labels), "certified_accuracy": {f"{radius:g}": part for radius, part in shares.items()}}
+    averages = {
+        "acr": found.acr(labels),
+        "certified_accuracy": {f"{radius:g}": part for radius, part in shares.items()},
+    }
     return entry.model_copy(update={"results": entry.results.model_copy(update=averages)})
 
 

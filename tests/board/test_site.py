@@ -78,7 +78,8 @@ def test_standings_are_of_methods_over_seeds_paired_with_the_reference(folder: P
     rows = found.table.frame.set_index("method")
     assert set(rows.index) == {"cheapest", "random", "random-filled", "tpe", "evolution"}
     scores = {
-        name: np.array([each.scores for each in listed if each.entry.method.name == name]) for name in ("tpe", "random-filled")
+        name: np.array([each.scores for each in listed if each.entry.method.name == name])
+        for name in ("tpe", "random-filled")
     }
     tpe, difference = rows.loc["tpe"], scores["tpe"] - scores["random-filled"]
     assert tpe["score"] == pytest.approx(scores["tpe"].mean())
@@ -114,7 +115,13 @@ def test_a_seed_submitted_again_does_not_replace_the_first(tmp_path: Path) -> No
     first = make_entry("tpe", 0)
     put(tmp_path, first, "verified")
     later = make_entry("tpe", 0, date="2026-11-20", costs={"bytes": 1})
-    put(tmp_path, later.model_copy(update={"images": make_entry("evolution", 0).images, "results": make_entry("evolution", 0).results}), "verified")
+    put(
+        tmp_path,
+        later.model_copy(
+            update={"images": make_entry("evolution", 0).images, "results": make_entry("evolution", 0).results}
+        ),
+        "verified",
+    )
     listed = listed_on(tmp_path)
     found = standings(listed[0].board, listed)
     assert len(listed) == 2
@@ -145,7 +152,10 @@ def test_entries_that_contradict_themselves_or_ask_for_code_are_not_listed(
 ) -> None:
     put(tmp_path, make_entry(seed=1))
     entry = make_entry(seed=2)
-    put(tmp_path, entry.model_copy(update={part: getattr(entry, part).model_copy(update=new) for part, new in change.items()}))
+    put(
+        tmp_path,
+        entry.model_copy(update={part: getattr(entry, part).model_copy(update=new) for part, new in change.items()}),
+    )
     found = read_entries(tmp_path)
     assert [each.entry.method.seed for each in found.entries] == [1]
     assert reason in found.problems[0]
@@ -176,7 +186,9 @@ def test_downloads_hold_what_the_entries_hold(folder: Path, site: Path) -> None:
     assert r"\begin{tabular}" in base.with_name(base.name + ".tex").read_text()
 
 
-def test_equal_entries_give_equal_bytes_and_only_own_files_are_removed(folder: Path, tmp_path: Path, site: Path) -> None:
+def test_equal_entries_give_equal_bytes_and_only_own_files_are_removed(
+    folder: Path, tmp_path: Path, site: Path
+) -> None:
     out = tmp_path / "site"
     put(tmp_path / "other", make_entry(budget="w4a4"))
     build_site(read_entries(tmp_path / "other"), out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
@@ -13,6 +14,9 @@ from suite.board.site import build_site
 from suite.board.site.loading import read_entries
 from tests.board.synthetic import make_entry, put, put_board
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
 sync_api = pytest.importorskip("playwright.sync_api")
 axe_core = pytest.importorskip("axe_core_python.sync_playwright")
 
@@ -20,10 +24,7 @@ CHROMIUM = shutil.which("chromium")
 PATIENCE = 120_000  # milliseconds; for what hangs, not for slow machines
 SERIOUS = ("serious", "critical")
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine; install Debian's package"),
-    pytest.mark.xdist_group("browser"),
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine; install Debian's package")
 
 
 @pytest.fixture(scope="module")
@@ -37,22 +38,22 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[sync_api.Browser]:
+def browser() -> Iterator[Browser]:
     with sync_api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, timeout=PATIENCE)
         yield started
         started.close()
 
 
-Opener = Callable[..., "sync_api.Page"]
+Opener = Callable[..., "Page"]
 
 
 @pytest.fixture
-def open_page(browser: sync_api.Browser, site: Path) -> Iterator[Opener]:
+def open_page(browser: Browser, site: Path) -> Iterator[Opener]:
     """Opens a page of the site; whatever it asks for or complains about fails the test."""
     contexts, wrong = [], []
 
-    def opened(path: str, *, width: int = 1280, scheme: str = "light") -> sync_api.Page:
+    def opened(path: str, *, width: int = 1280, scheme: str = "light") -> Page:
         context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
         context.set_default_timeout(PATIENCE)
         contexts.append(context)
@@ -60,7 +61,9 @@ def open_page(browser: sync_api.Browser, site: Path) -> Iterator[Opener]:
         page.on("console", lambda message: wrong.append(message.text))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("requestfailed", lambda request: wrong.append(request.url))
-        page.on("request", lambda request: None if request.url.startswith(("file:", "data:")) else wrong.append(request.url))
+        page.on(
+            "request", lambda request: None if request.url.startswith(("file:", "data:")) else wrong.append(request.url)
+        )
         page.goto((site / path.partition("#")[0]).as_uri() + "".join(path.partition("#")[1:]))
         page.wait_for_load_state("load")
         return page
@@ -71,7 +74,7 @@ def open_page(browser: sync_api.Browser, site: Path) -> Iterator[Opener]:
     assert not wrong
 
 
-def column(page: sync_api.Page, key: str) -> list[str]:
+def column(page: Page, key: str) -> list[str]:
     """The visible cells of a column of the entries."""
     found: list[str] = page.evaluate(
         """key => { const table = document.querySelector("table[data-entries]");
@@ -82,7 +85,7 @@ def column(page: sync_api.Page, key: str) -> list[str]:
     return found
 
 
-def sorted_by(page: sync_api.Page, key: str, direction: str) -> None:
+def sorted_by(page: Page, key: str, direction: str) -> None:
     """Wait for the table to be sorted, which a browser does after the event."""
     page.locator(f"table[data-entries] th[data-key={key}][aria-sort={direction}]").wait_for(state="attached")
 
@@ -155,7 +158,9 @@ def test_rows_and_points_are_linked(open_page: Opener, site: Path) -> None:
     )
     page.mouse.move(*place)
     page.locator("tr.linked").first.wait_for(state="attached")
-    sets = page.evaluate("Chart.getChart(document.querySelector('[data-plot] canvas')).data.datasets.map(each => each.label)")
+    sets = page.evaluate(
+        "Chart.getChart(document.querySelector('[data-plot] canvas')).data.datasets.map(each => each.label)"
+    )
     assert sets == ["verified", "front of verified entries"]
 
 
@@ -191,10 +196,15 @@ def test_pages_fit_every_width_and_theme_and_axe_finds_nothing_serious(open_page
         for width in (360, 768, 1280):
             page.set_viewport_size({"width": width, "height": 800})
             assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, f"{name} at {width}"
-        for scheme, options in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):  # themes differ in colours alone
+        for scheme, options in (
+            ("light", {}),
+            ("dark", {"runOnly": ["color-contrast"]}),
+        ):  # themes differ in colours alone
             page.emulate_media(color_scheme=scheme)
             found = axe_core.Axe().run(page, options=options)
-            assert [rule["id"] for rule in found["violations"] if rule["impact"] in SERIOUS] == [], f"{name} in {scheme}"
+            assert [rule["id"] for rule in found["violations"] if rule["impact"] in SERIOUS] == [], (
+                f"{name} in {scheme}"
+            )
             assert any(rule["id"] == "color-contrast" for rule in found["passes"])
 
 
@@ -222,7 +232,7 @@ def test_printing_shows_all_rows_in_light_colours(open_page: Opener) -> None:
     assert page.evaluate("document.documentElement.dataset.theme") is None
 
 
-def test_the_tables_are_complete_without_scripts(browser: sync_api.Browser, site: Path) -> None:
+def test_the_tables_are_complete_without_scripts(browser: Browser, site: Path) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto((site / "index.html").as_uri())

@@ -61,7 +61,9 @@ def build_site(
     """
     earlier = _read_manifest(directory)
     files = {name: text.encode("utf-8") for name, text in _files(collection, advance)}
-    _write_manifest(directory, earlier | set(files))  # before anything else: what a build leaves when it is killed is known
+    _write_manifest(
+        directory, earlier | set(files)
+    )  # before anything else: what a build leaves when it is killed is known
     for name, data in files.items():
         path = directory / name
         if not (path.is_file() and path.read_bytes() == data):
@@ -70,7 +72,7 @@ def build_site(
         (directory / name).unlink(missing_ok=True)
     _write_manifest(directory, set(files))
     statuses = [each.status for each in collection.entries]
-    counted = {status: statuses.count(status) for status in STATUSES}
+    counted: dict[str, int] = {status: statuses.count(status) for status in STATUSES}
     return Built(len(files) + 1, len(statuses), counted, len(collection.boards), collection.problems)
 
 
@@ -118,9 +120,7 @@ def _files(collection: Collection, advance: Callable[[int, int], None]) -> Itera
             root="",
             boards=[_summarize(board, listed) for board, listed in boards.items()],
             table=table_content(collection.entries, numbers, entry_columns(ranks)),
-            counts={
-                status: sum(each.status == status for each in collection.entries) for status in STATUSES
-            },
+            counts={status: sum(each.status == status for each in collection.entries) for status in STATUSES},
         ),
     )
 
@@ -128,7 +128,9 @@ def _files(collection: Collection, advance: Callable[[int, int], None]) -> Itera
 def _summarize(board: Board, listed: list[Listed]) -> dict[str, Any]:
     """One line about a board, for the front page."""
     ranks = rank_entries(listed)
-    first = min((each for each in listed if each.name in ranks), key=lambda each: (ranks[each.name], each.name), default=None)
+    first = min(
+        (each for each in listed if each.name in ranks), key=lambda each: (ranks[each.name], each.name), default=None
+    )
     return {
         "board": board,
         "exam": json.loads(board.exam),
@@ -147,7 +149,10 @@ def _board_files(
     frame = entries_frame(listed, ranks)
     yield f"{base}.csv", to_csv(frame)
     methods = None if found is None else found.table
-    yield f"{base}.json", _json({"methods": [] if methods is None else to_records(methods.frame), "entries": to_records(frame)})
+    yield (
+        f"{base}.json",
+        _json({"methods": [] if methods is None else to_records(methods.frame), "entries": to_records(frame)}),
+    )
     if methods is not None:
         yield f"{base}.tex", methods.to_latex()
         yield f"{base}.methods.csv", to_csv(methods.frame)
@@ -167,7 +172,9 @@ def _board_files(
 
 def _entry_files(environment: Environment, each: Listed, rank: int | None) -> Iterator[tuple[str, str]]:
     base, entry = f"entries/{each.name}", each.entry
-    provenance = flatten(entry.model_dump(mode="json", exclude={"images": True, "origin": {"command", "notes", "links"}}))
+    provenance = flatten(
+        entry.model_dump(mode="json", exclude={"images": True, "origin": {"command", "notes", "links"}})
+    )
     yield f"{base}.json", each.text
     for kind, part in (("verification", each.verification), ("withdrawn", each.withdrawal)):
         if part is not None:

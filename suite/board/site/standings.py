@@ -135,8 +135,8 @@ def _share(name: str) -> Column:
 
 def _notes(frame: pd.DataFrame, against: str | None, comparisons: int, repeated: int) -> list[str]:
     found = [
-        "Verified entries only. 95 %: interval of the mean over seeds and images (one seed: over images). @r: certified accuracy at "
-        "radius r in %; clean accuracy in %; BOPs in % of the float network's; passes: forward passes of one search."
+        "Verified entries only. 95 %: interval of the mean over seeds and images (one seed: over images). @r: certified "
+        "accuracy at radius r in %; clean accuracy in %; BOPs in % of the float network's; passes: forward passes of one search."
     ]
     if against is None:
         found.append(f"No verdicts: no verified entry of {' or '.join(REFERENCES)} to compare with.")
