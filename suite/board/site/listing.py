@@ -107,7 +107,9 @@ def table_content(
 
 def entries_frame(listed: Sequence[Listed], ranks: Mapping[str, int]) -> pd.DataFrame:
     """One row per entry with everything but its images, for downloads."""
-    return pd.DataFrame([_record(each, ranks) for each in sorted(listed, key=_order)])
+    frame = pd.DataFrame([_record(each, ranks) for each in sorted(listed, key=_order)])
+    counts = ["rank", *(name for name in frame if str(name).startswith("cost."))]
+    return frame.astype(dict.fromkeys(counts, "Int64"))  # a missing value makes floats of a column's integers
 
 
 def images_frame(each: Listed) -> pd.DataFrame:

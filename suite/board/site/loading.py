@@ -213,7 +213,9 @@ def _read(path: Path) -> tuple[Listed, list[str]]:
     try:
         objective = parse_objective(text)
         certificates = certificates_of(entry)
-        [float(radius) for radius in entry.results.certified_accuracy]
+        radii = [float(radius) for radius in entry.results.certified_accuracy]
+        if not np.isfinite([*radii, *certificates.radius]).all():
+            raise BitcertError("a radius is not finite")
     except (BitcertError, ValueError) as error:
         raise BitcertError(f"{path.name} cannot be listed: {error}") from None
     computed = certificates.acr(np.array(entry.images.label))
