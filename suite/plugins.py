@@ -343,6 +343,7 @@ STUDIES = Kind(
         "verify-network": "suite.studies.verify_network:VerifyNetwork",
         "submit": "suite.studies.submit:Submit",
         "verify": "suite.studies.verify:Verify",
+        "site": "suite.studies.site:Site",
     },
 )
 

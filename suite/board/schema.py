@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -266,7 +267,7 @@ class BoardEntry(Checked):
     def name(self) -> str:
         """Name of its files: problem, budget, method, seed, and a hash that only this content has."""
         parts = [self.problem.name, self.problem.budget, self.method.name, str(self.method.seed), self.sha256[:10]]
-        return "-".join("".join(sign if sign.isalnum() or sign in "._" else "_" for sign in part) for part in parts)
+        return "-".join(re.sub(r"[^A-Za-z0-9._]", "_", part) for part in parts)
 
 
 PartT = TypeVar("PartT", bound=Checked)

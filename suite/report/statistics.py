@@ -19,7 +19,7 @@ from suite.contract.objective import Objective
 from suite.errors import unknown_name
 from suite.report.comparison import AFTER, Comparison, check_comparison, without_cheapest
 from suite.report.exams import exam_score, image_scores
-from suite.report.intervals import UNKNOWN, Interval, average
+from suite.report.intervals import UNKNOWN, Interval, average, crossed_interval
 from suite.report.reliability import (
     Correlation,
     Reliability,
@@ -207,27 +207,37 @@ def compare_searchers(comparison: Comparison, against: str = "random") -> list[D
         BitcertError: If no run is of ``against``, or the comparison does not compare like with like.
     """
     check_comparison(comparison)
-    objective = comparison.objective
-    exams = {
-        searcher: {entry.run.seed: entry.outcome for entry in entries}
-        for searcher, entries in comparison.by_searcher().items()
+    return compare_scores(
+        {
+            searcher: {entry.run.seed: _scores(entry.outcome, comparison.objective) for entry in entries}
+            for searcher, entries in comparison.by_searcher().items()
+        },
+        against,
+    )
+
+
+def compare_scores(scores: Mapping[str, Mapping[int, NDArray[np.float64]]], against: str) -> list[Difference]:
+    """:func:`compare_searchers` of scores: searcher -> seed -> score of each exam image, all of the same images.
+
+    Raises:
+        BitcertError: If there are no scores of ``against``.
+    """
+    if against not in scores:
+        raise unknown_name("searcher of this comparison", against, scores)
+    reference = scores[against]
+    paired = {
+        searcher: {seed: (row, reference[seed]) for seed, row in rows.items() if seed in reference}
+        for searcher, rows in scores.items()
+        if searcher != against
     }
-    if against not in exams:
-        raise unknown_name("searcher of this comparison", against, exams)
-    reference = exams.pop(against)
-    paired = [
-        {seed: (outcome, reference[seed]) for seed, outcome in found.items() if seed in reference}
-        for found in exams.values()
-    ]
-    found = [_difference(list(pairs.values()), objective) for pairs in paired]
-    p_values = [p_value for _, _, p_value in found]
-    p_adjusted = correct_p_values(p_values)
+    found = [_difference(list(pairs.values())) for pairs in paired.values()]
+    p_adjusted = correct_p_values([p_value for _, _, p_value in found])
     # No corrected p-value rises when an uncorrected one falls, so correcting the least ones bounds all from below.
-    p_attainable = correct_p_values([least_p_value(len(pairs)) for pairs in paired])
+    p_attainable = correct_p_values([least_p_value(len(pairs)) for pairs in paired.values()])
     return [
         Difference(searcher, against, tuple(pairs), *test, *p, _judge(test[0], *p))
-        for searcher, pairs, test, p in zip(
-            exams, paired, found, zip(p_adjusted, p_attainable, strict=True), strict=True
+        for (searcher, pairs), test, p in zip(
+            paired.items(), found, zip(p_adjusted, p_attainable, strict=True), strict=True
         )
     ]
 
@@ -310,14 +320,19 @@ def _other_exams(entry: Entry) -> dict[str, Outcome]:
     return before | {AFTER + name: outcome for name, outcome in entry.controls.items()}
 
 
-def _difference(pairs: Sequence[tuple[Outcome, Outcome]], objective: Objective) -> tuple[float, Interval, float]:
+def _scores(outcome: Outcome, objective: Objective) -> NDArray[np.float64]:
+    """Scores of the exam images; only their mean where exams keep nothing else, which has no interval."""
+    return image_scores(outcome, objective) if objective.per_image else np.array([exam_score(outcome, objective)])
+
+
+def _difference(pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> tuple[float, Interval, float]:
     """Mean, interval and p-value of the differences within pairs."""
     if not pairs:
         return float("nan"), UNKNOWN, 1.0
-    first, second = zip(*pairs, strict=True)
-    found = average(first, objective, second)
-    differences = [exam_score(one, objective) - exam_score(other, objective) for one, other in pairs]
-    return found.mean, found.crossed, sign_flip_p_value(differences)
+    first, second = (np.array(rows) for rows in zip(*pairs, strict=True))
+    means = first.mean(axis=1), second.mean(axis=1)
+    crossed = crossed_interval(first - second, paired=True)
+    return float(means[0].mean() - means[1].mean()), crossed, sign_flip_p_value(means[0] - means[1])
 
 
 def _judge(mean: float, p_adjusted: float, p_attainable: float) -> Verdict:

@@ -7,12 +7,11 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from suite.files import write_bytes
@@ -20,6 +19,7 @@ from suite.report.comparison import Comparison, front_frame
 from suite.report.exams import flatten
 from suite.report.figures import render
 from suite.report.layout import leaderboard_table, milestone_table
+from suite.report.page import SCRIPT, STYLE, TABLES, asset, templates
 from suite.report.plots import plot_best_so_far, plot_certified_accuracy, plot_front, plot_score_by_bops
 from suite.report.policies import plot_policies
 from suite.report.ranking import leaderboard
@@ -43,40 +43,6 @@ _FIGURES = {
     ),
     "policies": (plot_policies, "Bits of every winner by layer; seeds that found the same policy share a row"),
 }
-
-_PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>bitcert: $title</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; }
-body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2.5rem; }
-.wide { overflow-x: auto; } .wide caption { display: none; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; white-space: nowrap; border-bottom: 1px solid #ddd; }
-td.left { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; }
-th { border-bottom: 2px solid #222; } .left { text-align: left; } .right { text-align: right; }
-tr.emphasized td { border-top: 2px solid #222; color: #555; }
-.note { font-size: .85rem; color: #444; margin: .4rem 0; max-width: 60rem; }
-figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { font-size: .85rem; color: #444; }
-.provenance td { white-space: pre-wrap; overflow-wrap: anywhere; font: .8rem ui-monospace, monospace; }
-</style>
-</head>
-<body>
-<h1>$title</h1>
-$opening<h2>Leaderboard</h2>
-<div class="wide">
-$table</div>
-<h2>Figures</h2>
-$figures$further<h2>Provenance</h2>
-<table class="provenance">
-$provenance</table>
-</body>
-</html>
-""")
 
 
 def write_files(directory: Path, *files: tuple[str, Content]) -> list[Path]:
@@ -169,7 +135,7 @@ def render_page(
     title: str | None = None,
     opening: Sequence[str] = (),
 ) -> str:
-    """Render a self-contained HTML page.
+    """Render a self-contained HTML page, whose tables can be sorted.
 
     Args:
         table: The leaderboard.
@@ -179,26 +145,19 @@ def render_page(
         title: Of the page; that of the table if None.
         opening: Sentences at the top, numbered.
     """
-    shown = [
-        f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{base64.b64encode(data).decode("ascii")}">\n'
-        f"<figcaption>{escape(caption)}</figcaption></figure>\n"
-        for caption, data in figures.items()
-    ]
-    listed = [
-        f'<tr><th class="left">{escape(key)}</th><td>{escape(str(value))}</td></tr>\n'
-        for key, value in flatten(provenance).items()
-    ]
-    tables = [
-        f'<h2>{escape(heading)}</h2>\n<div class="wide">\n{each.to_html()}</div>\n'
-        for heading, each in (further or {}).items()
-    ]
-    return _PAGE.substitute(
-        title=escape(table.title if title is None else title),
-        opening=f"<ol>\n{''.join(f'<li>{escape(sentence)}</li>' for sentence in opening)}</ol>\n" if opening else "",
-        table=table.to_html(),
-        figures="".join(shown),
-        further="".join(tables),
-        provenance="".join(listed),
+    return (
+        templates()
+        .get_template("report.html")
+        .render(
+            title=table.title if title is None else title,
+            opening=opening,
+            table=table,
+            figures={caption: base64.b64encode(data).decode("ascii") for caption, data in figures.items()},
+            further=further or {},
+            provenance=flatten(provenance),
+            style=Markup(asset(STYLE)),
+            scripts=[Markup(asset(name)) for name in (TABLES, SCRIPT)],
+        )
     )
 
 

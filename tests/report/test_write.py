@@ -108,9 +108,11 @@ def test_page_is_self_contained_and_well_formed(report: Path) -> None:
     page = Page()
     page.feed(text)
     assert page.open == []
+    assert page.sources.pop(0) == "#main"
     assert len(page.sources) == 4
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
-    assert not re.search(r"https?://", text)
+    assert not re.search(r"https?://", re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL))
+    assert "default-src 'none'" in text  # whatever a script asks for is refused
     assert "underpowered" in text
     assert "0" * 40 in text
 
@@ -118,7 +120,8 @@ def test_page_is_self_contained_and_well_formed(report: Path) -> None:
 def test_page_escapes_what_it_shows(report: Path) -> None:
     frame = pd.read_csv(report / "leaderboard.csv").assign(problem="<script>alert(1)</script>")
     text = render_page(leaderboard_table(frame), {}, {"note": "<b>bold</b>"})
-    assert "<script>" not in text
+    assert text.count("<script>") == text.count("</script>") == 2  # its own
+    assert "alert(1)</script>" not in text
     assert "<b>" not in text
 
 
