@@ -10,9 +10,11 @@ READY := $(VENV)/.ready
 run: $(READY)  ## the main job: compare all searchers on the embedded problem, examine the winners, report
 	$(BIN)/bitcert run experiments/digits.yaml
 
-test: $(READY)  ## everything that CI runs; threads that wait do not spin, for two test processes share the cores
-	$(MAKE) -j 2 check docs
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist worksteal
+# Two test processes share the cores: threads that wait do not spin. They and all that they start share bytecode: without it, each
+# compiles the suite for itself.
+test: $(READY)  ## everything that CI runs
+	PYTHONDONTWRITEBYTECODE= $(MAKE) -j 2 check docs
+	PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(READY)  ## format, lint, types, direction of imports
 	$(BIN)/ruff format --check .

@@ -62,6 +62,12 @@ def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         yield
 
 
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn but not rendered, which takes longer than a small comparison; they are looked at in tests/report."""
+    monkeypatch.setattr("suite.report.write.render", lambda axes: {"png": b"", "svg": b""})
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left_in_the_repository(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that leaves a file or folder beside pyproject.toml fails; what tools keep there for themselves is hidden."""

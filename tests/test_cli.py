@@ -185,6 +185,7 @@ def test_a_variant_overrides_an_option_of_the_searcher_it_varies() -> None:
     )
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_ablate_tests_variants_against_the_searcher_as_it_stands(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -366,6 +367,7 @@ def test_the_finetuning_protocol_finetunes_in_every_evaluation(
     assert found["finetune"]["acr"] > found["ptq"]["acr"]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_protocol_from_elsewhere_prepares_search_and_exam(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

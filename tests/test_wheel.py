@@ -37,6 +37,7 @@ def test_the_main_job_runs_from_the_wheel(installed: Path, tmp_path: Path) -> No
         "--best",
         "1",
     ]
+    smaller += ["--budgets", "w3a3"]  # of three; the files that the wheel has to bring are the same
     smaller += ["--trivial", "random,cheapest", "--seeds", "0,1", "--evaluations", "3", "--finalists", "0"]
     smaller += ["--post-step-steps", "2"]
     smaller += ["--images", "20", "--noise", "16", "--exam-images", "20", "--exam-n", "20", "--exam-n0", "10"]

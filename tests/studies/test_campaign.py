@@ -75,6 +75,7 @@ def _interrupt_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "_train_epoch", train_and_ring)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_campaign_in_slices_ends_as_one_in_one_go(
     campaign: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -221,6 +221,7 @@ def test_a_damaged_or_foreign_comparison_file_is_refused(tmp_path: Path, content
         load_comparison(tmp_path)
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("budget", ["40KB", "bytes<=40000"])
 def test_a_budget_on_another_cost_than_bops_is_reported(budget: str, tmp_path: Path) -> None:
     problem = load_problem("digits", budget=budget)
@@ -299,6 +300,7 @@ def test_bad_batches_are_refused(text: str) -> None:
         Batch.parse(text)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_batches_run_apart_make_the_same_comparison(
     inline: Comparison, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -150,6 +150,7 @@ def test_python_gets_the_result(tmp_path: Path) -> None:
         suite.run_experiment(content, serchers=["random"])
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize(
     "more",
     [
@@ -185,6 +186,7 @@ def test_a_plan_is_an_upper_bound_of_what_is_spent(
     assert sum(held) <= (plan.passes["exam"] or 0) + (plan.passes.get("post-step") or 0)
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize(("seeds", "same_network", "floats"), [([0], False, 1), ([0, 1], False, 2), ([0, 1], True, 1)])
 def test_a_plan_without_a_choice_is_exact(seeds: list[int], same_network: bool, floats: int, tmp_path: Path) -> None:
     """Random search finds three different policies, nothing is measured again, and no winner is shared."""

@@ -147,12 +147,6 @@ def command(folder: Path, *more: str) -> list[str]:
     return [*words.split(), "--directory", str(folder), *more]
 
 
-@pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures take longest and are looked at elsewhere."""
-    monkeypatch.setattr("suite.report.write.render", lambda _: {})
-
-
 @pytest.mark.usefixtures("no_figures")
 def test_a_study_of_one_budget_is_resumed_with_more_budgets_once_its_exams_are_in_a_folder_of_that_budget(
     tmp_path: Path,

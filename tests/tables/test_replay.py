@@ -54,6 +54,7 @@ def test_regret_is_the_distance_of_the_best_true_score_from_that_of_what_a_searc
     }
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_replay_goes_on_where_it_stopped_and_takes_more_methods(
     built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,6 +103,7 @@ def test_a_table_without_all_policies_has_no_optimum(tmp_path: Path, capsys: pyt
     assert "does not hold every policy" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_order_elsewhere_is_compared_within_budgets(
     built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,6 +130,7 @@ def test_the_order_elsewhere_is_compared_within_budgets(
     assert "is no replay.json and no leaderboard.json" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_fronts_are_told_as_shares_of_the_true_one(
     built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -95,6 +95,7 @@ def test_noise_is_that_of_entries_and_a_function_of_policy_and_seed(built: Path)
     assert metrics.forward_passes == np.median(problem.table.values["forward_passes"][:, problem._columns(TOP)])
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_methods_are_ranked_on_a_surrogate_as_on_its_table(
     smooth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
