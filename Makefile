@@ -25,8 +25,9 @@ check: $(READY)  ## format, lint, types, direction of imports
 quick: check  ## without the tests that take more than ten seconds
 	$(BIN)/python -m pytest -m "not slow"
 
-docs: $(READY)  ## the site, into build/docs: references generated, examples run, links checked, warnings as errors
+docs: $(READY)  ## the site with the leaderboard, into build/docs: references generated, examples run, links checked, warnings as errors
 	$(BIN)/sphinx-build -b html -W -n --keep-going -q -d build/doctrees docs build/docs
+	$(BIN)/bitcert site build results/entries build/docs/leaderboard
 
 PYTHONS ?= 3.11 3.12 3.13 3.14
 
