@@ -1,7 +1,9 @@
 """Tests of an entry's certificates against fresh noise: an honest entry fails them with a stated probability, at most.
 
 The entry says that the class c of an image was counted k times among n samples; fresh noise counts it k' times among n'. If both
-counts are of the same network, then given their sum, k is hypergeometric whatever the class's probability is. That gives
+counts are of the same network, then given their sum, k is hypergeometric whatever the class's probability is. Only images with a
+certificate are looked at, those whose count is at least the smallest that certifies: k is hypergeometric from there on, or honest
+counts near that limit would look too good. That gives
 
 * an exact test of every image (Fisher's, one-sided), with Bonferroni's correction, which sees a few edited images, and
 * an exact test of the sum over all images, whose distribution is the convolution of the images' (the conditional test of Mantel
@@ -9,7 +11,7 @@ counts are of the same network, then given their sum, k is hypergeometric whatev
 
 Certificates of adaptive methods come without such counts. There, fresh noise bounds each probability from above (Clopper and
 Pearson, at the certificates' alpha); a bound below the one that a certificate needs is a violation, and the number of violations of
-an honest entry is below a binomial one of probability 2 alpha.
+an honest entry among images chosen beforehand is below a binomial one of probability 2 alpha.
 
 References:
     Fisher, J. R. Stat. Soc. 98 (1935); Mantel and Haenszel, J. Natl. Cancer Inst. 22 (1959).
@@ -42,7 +44,7 @@ class Verdict:
 
 
 def compare_counts(
-    claimed: NDArray[np.int64], n: int, fresh: NDArray[np.int64], samples: int, error_rate: float
+    claimed: NDArray[np.int64], n: int, fresh: NDArray[np.int64], samples: int, error_rate: float, least: int = 0
 ) -> Verdict:
     """Test counts of an entry against fresh ones of the same classes; one-sided, against claims that are too good.
 
@@ -52,10 +54,12 @@ def compare_counts(
         fresh: Successes among ``samples`` fresh ones, same shape.
         samples: Fresh samples.
         error_rate: Probability of rejecting an honest entry, at most.
+        least: Smallest count with which an image is among these.
     """
     total, both = claimed + fresh, n + samples
-    images = np.asarray(stats.hypergeom.sf(claimed - 1, both, total, n)) * len(claimed)
-    single, whole = float(images.min()), _sum_at_least(claimed, total, n, both)
+    reached, able = (np.asarray(stats.hypergeom.sf(count - 1, both, total, n)) for count in (claimed, least))
+    images = reached / able * len(claimed)
+    single, whole = float(images.min()), _sum_at_least(claimed, total, n, both, least)
     level, reasons = error_rate / 2, []
     if single < level:
         worst = int(images.argmin())
@@ -72,7 +76,12 @@ def compare_counts(
 
 
 def compare_bounds(
-    needed: NDArray[np.float64], alpha: float, fresh: NDArray[np.int64], samples: int, error_rate: float
+    needed: NDArray[np.float64],
+    alpha: float,
+    fresh: NDArray[np.int64],
+    samples: int,
+    error_rate: float,
+    chosen: int | None = None,
 ) -> Verdict:
     """Test probabilities that an entry's certificates need against fresh counts of the same classes.
 
@@ -82,10 +91,11 @@ def compare_bounds(
         fresh: Successes among ``samples`` fresh samples, same shape.
         samples: Fresh samples.
         error_rate: Probability of rejecting an honest entry, at most.
+        chosen: How many images were chosen, those without a certificate included; as many as there are if None.
     """
     violated = clopper_pearson_upper(fresh, samples, alpha) < needed
     count = int(violated.sum())
-    p_value = float(stats.binom.sf(count - 1, len(needed), min(1.0, 2 * alpha)))
+    p_value = float(stats.binom.sf(count - 1, chosen or len(needed), min(1.0, 2 * alpha)))
     reasons = []
     if p_value < error_rate:
         reasons.append(
@@ -94,12 +104,13 @@ def compare_bounds(
     return Verdict(p_value, tuple(reasons))
 
 
-def _sum_at_least(claimed: NDArray[np.int64], total: NDArray[np.int64], n: int, both: int) -> float:
-    """Probability that the sum of the images' hypergeometric counts reaches the claimed sum."""
+def _sum_at_least(claimed: NDArray[np.int64], total: NDArray[np.int64], n: int, both: int, least: int) -> float:
+    """Probability that the sum of the images' hypergeometric counts, each at least ``least``, reaches the claimed sum."""
     masses, lowest, left_out = np.ones(1), 0, 0.0
     for successes in total:
-        low, high = max(0, successes - (both - n)), min(n, successes)
+        low, high = max(least, successes - (both - n)), min(n, successes)
         mass = stats.hypergeom.pmf(np.arange(low, high + 1), both, successes, n)
+        mass /= mass.sum()
         kept = np.flatnonzero(mass > _PIECE)
         left_out += float(mass[: kept[0]].sum() + mass[kept[-1] + 1 :].sum())
         lowest += low + int(kept[0])

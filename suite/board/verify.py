@@ -19,7 +19,7 @@ from suite.board.make import described, planned_passes, protocol_name
 from suite.board.rebuild import PURPOSE, file_sha256, quantized_network, stored_network
 from suite.board.recertify import Verdict, compare_bounds, compare_counts
 from suite.board.schema import VERSION, BoardEntry, Verification, weights_of
-from suite.certify import ABSTAIN, Certificates, Task
+from suite.certify import ABSTAIN, Certificates, Task, clopper_pearson_lower
 from suite.certify.exam import ExamSettings
 from suite.certify.sampling import Progress, predict
 from suite.contract.cost import float_bops
@@ -265,12 +265,12 @@ def _recertify(
     """Check clean accuracy and a random part of the certificates; returns images, samples, verdict, agreement and reasons."""
     found, split, exam = certificates_of(entry), _images(entry, problem), _settings(entry)
     reasons = [*_clean_reasons(entry, network, problem, split)]
-    able = np.flatnonzero(found.prediction != ABSTAIN)
-    if len(able) == 0:
-        return 0, 0, None, None, reasons
     rng = np.random.default_rng(derive_seed(effort.seed, "chosen images"))
-    count = len(able) if effort.images is None else min(effort.images, len(able))
-    chosen = np.sort(rng.choice(able, count, replace=False))
+    count = len(split) if effort.images is None else min(effort.images, len(split))
+    drawn = rng.choice(len(split), count, replace=False)
+    chosen = np.sort(drawn[found.prediction[drawn] != ABSTAIN])
+    if len(chosen) == 0:
+        return 0, 0, None, None, reasons
     part = split.subset(chosen)
     if entry.problem.guarantee == "deterministic":
         task = _task(entry, problem, part, exam, 0, progress)
@@ -279,21 +279,23 @@ def _recertify(
         assert again is not None
         same = (again.prediction == found.prediction[chosen]) & (again.radius == found.radius[chosen])
         if not same.all():
-            reasons.append(f"{int((~same).sum())} of {count} certificates without noise come out differently")
-        return count, 0, None, float(same.mean()), reasons
+            reasons.append(f"{int((~same).sum())} of {len(chosen)} certificates without noise come out differently")
+        return len(chosen), 0, None, float(same.mean()), reasons
     samples = min(exam.n, SAMPLES) if effort.samples is None else effort.samples
     task = _task(entry, problem, part, exam, derive_seed(effort.seed, "verification"), progress)
     with problem.bench.fixed_threads():
         counts = task.sampler(network).counts("count", 0, samples)
-    fresh: NDArray[np.int64] = counts[np.arange(count), found.prediction[chosen]].astype(np.int64)
+    fresh: NDArray[np.int64] = counts[np.arange(len(chosen)), found.prediction[chosen]].astype(np.int64)
     if entry.images.successes is not None:
         claimed = np.array(entry.images.successes)[chosen]
-        verdict = compare_counts(claimed, exam.n, fresh, samples, effort.error_rate)
+        bounds = clopper_pearson_lower(np.arange(exam.n + 1), exam.n, exam.alpha)
+        least = int(np.searchsorted(bounds, 0.5, side="right"))
+        verdict = compare_counts(claimed, exam.n, fresh, samples, effort.error_rate, least)
     else:
         needed = ndtr(found.radius[chosen] / entry.problem.sigma)
-        verdict = compare_bounds(needed, exam.alpha, fresh, samples, effort.error_rate)
+        verdict = compare_bounds(needed, exam.alpha, fresh, samples, effort.error_rate, count)
     agreement = float((counts.argmax(axis=1) == found.prediction[chosen]).mean())
-    return count, samples, verdict, agreement, [*reasons, *verdict.reasons]
+    return len(chosen), samples, verdict, agreement, [*reasons, *verdict.reasons]
 
 
 def _clean_reasons(entry: BoardEntry, network: nn.Module, problem: BenchProblem, split: ImageSplit) -> Iterator[str]:

