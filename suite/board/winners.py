@@ -20,7 +20,18 @@ from suite.report.comparison import FLOAT, Comparison
 from suite.run.records import Run
 
 ROWS = "rows.csv"
-_PROBLEM = ("problem", "budget", "sigma", "objective", "protocol", "replicate", "engine", "choices", "problem_seed")
+_PROBLEM = (
+    "problem",
+    "budget",
+    "sigma",
+    "objective",
+    "certify",
+    "protocol",
+    "replicate",
+    "engine",
+    "choices",
+    "problem_seed",
+)
 """What a record says about its problem that makes the problem again."""
 
 

@@ -257,6 +257,7 @@ def recorded_problem(provenance: Mapping[str, Any], problem: ProblemSettings) ->
         )
     filled |= {
         "objective": recorded["objective"],
+        "certify": problem.certify or recorded.get("certify"),
         "seed": recorded.get("problem_seed", 0),
         "protocol": recorded.get("protocol"),
         "replicate": recorded.get("replicate"),
