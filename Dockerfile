@@ -1,4 +1,4 @@
-# docker build -t bitcert . && docker run --rm -v "$PWD/runs:/work/runs" bitcert search --problem digits --budget w3a3 --searcher tpe
+# docker build -t bitcert . && docker run --rm -v "$PWD/runs:/home/bitcert/runs" bitcert search --problem digits --budget w3a3 --searcher tpe
 #
 # The build of PyTorch for CPUs, which is about 5 GB smaller. For GPUs: --build-arg TORCH_INDEX= takes the usual build, with CUDA.
 ARG PYTHON=3.13
@@ -10,8 +10,7 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends wget \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --create-home --uid 1000 bitcert \
-    && install --directory --owner bitcert /work
+    && useradd --create-home --uid 1000 bitcert
 
 COPY pyproject.toml constraints.txt README.md LICENSE /source/
 COPY suite /source/suite
@@ -23,7 +22,7 @@ RUN pip install --no-cache-dir --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDE
     && rm -rf /source/build /source/*.egg-info
 
 USER bitcert
-WORKDIR /work
+WORKDIR /home/bitcert
 RUN bitcert doctor
 
 ENTRYPOINT ["bitcert"]

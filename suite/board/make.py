@@ -161,7 +161,7 @@ def protocol_name(problem: BenchProblem, finetune_steps: int) -> str:
     return problem.protocol or ("finetune" if finetune_steps else "ptq")
 
 
-def task_of(problem: BenchProblem, outcome_norm: str | None, alpha: float, finetune_steps: int) -> Task:
+def task_of(problem: BenchProblem, norm: str | None, alpha: float, finetune_steps: int) -> Task:
     """What was searched."""
     return Task(
         name=problem.name,
@@ -169,7 +169,7 @@ def task_of(problem: BenchProblem, outcome_norm: str | None, alpha: float, finet
         sigma=problem.bench.sigma,
         objective=problem.objective.text,
         protocol=protocol_name(problem, finetune_steps),
-        norm="linf" if outcome_norm == "linf" else "l2",
+        norm="linf" if norm == "linf" else "l2",
         guarantee="probabilistic" if alpha else "deterministic",
         record=described(problem),
     )

@@ -252,7 +252,7 @@ def _network(entry: BoardEntry, path: Path, problem: BenchProblem) -> nn.Module:
 def _constant_reasons(entry: BoardEntry, problem: BenchProblem) -> Iterator[str]:
     """Whether the score of a constant classifier is the one that is given."""
     exam = _settings(entry)
-    task = _task(entry, problem, _images(entry, problem), exam, derive_seed(problem.bench.seed, "exam"))
+    task = _task(problem, _images(entry, problem), exam, derive_seed(problem.bench.seed, "exam"))
     measured = measure_constant(exam.certifier.examine, task, problem.setup, method=exam.method, clock=problem.clock)
     score, given = problem.objective.score(measured), entry.results.constant
     if given is None or abs(given - score) > _TOLERANCE * max(1.0, score):
@@ -273,7 +273,7 @@ def _recertify(
         return 0, 0, None, None, reasons
     part = split.subset(chosen)
     if entry.problem.guarantee == "deterministic":
-        task = _task(entry, problem, part, exam, 0, progress)
+        task = _task(problem, part, exam, 0, progress)
         with problem.bench.fixed_threads():
             again = exam.certifier.examine(network, task, problem.setup).certificates
         assert again is not None
@@ -282,7 +282,7 @@ def _recertify(
             reasons.append(f"{int((~same).sum())} of {len(chosen)} certificates without noise come out differently")
         return len(chosen), 0, None, float(same.mean()), reasons
     samples = min(exam.n, SAMPLES) if effort.samples is None else effort.samples
-    task = _task(entry, problem, part, exam, derive_seed(effort.seed, "verification"), progress)
+    task = _task(problem, part, exam, derive_seed(effort.seed, "verification"), progress)
     with problem.bench.fixed_threads():
         counts = task.sampler(network).counts("count", 0, samples)
     fresh: NDArray[np.int64] = counts[np.arange(len(chosen)), found.prediction[chosen]].astype(np.int64)
@@ -308,7 +308,6 @@ def _clean_reasons(entry: BoardEntry, network: nn.Module, problem: BenchProblem,
 
 
 def _task(
-    entry: BoardEntry,
     problem: BenchProblem,
     split: ImageSplit,
     exam: ExamSettings,
