@@ -234,3 +234,13 @@ def test_the_verb_builds_and_says_what_is_damaged(tmp_path: Path, capsys: pytest
     assert main(["site", "build", str(tmp_path / "empty"), str(tmp_path / "site")]) == 2
     assert main(["site", "build", str(tmp_path / "entries"), str(tmp_path / "entries")]) == 2
     assert main(["site", "serve", "a", "b"]) == 2
+
+
+def test_a_curve_falls_at_the_radii_of_images(folder: Path) -> None:
+    (listed, *_) = read_entries(folder).entries
+    curve, scores = listed.curve(), listed.certificates.scores(listed.labels)
+    assert curve[-1][1] == 0.0
+    radii = np.array([radius for radius, _ in curve])
+    for between in (radii[1:] + radii[:-1]) / 2:  # the curve is constant up to the next radius, and has its value there
+        share = curve[int(np.searchsorted(radii, between))][1]
+        assert share == pytest.approx((scores >= between).mean())

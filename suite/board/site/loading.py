@@ -148,11 +148,12 @@ class Listed:
         radii = sorted(map(float, self.entry.results.certified_accuracy))
         return self.certificates.certified_accuracy(self.labels, radii)
 
-    def curve(self, points: int = 61) -> list[tuple[float, float]]:
-        """Certified accuracy at evenly spaced radii, from 0 to just above the largest that is certified."""
-        radii = np.linspace(0.0, 1.02 * float(self.certificates.radius.max()) or 1.0, points)
-        shares = self.certificates.certified_accuracy(self.labels, [float(radius) for radius in radii])
-        return list(shares.items())
+    def curve(self) -> list[tuple[float, float]]:
+        """Certified accuracy at 0, at every radius that is certified for an image, where it falls, and just beyond the largest."""
+        scores = self.certificates.scores(self.labels)
+        radii = [0.0, *np.unique(scores[scores > 0]).tolist()]
+        shares = self.certificates.certified_accuracy(self.labels, radii)
+        return [*shares.items(), (1.02 * radii[-1] or 1.0, 0.0)]
 
 
 @dataclass(frozen=True, slots=True)
