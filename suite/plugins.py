@@ -10,6 +10,7 @@ import ast
 import functools
 import importlib
 import importlib.util
+import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -120,6 +121,12 @@ class Kind:
                     "uninstall one of the two packages"
                 )
         return targets
+
+
+def with_options(name: str, given: Mapping[str, Any]) -> str:
+    """Name and options as :meth:`Kind.parse` reads them, from a record; what is None or empty is left out."""
+    texts = {option: json.dumps(value).strip('"') for option, value in given.items() if value not in (None, "")}
+    return ":".join([name, *(f"{option}={text}" for option, text in texts.items())])
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from suite.board.schema import Fidelity, Spend
 from suite.certify.exam import ExamSettings
 from suite.contract.space import Policy
 from suite.errors import BitcertError
-from suite.plugins import CERTIFIERS
+from suite.plugins import CERTIFIERS, with_options
 from suite.protocols import NoPostStep, PostStep, parse_post_step
 from suite.report.comparison import FLOAT, Comparison
 from suite.run.records import Run
@@ -79,7 +79,7 @@ def winner_of(run: Run, post_step: PostStep, exam: ExamSettings, seed: int = 0) 
         score=run.score(best),
     )
     options = record.get("searcher_options") or {}
-    method = run.searcher if ":" in run.searcher else _text(run.searcher, options)
+    method = run.searcher if ":" in run.searcher else with_options(run.searcher, options)
     return Winner(method, run.seed, best.policy, _described(record), spend, post_step, seed, exam)
 
 
@@ -135,7 +135,9 @@ def _recorded(row: Mapping[str, str]) -> Winner:
     exam = {"images": None, **group("exam.exam.")}
     if CERTIFIERS.parse(str(exam["method"]))[0] == "verify":
         exam["method"] = "verify"  # whose limits were in seconds once
-    method = row["searcher"] if ":" in row["searcher"] else _text(row["searcher"], group("run.searcher_options."))
+    method = (
+        row["searcher"] if ":" in row["searcher"] else with_options(row["searcher"], group("run.searcher_options."))
+    )
     policy = Policy.from_json(row["policy"])
     return Winner(method, int(row["seed"]), policy, record, spend, step, seed, ExamSettings(**exam))
 
@@ -170,14 +172,8 @@ def _described(record: Mapping[str, Any]) -> dict[str, Any]:
 def _post_step(recorded: Mapping[str, Any]) -> tuple[PostStep, int]:
     options = dict(recorded)
     name, seed = options.pop("name"), int(options.pop("seed", 0))
-    step = parse_post_step(_text(name, options))
+    step = parse_post_step(with_options(name, options))
     return (NoPostStep() if name == "none" else step), seed
-
-
-def _text(name: str, options: Mapping[str, Any]) -> str:
-    """Name and options as the command line takes them."""
-    given = {key: json.dumps(value).strip('"') for key, value in options.items() if value not in (None, "")}
-    return ":".join([name, *(f"{key}={value}" for key, value in given.items())])
 
 
 def _value(text: str) -> Any:

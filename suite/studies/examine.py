@@ -13,6 +13,7 @@ from pydantic import model_validator
 from suite.contract.problem import Problem
 from suite.contract.space import Policy
 from suite.errors import BitcertError
+from suite.plugins import with_options
 from suite.studies.model import Group, PolicyText, keyed, setting
 from suite.studies.settings import ExecutorSettings, HeldOutSettings, ProblemSettings, read_policy
 from suite.studies.study import Study, check_same_network, load_recorded, recorded_problem, with_network
@@ -94,8 +95,7 @@ class Examine(Study[ExamineSettings, "Outcome"]):
             return self.settings.exam.step()
         recorded = dict(self.model[1]["post_step"])
         name, steps = recorded.pop("name"), recorded.pop("steps", None)
-        options = [f"{key}={json.dumps(value).strip(chr(34))}" for key, value in recorded.items()]
-        return parse_post_step(":".join([name, *options]), steps)
+        return parse_post_step(with_options(name, recorded), steps)
 
     @property
     def finetune_steps(self) -> int | None:
