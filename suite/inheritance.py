@@ -7,12 +7,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from suite.computing import torch_threads
 from suite.errors import BitcertError
 from suite.files import read_sealed
 from suite.networks import finished_record, load_checkpoint, network_sha256, save_checkpoint
 from suite.quantize import QuantizedNetwork
 from suite.quantize.switchable import SwitchableNetwork
-from suite.train.base import torch_threads
 from suite.train.recipe import augmentation_of
 from suite.train.supernet import SupernetSettings, train_supernet
 from suite.workbench import Workbench

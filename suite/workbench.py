@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from suite.certify import NoiseStream, NoisyImages, Setup, Task
 from suite.certify.exam import ExamSettings
 from suite.certify.sampling import noisy_batches
+from suite.computing import torch_threads
 from suite.contract.problem import Meter, Problem
 from suite.contract.space import FLOAT_BITS, Policy, SearchSpace
 from suite.contract.trial import Fidelity
@@ -34,7 +35,7 @@ from suite.quantize import (
 )
 from suite.quantize.integer import IntegerNetwork, integer_network
 from suite.seeds import derive_seed
-from suite.train.base import augment, torch_threads
+from suite.train.base import augment
 from suite.train.finetune import FinetuneSettings
 from suite.train.recipe import augmentation_of
 

@@ -14,6 +14,7 @@ from torch import nn
 from suite.certify import CertificationWarning, Certifier, NoiseStream, Task, largest_radius
 from suite.certify.bounds import check_alpha
 from suite.certify.sampling import noisy_batches
+from suite.computing import torch_threads
 from suite.contract.cost import float_bops, largest_uniform, parse_budget
 from suite.contract.objective import check_radii, parse_objective
 from suite.contract.probes import Probes, ProbeSettings
@@ -32,7 +33,6 @@ from suite.problems.setup import SearchSetup, calibration_split, draw_images, re
 from suite.protocols import Prepared, Protocol, Request, protocol_for
 from suite.quantize import QuantizedNetwork, Statistics, calibrate, check_engine
 from suite.seeds import derive_seed
-from suite.train.base import torch_threads
 from suite.train.finetune import FinetuneSettings
 from suite.workbench import BenchProblem, Workbench
 

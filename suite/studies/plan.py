@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from suite.certify.certifier import exam_certifier
+from suite.computing import torch_threads
 from suite.contract.problem import Problem
 from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
@@ -25,7 +26,6 @@ from suite.run.limits import FINALISTS, Limits, hold_back
 from suite.studies.memory import GIB, Memory, Place, estimate_memory, find_places
 from suite.studies.model import keyed
 from suite.studies.settings import CertificateSettings, ExecutorSettings, ProblemSettings, SpendSettings
-from suite.train.base import torch_threads
 from suite.train.finetune import FinetuneSettings
 
 _POST_STEP_IMAGES = 1_000

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from suite.computing import torch_threads
 from suite.data import ImageSplit
 from suite.errors import BitcertError, unknown_name
 from suite.networks import initialize, network_sha256
@@ -319,17 +319,6 @@ def augment(images: Tensor, flip: bool, shift: int, generator: torch.Generator) 
     )
     everyone = torch.arange(count, device=device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[everyone, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
-
-
-@contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Run a block with a fixed number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _stream_seed(seed: int, epoch: int, stream: int) -> int:
