@@ -47,7 +47,7 @@ class Task:
 
     def sampler(self, network: nn.Module) -> NoisyClassifier:
         """A network under this task's noise."""
-        kept = None if self.kept is None else KeptCounts(self.kept)
+        kept = None if self.kept is None else KeptCounts(self.kept, self.noisy.batch, self.progress)
         return NoisyClassifier(network, self.noisy, self.progress, kept)
 
 

@@ -24,10 +24,12 @@ class KeptCounts:
 
     Args:
         part: Where it is kept; its identity holds everything that counts depend on but purpose, samples and images' positions.
+        batch: Rows per batch.
+        skipped: Called with the forward passes that were made in earlier calls, once they are asked for again.
     """
 
-    def __init__(self, part: KeptPart) -> None:
-        self._part, stored = part, part.read()
+    def __init__(self, part: KeptPart, batch: int, skipped: Callable[[int], None] | None = None) -> None:
+        self._part, self._batch, self._skipped, stored = part, batch, skipped, part.read()
         self._counts: dict[str, Tensor] = {} if stored is None else dict(stored.groups["counts"])
 
     def counts(
@@ -36,26 +38,23 @@ class KeptCounts:
         start: int,
         stop: int,
         rows: NDArray[np.int64],
-        *,
-        batch: int,
         count: Callable[[NDArray[np.int64]], NDArray[np.int64]],
-        skipped: Callable[[int], None] | None,
     ) -> NDArray[np.int64]:
         """Counts for :meth:`.Sampler.counts`: those that are kept, and the others.
 
         Args:
-            purpose, start, stop: Which samples.
+            purpose: What the samples are for.
+            start: The first of them.
+            stop: The first that is none of them.
             rows: Positions of the images.
-            batch: Rows per batch.
             count: Counts the images at some of the positions.
-            skipped: Called with the forward passes that were made in earlier calls.
         """
-        samples, size = stop - start, images_per_part(stop - start, batch)
+        samples, size = stop - start, images_per_part(stop - start, self._batch)
         key = f"{purpose} {start} {stop} {hashlib.sha256(rows.tobytes()).hexdigest()}"
         found = [self._counts[key]] if key in self._counts else []
         done = sum(map(len, found))
-        if done and skipped is not None:
-            skipped(done * samples)
+        if done and self._skipped is not None:
+            self._skipped(done * samples)
         for first in range(done, len(rows), size):
             found.append(torch.from_numpy(count(rows[first : first + size])))
             self._part.keep(lambda: ({"counts": {**self._counts, key: torch.cat(found)}}, {}))

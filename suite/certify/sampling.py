@@ -189,9 +189,7 @@ class NoisyClassifier:
         if self._kept is None:
             return count(rows)
         every = np.arange(len(self)) if rows is None else rows
-        return self._kept.counts(
-            purpose, start, stop, every, batch=self.noisy.batch, count=count, skipped=self._progress
-        )
+        return self._kept.counts(purpose, start, stop, every, count)
 
     def predictions(
         self, purpose: str, start: int, stop: int, rows: NDArray[np.int64] | None = None

@@ -219,7 +219,7 @@ def test_a_state_of_something_else_or_damaged_is_refused(
         run(trainable(float_network, bits=3), state=KeptState(tmp_path))
     (state,) = tmp_path.iterdir()
     state.write_bytes(state.read_bytes()[:100])
-    with pytest.raises(BitcertError, match="damaged .*; remove it to start over"):
+    with pytest.raises(BitcertError, match=r"damaged .*; remove it to start over"):
         run(trainable(float_network), state=KeptState(tmp_path))
 
 
