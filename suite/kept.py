@@ -35,7 +35,7 @@ class KeptState:
     def __init__(
         self, folder: Path, identity: Mapping[str, Any] | None = None, now: Callable[[], float] = time.monotonic
     ) -> None:
-        self.folder, self.identity, self.seconds = folder, identity or {}, 0.0
+        self.folder, self.identity, self.seconds = folder, dict(identity or {}), 0.0
         self._now = now
         self._started = self._written = now()
         self._waiting: dict[str, tuple[KeptPart, Groups, Mapping[str, Any]]] = {}

@@ -285,15 +285,14 @@ def test_every_policy_is_a_point_of_a_test_for_non_inferiority(folder: Path, com
 def test_slices_shorter_than_any_exam_get_through_all_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Slices end after two writes, however long these take; each of three exams makes three, each of two trainings eight."""
+    """Slices end after two writes, however long these take; each of three exams makes three, each of two trainings four."""
     experiment = {
         "study": "post-steps",
         "problem": {"name": "digits", "budget": "w2a2"},
         "policies": 1,
         "seeds": [0],
         "post_steps": ["qat", "sqwa:captures=2"],
-        "steps": 8,
-        "split": "search",
+        "steps": 4,
         "exam": {"images": 10, "n0": 200, "n": 600},
     }
     files = {}
@@ -316,7 +315,7 @@ def test_slices_shorter_than_any_exam_get_through_all_of_them(
     while (status := main(["run", str(files["sliced"]), "--slice", "10h", "--json"])) == EXIT_SLICE_OVER:
         slices += 1
     assert status == 0
-    assert slices == (3 * 3 + 2 * 8) // 2
+    assert slices == (3 * 3 + 2 * 4) // 2
     sliced = json.loads(capsys.readouterr().out)
     assert sliced["post_steps"] == whole["post_steps"]
     assert not list((tmp_path / "sliced").rglob("*.unfinished"))
