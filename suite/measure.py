@@ -85,7 +85,7 @@ def measure_constant(
     metrics, _ = measure(
         Prepared(network),
         certify,
-        replace(task, noisy=blind, progress=None),
+        replace(task, noisy=blind, progress=None, kept=None),
         setup,
         bops=0,
         method=method,

@@ -34,6 +34,7 @@ from suite.contract import trial
 from suite.contract.cost import float_bops
 from suite.errors import BitcertError
 from suite.files import json_sha256
+from suite.kept import KeptState, remove_kept
 from suite.run.exam import exam_images, examine
 from suite.run.provenance import software
 from suite.run.records import Outcome
@@ -68,7 +69,7 @@ def write_entry(
 ) -> Path:
     """Certify a winner on held-out images and write its entry, with its weights beside it where the policy alone is not enough.
 
-    Certificates are of the network in the file: it is written first, and read again.
+    Certificates are of the network in the file: it is written first, and read again. An interrupted call resumes.
 
     Args:
         problem: What was searched.
@@ -84,10 +85,13 @@ def write_entry(
     problem.check_feasible(winner.policy)
     steps, temporary, weights = winner.spend.fidelity.finetune_steps, folder / ".submitting.safetensors", None
     deployed, passes = None, 0
+    key = submission_key(winner, problem)
+    unfinished = folder.absolute() / f".{key}.unfinished"
     try:
         if needs_weights(problem, winner.post_step, steps):
-            choices = {"finetune_steps": steps, "seed": winner.post_step_seed, "on_step": on_step}
-            passes = train_and_store(problem, winner.policy, winner.post_step, temporary, **choices)  # type: ignore[arg-type]
+            choices: dict[str, Any] = {"finetune_steps": steps, "seed": winner.post_step_seed, "on_step": on_step}
+            choices["state"] = KeptState(unfinished, {"entry": key})
+            passes = train_and_store(problem, winner.policy, winner.post_step, temporary, **choices)
             weights = file_sha256(temporary)
             deployed = stored_network(problem, winner.policy, temporary)
         exam = replace(winner.exam, images=len(exam_images(problem, winner.exam)))
@@ -97,6 +101,7 @@ def write_entry(
             winner.post_step,
             exam=exam,
             finetune_steps=steps,
+            state=unfinished,
             progress=progress,
             deployed=deployed,
         )
@@ -105,6 +110,7 @@ def write_entry(
         if weights is not None:
             temporary.replace(weights_of(path))
         write_checked(entry, path)
+        remove_kept(unfinished)
     finally:
         temporary.unlink(missing_ok=True)
     return path

@@ -13,6 +13,7 @@ from suite.board.schema import LARGEST_WEIGHTS
 from suite.contract.space import Policy
 from suite.errors import BitcertError
 from suite.files import json_sha256
+from suite.kept import KeptState
 from suite.protocols import NoPostStep, PostStep, Protocol, Request, protocol_for
 from suite.quantize.stored import restore_network, store_network
 from suite.store import Store
@@ -37,11 +38,12 @@ def train_and_store(
     finetune_steps: int,
     seed: int,
     on_step: Callable[[int], None] | None = None,
+    state: KeptState | None = None,
 ) -> int:
     """Prepare a policy's network and write it to a file; returns the forward passes that it took."""
     bench, protocol = problem.bench, protocol_for(problem.protocol, finetune_steps)
     with bench.fixed_threads():
-        prepared = post_step.prepare(bench, policy, Request(protocol, finetune_steps, seed, None, on_step))
+        prepared = post_step.prepare(bench, policy, Request(protocol, finetune_steps, seed, state, on_step))
         _store(problem, policy, path).write(store_network(bare(prepared.network)))
     return prepared.forward_passes
 

@@ -13,9 +13,11 @@ from torch import nn
 
 from suite.certify.base_record import BaseRecord
 from suite.certify.certificates import Certificates, SetCertificate
+from suite.certify.kept_counts import KeptCounts
 from suite.certify.sampling import NoisyClassifier, NoisyImages, Progress
 from suite.certify.set_scores import SetScores
 from suite.errors import unknown_name
+from suite.kept import KeptPart
 from suite.plugins import CERTIFIERS
 
 
@@ -31,6 +33,7 @@ class Task:
         n: Noise samples that enter a bound or an estimate; the maximum for adaptive methods.
         alpha: Failure probability of each certificate, or of all bounds on the set together.
         progress: Called with the forward passes since the last call.
+        kept: Where counts are kept while they are made, so that they resume; for one network only.
     """
 
     noisy: NoisyImages
@@ -40,10 +43,12 @@ class Task:
     n: int
     alpha: float
     progress: Progress | None = None
+    kept: KeptPart | None = None
 
     def sampler(self, network: nn.Module) -> NoisyClassifier:
         """A network under this task's noise."""
-        return NoisyClassifier(network, self.noisy, self.progress)
+        kept = None if self.kept is None else KeptCounts(self.kept, self.noisy.batch, self.progress)
+        return NoisyClassifier(network, self.noisy, self.progress, kept)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

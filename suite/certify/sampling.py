@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from suite.certify.bounds import check_positive
 from suite.certify.device_noise import DeviceNoise
 from suite.certify.exact import check_reproducible, to_levels
+from suite.certify.kept_counts import KeptCounts
 from suite.certify.noise import BLOCK, NoiseStream
 from suite.certify.rounded_gaussian import RoundedGaussian, rounded_gaussian
 from suite.contract.problem import check_sigma
@@ -148,14 +149,26 @@ class NoisyImages:
 class NoisyClassifier:
     """The :class:`Sampler` of a network, in evaluation mode and on the images' device, on noisy images.
 
+    Args:
+        network: Images to logits.
+        noisy: The images.
+        progress: Called with the forward passes since the last call, those of earlier calls included.
+        kept: Counts of earlier calls, and where those of this one are kept; None to keep nothing.
+
     Raises:
         BitcertError: If the images have exact noise and the network is not a function of each image alone.
     """
 
-    def __init__(self, network: nn.Module, noisy: NoisyImages, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        noisy: NoisyImages,
+        progress: Progress | None = None,
+        kept: KeptCounts | None = None,
+    ) -> None:
         if noisy.rounded is not None:
             check_reproducible(network)
-        self._network, self.noisy, self._progress = network, noisy, progress
+        self._network, self.noisy, self._progress, self._kept = network, noisy, progress, kept
 
     @property
     def sigma(self) -> float:
@@ -167,9 +180,16 @@ class NoisyClassifier:
 
     def counts(self, purpose: str, start: int, stop: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         """How often each class is predicted among samples ``start`` to ``stop - 1``, shape ``(rows, classes)``."""
-        images = len(self) if rows is None else len(rows)
-        batches = self.noisy.batches(purpose, start, stop, rows)
-        return count_classes(self._network, batches, images, self._progress).cpu().numpy()
+
+        def count(rows: NDArray[np.int64] | None) -> NDArray[np.int64]:
+            images = len(self) if rows is None else len(rows)
+            batches = self.noisy.batches(purpose, start, stop, rows)
+            return count_classes(self._network, batches, images, self._progress).cpu().numpy()
+
+        if self._kept is None:
+            return count(rows)
+        every = np.arange(len(self)) if rows is None else rows
+        return self._kept.counts(purpose, start, stop, every, count)
 
     def predictions(
         self, purpose: str, start: int, stop: int, rows: NDArray[np.int64] | None = None

@@ -30,6 +30,7 @@ class Finetune(Protocol):
             settings=bench.finetuning,
             seed=derive_seed(bench.seed, "finetune", request.seed),
             progress=request.progress,
+            state=request.state,
         )
         return Prepared(network.freeze(), self.forward_passes(bench, steps))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
@@ -13,6 +12,7 @@ from torch import nn
 from suite.contract.space import Policy
 from suite.contract.trial import GRADIENT_PASSES
 from suite.errors import BitcertError
+from suite.kept import KeptState
 from suite.plugins import POST_STEPS, PROTOCOLS
 from suite.quantize import Statistics
 from suite.workbench import Workbench
@@ -26,14 +26,14 @@ class Request:
         protocol: The search's protocol; it also prepares policies without a post-step.
         steps: Finetuning steps of the protocol; post-steps have their own.
         seed: Seed of training order and noise.
-        state: File in which a resumable post-step keeps its state.
+        state: Where training is kept, so that it resumes where it was interrupted; None to keep nothing.
         progress: Called with the number of finished optimizer steps.
     """
 
     protocol: Protocol
     steps: int = 0
     seed: int = 0
-    state: Path | None = None
+    state: KeptState | None = None
     progress: Callable[[int], None] | None = None
 
 

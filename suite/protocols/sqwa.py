@@ -31,9 +31,11 @@ class SQWA(CyclesAndFinish):
         return self.split_steps(self.captures, self.averaged, self.resolve)
 
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
-        """Finetune a copy of the network; ``request.state`` keeps its state between cycles."""
+        """Finetune a copy of the network."""
         start = self.starting_point(bench)
         network = start.trainable(policy)
-        training = training_of(bench, noise=self.noise, seed=request.seed, progress=request.progress)
-        record = sqwa(network, training, self.plan, state=request.state)
+        training = training_of(
+            bench, noise=self.noise, seed=request.seed, progress=request.progress, state=request.state
+        )
+        record = sqwa(network, training, self.plan)
         return Prepared(network.freeze(), record.forward_passes, {**asdict(record), **start.origin})

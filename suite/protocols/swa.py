@@ -37,7 +37,9 @@ class SWA(CyclesAndFinish):
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Average the float network over cycles, then quantize it and finetune at the low rate."""
         plan = self.plan
-        training = training_of(bench, noise=self.noise, seed=request.seed, progress=request.progress)
+        training = training_of(
+            bench, noise=self.noise, seed=request.seed, progress=request.progress, state=request.state
+        )
         trained = TrainableNetwork(bench.network, bench.space.layers, bench.float_policy(), bench.calibration)
         losses = average_cycles(trained, training, plan)
         network = quantize_average(bench, policy, trained, training)

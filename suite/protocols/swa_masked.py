@@ -64,7 +64,9 @@ class SWAMasked(CyclesAndFinish):
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Average the masked float network over cycles, then quantize it and finetune what is left at the low rate."""
         plan, images = self.plan, len(bench.dataset.splits["train"])
-        training = training_of(bench, noise=self.noise, seed=request.seed, progress=request.progress)
+        training = training_of(
+            bench, noise=self.noise, seed=request.seed, progress=request.progress, state=request.state
+        )
         trained = TrainableNetwork(bench.network, bench.space.layers, bench.float_policy(), bench.calibration)
         mask_weights(trained, self.masking)
         losses = average_cycles(trained, replace(training, loss=VariationalLoss(self.masking, images)), plan)

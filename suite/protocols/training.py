@@ -13,6 +13,7 @@ from suite.certify import NoiseStream
 from suite.contract.space import Policy
 from suite.errors import BitcertError
 from suite.inheritance import inherited
+from suite.kept import KeptState
 from suite.protocols.protocol import PostStep, Prepared, Request
 from suite.seeds import derive_seed
 from suite.train.loss import Loss, cross_entropy
@@ -77,7 +78,9 @@ class HalfCosine(Trained):
         """Finetune a copy of the network on a loss; the passes are those per image and step."""
         start = self.starting_point(bench)
         network = start.trainable(policy)
-        training = training_of(bench, noise=noise, seed=request.seed, progress=request.progress, loss=loss)
+        training = training_of(
+            bench, noise=noise, seed=request.seed, progress=request.progress, state=request.state, loss=loss
+        )
         training.run(network, self.steps, self.rate, "part", 0, done=0)
         return Prepared(
             network.freeze(), bench.finetuning.forward_passes(self.steps, self.passes_per_image), start.origin
@@ -130,6 +133,7 @@ def training_of(
     noise: bool,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
+    state: KeptState | None = None,
     loss: Loss = cross_entropy,
 ) -> Training:
     """What a post-step trains on; losses are measured on training images with one noise sample, the same for all policies."""
@@ -144,4 +148,5 @@ def training_of(
         batches=bench.labelled_batches(train.subset(order.numpy()), stream, samples=1),
         progress=progress,
         loss=loss,
+        state=state,
     )

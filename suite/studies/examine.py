@@ -39,7 +39,9 @@ class ExamineSettings(Group):
     )
     float_network: bool = setting(False, "certify the float network", flag="--float")
     problem: ProblemSettings = ProblemSettings()
-    out: str | None = setting(None, "also write the outcome, one row per image, as JSON", metavar="FILE")
+    out: str | None = setting(
+        None, "also write the outcome, one row per image, as JSON; an interrupted exam with it resumes", metavar="FILE"
+    )
     exam: HeldOutSettings = HeldOutSettings()
 
     @model_validator(mode="after")
@@ -107,6 +109,7 @@ class Examine(Study[ExamineSettings, "Outcome"]):
 
     def run(self, *, quiet: bool = True) -> Outcome:
         """Hold the exam."""
+        from suite.kept import kept_beside, remove_kept
         from suite.report.progress import Progress
         from suite.run.exam import exam_forward_passes, examine
         from suite.run.outcomes import write_outcome
@@ -118,6 +121,7 @@ class Examine(Study[ExamineSettings, "Outcome"]):
         steps = 0 if policy is None or self.model is not None else step.steps
         with keyed("exam"):
             passes = exam_forward_passes(problem, exam)
+        out = None if self.settings.out is None else Path(self.settings.out)
         with Progress(quiet=quiet) as progress:
             progress.add("post-step", steps)
             progress.add("exam", passes)
@@ -127,12 +131,14 @@ class Examine(Study[ExamineSettings, "Outcome"]):
                 step,
                 exam=exam,
                 finetune_steps=self.finetune_steps,
+                state=None if out is None else kept_beside(out),
                 progress=lambda count: progress.advance("exam", count),
                 on_step=lambda done: progress.update("post-step", done),
                 deployed=None if self.model is None else self.model[0],
             )
-        if self.settings.out is not None:
-            write_outcome(outcome, Path(self.settings.out))
+        if out is not None:
+            write_outcome(outcome, out)
+            remove_kept(kept_beside(out))
         return outcome
 
     def to_json(self, result: Outcome) -> str:

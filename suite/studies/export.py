@@ -106,6 +106,7 @@ class Export(Study[ExportSettings, Exported]):
     def run(self, *, quiet: bool = True) -> Exported:
         """Make the network, write it, and certify it if asked to."""
         from suite.contract.cost import ModelSize
+        from suite.kept import KeptState, kept_beside, remove_kept
         from suite.protocols import Request, protocol_for
         from suite.report.progress import Progress
         from suite.run.deployed import read_deployed, write_deployed, write_samples
@@ -130,12 +131,16 @@ class Export(Study[ExportSettings, Exported]):
             progress.add("post-step", step.steps)
             with bench.fixed_threads():
                 protocol = protocol_for(bench_problem(problem, _PURPOSE).protocol, steps)
-                request = Request(protocol, steps, progress=lambda done: progress.update("post-step", done))
+                kept = KeptState(kept_beside(Path(settings.out)), description)
+                on_step = partial(progress.update, "post-step")
+                request = Request(protocol, steps, state=kept, progress=on_step)
                 prepared = step.prepare(bench, policy, request).network
                 network = None if settings.form == _FIXED_POINT else bench.integer(prepared)
             if network is None:
                 made = replace(bench, engine=_FIXED_POINT).executed_by_engine(prepared)
-                return self._write_fixed_point(problem, policy, made, description, progress)
+                written = self._write_fixed_point(problem, policy, made, description, progress)
+                remove_kept(kept.folder)
+                return written
             if settings.samples:
                 write_samples(Path(settings.out), bench.dataset.splits["exam"], settings.samples)
             outcome = None
@@ -147,6 +152,7 @@ class Export(Study[ExportSettings, Exported]):
                 outcome = self._certify(problem, policy, deployed, progress)
                 exam = {"settings": outcome.provenance["exam"], "metrics": outcome.metrics.to_dict()}
                 sizes = write({**description, "exam": exam})
+            remove_kept(kept.folder)
         rule = ModelSize()
         return Exported(Path(settings.out), policy, sizes, rule.units(rule.total(problem.space, policy)), outcome)
 
@@ -177,6 +183,7 @@ class Export(Study[ExportSettings, Exported]):
 
     def _certify(self, problem: Problem, policy: Policy, network: nn.Module, progress: Progress) -> Outcome:
         """Certify the file that was written, or the integer network that a form without a runtime here states."""
+        from suite.kept import kept_beside
         from suite.run.exam import exam_forward_passes, examine
 
         exam = self.settings.exam.build(problem)
@@ -186,6 +193,7 @@ class Export(Study[ExportSettings, Exported]):
             policy,
             self.settings.exam.step(),
             exam=exam,
+            state=kept_beside(Path(self.settings.out)),
             progress=lambda count: progress.advance("exam", count),
             deployed=network,
         )

@@ -7,7 +7,6 @@ import functools
 import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -32,12 +31,12 @@ class PreparationConformance(ABC):
         """Network and data of the problem ``digits``."""
         return workbench_of(load_problem("digits", budget="w3a3"), "a conformance test")
 
-    def request(self, state: Path | None = None) -> Request:
+    def request(self) -> Request:
         """What is asked for: of a protocol itself, of a post-step after post-training quantization."""
         preparation = self.make()
         if isinstance(preparation, Protocol):
             return Request(preparation, steps=self.steps if preparation.default_steps else 0)
-        return Request(PROTOCOLS.make("ptq"), seed=1, state=state)
+        return Request(PROTOCOLS.make("ptq"), seed=1)
 
     def prepared(self, bench: Workbench, bits: int = 3) -> tuple[Prepared, Tensor]:
         """A uniform policy's network, and its logits on fixed images."""

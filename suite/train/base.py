@@ -23,6 +23,7 @@ from suite.networks import initialize, network_sha256
 from suite.store import Store
 from suite.train.consistency import SAMPLES, consistency_loss
 from suite.train.interval_loss import WEIGHT, IntervalPenalty, IntervalSettings
+from suite.train.optimizer import load_optimizer_state, optimizer_state
 
 Precision = Literal["float32", "bfloat16"]
 """In what convolutions and linear layers compute: bfloat16 is several times faster where the processor has instructions for it."""
@@ -178,11 +179,8 @@ class _Progress:
 
 def _write_progress(store: Store, network: nn.Module, optimizer: torch.optim.Optimizer, progress: _Progress) -> None:
     """Replace the stored state atomically."""
-    momenta = {
-        name: optimizer.state[parameter].get("momentum_buffer") for name, parameter in network.named_parameters()
-    }
-    kept = {name: momentum for name, momentum in momenta.items() if momentum is not None}
-    store.write({"network": network.state_dict(), "momentum": kept}, asdict(progress))
+    momenta = optimizer_state(network, optimizer).get("momentum_buffer", {})
+    store.write({"network": network.state_dict(), "momentum": momenta}, asdict(progress))
 
 
 def _read_progress(store: Store, network: nn.Module, optimizer: torch.optim.Optimizer) -> _Progress:
@@ -191,10 +189,7 @@ def _read_progress(store: Store, network: nn.Module, optimizer: torch.optim.Opti
         return _Progress()
     stored = store.read()
     network.load_state_dict(stored.groups["network"])
-    momenta = stored.groups.get("momentum", {})
-    for name, parameter in network.named_parameters():
-        if name in momenta:
-            optimizer.state[parameter]["momentum_buffer"] = momenta[name].to(parameter.device)
+    load_optimizer_state(network, optimizer, {"momentum_buffer": stored.groups.get("momentum", {})})
     return _Progress(**stored.record)
 
 

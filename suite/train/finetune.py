@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from suite.contract.trial import GRADIENT_PASSES
 from suite.data import ImageSplit
 from suite.errors import BitcertError
+from suite.kept import KeptState
+from suite.networks import network_sha256
 from suite.quantize.trainable import SCHEMES, Scheme, TrainableNetwork
-from suite.train.loss import Loss, TrainingBatch, cross_entropy
-from suite.train.optimizer import NoisyBatches, parameter_groups
+from suite.store import Stored
+from suite.train.loss import Loss, RememberingLoss, TrainingBatch, cross_entropy
+from suite.train.optimizer import NoisyBatches, load_optimizer_state, optimizer_state, parameter_groups
 
 PASSES_PER_IMAGE = GRADIENT_PASSES  # forward passes charged per image and finetuning step
 
@@ -55,11 +62,14 @@ def finetune(
     seed: int,
     progress: Callable[[int], None] | None = None,
     loss: Loss = cross_entropy,
+    state: KeptState | None = None,
+    part: str = "finetuning",
 ) -> None:
     """Train the network in place on noisy training images.
 
     Images are reshuffled each epoch; Gaussian noise is added in [0, 1] before normalization. Order, noise and the network's
-    own randomness (dropout) depend on ``seed`` alone. The network is left in evaluation mode.
+    own randomness (dropout) depend on ``seed`` alone. The network is left in evaluation mode. Interrupted and called again with
+    the same arguments and ``state``, it ends with the same bits.
 
     Args:
         network: Quantized network with float masters.
@@ -68,22 +78,40 @@ def finetune(
         sigma: Standard deviation of the noise.
         settings: Batch size, rate, penalty.
         seed: Seed of order and noise.
-        progress: Called with the number of finished steps.
+        progress: Called with the number of finished steps, those of earlier calls included.
         loss: What is minimized.
+        state: Where the training is kept; None to keep nothing.
+        part: What it is called there.
 
     Raises:
-        BitcertError: If the loss stops being finite.
+        BitcertError: If the loss stops being finite, or ``state`` holds another training.
     """
+    kept = None
+    if state is not None:
+        identity = {
+            "steps": steps,
+            "sigma": sigma,
+            "finetuning": asdict(settings),
+            "seed": seed,
+            "images": hashlib.sha256(split.ids.tobytes() + split.labels.tobytes()).hexdigest(),
+            "start": network_sha256(network),
+        }
+        kept = state.part(part, "post-step", lambda: identity)
     device = next(network.parameters()).device
     clips = network.clips()
     optimizer = torch.optim.Adam(parameter_groups(network, network.scales(), settings.learning_rate), fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     labels = torch.tensor(split.labels)
     batches = NoisyBatches(split, settings.batch, sigma, torch.Generator().manual_seed(seed))
+    training = _Training(network, optimizer, schedule, batches, loss)
     network.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        for step in range(steps):
+        stored = None if kept is None else kept.read()
+        done = 0 if stored is None else training.load(stored)
+        if done and progress is not None:
+            progress(done)
+        for step in range(done, steps):
             chosen, images, noisy = batches.draw()
             batch = TrainingBatch(step, seed, sigma, chosen, images, noisy.to(device), labels[chosen].to(device))
             total = loss(network, batch)
@@ -97,6 +125,55 @@ def finetune(
             total.backward()
             optimizer.step()
             schedule.step()
+            if kept is not None:
+                over = step + 1 == steps
+                kept.keep(partial(training.content, step + 1, over=over), finished=over)
             if progress is not None:
                 progress(step + 1)
     network.eval()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Training:
+    """What changes from step to step; torch's own generators, which it also keeps, are those of the block it is used in."""
+
+    network: TrainableNetwork
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    batches: NoisyBatches
+    loss: object
+
+    def content(self, done: int, *, over: bool) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """What is kept after ``done`` steps; less if the training is over."""
+        groups = {"network": dict(self.network.state_dict())}
+        if isinstance(self.loss, RememberingLoss):
+            groups["loss"] = self.loss.state()
+        if over:
+            return groups, {"done": done}
+        random = {"cpu": torch.get_rng_state()}
+        if self._device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self._device)
+        groups |= optimizer_state(self.network, self.optimizer) | {"random": random, "batches": self.batches.state()}
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        return groups, {"done": done, "rates": rates, "schedule": self.schedule.state_dict()}
+
+    def load(self, stored: Stored) -> int:
+        """Take over what was kept; returns the finished steps."""
+        groups, record = stored.groups, stored.record
+        self.network.load_state_dict(groups["network"])
+        if isinstance(self.loss, RememberingLoss):
+            self.loss.load_state(groups.get("loss", {}))
+        if "schedule" in record:
+            load_optimizer_state(self.network, self.optimizer, groups)
+            for group, rate in zip(self.optimizer.param_groups, record["rates"], strict=True):
+                group["lr"] = rate
+            self.schedule.load_state_dict(record["schedule"])
+            self.batches.load_state(groups["batches"])
+            torch.set_rng_state(groups["random"]["cpu"])
+            if "cuda" in groups["random"]:
+                torch.cuda.set_rng_state(groups["random"]["cuda"], self._device)
+        return int(record["done"])
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network.parameters()).device

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,17 @@ class TrainingBatch:
 
 Loss = Callable[[TrainableNetwork, TrainingBatch], Tensor]
 """A scalar to minimize, computed from a network in training mode, which it leaves so."""
+
+
+@runtime_checkable
+class RememberingLoss(Protocol):
+    """A loss that depends on earlier steps, which a resumed training has not seen."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What it remembers."""
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Remember it again."""
 
 
 def cross_entropy(network: TrainableNetwork, batch: TrainingBatch) -> Tensor:

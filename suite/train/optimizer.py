@@ -1,8 +1,8 @@
-"""What trainings of quantized networks share: parameter groups for Adam, and batches of noisy images."""
+"""What trainings share: parameter groups for Adam, an optimizer's state as tensors, and batches of noisy images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,6 +34,31 @@ def parameter_groups(
     return groups + [{"params": [scale], "lr": share * size_of(scale)} for scale in scales if scale.requires_grad]
 
 
+_STATE = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")  # of Adam and of gradient descent
+
+
+def optimizer_state(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+    """What an optimizer remembers: kind of tensor -> name of the parameter -> tensor, groups for a store."""
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, parameter in network.named_parameters():
+        for kind, tensor in optimizer.state.get(parameter, {}).items():
+            if tensor is not None:
+                groups.setdefault(kind, {})[name] = tensor
+    return groups
+
+
+def load_optimizer_state(
+    network: nn.Module, optimizer: torch.optim.Optimizer, groups: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    """Take over what :func:`optimizer_state` returned; other groups are ignored."""
+    for name, parameter in network.named_parameters():
+        for kind in _STATE:
+            if (kept := groups.get(kind, {}).get(name)) is not None:
+                # Fused optimizers take a parameter and its moments to lie in memory alike.
+                like = torch.empty_like(parameter) if kept.shape == parameter.shape else torch.empty_like(kept)
+                optimizer.state[parameter][kind] = like.detach().to(parameter.device).copy_(kept)
+
+
 class NoisyBatches:
     """Batches of images with one noise sample each, reshuffled once what is left is less than a batch.
 
@@ -55,3 +80,12 @@ class NoisyBatches:
         chosen, self._order = self._order[: self._batch], self._order[self._batch :]
         images = self._split.subset(chosen.numpy()).images()
         return chosen, images, images + self._sigma * torch.randn(images.shape, generator=self._generator)
+
+    def state(self) -> dict[str, Tensor]:
+        """What decides the coming batches."""
+        return {"order": self._order, "generator": self._generator.get_state()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where :meth:`state` was asked for."""
+        self._order = state["order"]
+        self._generator.set_state(state["generator"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -43,7 +44,7 @@ class SoftVotes:
 
     ``(1 - weight) CE(label, s) + weight T^2 KL(v || softmax(s / T))`` with v the mean over noise samples of the teacher's
     ``softmax(t / T)``: what the smoothed float network thinks of the image, not of one noisy version of it. An image's votes
-    are counted when it is first trained on, and kept.
+    are counted when it is first trained on, and kept. It is a :class:`.RememberingLoss`.
 
     Distillation of a smoothed classifier's average is a common ingredient of consistency training (Jeong and Shin, NeurIPS
     2020, arXiv 2006.04062, where the average is the network's own); this form, with a float teacher, follows no one paper.
@@ -52,16 +53,26 @@ class SoftVotes:
         teacher: The float network, in evaluation mode.
         settings: Samples, weight, temperature.
         images: Training images in total.
-
-    Attributes:
-        passes: Forward passes that the teacher has made.
     """
 
     def __init__(self, teacher: nn.Module, settings: SoftSettings, images: int) -> None:
-        self.passes = 0
         self._teacher, self._settings = teacher, settings
         self._known = torch.zeros(images, dtype=torch.bool)
         self._votes: Tensor | None = None
+
+    @property
+    def passes(self) -> int:
+        """Forward passes that the teacher has made."""
+        return self._settings.samples * int(self._known.sum())
+
+    def state(self) -> dict[str, Tensor]:
+        """The votes so far."""
+        return {} if self._votes is None else {"known": self._known, "votes": self._votes}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the votes of an earlier call."""
+        if state:
+            self._known, self._votes = state["known"], state["votes"].to(next(self._teacher.parameters()).device)
 
     def __call__(self, network: TrainableNetwork, batch: TrainingBatch) -> Tensor:
         """The loss of one step."""
@@ -84,6 +95,5 @@ class SoftVotes:
                 self._votes = votes.new_empty(len(self._known), votes.shape[1])
             self._votes[batch.chosen[rows].to(votes.device)] = votes
             self._known[batch.chosen[rows]] = True
-            self.passes += samples * len(rows)
         assert self._votes is not None
         return self._votes[batch.chosen.to(self._votes.device)]

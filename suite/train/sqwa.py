@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import torch
@@ -13,12 +12,11 @@ from torch import Tensor, nn
 
 from suite.data import ImageSplit
 from suite.errors import BitcertError, unknown_name
-from suite.networks import network_sha256
+from suite.kept import KeptState
 from suite.quantize import TrainableNetwork, recalibrate_batch_norm
 from suite.quantize.steps import fit_steps, quantize
 from suite.quantize.trainable import FixedStep, LearnedStep
 from suite.seeds import derive_seed
-from suite.store import Store
 from suite.train.finetune import FinetuneSettings, finetune
 from suite.train.loss import Loss, cross_entropy
 
@@ -78,6 +76,7 @@ class Training:
         batches: Noisy training images with labels, for batch-norm recalibration and losses.
         progress: Called with the number of finished optimizer steps of the whole post-step.
         loss: What is minimized.
+        state: Where trainings are kept, each as a part of its own; None to keep nothing.
     """
 
     split: ImageSplit
@@ -87,6 +86,7 @@ class Training:
     batches: list[tuple[Tensor, Tensor]]
     progress: Callable[[int], None] | None = None
     loss: Loss = cross_entropy
+    state: KeptState | None = None
 
     @property
     def images(self) -> list[Tensor]:
@@ -113,6 +113,8 @@ class Training:
             seed=derive_seed(self.seed, part, number),
             progress=None if tell is None else lambda count: tell(done + count),
             loss=self.loss,
+            state=self.state,
+            part=f"{part}-{number}",
         )
 
 
@@ -193,30 +195,29 @@ def sqwa(
     training: Training,
     settings: SQWASettings,
     *,
-    state: Path | None = None,
     captured: Callable[[int, State], None] | None = None,
 ) -> SQWARecord:
     """Finetune a quantized network by stochastic quantized weight averaging, in place.
 
     Each training cycle, with a learning rate that falls to zero, ends with a capture of the quantized network. The average
     of the captures is requantized with new steps, its batch norm is recalibrated, and it is finetuned at a low rate. Each
-    cycle has a fresh optimizer and its own seed, so training resumes after a cycle as if it had never stopped.
+    cycle has a fresh optimizer and its own seed. Interrupted and called again, finished cycles are not trained again: their
+    networks come from ``training.state``.
 
     Args:
         network: The quantized network.
         training: Images, noise, batch and seed.
         settings: Cycles, rates, what is averaged.
-        state: File that keeps the state between cycles; removed at the end.
         captured: Called with the number and the state of each capture.
 
     Raises:
-        BitcertError: If training diverges, or the file belongs to something else.
+        BitcertError: If training diverges, or ``training.state`` belongs to something else.
 
     References:
         Shin, Boo and Sung, SQWA: Stochastic quantized weight averaging for improving the generalization capability of
         low-precision deep neural networks, arXiv 2002.00343, 2020.
     """
-    losses = average_cycles(network, training, settings, state=state, captured=captured)
+    losses = average_cycles(network, training, settings, captured=captured)
     with _unquantized_weights(network):
         recalibrate_batch_norm(network, training.images)
         averaged = mean_loss(network, training.batches)
@@ -226,8 +227,6 @@ def sqwa(
     requantized = mean_loss(network, training.batches)
     done = settings.captures * settings.cycle_steps
     training.run(network, settings.finish_steps, settings.finish_rate, "finish", 0, done=done)
-    if state is not None:
-        state.unlink(missing_ok=True)
     trained = training.finetuning.forward_passes(settings.steps)
     return SQWARecord(
         captures=tuple(losses),
@@ -243,7 +242,6 @@ def average_cycles(
     training: Training,
     settings: SQWASettings,
     *,
-    state: Path | None = None,
     captured: Callable[[int, State], None] | None = None,
 ) -> list[float]:
     """Train in cycles and load the average of the captures into the network; arguments as for :func:`sqwa`.
@@ -251,31 +249,15 @@ def average_cycles(
     Returns:
         The loss of each capture. Batch norms hold the mean of the captures' statistics, not the average's own.
     """
-    identity = {
-        "settings": asdict(settings),
-        "finetuning": asdict(training.finetuning),
-        "sigma": training.sigma,
-        "seed": training.seed,
-        "network": network_sha256(network.network),
-    }
-    store = None if state is None else Store(state, "post-step", identity)
     average = Average()
     losses: list[float] = []
-    if store is not None and store.path.exists():
-        stored = store.read()
-        load_state(network, stored.groups["network"])
-        device, losses = next(network.parameters()).device, list(stored.record["losses"])
-        average = Average(stored.record["count"], {k: v.to(device) for k, v in stored.groups["average"].items()})
-    for cycle in range(average.count, settings.captures):
+    for cycle in range(settings.captures):
         training.run(network, settings.cycle_steps, settings.rate, "cycle", cycle, done=cycle * settings.cycle_steps)
         taken = capture(network, settings.averaged)
         average.add(taken)
         losses.append(mean_loss(network, training.batches))
         if captured is not None:
             captured(cycle, taken)
-        if store is not None:
-            states = {"network": network.network.state_dict(), "average": average.state}
-            store.write(states, {"count": average.count, "losses": losses})
     load_state(network, average.state)
     return losses
 

@@ -26,7 +26,7 @@ from suite.quantize.switchable import Norms, Sharing, SwitchableLayer, Switchabl
 from suite.seeds import derive_seed
 from suite.store import Store
 from suite.train.base import augment
-from suite.train.optimizer import parameter_groups, size_of
+from suite.train.optimizer import load_optimizer_state, optimizer_state, parameter_groups, size_of
 
 Inheritance = Literal["doubled", "none"]
 INHERITANCE: tuple[Inheritance, ...] = get_args(Inheritance)
@@ -318,9 +318,7 @@ class _Optimizer:
     def save(self, store: Store, done: int, losses: list[float]) -> None:
         """Replace the stored state."""
         groups: dict[str, dict[str, Tensor]] = {"network": dict(self._network.state_dict())}
-        for name, parameter in self._network.named_parameters():
-            for key, tensor in self._adam.state.get(parameter, {}).items():
-                groups.setdefault(key, {})[name] = tensor
+        groups |= optimizer_state(self._network, self._adam)
         store.write(groups, {"done": done, "losses": losses, "sizes": self._sizes})
 
     def load(self, store: Store | None) -> tuple[int, list[float]]:
@@ -329,11 +327,6 @@ class _Optimizer:
             return 0, []
         stored = store.read()
         self._network.load_state_dict(stored.groups["network"])
-        for name, parameter in self._network.named_parameters():
-            kept = {
-                key: tensors[name] for key, tensors in stored.groups.items() if key != "network" and name in tensors
-            }
-            if kept:
-                self._adam.state[parameter] = {key: tensor.to(parameter.device) for key, tensor in kept.items()}
+        load_optimizer_state(self._network, self._adam, stored.groups)
         self._sizes = list(stored.record["sizes"])
         return int(stored.record["done"]), list(stored.record["losses"])

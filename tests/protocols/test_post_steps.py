@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from suite.errors import BitcertError
+from suite.kept import KeptState
 from suite.plugins import POST_STEPS
 from suite.problems import load_problem
 from suite.protocols import NoPostStep, PostStep, Prepared, Request, parse_post_step, protocol_for
@@ -20,6 +22,7 @@ from suite.protocols.qat import QAT
 from suite.protocols.sqwa import SQWA
 from suite.protocols.training import training_of
 from suite.quantize.layer import QuantizedLayer
+from suite.quantize.trainable import Scheme
 from suite.train.finetune import FinetuneSettings
 from suite.train.loss import TrainingBatch
 from suite.train.speq import SPEQLoss
@@ -194,19 +197,38 @@ def test_sqwa_keeps_a_record_and_hands_out_captures(bench: Workbench) -> None:
     assert kept == [0, 1, 2]
 
 
-def test_a_state_file_is_resumed_and_removed(bench: Workbench, tmp_path: Path) -> None:
-    step, state = SQWA(steps=9, captures=3), tmp_path / "state"
+@pytest.mark.parametrize(
+    ("name", "quantizer"), [*((name, "lsq") for name in KINDS), ("qat", "pact"), ("qat", "dorefa"), ("sqwa", "fixed")]
+)
+def test_every_kind_is_resumed_bit_for_bit_wherever_it_is_interrupted(
+    name: str, quantizer: Scheme, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted three times, for the last time after the training; no step is made twice."""
+    monkeypatch.setattr("suite.kept.EVERY", 0)
+    bench = replace(bench_for(name), finetuning=FinetuneSettings(batch=16, quantizer=quantizer))
+    step = POST_STEPS.make(name, steps=9, captures=2, samples=2)
     whole = apply(bench, step)
+    seen = 0
 
     def stop(number: int) -> None:
-        if number > step.plan.cycle_steps:
-            raise KeyboardInterrupt
+        nonlocal seen
+        assert number <= seen + 1
+        if number > seen:
+            seen = number
+            if number in (2, 5, 9):
+                raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        apply(bench, step, state=state, progress=stop)
-    resumed = apply(bench, step, state=state)
-    assert resumed.record == whole.record
-    assert not state.exists()
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            apply(bench, step, state=KeptState(tmp_path), progress=stop)
+    resumed = apply(bench, step, state=KeptState(tmp_path), progress=stop)
+    assert (resumed.record, resumed.forward_passes) == (whole.record, whole.forward_passes)
+    expected, found = whole.network.state_dict(), resumed.network.state_dict()
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
+    images = bench.dataset.splits["search"].images(0, 8)
+    with torch.inference_mode():
+        assert torch.equal(whole.network(images.clone()), resumed.network(images.clone()))
 
 
 def test_options_follow_the_name() -> None:

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 from scipy import stats
 
 from benchmarks.coverage import SPREADS, coverage, joint_interval, paired_by_seed
 from suite.certify.exam import ExamSettings
-from suite.cli import main
+from suite.cli import EXIT_SLICE_OVER, main
 from suite.errors import BitcertError
+from suite.kept import KeptState
 from suite.problems import load_problem
 from suite.problems.vision import VisionProblem
 from suite.protocols import PostStep, parse_post_step
@@ -34,6 +36,7 @@ from suite.studies.post_steps.run import (
     name_policies,
     sample_policies,
 )
+from suite.studies.slices import SliceOver
 
 NAMES = ("sqwa:captures=2", "qat", "none")
 EXAM = ExamSettings(images=30, n0=5, n=40)
@@ -277,3 +280,42 @@ def test_every_policy_is_a_point_of_a_test_for_non_inferiority(folder: Path, com
     assert judge(points, (0.0, 0.25), 0.01).judged[0].point.references[0].policy is None
     with pytest.raises(BitcertError, match=r"unknown post-step of this comparison 'swa'; known: .*qat"):
         read_points(f"finetuned={folder}@swa", None)
+
+
+def test_slices_shorter_than_any_exam_get_through_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Slices end after two writes, however long these take; each of three exams makes three, each of two trainings four."""
+    experiment = {
+        "study": "post-steps",
+        "problem": {"name": "digits", "budget": "w2a2"},
+        "policies": 1,
+        "seeds": [0],
+        "post_steps": ["qat", "sqwa:captures=2"],
+        "steps": 4,
+        "exam": {"images": 10, "n0": 200, "n": 600},
+    }
+    files = {}
+    for name in ("whole", "sliced"):
+        files[name] = tmp_path / f"{name}.yaml"
+        files[name].write_text(yaml.safe_dump(experiment | {"directory": str(tmp_path / name)}))
+    assert main(["run", str(files["whole"]), "--json"]) == 0
+    whole, keep, calls = json.loads(capsys.readouterr().out), KeptState.keep, 0
+
+    def interrupt(self: KeptState, *arguments: Any, **options: Any) -> None:
+        nonlocal calls
+        keep(self, *arguments, **options)
+        calls += 1
+        if calls % 2 == 0:
+            raise SliceOver
+
+    monkeypatch.setattr("suite.kept.EVERY", 0)
+    monkeypatch.setattr(KeptState, "keep", interrupt)
+    slices = 0
+    while (status := main(["run", str(files["sliced"]), "--slice", "10h", "--json"])) == EXIT_SLICE_OVER:
+        slices += 1
+    assert status == 0
+    assert slices == (3 * 3 + 2 * 4) // 2
+    sliced = json.loads(capsys.readouterr().out)
+    assert sliced["post_steps"] == whole["post_steps"]
+    assert not list((tmp_path / "sliced").rglob("*.unfinished"))

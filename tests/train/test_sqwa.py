@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from suite.contract.space import SearchSpace
 from suite.data import ImageSplit
 from suite.data.images import PixelArray
 from suite.errors import BitcertError
+from suite.kept import KeptState
 from suite.networks import build_network, trace_layers
 from suite.quantize import Calibration, TrainableNetwork, calibrate
 from suite.quantize.steps import fit_steps, quantize, weight_grid
@@ -60,12 +62,12 @@ def run(
     *,
     sigma: float = 0.25,
     progress: Callable[[int], None] | None = None,
-    state: Path | None = None,
+    state: KeptState | None = None,
     captured: Callable[[int, State], None] | None = None,
 ) -> SQWARecord:
     finetuning = FinetuneSettings(batch=16, quantizer=network.scheme)
-    training = Training(training_images(), sigma, finetuning, seed, batches(), progress)
-    return sqwa(network, training, settings, state=state, captured=captured)
+    training = Training(training_images(), sigma, finetuning, seed, batches(), progress, state=state)
+    return sqwa(network, training, settings, captured=captured)
 
 
 def levels(weight: torch.Tensor, step: torch.Tensor) -> set[float]:
@@ -179,40 +181,46 @@ def test_a_seed_alone_decides(float_network: nn.Module, scheme: Scheme) -> None:
         assert torch.equal(one, two)
 
 
-def test_a_training_cut_after_a_cycle_goes_on_as_if_never_stopped(float_network: nn.Module, tmp_path: Path) -> None:
+@pytest.mark.parametrize("last", [1, 2 * SHORT.cycle_steps, 2 * SHORT.cycle_steps + 2, SHORT.steps])
+def test_a_training_cut_anywhere_goes_on_as_if_never_stopped(
+    float_network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    monkeypatch.setattr("suite.kept.EVERY", 0)
     whole, cut, resumed = (trainable(float_network, scheme="lsq") for _ in range(3))
     expected = run(whole)
 
     def stop(number: int) -> None:
-        if number > 2 * SHORT.cycle_steps:  # in the third cycle
+        if number == last:
             raise KeyboardInterrupt
 
-    state = tmp_path / "state.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        run(cut, state=state, progress=stop)
-    assert state.exists()
+        run(cut, state=KeptState(tmp_path), progress=stop)
     steps: list[int] = []
-    assert run(resumed, state=state, progress=steps.append) == expected
-    assert steps[0] == 2 * SHORT.cycle_steps + 1
-    assert not state.exists()
+    assert run(resumed, state=KeptState(tmp_path), progress=steps.append) == expected
+    trained = [step for before, step in itertools.pairwise(steps) if step == before + 1 and step > last]
+    assert trained == list(range(last + 1, SHORT.steps + 1))
     for one, two in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, two)
 
 
-def test_a_state_of_something_else_or_damaged_is_refused(float_network: nn.Module, tmp_path: Path) -> None:
-    state = tmp_path / "state.safetensors"
+def test_a_state_of_something_else_or_damaged_is_refused(
+    float_network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("suite.kept.EVERY", 0)
 
     def stop(number: int) -> None:
-        if number > SHORT.cycle_steps:
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(trainable(float_network), state=state, progress=stop)
-    with pytest.raises(BitcertError, match="another post-step"):
-        run(trainable(float_network), seed=1, state=state)
+        run(trainable(float_network), state=KeptState(tmp_path), progress=stop)
+    with pytest.raises(BitcertError, match="another post-step: it differs in seed; remove it to start over"):
+        run(trainable(float_network), seed=1, state=KeptState(tmp_path))
+    with pytest.raises(BitcertError, match="another post-step: it differs in start;"):
+        run(trainable(float_network, bits=3), state=KeptState(tmp_path))
+    (state,) = tmp_path.iterdir()
     state.write_bytes(state.read_bytes()[:100])
-    with pytest.raises(BitcertError, match="damaged"):
-        run(trainable(float_network), state=state)
+    with pytest.raises(BitcertError, match=r"damaged .*; remove it to start over"):
+        run(trainable(float_network), state=KeptState(tmp_path))
 
 
 def test_training_lowers_the_loss(float_network: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,11 @@ class OnnxNetwork(nn.Module):
     def __reduce__(self) -> tuple[Callable[..., OnnxNetwork], tuple[bytes, int]]:
         """Sessions cannot be copied; copies and other processes start their own."""
         return functools.partial(OnnxNetwork, integer=self.integer), (self._content, self._threads)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the model's bytes."""
+        return hashlib.sha256(self._content).hexdigest()
 
     def forward(self, images: Tensor) -> Tensor:
         """Images to logits; shapes as the model says."""

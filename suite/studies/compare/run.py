@@ -335,8 +335,7 @@ def _exam_cases(
     step, steps = settings.post_step, settings.fidelity.finetune_steps
     own = steps > 0 or replicate is not None
     after, before = _exam_files(folder, winner, seed, own=own, trains=step.trains)
-    state = folder.resolve() / "post_steps" / f"{after.stem}.safetensors"
-    cases = {after: ExamCase(winner, step, seed, state, steps, replicate)}
+    cases = {after: ExamCase(winner, step, seed, steps, replicate)}
     if before is not None:
         cases[before] = ExamCase(winner, NoPostStep(), seed, finetune_steps=steps, replicate=replicate)
     for control in settings.controls:

@@ -20,6 +20,7 @@ from suite.contract.problem import Problem
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity
 from suite.errors import BitcertError
+from suite.kept import KeptState, remove_kept
 from suite.protocols import PostStep
 from suite.protocols.sqwa import SQWA
 from suite.protocols.training import training_of
@@ -200,7 +201,8 @@ def map_plane(
         _open(journal, directory, identity)
         on_start()
         with bench.fixed_threads():
-            training = training_of(bench, noise=step.noise, progress=on_step)
+            state = KeptState(directory / "unfinished", identity)
+            training = training_of(bench, noise=step.noise, progress=on_step, state=state)
             models = _models(bench, policy, step, training, directory, identity)
             survey = _Survey(bench.trainable(policy), training, found.search_task(measured), found.setup)
             return _measure(survey, models, journal, size, identity, on_point)
@@ -292,6 +294,8 @@ def _models(
         network = bench.trainable(policy)
         sqwa(network, training, step.plan, captured=keep)
         store.write(models | {"average": average.state, "finetuned": capture(network)})
+        if training.state is not None:
+            remove_kept(training.state.folder)
     return {
         name: {key: tensor.to(bench.device) for key, tensor in state.items()}
         for name, state in store.read().groups.items()

@@ -181,7 +181,7 @@ def _cases(folder: Path, settings: PostStepSettings) -> dict[Path, ExamCase]:
                 path = _exam_file(folder, name, policy, seed)
                 own = derive_seed(seed, "policy", position) % _SEEDS
                 step = parse_post_step(name, settings.steps)
-                cases.setdefault(path, ExamCase(policy, step, own, path.with_suffix(".safetensors").resolve()))
+                cases.setdefault(path, ExamCase(policy, step, own))
     return cases
 
 
