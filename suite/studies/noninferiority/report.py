@@ -106,7 +106,8 @@ def write_claims(claims: Claims, beside: Sequence[CertificateTable], directory: 
 def plot_claims(claims: Claims, beside: Sequence[CertificateTable] = (), ax: Axes | None = None) -> Axes:
     """Certified accuracy against BOPs, a panel for each radius; the float network as a line, with the margin below it.
 
-    Bars are 95 % intervals of the difference from float. Published classifiers are lines. ``ax`` takes the first radius alone.
+    Bars are 95 % intervals of the difference from float; hollow points are not claimed. Published classifiers are lines.
+    ``ax`` takes the first radius alone.
     """
     count = 1 if ax is not None else len(claims.radii)
     sheet = Sheet.on(ax, (1.6 + 3.1 * count, 3.6), 1, count, sharex=True)
@@ -126,7 +127,7 @@ def plot_claims(claims: Claims, beside: Sequence[CertificateTable] = (), ax: Axe
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.3g} %"))
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set(title=f"r = {radius_text(radius)}", xlabel="share of the float network's BOPs", ylim=(0, None))
+        axes.set(title=f"r = {radius_text(radius)}", xlabel="share of the float network's BOPs")
     sheet.panels[0].set_ylabel("certified accuracy")
     sheet.legend()
     return sheet.panels[0]
@@ -134,21 +135,18 @@ def plot_claims(claims: Claims, beside: Sequence[CertificateTable] = (), ax: Axe
 
 def _plot_series(axes: Axes, points: Sequence[Judged], radius: float, look: Any, name: str) -> None:
     found = [one.differences[radius] for one in points]
-    means = np.array([one.accuracy for one in found])
+    shares, means = (
+        np.array(values) for values in ([100 * one.point.share for one in points], [one.accuracy for one in found])
+    )
     low, high = (
         np.abs(np.nan_to_num([getattr(one.interval, end) - one.mean for one in found])) for end in ("low", "high")
     )
+    style = {"color": look.color, "marker": look.marker}
     axes.errorbar(
-        [100 * one.point.share for one in points],
-        means,
-        yerr=(low, high),
-        color=look.color,
-        linestyle=look.dashes,
-        marker=look.marker,
-        elinewidth=0.8,
-        capsize=2,
-        label=name,
+        shares, means, yerr=(low, high), linestyle=look.dashes, elinewidth=0.8, capsize=2, label=name, **style
     )
+    hollow = np.array([not one.claimed for one in points])
+    axes.plot(shares[hollow], means[hollow], linestyle="none", markerfacecolor="white", zorder=3, **style)
 
 
 def _needed(row: Row) -> str:
@@ -166,6 +164,6 @@ def _notes(claims: Claims) -> list[str]:
     notes.append(
         "Brackets: 95 % interval over images, and over seeds where there are several. Each series is tested from the most BOPs "
         "down and ends at the first network that is not shown to be not worse. Images needed: for 80 % power where networks are "
-        "as good as float; — where the exam had as many."
+        "as good as float; — where the exam had as many. Hollow points of the figure are not claimed."
     )
     return notes
