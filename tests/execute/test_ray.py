@@ -251,7 +251,7 @@ def test_an_interrupt_ends_the_command_and_the_run_goes_on(
         _, shown = process.communicate()
     finally:
         process.kill()
-    assert process.returncode == status
+    assert process.returncode == status, shown
     assert told in shown
     assert journal.read_text().endswith("\n")
     recorded = len(load_run(tmp_path / "run").trials)
