@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from suite.contract.space import Policy
 from suite.protocols.protocol import Prepared, Request
-from suite.protocols.training import CyclesAndFinish, HalfCosine, training_of
+from suite.protocols.training import CyclesAndFinish, HalfCosine
 from suite.train.sqwa import SQWASettings
 from suite.workbench import Workbench
 
@@ -39,9 +39,7 @@ class QATLowRate(CyclesAndFinish):
         """Finetune a copy of the network at the first rate, then at the low one."""
         plan, start = self.plan, self.starting_point(bench)
         network = start.trainable(policy)
-        training = training_of(
-            bench, noise=self.noise, seed=request.seed, progress=request.progress, state=request.state
-        )
+        training = self.training(bench, request, noise=self.noise)
         training.run(network, plan.cycle_steps, self.rate, "part", 0, done=0)
         training.run(network, plan.finish_steps, self.finish_rate, "part", plan.cycle_steps, done=plan.cycle_steps)
         return Prepared(network.freeze(), bench.finetuning.forward_passes(self.steps), start.origin)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from suite.contract.space import Policy
 from suite.protocols.protocol import Prepared, Request
-from suite.protocols.training import CyclesAndFinish, training_of
+from suite.protocols.training import CyclesAndFinish
 from suite.train.sqwa import Averaged, SQWASettings, sqwa
 from suite.workbench import Workbench
 
@@ -34,8 +34,6 @@ class SQWA(CyclesAndFinish):
         """Finetune a copy of the network."""
         start = self.starting_point(bench)
         network = start.trainable(policy)
-        training = training_of(
-            bench, noise=self.noise, seed=request.seed, progress=request.progress, state=request.state
-        )
+        training = self.training(bench, request, noise=self.noise)
         record = sqwa(network, training, self.plan)
         return Prepared(network.freeze(), record.forward_passes, {**asdict(record), **start.origin})

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from suite.contract.space import Policy
 from suite.protocols.protocol import Prepared, Request
-from suite.protocols.training import CyclesAndFinish, training_of
+from suite.protocols.training import CyclesAndFinish
 from suite.quantize import TrainableNetwork, calibrate, recalibrate_batch_norm
 from suite.train.sqwa import SQWASettings, Training, average_cycles
 from suite.workbench import Workbench
@@ -37,9 +37,7 @@ class SWA(CyclesAndFinish):
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Average the float network over cycles, then quantize it and finetune at the low rate."""
         plan = self.plan
-        training = training_of(
-            bench, noise=self.noise, seed=request.seed, progress=request.progress, state=request.state
-        )
+        training = self.training(bench, request, noise=self.noise)
         trained = TrainableNetwork(bench.network, bench.space.layers, bench.float_policy(), bench.calibration)
         losses = average_cycles(trained, training, plan)
         network = quantize_average(bench, policy, trained, training)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from suite.contract.space import Policy
 from suite.protocols.protocol import Prepared, Request
 from suite.protocols.swa import quantize_average
-from suite.protocols.training import CyclesAndFinish, training_of
+from suite.protocols.training import CyclesAndFinish
 from suite.quantize import TrainableNetwork
 from suite.train.masked import MaskSettings, VariationalLoss, keep_pruned, mask_weights, remove_masks
 from suite.train.sqwa import SQWASettings, average_cycles
@@ -64,9 +64,7 @@ class SWAMasked(CyclesAndFinish):
     def prepare(self, bench: Workbench, policy: Policy, request: Request) -> Prepared:
         """Average the masked float network over cycles, then quantize it and finetune what is left at the low rate."""
         plan, images = self.plan, len(bench.dataset.splits["train"])
-        training = training_of(
-            bench, noise=self.noise, seed=request.seed, progress=request.progress, state=request.state
-        )
+        training = self.training(bench, request, noise=self.noise)
         trained = TrainableNetwork(bench.network, bench.space.layers, bench.float_policy(), bench.calibration)
         mask_weights(trained, self.masking)
         losses = average_cycles(trained, replace(training, loss=VariationalLoss(self.masking, images)), plan)

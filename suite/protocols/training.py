@@ -50,6 +50,12 @@ class Trained(PostStep):
             return bench
         return inherited(bench, "" if self.start == SUPERNET else self.start)
 
+    def training(self, bench: Workbench, request: Request, *, noise: bool, loss: Loss = cross_entropy) -> Training:
+        """What it trains on, as it was requested."""
+        return training_of(
+            bench, noise=noise, seed=request.seed, progress=request.progress, state=request.state, loss=loss
+        )
+
     def setup_passes(self, bench: Workbench) -> int:
         """Those of the supernet's training, if it starts from one."""
         return int(self.starting_point(bench).origin.get("supernet_passes", 0))
@@ -78,9 +84,7 @@ class HalfCosine(Trained):
         """Finetune a copy of the network on a loss; the passes are those per image and step."""
         start = self.starting_point(bench)
         network = start.trainable(policy)
-        training = training_of(
-            bench, noise=noise, seed=request.seed, progress=request.progress, state=request.state, loss=loss
-        )
+        training = self.training(bench, request, noise=noise, loss=loss)
         training.run(network, self.steps, self.rate, "part", 0, done=0)
         return Prepared(
             network.freeze(), bench.finetuning.forward_passes(self.steps, self.passes_per_image), start.origin

@@ -18,7 +18,6 @@ from benchmarks.coverage import SPREADS, coverage, joint_interval, paired_by_see
 from suite.certify.exam import ExamSettings
 from suite.cli import EXIT_SLICE_OVER, main
 from suite.errors import BitcertError
-from suite.kept import KeptState
 from suite.problems import load_problem
 from suite.problems.vision import VisionProblem
 from suite.protocols import PostStep, parse_post_step
@@ -37,6 +36,7 @@ from suite.studies.post_steps.run import (
     sample_policies,
 )
 from suite.studies.slices import SliceOver
+from tests.interruptions import interrupt_every_second_write
 
 NAMES = ("sqwa:captures=2", "qat", "none")
 EXAM = ExamSettings(images=30, n0=5, n=40)
@@ -300,17 +300,8 @@ def test_slices_shorter_than_any_exam_get_through_all_of_them(
         files[name] = tmp_path / f"{name}.yaml"
         files[name].write_text(yaml.safe_dump(experiment | {"directory": str(tmp_path / name)}))
     assert main(["run", str(files["whole"]), "--json"]) == 0
-    whole, keep, calls = json.loads(capsys.readouterr().out), KeptState.keep, 0
-
-    def interrupt(self: KeptState, *arguments: Any, **options: Any) -> None:
-        nonlocal calls
-        keep(self, *arguments, **options)
-        calls += 1
-        if calls % 2 == 0:
-            raise SliceOver
-
-    monkeypatch.setattr("suite.kept.EVERY", 0)
-    monkeypatch.setattr(KeptState, "keep", interrupt)
+    whole = json.loads(capsys.readouterr().out)
+    interrupt_every_second_write(monkeypatch, SliceOver)
     slices = 0
     while (status := main(["run", str(files["sliced"]), "--slice", "10h", "--json"])) == EXIT_SLICE_OVER:
         slices += 1

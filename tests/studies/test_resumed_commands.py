@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from suite.cli import EXIT_INTERRUPTED, main
-from suite.kept import KeptState
+from tests.interruptions import interrupt_every_second_write
 
 PROBLEM = ["--problem", "digits", "--budget", "w3a3"]
 EXAM = ["--post-step", "qat:steps=2", "--exam-images", "10", "--exam-n0", "10", "--exam-n", "200"]
@@ -43,19 +43,9 @@ def test_an_interrupted_command_resumes(verb: str, tmp_path: Path, monkeypatch: 
     for folder in (whole, resumed):
         folder.mkdir()
     assert main([*command, "--out", str(whole / file)]) == 0
-    keep, calls = KeptState.keep, 0
-
-    def interrupt(self: KeptState, *arguments: Any, **options: Any) -> None:
-        nonlocal calls
-        keep(self, *arguments, **options)
-        calls += 1
-        if calls % 2 == 0:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr("suite.kept.EVERY", 0)
-    monkeypatch.setattr(KeptState, "keep", interrupt)
+    writes = interrupt_every_second_write(monkeypatch, KeyboardInterrupt)
     for expected in (EXIT_INTERRUPTED, EXIT_INTERRUPTED, 0):
         assert main([*command, "--out", str(resumed / file)]) == expected
-    assert calls == 4
+    assert len(writes) == 4
     assert results(resumed) == results(whole)
     assert not list(resumed.rglob("*.unfinished"))

@@ -135,9 +135,8 @@ def plot_claims(claims: Claims, beside: Sequence[CertificateTable] = (), ax: Axe
 
 def _plot_series(axes: Axes, points: Sequence[Judged], radius: float, look: Any, name: str) -> None:
     found = [one.differences[radius] for one in points]
-    shares, means = (
-        np.array(values) for values in ([100 * one.point.share for one in points], [one.accuracy for one in found])
-    )
+    shares = np.array([100 * one.point.share for one in points])
+    means = np.array([one.accuracy for one in found])
     low, high = (
         np.abs(np.nan_to_num([getattr(one.interval, end) - one.mean for one in found])) for end in ("low", "high")
     )
