@@ -12,7 +12,9 @@ from functools import cache
 import torch
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of mallopt(3)
-_LARGEST, _IDLE = 256 * 2**20, 512 * 2**20
+_LARGEST, IDLE = 256 * 2**20, 512 * 2**20
+"""Bytes of the largest block that a process keeps when it is freed, and of those that it keeps in all at the end of its heap."""
+
 _CHOSEN_BY_USERS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
@@ -42,4 +44,4 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _CHOSEN_BY_USERS):
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST) and mallopt(_TRIM_THRESHOLD, _IDLE))
+    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST) and mallopt(_TRIM_THRESHOLD, IDLE))
