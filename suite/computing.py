@@ -44,4 +44,7 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _CHOSEN_BY_USERS):
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST) and mallopt(_TRIM_THRESHOLD, IDLE))
+    largest = any(
+        mallopt(_MMAP_THRESHOLD, size) for size in (_LARGEST, 2**25)
+    )  # glibc before 2.35 takes no more than 32 MiB
+    return bool(largest and mallopt(_TRIM_THRESHOLD, IDLE))

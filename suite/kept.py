@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ class KeptState:
         self._waiting: dict[str, tuple[KeptPart, Groups, Mapping[str, Any]]] = {}
 
     def part(self, name: str, what: str, identity: Callable[[], Mapping[str, Any]]) -> KeptPart:
-        """A part of the way; ``what`` it is in words, and what it alone depends on, asked for before a file is read or written."""
-        return KeptPart(self, name, what, identity)
+        """A part of the way; ``what`` it is in words, and what it alone depends on, asked for once."""
+        return KeptPart(self, name, what, cache(identity))
 
     def keep(self, part: KeptPart, content: Content, *, finished: bool) -> None:
         """Write a part's state if it is time to, and with it those of finished parts, which wait until then."""
@@ -94,7 +95,7 @@ class KeptPart:
 
 def kept_beside(file: Path) -> Path:
     """The folder of the state of what is to become a file."""
-    return file.with_name(f"{file.stem}.unfinished").absolute()
+    return file.with_name(f"{file.name}.unfinished").absolute()
 
 
 def remove_kept(folder: Path) -> None:

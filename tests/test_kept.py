@@ -80,7 +80,7 @@ def test_a_state_of_something_else_is_refused(
 def test_only_the_state_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("suite.kept.EVERY", 0)
     folder = kept_beside(tmp_path / "a.b.json")
-    assert folder == tmp_path / "a.b.unfinished"
+    assert folder == tmp_path / "a.b.json.unfinished"
     remove_kept(folder)
     keep(part_of(KeptState(folder), "exam"), 0.0)
     (folder / ".exam.safetensors.x1.part").touch()

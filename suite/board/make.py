@@ -83,9 +83,9 @@ def write_entry(
         BitcertError: If the policy is not feasible, the network cannot be stored, or the exam cannot be held.
     """
     problem.check_feasible(winner.policy)
-    steps, temporary, weights = winner.spend.fidelity.finetune_steps, folder / ".submitting.safetensors", None
-    deployed, passes = None, 0
+    steps, weights, deployed, passes = winner.spend.fidelity.finetune_steps, None, None, 0
     key = submission_key(winner, problem)
+    temporary = folder / f".{key}.submitting.safetensors"
     unfinished = folder.absolute() / f".{key}.unfinished"
     try:
         if needs_weights(problem, winner.post_step, steps):

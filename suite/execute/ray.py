@@ -187,7 +187,15 @@ class RayExecutor:
         running = {remote.remote(placed, item): position for position, item in enumerate(inputs)}
         while running:
             (done,), _ = ray.wait(list(running))
-            yield running.pop(done), ray.get(done)
+            try:
+                result = ray.get(done)
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(
+                    error.cause, BitcertError | OSError
+                ):  # a worker's error is told as if there were no workers
+                    raise error.cause from None
+                raise
+            yield running.pop(done), result
 
 
 def connect(resources: Resources) -> None:

@@ -55,8 +55,9 @@ def check_same_exam(first: Outcome, second: Outcome, *, same_network: bool = Tru
             raise BitcertError(f"two exams have different {name}: {given} and {expected}; repeat one of them")
 
 
-STEPPED = ("sequential", "verify")
-"""Exam certifiers that try the problem's radii and no others."""
+def is_stepped(method: str) -> bool:
+    """Whether exams by a certifier, options included, try the problem's radii and no others."""
+    return method.partition(":")[0] in ("sequential", "verify")
 
 
 def norm_text(norm: str | None) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 from suite.contract.objective import parse_objective
 from suite.report.comparison import AFTER, CHEAPEST, COST, FLOAT, Comparison
 from suite.report.curves import milestone_frame
-from suite.report.exams import STEPPED, norm_text
+from suite.report.exams import is_stepped, norm_text
 from suite.report.figures import describe_problem
 from suite.report.ranking import LIMITS, NOT_COMPARED
 from suite.report.statistics import SIGNIFICANCE, RankingReliability, seeds_needed
@@ -118,7 +118,7 @@ def _notes(frame: pd.DataFrame) -> list[str]:
             "each image; mean over seeds of bounds that are each true with probability 1 - alpha. It may exceed the exam ACR, the "
             "average of one pessimistic certificate for each image, none above what n agreeing samples certify."
         )
-    if frame["exam_method"].iloc[0].partition(":")[0] in STEPPED:
+    if is_stepped(frame["exam_method"].iloc[0]):
         found.append(
             "exam ACR: images are certified at the radii of the columns @r only, so it is a lower bound by steps."
         )

@@ -138,7 +138,7 @@ def train_base(
     initialize(network, seed)
     record = {"settings": asdict(settings), "seed": seed, "sigma": sigma, "images": len(split)}
     images = hashlib.sha256(split.ids.tobytes() + split.labels.tobytes()).hexdigest()
-    identity = record | {"start_sha256": network_sha256(network), "split_sha256": images}
+    identity = record | {"start_sha256": network_sha256(network), "split_sha256": images, "device": device.type}
     network.to(device)
     penalty = None if settings.interval is None else IntervalPenalty(network, settings.interval)
     optimizer = torch.optim.SGD(

@@ -18,6 +18,7 @@ import pytest
 from suite.cli import EXIT_INTERRUPTED, EXIT_SLICE_OVER, main
 from suite.contract.space import Policy
 from suite.contract.trial import Fidelity, Metrics
+from suite.errors import BitcertError
 from suite.execute.executor import Resources, make_executor
 from suite.execute.inline import InlineExecutor
 from suite.problems.separable import SeparableProblem
@@ -126,6 +127,16 @@ def test_killed_workers_are_replaced_and_their_trials_tried_again(tmp_path: Path
     assert run == search(
         sound, make_searcher("random", sound, 0), evaluations=EVALUATIONS, directory=tmp_path / "inline"
     )
+
+
+def _refuse(shared: str, given: int) -> int:
+    raise BitcertError(f"{shared} {given}")
+
+
+def test_an_error_of_a_worker_is_told_as_if_there_were_none(two_workers: None) -> None:
+    with pytest.raises(BitcertError, match="^nothing is left of 3$") as caught:
+        list(make_executor("ray", Resources(workers=2)).map(_refuse, "nothing is left of", [3]))
+    assert caught.value.__cause__ is None
 
 
 def test_twelve_searches_on_two_workers_progress_alike(tmp_path: Path, two_workers: None) -> None:

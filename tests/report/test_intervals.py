@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import optimize, stats
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
@@ -18,7 +18,16 @@ from suite.contract.objective import parse_objective
 from suite.errors import BitcertError
 from suite.report.comparison import Comparison
 from suite.report.exams import exam_score, image_scores
-from suite.report.intervals import Interval, average, compare_outcomes, crossed_interval, mean_interval, seed_interval
+from suite.report.intervals import (
+    Interval,
+    average,
+    compare_outcomes,
+    crossed_interval,
+    mean_interval,
+    paired_shares_interval,
+    score_of_difference,
+    seed_interval,
+)
 
 ACR = parse_objective("acr")
 
@@ -86,6 +95,41 @@ def test_intervals_over_images_or_seeds_alone_miss_what_the_other_adds() -> None
     draw = partial(seeds_by_images, seeds=10, images=400, by_seed=alike[0], by_image=alike[1], by_both=alike[2])
     assert not covers(*coverage(over_seeds, draw, 0.0, 500, rng))
     assert not covers(*coverage(lambda table: mean_interval(table.mean(axis=0), paired=True), draw, 0.0, 500, rng))
+
+
+def log_likelihood(gained: int, lost: int, images: int, gain: float, loss: float) -> float:
+    """Of shares of images that are gained and lost."""
+    return float(
+        stats.multinomial.logpmf([gained, lost, images - gained - lost], images, [gain, loss, 1 - gain - loss])
+    )
+
+
+@pytest.mark.parametrize(("gained", "lost", "images"), [(3, 12, 100), (0, 7, 250), (9, 0, 60), (40, 38, 1_000)])
+@pytest.mark.parametrize("difference", [-0.2, -0.01, 0.03])
+def test_score_statistic_is_at_the_most_likely_shares_of_its_hypothesis(
+    gained: int, lost: int, images: int, difference: float
+) -> None:
+    least, most = max(0.0, -difference), (1 - difference) / 2
+    found = optimize.minimize_scalar(
+        lambda loss: -log_likelihood(gained, lost, images, loss + difference, loss),
+        bounds=(least + 1e-12, most - 1e-12),
+        method="bounded",
+        options={"xatol": 1e-12},
+    )
+    variance = (2 * found.x + difference - difference**2) / images
+    expected = ((gained - lost) / images - difference) / np.sqrt(variance)
+    assert score_of_difference(gained, lost, images, difference) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("gained", "lost", "images"), [(0, 0, 50), (5, 0, 5), (0, 5, 5), (0, 1, 44), (20, 30, 400)])
+def test_ends_of_the_interval_of_paired_shares_are_just_accepted(gained: int, lost: int, images: int) -> None:
+    found, mirrored = paired_shares_interval(gained, lost, images), paired_shares_interval(lost, gained, images)
+    assert (found.low, found.high) == pytest.approx((-mirrored.high, -mirrored.low), abs=1e-9)
+    assert -1 <= found.low < (gained - lost) / images + 1e-12
+    for end, sign in ((found.low, 1), (found.high, -1)):
+        if abs(end) < 1:
+            score = score_of_difference(gained, lost, images, end)
+            assert sign * score == pytest.approx(stats.norm.ppf(0.975), rel=1e-4)
 
 
 def test_crossed_interval_of_equal_seeds_is_that_over_images() -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import stats
 
 from suite.cli import main
 from suite.contract.space import Policy
 from suite.errors import BitcertError
+from suite.report.intervals import paired_shares_interval, score_of_difference
 from suite.run.outcomes import write_outcome
 from suite.run.records import Outcome
 from suite.studies.noninferiority import measure
@@ -66,10 +68,53 @@ def test_a_much_worse_network_is_called_worse() -> None:
     assert _verdict(*_pair(np.random.default_rng(2), 0.2, 0.01)) == "worse"
 
 
-def test_equal_exams_decide_nothing() -> None:
-    same = np.arange(_IMAGES) % 2 == 0
-    assert _verdict(_outcome(same, 10), _outcome(same, 1000, None)) == "undecided"
-    assert images_needed(np.zeros(10), 0.01) == 0
+@pytest.mark.parametrize(("images", "verdict"), [(200, "undecided"), (1000, "not worse")])
+def test_equal_exams_decide_as_much_as_their_images_do(images: int, verdict: str) -> None:
+    same = np.arange(images) % 2 == 0
+    assert _verdict(_outcome(same, 10), _outcome(same, 1000, None)) == verdict
+    assert 200 < images_needed(np.zeros(images), 0.01) < 1000
+
+
+@pytest.mark.parametrize("gained", [0.0, 0.0005, 0.002, 0.01, 0.05])
+@pytest.mark.parametrize("images", [500, 1000, 3000])
+def test_a_network_at_the_margin_is_claimed_in_one_of_forty_exams_at_most(images: int, gained: float) -> None:
+    margin = 0.01
+    counts = np.arange(images // 4)
+    gains, losses = np.meshgrid(counts, counts, indexing="ij")
+    chance = stats.binom.pmf(gains, images, gained) * stats.binom.pmf(
+        losses, images - gains, (gained + margin) / (1 - gained)
+    )
+    assert chance.sum() == pytest.approx(1)
+    claimed = score_of_difference(gains, losses, images, -margin) > stats.norm.ppf(0.975)
+    assert chance[claimed].sum() <= 0.0255
+    likely = np.argwhere(chance > np.quantile(chance, 1 - 10 / chance.size))
+    for gain, loss in likely:
+        assert (paired_shares_interval(int(gain), int(loss), images).low > -margin) == claimed[gain, loss]
+
+
+def test_more_radii_need_more_images() -> None:
+    differences = np.repeat([-1.0, 0.0, 1.0], [50, 900, 50])
+    one, three = (images_needed(differences, 0.01, radii) for radii in (1, 3))
+    assert three / one == pytest.approx(((1.959964 + 1.501086) / (1.959964 + 0.841621)) ** 2, rel=1e-3)
+
+
+def test_radii_that_are_no_decimals_count_images_certified_right_there() -> None:
+    certified = np.arange(1000) % 2 == 0
+    pair = [
+        make_outcome(
+            np.zeros(1000, dtype=np.int64), np.where(certified, 0, -1), np.where(certified, 26 / 255, 0.0), **kind
+        )
+        for kind in ({"bops": 10, "policy": _POLICY}, {"bops": 1000, "policy": None})
+    ]
+    (judged,) = judge([Point("s", "n", (pair[0],), (pair[1],))], (26 / 255,), 0.01).judged
+    assert judged.differences[26 / 255].accuracy == 0.5
+
+
+def test_exams_on_search_images_claim_nothing() -> None:
+    quantized, reference = _pair(np.random.default_rng(5), 0.001, 0.02)
+    seen = replace(quantized, provenance={**quantized.provenance, "exam": {"split": "search"}})
+    with pytest.raises(BitcertError, match="s, n was certified on search images; a claim needs held-out ones"):
+        judge([Point("s", "n", (seen,), (reference,))], (0.25,), 0.01)
 
 
 def test_a_series_ends_at_the_first_network_that_fails() -> None:

@@ -14,8 +14,8 @@ from scipy import stats
 from suite.contract.objective import Objective, parse_objective
 from suite.contract.trial import radius_text
 from suite.errors import BitcertError, unknown_name
-from suite.report.exams import check_same_exam, image_scores
-from suite.report.intervals import CONFIDENCE, Interval, table_interval
+from suite.report.exams import check_same_exam, find, image_scores, is_stepped
+from suite.report.intervals import CONFIDENCE, Interval, crossed_interval, paired_shares_interval
 from suite.report.power import POWER
 from suite.run.outcomes import read_outcome
 from suite.run.records import Entry, Outcome
@@ -69,8 +69,8 @@ class Difference:
         accuracy: Of the networks, on average.
         reference: Of the float network.
         interval: 95 % interval of the difference over images, and over seeds if there are several.
-        needed: Images with which networks as good as float would be shown not to be worse with a chance of 80 %, if differences
-            vary as these do; for networks of several seeds, of their mean.
+        needed: Images with which networks as good as float would be shown not to be worse at all radii with a chance of at least
+            80 %, if differences vary as these do; for networks of several seeds, these held fixed.
     """
 
     accuracy: float
@@ -166,29 +166,36 @@ def judge(points: Sequence[Point], radii: Sequence[float], margin: float) -> Cla
         claimed = True
         for point in sorted((one for one in points if one.series == series), key=lambda one: -one.bops):
             _check(point, radii)
-            differences = {radius: compare(point, radius, margin) for radius in radii}
+            differences = {radius: compare(point, radius, margin, len(radii)) for radius in radii}
             verdict = _verdict([found.interval for found in differences.values()], margin)
             claimed = claimed and verdict == "not worse"
             judged.append(Judged(point, differences, verdict, claimed))
     return Claims(margin, tuple(radii), tuple(judged))
 
 
-def compare(point: Point, radius: float, margin: float) -> Difference:
-    """Compare networks with their float networks at one radius, image by image."""
+def compare(point: Point, radius: float, margin: float, radii: int = 1) -> Difference:
+    """Compare networks with their float networks at one of several radii, image by image."""
     scores, floats = point.scores(radius), point.float_scores(radius)
     differences = scores - floats
-    interval = table_interval(differences, paired=True)
-    needed = images_needed(differences.mean(axis=0), margin)
+    if len(differences) == 1:
+        gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
+        interval = paired_shares_interval(gained, lost, differences.shape[1])
+    else:
+        interval = crossed_interval(differences, paired=True)
+    needed = images_needed(differences.mean(axis=0), margin, radii)
     return Difference(float(scores.mean()), float(floats.mean()), interval, needed)
 
 
-def images_needed(differences: NDArray[np.float64], margin: float) -> int:
-    """Images with which a difference of 0 is shown to be above minus the margin with a chance of 80 %.
+def images_needed(differences: NDArray[np.float64], margin: float, radii: int = 1) -> int:
+    """Images with which differences of 0 are shown to be above minus the margin, at all of several radii, with a chance of 80 %.
 
-    The normal approximation: the sum of the two quantiles, times the standard deviation over the margin, squared.
+    The normal approximation: the sum of the two quantiles, times the standard deviation over the margin, squared. The chance to
+    fail is divided among the radii, so that of all is at least 80 % however they depend on each other. Where hardly an image
+    differs, the test needs as many as if it had seen a share of the margin differ.
     """
-    quantiles = float(stats.norm.ppf((1 + CONFIDENCE) / 2) + stats.norm.ppf(POWER))
-    return math.ceil((quantiles * float(differences.std(ddof=1)) / margin) ** 2)
+    quantiles = float(stats.norm.ppf((1 + CONFIDENCE) / 2) + stats.norm.ppf(1 - (1 - POWER) / radii))
+    variance = max(float(differences.var(ddof=1)), margin * (1 - margin))
+    return math.ceil(quantiles**2 * variance / margin**2)
 
 
 def _verdict(intervals: Sequence[Interval], margin: float) -> str:
@@ -227,10 +234,14 @@ def _exam(entry: Entry, step: str) -> Outcome:
 def _check(point: Point, radii: Sequence[float]) -> None:
     for outcome, reference in zip(point.outcomes, point.references, strict=True):
         check_same_exam(outcome, reference)
-        if outcome.metrics.method == "sequential" and not set(radii) <= set(map(float, outcome.metrics.certified)):
+        if (split := find(outcome.provenance, "exam.split")) not in (None, "exam"):
+            raise BitcertError(
+                f"{point.series}, {point.name} was certified on {split} images; a claim needs held-out ones"
+            )
+        if is_stepped(outcome.metrics.method) and not set(radii) <= set(map(float, outcome.metrics.certified)):
             tried = ", ".join(map(radius_text, sorted(map(float, outcome.metrics.certified))))
             raise BitcertError(f"{point.series}, {point.name}: the exam tried the radii {tried} only")
 
 
 def _certified(radius: float) -> Objective:
-    return parse_objective(f"certified@{radius:g}")
+    return parse_objective(f"certified@{radius_text(radius)}")

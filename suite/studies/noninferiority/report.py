@@ -30,7 +30,7 @@ def claim_rows(claims: Claims) -> pd.DataFrame:
         ``certified@r``, ``float@r``: Certified accuracy, and the float network's.
         ``difference@r``, ``low@r``, ``high@r``: Their difference with its 95 % interval.
         images: Of the exam.
-        images_needed: Images for a power of 80 % where there is no difference, at the radius that needs most.
+        images_needed: Images for a power of 80 % where there is no difference, at all radii.
         verdict: ``not worse``, ``worse`` or ``undecided``.
         claimed: Whether this point and all of its series with more BOPs are not worse.
     """
@@ -162,7 +162,7 @@ def _notes(claims: Claims) -> list[str]:
             notes.append(f"{name}: not worse from {found.point.share:.2%} of the float network's BOPs on.")
     notes.append(
         "Brackets: 95 % interval over images, and over seeds where there are several. Each series is tested from the most BOPs "
-        "down and ends at the first network that is not shown to be not worse. Images needed: for 80 % power where networks are "
-        "as good as float; — where the exam had as many. Hollow points of the figure are not claimed."
+        "down and ends at the first network that is not shown to be not worse. Images needed: for 80 % power at all radii where "
+        "networks are as good as float; — where the exam had as many. Hollow points of the figure are not claimed."
     )
     return notes

@@ -15,7 +15,7 @@ from scipy import stats
 
 from suite.errors import BitcertError, unknown_name
 from suite.report.curves import certified_shares
-from suite.report.exams import STEPPED, find, norm_text
+from suite.report.exams import find, is_stepped, norm_text
 from suite.report.figures import Look, Sheet, assign_looks, figure_style
 from suite.report.intervals import subtract, table_interval
 from suite.report.table import Column, Row, Table, number, span
@@ -93,7 +93,7 @@ def read_table(path: Path, name: str | None = None, first: int | None = None) ->
         exam = {name: find(outcome.provenance, f"exam.{name}") for name in ("n0", "n", "alpha")}
         shared = {name: find(outcome.provenance, name) for name in ("sigma", "data_sha256")}
         method, correct = outcome.metrics.method, certificates.prediction == outcome.labels
-        tried = tuple(sorted(outcome.metrics.certified)) if method.partition(":")[0] in STEPPED else None
+        tried = tuple(sorted(outcome.metrics.certified)) if is_stepped(method) else None
         settings = {"method": method, "norm": outcome.metrics.norm, **exam, **shared}
         return CertificateTable(
             called, path, outcome.image_ids, certificates.radius[None], correct[None], settings, tried
