@@ -170,6 +170,14 @@ class ExamCase:
     replicate: int | None = None
 
 
+def missing_exams(cases: Mapping[Path, ExamCase]) -> dict[Path, ExamCase]:
+    """Those whose outcome is not written yet; what a stop right after writing has left of the others' state is removed."""
+    for file in cases:
+        if file.exists():
+            remove_kept(kept_beside(file))
+    return {file: case for file, case in cases.items() if not file.exists()}
+
+
 def hold_exams(
     runner: Executor,
     problem: Problem,

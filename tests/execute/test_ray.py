@@ -134,7 +134,7 @@ def _refuse(shared: str, given: int) -> int:
 
 
 def test_an_error_of_a_worker_is_told_as_if_there_were_none(two_workers: None) -> None:
-    with pytest.raises(BitcertError, match="^nothing is left of 3$") as caught:
+    with pytest.raises(BitcertError, match=r"^nothing is left of 3$") as caught:
         list(make_executor("ray", Resources(workers=2)).map(_refuse, "nothing is left of", [3]))
     assert caught.value.__cause__ is None
 

@@ -18,7 +18,7 @@ from suite.kept import EVERY, kept_beside
 from suite.problems import load_problem
 from suite.problems.vision import VisionProblem
 from suite.quantize.layer import QuantizedLayer
-from suite.run.exam import ExamCase, examine, hold_exams
+from suite.run.exam import ExamCase, examine, hold_exams, missing_exams
 from suite.run.outcomes import read_outcome
 from suite.run.records import Outcome
 
@@ -141,6 +141,17 @@ def test_the_state_of_another_exam_or_a_damaged_one_is_refused_and_an_executor_r
     state.write_bytes(state.read_bytes()[:-7])
     with pytest.raises(BitcertError, match=r"is damaged .*; remove it to start over"):
         examine(problem, policy, exam=exam, state=folder)
+
+
+def test_what_a_stop_right_after_writing_leaves_is_removed_with_the_next_start(tmp_path: Path) -> None:
+    written, other = tmp_path / "written.json", tmp_path / "other.json"
+    case = ExamCase(None)
+    written.touch()
+    for file in (written, other):
+        kept_beside(file).mkdir()
+        (kept_beside(file) / "exam.safetensors").touch()
+    assert missing_exams({written: case, other: case}) == {other: case}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.json.unfinished", "written.json"]
 
 
 def test_a_network_that_has_changed_is_another_exam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

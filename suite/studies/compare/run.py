@@ -20,7 +20,7 @@ from suite.execute.executor import Resources, make_executor
 from suite.plugins import EXECUTORS, POST_STEPS
 from suite.protocols import NoPostStep, PostStep, parse_post_step
 from suite.report.comparison import Comparison
-from suite.run.exam import ExamCase, check_exam, hold_exams
+from suite.run.exam import ExamCase, check_exam, hold_exams, missing_exams
 from suite.run.folder import SettingsFile, check_same
 from suite.run.journal import FILE_NAME
 from suite.run.limits import RETRIES, Limits
@@ -209,7 +209,7 @@ def run_batch(
         cases[_float_file(folder, replicate)] = ExamCase(None, replicate=replicate)
         winner = _winner(load_run(search_folder(folder, searcher.name, searcher.seed)))
         cases |= _exam_cases(folder, settings, winner, searcher.seed, replicate)
-    missing = {file: exam for file, exam in cases.items() if not file.exists()}
+    missing = missing_exams(cases)
     watching.exams(len(missing))
     if missing:
         runner = runner or make_executor(executor, resources)

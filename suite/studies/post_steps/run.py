@@ -18,7 +18,7 @@ from suite.contract.space import Policy, SearchSpace
 from suite.errors import BitcertError
 from suite.execute.executor import Resources, make_executor
 from suite.protocols import parse_post_step
-from suite.run.exam import ExamCase, check_exam, hold_exams
+from suite.run.exam import ExamCase, check_exam, hold_exams, missing_exams
 from suite.run.folder import SettingsFile
 from suite.run.outcomes import read_outcome
 from suite.run.records import Outcome
@@ -133,7 +133,7 @@ def compare_post_steps(
     described = asdict(settings) | {"policies": policies, "names": names, "exam": settings.exam.to_dict()}
     wanted = {"problem": problem.provenance(), "settings": described}
     CONTENTS.claim(folder, wanted, but=("seeds", "post_steps"))  # more may be asked for
-    missing = {path: case for path, case in _cases(folder, settings).items() if not path.exists()}
+    missing = missing_exams(_cases(folder, settings))
     on_start(len(missing))
     hold_exams(runner, problem, settings.exam, missing, on_exam)
     return load_post_steps(folder)
