@@ -44,7 +44,6 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in _CHOSEN_BY_USERS):
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    largest = any(
-        mallopt(_MMAP_THRESHOLD, size) for size in (_LARGEST, 2**25)
-    )  # glibc before 2.35 takes no more than 32 MiB
+    # glibc before 2.35 takes no threshold above 32 MiB
+    largest = mallopt(_MMAP_THRESHOLD, _LARGEST) or mallopt(_MMAP_THRESHOLD, 2**25)
     return bool(largest and mallopt(_TRIM_THRESHOLD, IDLE))

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from suite.store import Store, Stored
+from suite.versions import package_versions
 
 EVERY = 30.0
 """Seconds between two writes, at least: the most that an interruption costs. What takes less time is never written."""
@@ -26,7 +27,7 @@ class KeptState:
 
     Args:
         folder: Where the files are; made with the first of them.
-        identity: What the result depends on, JSON-ready; parts add what they depend on themselves.
+        identity: What the result depends on beside the versions of packages, JSON-ready; parts add what they depend on themselves.
         now: Tells the time in seconds.
 
     Attributes:
@@ -36,7 +37,8 @@ class KeptState:
     def __init__(
         self, folder: Path, identity: Mapping[str, Any] | None = None, now: Callable[[], float] = time.monotonic
     ) -> None:
-        self.folder, self.identity, self.seconds = folder, dict(identity or {}), 0.0
+        self.folder, self.seconds = folder, 0.0
+        self.identity = {**(identity or {}), "versions": package_versions()}
         self._now = now
         self._started = self._written = now()
         self._waiting: dict[str, tuple[KeptPart, Groups, Mapping[str, Any]]] = {}

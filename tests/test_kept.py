@@ -77,6 +77,14 @@ def test_a_state_of_something_else_is_refused(
         part_of(KeptState(tmp_path, identity), "exam", seed).read()
 
 
+def test_a_state_of_other_versions_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("suite.kept.EVERY", 0)
+    keep(part_of(KeptState(tmp_path), "exam"), 0.0)
+    monkeypatch.setattr("suite.kept.package_versions", lambda: {"torch": "0.1"})
+    with pytest.raises(BitcertError, match="belongs to another post-step: it differs in versions; remove it"):
+        part_of(KeptState(tmp_path), "exam").read()
+
+
 def test_only_the_state_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("suite.kept.EVERY", 0)
     folder = kept_beside(tmp_path / "a.b.json")

@@ -190,11 +190,8 @@ class RayExecutor:
             try:
                 result = ray.get(done)
             except ray.exceptions.RayTaskError as error:
-                if isinstance(
-                    error.cause, BitcertError | OSError
-                ):  # a worker's error is told as if there were no workers
-                    raise error.cause from None
-                raise
+                told = isinstance(error.cause, BitcertError | OSError)  # as if there were no workers
+                raise (error.cause if told else error) from None
             yield running.pop(done), result
 
 

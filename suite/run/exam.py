@@ -93,14 +93,8 @@ def examine(
     applied = step.to_dict() | {"seed": seed}
     kept = None
     if state is not None:
-        what = {
-            "problem": problem.provenance(),
-            "policy": None if policy is None else policy.to_dict(),
-            "post_step": applied,
-            "finetune_steps": steps,
-            "versions": software()["versions"],
-        }
-        kept = KeptState(state, what, problem.clock.now)
+        what = {"problem": problem.provenance(), "policy": None if policy is None else policy.to_dict()}
+        kept = KeptState(state, {**what, "post_step": applied, "finetune_steps": steps}, problem.clock.now)
     with bench.fixed_threads():
         if policy is None:
             prepared, bops = Prepared(bench.executed_by_engine(None)), float_bops(problem.space)

@@ -7,23 +7,16 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("bitcert", "numpy", "scipy", "torch", "torchvision", "optuna", "ray")
+from suite.versions import package_versions
 
 
 @functools.cache
 def software() -> dict[str, Any]:
     """Versions of Python and of the packages that can change a result, and the commit when run from a checkout."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return {"versions": versions, "commit": _commit()}
+    return {"versions": package_versions(), "commit": _commit()}
 
 
 def _commit() -> str | None:

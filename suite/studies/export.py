@@ -110,7 +110,6 @@ class Export(Study[ExportSettings, Exported]):
         from suite.protocols import Request, protocol_for
         from suite.report.progress import Progress
         from suite.run.deployed import read_deployed, write_deployed, write_samples
-        from suite.run.provenance import software
         from suite.workbench import bench_problem, workbench_of
 
         settings, (run, policy, problem) = self.settings, self.network
@@ -132,7 +131,7 @@ class Export(Study[ExportSettings, Exported]):
             progress.add("post-step", step.steps)
             with bench.fixed_threads():
                 protocol = protocol_for(bench_problem(problem, _PURPOSE).protocol, steps)
-                kept = KeptState(kept_beside(Path(settings.out)), {**description, "versions": software()["versions"]})
+                kept = KeptState(kept_beside(Path(settings.out)), description)
                 on_step = partial(progress.update, "post-step")
                 request = Request(protocol, steps, state=kept, progress=on_step)
                 prepared = step.prepare(bench, policy, request).network
